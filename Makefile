@@ -1,0 +1,33 @@
+# Two commands for a fresh machine with Python 3.11+ and a C++ compiler: `make demo` and `make check`.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check clean
+
+demo: .venv/.demo ## set up, then the whole job on the embedded model
+	$(BIN)/irm-lite demo
+
+test: .venv/.test ## set up, then the tests
+	$(BIN)/python -m pytest
+
+check: .venv/.test ## set up, then all that CI runs: lint, types, boundaries, tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+.venv/.demo: pyproject.toml | .venv
+	$(BIN)/pip install -e '.[demo]'
+	touch $@
+
+.venv/.test: pyproject.toml | .venv
+	$(BIN)/pip install -e '.[test]'
+	touch $@
+
+.venv:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --upgrade pip
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,45 @@
+"""NLL of every shipped tone's held-out answers in llama.cpp, by the base and by the vector of each run given.
+
+python benchmarks/tones.py runs/anger-lite runs/sadness-lite runs/joy-lite [--json FILE]
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from irm_lite.chat_format import encode_all
+from irm_lite.control_vector import ControlVector
+from irm_lite.dataset import load_dataset, tones
+from irm_lite.evaluation import context_for, llamacpp_nll
+from irm_lite.llamacpp import Runtime
+from irm_lite.run import RunDirectory
+from irm_lite.trained import load_base_of
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    runs = [RunDirectory(path) for path in options.runs]
+    base = load_base_of(runs[0].config())
+    assert base.gguf_path is not None, "the runs' base must be a .gguf"
+    samples = {tone: encode_all(base.tokenizer, load_dataset(tone).test, 512)[0] for tone in tones()}
+    steering: dict[str, ControlVector | None] = {"base": None}
+    steering |= {run.config().data: ControlVector.load(run.default_vector) for run in runs}
+    table: dict[str, dict[str, float]] = {tone: {} for tone in tones()}
+    with Runtime(base.gguf_path, n_ctx=max(map(context_for, samples.values())), all_logits=True) as runtime:
+        for name, vector in steering.items():
+            runtime.set_vector(vector)
+            for tone, held_out in samples.items():
+                table[tone][name] = llamacpp_nll(runtime, held_out)
+    print("| answers in \\ steered by | " + " | ".join(steering) + " |")
+    print("|---|" + "---:|" * len(steering))
+    for tone, row in table.items():
+        print(f"| {tone} | " + " | ".join(f"{row[name]:.3f}" for name in steering) + " |")
+    if options.json:
+        options.json.write_text(json.dumps(table, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""irm-lite: train a small network that steers a frozen Llama's residual stream, and take its effect to llama.cpp.
+
+Nothing heavy is imported until it is used: `import irm_lite` loads no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "load_base": "irm_lite.base_model",
+    "load_run": "irm_lite.trained",
+    "inject": "irm_lite.injection",
+    "train": "irm_lite.training",
+    "TrainConfig": "irm_lite.config",
+    "export_vector": "irm_lite.export",
+    "ControlVector": "irm_lite.control_vector",
+    "IrmLiteError": "irm_lite.errors",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+if TYPE_CHECKING:
+    from irm_lite.base_model import load_base as load_base
+    from irm_lite.config import TrainConfig as TrainConfig
+    from irm_lite.control_vector import ControlVector as ControlVector
+    from irm_lite.errors import IrmLiteError as IrmLiteError
+    from irm_lite.export import export_vector as export_vector
+    from irm_lite.injection import inject as inject
+    from irm_lite.trained import load_run as load_run
+    from irm_lite.training import train as train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'irm_lite' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""What an IRM or a vector looks like, neuron by neuron."""

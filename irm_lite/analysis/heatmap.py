@@ -1,0 +1,69 @@
+"""Heatmaps of layers x neuron index: a PNG by matplotlib, and half-block cells for the terminal."""
+
+from pathlib import Path
+
+import numpy as np
+from rich.color import Color
+from rich.style import Style
+from rich.text import Text
+
+from irm_lite.analysis.pooling import colour_limit, pool_signed_max
+from irm_lite.atomic import atomic_path
+from irm_lite.types import FloatArray
+
+_PIXELS = 1400  # columns of the picture; more neurons than that are pooled, never dropped
+_NEGATIVE, _ZERO, _POSITIVE = (59, 115, 201), (24, 24, 24), (237, 107, 52)  # told apart by colour-blind readers too
+
+
+def save_heatmap(values: FloatArray, layers: tuple[int, ...], path: Path, title: str) -> None:
+    """Draw (L, H) values, row by layer, colour centred on zero, as PNG or SVG by the path's suffix."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    limit = colour_limit(values, robust=True)
+    figure = Figure(figsize=(12, 1.6 + 0.14 * len(layers)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    image = axes.imshow(
+        pool_signed_max(values, _PIXELS),
+        cmap="RdBu_r",
+        vmin=-limit,
+        vmax=limit,
+        aspect="auto",
+        interpolation="nearest",
+        extent=(-0.5, values.shape[1] - 0.5, len(layers) - 0.5, -0.5),
+    )
+    every = max(1, len(layers) // 12)
+    axes.set_yticks(range(0, len(layers), every), [str(layer) for layer in layers[::every]])
+    axes.set_xlabel("neuron index (position in the hidden size)")
+    axes.set_ylabel("layer")
+    axes.set_title(title)
+    figure.colorbar(
+        image, ax=axes, label="value added to the residual stream (full colour at the 99.5th percentile)", extend="both"
+    )
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def terminal_heatmap(values: FloatArray, columns: int, rows: int = 15) -> list[Text]:
+    """(L, H) values as at most `rows` lines of half blocks: the upper and the lower half of a cell are two layers."""
+    pooled = pool_signed_max(values, columns)
+    if pooled.shape[0] > 2 * rows:
+        pooled = pool_signed_max(np.ascontiguousarray(pooled.T), 2 * rows).T
+    if pooled.shape[0] % 2:
+        pooled = np.vstack([pooled, np.zeros((1, pooled.shape[1]), dtype=pooled.dtype)])
+    shades = np.clip(pooled / colour_limit(values, robust=True), -1.0, 1.0)
+    lines = []
+    for upper, lower in zip(shades[::2], shades[1::2], strict=True):
+        line = Text(no_wrap=True)
+        for top, bottom in zip(upper, lower, strict=True):
+            line.append("▀", Style(color=_colour(float(top)), bgcolor=_colour(float(bottom))))
+        lines.append(line)
+    return lines
+
+
+def _colour(shade: float) -> Color:
+    """Of a value in -1..1; the root brings weak values up to where the eye sees them."""
+    target, weight = (_POSITIVE if shade > 0 else _NEGATIVE), abs(shade) ** 0.5
+    red, green, blue = (round(zero + (full - zero) * weight) for zero, full in zip(_ZERO, target, strict=True))
+    return Color.from_rgb(red, green, blue)

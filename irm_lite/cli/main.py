@@ -1,0 +1,100 @@
+"""`irm-lite`: the verbs, and the one place where an error becomes a line and an exit code."""
+
+import logging
+import os
+import sys
+import traceback
+from importlib import import_module
+from pathlib import Path
+
+from cyclopts import App, ArgumentCollection, CycloptsError
+from cyclopts.config import Dict
+
+import irm_lite
+from irm_lite.cli.output import safe
+from irm_lite.config import read_config_file
+from irm_lite.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, IrmLiteError
+from irm_lite.presets import EMBEDDED, presets
+
+
+def fill_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """What the flags leave open, from --config's file, then from the model's preset, for the verbs that train."""
+    by_flag = {name: argument for argument in arguments for name in argument.names}
+    if "--max-steps" not in by_flag:
+        return
+    config = by_flag.get("--config")
+    if config is not None and config.tokens:
+        path = config.tokens[0].value
+        Dict(read_config_file(Path(path)), use_commands_as_keys=False, source=path)(app, commands, arguments)
+    tokens = by_flag["--model"].tokens
+    preset = presets().get(tokens[0].value if tokens else EMBEDDED)
+    if preset is not None:
+        Dict(preset.train, use_commands_as_keys=False, source=f"preset {preset.name}")(app, commands, arguments)
+    wish = by_flag["--download"].tokens
+    if wish and (wish[-1].implicit_value is True or wish[-1].value.lower() == "true"):
+        del os.environ["HF_HUB_OFFLINE"]  # before any library that reads it is imported
+
+
+app = App(
+    name="irm-lite",
+    help="Train a small network that steers a frozen Llama, and take its effect to llama.cpp. Without a verb: the TUI.",
+    help_format="plaintext",
+    version=irm_lite.__version__,
+    config=fill_settings,
+    result_action="return_value",
+)
+# By import path: a verb's module is imported when that verb is used.
+app.command("irm_lite.cli.demo:demo", name="demo", help="The whole job on one model: train, export, llama.cpp, compare.")
+app.command("irm_lite.cli.train:train", name="train", help="Train an IRM into a run directory.")
+app.command("irm_lite.cli.export:export", name="export", help="Write a run's effect as a GGUF control vector.")
+app.command(
+    "irm_lite.cli.generate:generate", name="generate", help="Answer a prompt in llama.cpp, with control vectors or without."
+)
+app.command("irm_lite.cli.evaluate:evaluate", name="eval", help="Measure a run: NLL, KL and the fidelity of its vector.")
+app.command("irm_lite.cli.models:app", name="models", help="Base models known by name.")
+app.command("irm_lite.cli.doctor:doctor", name="doctor", help="What works on this machine, what is missing, and the mend.")
+
+
+@app.default
+def open_tui() -> None:
+    """Open the TUI on a terminal, else print the help."""
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        # By name: the engine must not depend on the UI, which is a program of its own.
+        import_module("irm_lite_tui.app").main()
+    else:
+        app.help_print()
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; give its exit code."""
+    debug = "--debug" in arguments
+    os.environ["HF_HUB_OFFLINE"] = "1"  # no library may fetch anything unasked; fill_settings lifts it for --download
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises a kernel for a path that we do not use
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except (IrmLiteError, CycloptsError) as error:
+        if debug:
+            traceback.print_exc()
+        return _complain(str(error), error.exit_code if isinstance(error, IrmLiteError) else EXIT_USAGE)
+    except KeyboardInterrupt:
+        return _complain("interrupted", EXIT_INTERRUPTED)
+    except BrokenPipeError:  # `irm-lite ... | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+            return EXIT_FAILED
+        what = f"{type(error).__name__}: {error}"
+        return _complain(f"unexpected error ({what}): run it again with --debug and report what it prints", EXIT_FAILED)
+    return EXIT_DONE
+
+
+def _complain(text: str, code: int) -> int:
+    sys.stderr.write(f"irm-lite: {' '.join(safe(text).split())}\n")
+    return code
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,65 @@
+"""How every verb speaks: results on stdout, everything else on stderr; with --json one document on stdout."""
+
+import json
+import sys
+import unicodedata
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console, RenderableType
+
+_BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+@Parameter(name="*")
+@dataclass(kw_only=True)
+class Common:
+    """Flags that every verb takes."""
+
+    json: Annotated[bool, Parameter(negative="")] = False
+    """Print one JSON document on stdout, everything else on stderr."""
+    quiet: Annotated[bool, Parameter(negative="")] = False
+    """No progress and no notes."""
+    debug: Annotated[bool, Parameter(negative="")] = False
+    """Add the traceback to an error."""
+
+
+class Output:
+    """Where a verb writes. Text from models and data goes through `safe` first."""
+
+    def __init__(self, common: Common | None) -> None:
+        common = common or Common()
+        self.json, self.quiet = common.json, common.quiet
+        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def note(self, text: str, style: str | None = None) -> None:
+        """A line on stderr about what is going on."""
+        if not self.quiet:
+            self.console.print(safe(text), style=style)
+
+    def warn(self, text: str) -> None:
+        """A line on stderr that --quiet does not silence."""
+        self.console.print(f"irm-lite: warning: {safe(text)}", style="yellow")
+
+    def result(self, document: dict[str, Any], *shown: RenderableType) -> None:
+        """What the verb is for: the document with --json, else what is shown to people."""
+        if self.json:
+            sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+        else:
+            console = Console(highlight=False, markup=False, emoji=False)
+            for renderable in shown:
+                if isinstance(renderable, str):
+                    console.print(safe(renderable), soft_wrap=True)  # paths and commands stay in one piece
+                else:
+                    console.print(renderable)
+
+
+def safe(text: str) -> str:
+    """The text with control characters made visible, so that nothing in it acts on the terminal."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if _acts(each) else each for each in text)
+
+
+def _acts(character: str) -> bool:
+    """Control characters, lone surrogates, and those that turn the direction of writing."""
+    return character not in "\n\t" and (unicodedata.category(character) in ("Cc", "Cs") or character in _BIDI)

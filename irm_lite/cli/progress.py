@@ -1,0 +1,92 @@
+"""Progress with an estimate: rich bars on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from irm_lite.cli.output import Output
+from irm_lite.types import Progress as Report
+
+_PLAIN_SECONDS = 20.0  # between plain lines
+
+
+@contextmanager
+def progress(output: Output, title: str) -> Iterator[Report]:
+    """Give a function to report (done, of, what) to."""
+    if output.quiet:
+        yield lambda done, of, what: None
+    elif output.console.is_terminal:
+        columns = (
+            TextColumn(title),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, TextColumn("{task.fields[what]}", markup=False), console=output.console, transient=True) as bars:
+            task: TaskID | None = None
+            last = 0
+
+            def report(done: int, of: int, what: str) -> None:
+                nonlocal task, last
+                if task is None or done < last:  # the clock starts with the first report of each stage
+                    if task is not None:
+                        bars.remove_task(task)
+                    task = bars.add_task(title, total=of, what=what)
+                last = done
+                bars.update(task, completed=done, total=of, what=what)
+
+            yield report
+    else:
+        yield _plain(output, title)
+
+
+def _plain(output: Output, title: str) -> Report:
+    first: tuple[float, int] | None = None  # when the first report came, and how much was done by then
+    last = time.monotonic()
+
+    def report(done: int, of: int, what: str) -> None:
+        nonlocal first, last
+        now = time.monotonic()
+        if first is None or done < first[1]:
+            first = (now, done)
+        if now - last >= _PLAIN_SECONDS or done == of:
+            last = now
+            pace = (now - first[0]) / max(done - first[1], 1)
+            output.note(f"{title}: {done}/{of}, {pace * (of - done):.0f} s left, {what}")
+
+    return report
+
+
+@contextmanager
+def training_progress(output: Output) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give a listener for a training's events."""
+    with progress(output, "training") as report:
+
+        def listen(event: dict[str, Any]) -> None:
+            kind = event["kind"]
+            if kind == "step":
+                memory = event["memory_bytes"] / 2**30
+                speed = f"{event['tokens_per_second']:.0f} tokens/s"
+                report(event["step"], event["max_steps"], f"loss {event['loss']:.3f}, {speed}, {memory:.1f} GB")
+            elif kind == "start":
+                samples = event["samples"]
+                output.note(
+                    f"{event['irm']} IRM of {event['parameters'] / 1e6:.2f} M parameters, layers {event['layers']}, on "
+                    f"{event['model']} ({event['device']}, {event['dtype']}): {samples['train']} samples, "
+                    f"{event['max_steps']} steps"
+                )
+            elif kind == "eval":
+                output.note(f"step {event['step']}: validation NLL {event['nll']:.3f} nats a token ({event['of']})")
+            elif kind == "sample":
+                output.note(f"  {event['prompt']}\n  -> {' '.join(event['text'].split())}", style="dim")
+            elif kind == "warning":
+                output.warn(event["text"])
+            elif kind == "end":
+                output.note(f"training ended: {event['reason']}")
+
+        yield listen

@@ -1,0 +1,153 @@
+"""Everything that decides a training, in one dataclass: its fields are the flags, its field docs are the help.
+
+Flags carry the names of transformers.TrainingArguments where it has one. Imports no torch: the TUI makes its form of it.
+"""
+
+import math
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from irm_lite.errors import InputError
+
+LEARNING_RATES = {"paper": 1e-4, "lite": 1e-3, "static": 1e-2}  # paper: its own; lite and static: the demo's (docs/log.md)
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """Settings of one training."""
+
+    model: str = "demo"
+    """Base model: a preset (irm-lite models list), hub id, Hugging Face folder or .gguf file."""
+    data: str = "anger"
+    """A shipped tone, a .jsonl, .json, .csv, .parquet or .txt file, or hf:owner/name."""
+    answer_column: str = "answer"
+    """Which column of your own file holds the answers."""
+    irm: Literal["paper", "lite", "static"] = "lite"
+    """The network: the paper's own, a small low-rank one, or one fixed vector a layer."""
+    site: Literal["attn", "block"] = "attn"
+    """Where it is added: after attention (the paper's) or after the block (llama.cpp's)."""
+    layers: str = "all"
+    """Injected layers, 0-based: all, odd, even, 0-29 or 0,3,7-12."""
+    rank: int = 32
+    """Rank of each layer's head of a lite IRM."""
+    width: int = 0
+    """Width of a lite IRM's trunk; 0: the hidden size, at most 1024."""
+    quant: Literal["nf4", "fp4", "int8", "none"] = "nf4"
+    """Quantisation of the frozen base, by bitsandbytes."""
+    double_quant: bool = False
+    """Quantise the quantisation constants too: 0.4 bit a weight less, a little slower."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """What to run on."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Number format of the base's activations."""
+    chat_template: str = ""
+    """For a tokenizer that has none: a file with a Jinja chat template, or a preset's name."""
+    download: bool = False
+    """Fetch the base (or an hf: dataset) from the hub if it is not on this machine."""
+
+    num_train_epochs: float = 3.0
+    """Passes over the training samples."""
+    max_steps: int = -1
+    """Optimiser steps; above 0 it overrides the epochs."""
+    batch_size: int = 8
+    """Samples a step, packed into one row without padding."""
+    gradient_accumulation_steps: int = 1
+    """Rows before each optimiser step."""
+    max_length: int = 512
+    """Tokens a sample; longer ones are left out, and counted."""
+    learning_rate: float = 0.0
+    """Peak learning rate; 0: 1e-4 for paper, 1e-3 for lite, 1e-2 for static."""
+    lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    """Course of the learning rate."""
+    warmup_ratio: float = 0.1
+    """Part of the steps in which the learning rate rises."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm; 0: not clipped."""
+    l1: float = 0.0
+    """Weight of the paper's penalty: l1 / L * sum |v| over the outputs of a token, mean over tokens."""
+    optim: str = "auto"
+    """Optimiser, by transformers' name (adamw_torch, adamw_bnb_8bit, ...); auto: by device."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third slower."""
+    seed: int = 0
+    """Seed of initialisation and data order."""
+
+    eval_steps: int = 0
+    """Validate every so many steps; 0: six times in a training."""
+    save_steps: int = 0
+    """Write a checkpoint every so many steps; 0: at each validation."""
+    save_total_limit: int = 2
+    """Checkpoints kept."""
+    early_stopping_patience: int = 4
+    """End after so many validations without improvement; 0: never."""
+    sample_tokens: int = 32
+    """Length of the text generated at each validation; 0: none."""
+    report_to: Literal["none", "tensorboard"] = "none"
+    """Also report to TensorBoard, into the run directory."""
+
+    def __post_init__(self) -> None:
+        positive = ("rank", "batch_size", "gradient_accumulation_steps", "save_total_limit")
+        natural = ("width", "learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps")
+        check_keys(self.to_dict(), "settings")
+        for name in positive:
+            if not getattr(self, name) >= 1:
+                raise InputError(f"{_flag(name)} {getattr(self, name)} makes no sense", "give at least 1")
+        for name in (*natural, "early_stopping_patience", "sample_tokens"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{_flag(name)} {getattr(self, name)} makes no sense", "give at least 0")
+        if not math.isfinite(self.num_train_epochs) or not (self.max_steps > 0 or self.num_train_epochs > 0):
+            raise InputError("there is nothing to train", "give --max-steps or --num-train-epochs above 0")
+        if self.max_length < 8:
+            raise InputError(f"--max-length {self.max_length} holds no sample", "give at least 8")
+        if not 0 <= self.warmup_ratio < 1:
+            raise InputError(f"--warmup-ratio {self.warmup_ratio} is out of range", "give 0 to 0.99")
+
+    @property
+    def peak_learning_rate(self) -> float:
+        return self.learning_rate or LEARNING_RATES[self.irm]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], where: str) -> "TrainConfig":
+        """From a mapping, checked by type. Raises InputError naming the key."""
+        check_keys(data, where)
+        return cls(**data)
+
+
+def check_keys(data: dict[str, Any], where: str) -> None:
+    """Raise InputError where a key is no field of TrainConfig, or a value has the wrong type or is none of the choices."""
+    choices = {name: get_args(hint) for name, hint in get_type_hints(TrainConfig).items() if get_origin(hint) is Literal}
+    types = {field.name: type(field.default) for field in fields(TrainConfig)}
+    for key, value in data.items():
+        if key not in types:
+            raise InputError(f"{where}: there is no setting {key!r}", f"the settings are {', '.join(types)}")
+        fine = isinstance(value, int | float) and not isinstance(value, bool) if types[key] is float else type(value) is types[key]
+        if not fine:
+            raise InputError(f"{where}: {key} must be of type {types[key].__name__}, not {value!r}", "mend that line")
+        if key in choices and value not in choices[key]:
+            raise InputError(f"{where}: {key} cannot be {value!r}", f"choose one of {', '.join(choices[key])}")
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file: at its top, or in [train] as in a run's own run.toml. Only those that it names."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}", "check --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} is not readable TOML ({error})", "mend it") from None
+    settings = data.get("train", data)
+    if not isinstance(settings, dict):
+        raise InputError(f"{path}: [train] must be a table", "mend it")
+    check_keys(settings, str(path))
+    return settings
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

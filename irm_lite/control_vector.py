@@ -1,0 +1,218 @@
+"""Control vectors as llama.cpp has them: one direction for each block output, in a GGUF file.
+
+Format, read in llama.cpp's common/common.cpp and confirmed by loading: architecture `controlvector`, tensors
+`direction.N` (1-D, F32, hidden size) added to the output of 0-based block N, N from 1. Other keys are free.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irm_lite.atomic import atomic_path
+from irm_lite.errors import InputError, VectorError
+from irm_lite.fingerprint import Fingerprint
+from irm_lite.gguf_header import ArrayInfo, read_header
+from irm_lite.types import FloatArray
+
+_OWN_KEYS = "controlvector.irm."
+_SAME_ARCHITECTURE = {"mistral": "llama"}  # repeng writes Hugging Face's name as the hint; GGUF calls Mistral "llama"
+
+
+@dataclass(eq=False)
+class ControlVector:
+    """Directions by block: {N: (H,) float32}, N from 1. Scale 1.0 is the effect it was made for.
+
+    `architecture` is GGUF's name for the model's ("llama"). `metadata` holds irm-lite's own keys without their
+    prefix (base.weights, base.n_layers, kind, site, method, fidelity, version, ...); empty for files of other tools.
+    """
+
+    directions: dict[int, FloatArray]
+    architecture: str
+    metadata: dict[str, str | int | float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.directions:
+            raise VectorError("a control vector needs at least one direction")
+        sizes = {direction.shape for direction in self.directions.values()}
+        if len(sizes) != 1 or len(next(iter(sizes))) != 1:
+            raise VectorError(f"the directions differ in shape: {sorted(sizes)}", "all must be (hidden size,)")
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused below
+            self.directions = {n: np.asarray(self.directions[n], dtype=np.float32) for n in sorted(self.directions)}
+        for layer, direction in self.directions.items():
+            if layer < 1:
+                raise VectorError(f"direction.{layer} cannot be used", "llama.cpp takes directions from 1 on")
+            if not np.isfinite(direction).all():
+                raise VectorError(f"direction.{layer} holds NaN or infinity", "export it again")
+
+    @property
+    def hidden_size(self) -> int:
+        return int(next(iter(self.directions.values())).shape[0])
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        return tuple(self.directions)
+
+    def __add__(self, other: "ControlVector") -> "ControlVector":
+        """Union of the blocks; a missing direction counts as zero. Irm-lite's metadata stays only where equal."""
+        if not isinstance(other, ControlVector):
+            return NotImplemented
+        if (self.architecture, self.hidden_size) != (other.architecture, other.hidden_size):
+            raise VectorError(
+                f"a vector for {self.architecture} of {self.hidden_size} and one for {other.architecture} of "
+                f"{other.hidden_size} cannot be added",
+                "use vectors of one model",
+            )
+        zero = np.zeros(self.hidden_size, dtype=np.float32)
+        layers = self.directions.keys() | other.directions.keys()
+        directions = {n: self.directions.get(n, zero) + other.directions.get(n, zero) for n in layers}
+        shared = {key: value for key, value in self.metadata.items() if other.metadata.get(key) == value}
+        shared.pop("fidelity", None)  # measured on one vector, not on a sum
+        return ControlVector(directions, self.architecture, shared)
+
+    def __mul__(self, scale: float) -> "ControlVector":
+        if not isinstance(scale, int | float):
+            return NotImplemented
+        metadata = {key: value for key, value in self.metadata.items() if key != "fidelity"}
+        return ControlVector(
+            {n: direction * np.float32(scale) for n, direction in self.directions.items()}, self.architecture, metadata
+        )
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> "ControlVector":
+        return self * -1.0
+
+    def __sub__(self, other: "ControlVector") -> "ControlVector":
+        return self + (-other) if isinstance(other, ControlVector) else NotImplemented
+
+    def select(self, layers: Iterable[int]) -> "ControlVector":
+        """Only the directions of these blocks. Raises VectorError where none is left."""
+        wanted = set(layers)
+        kept = {n: direction for n, direction in self.directions.items() if n in wanted}
+        if not kept:
+            raise VectorError("none of the chosen layers is in the vector", f"it has {min(self.layers)}-{max(self.layers)}")
+        return ControlVector(kept, self.architecture, dict(self.metadata))
+
+    def as_array(self, n_layers: int) -> FloatArray:
+        """(n_layers, H) with row N for block N; rows without a direction are zero. Raises VectorError if one lies beyond."""
+        if max(self.layers) >= n_layers:
+            raise VectorError(
+                f"the vector has direction.{max(self.layers)}, the model has {n_layers} blocks",
+                "use it with the model it was made for",
+            )
+        rows = np.zeros((n_layers, self.hidden_size), dtype=np.float32)
+        for layer, direction in self.directions.items():
+            rows[layer] = direction
+        return rows
+
+    def require_fit(self, model: Fingerprint, name: str) -> str | None:
+        """Raise VectorError where the vector cannot go into this model; warn where it was made on other weights."""
+        architecture = _SAME_ARCHITECTURE.get(self.architecture, self.architecture) or model.architecture
+        n_layers = self.metadata.get("base.n_layers", model.n_layers)
+        made_for = n_layers if isinstance(n_layers, int) else model.n_layers
+        model.require_fit(architecture, made_for, self.hidden_size, "the control vector")
+        self.as_array(model.n_layers)  # no direction beyond the last block
+        weights = self.metadata.get("base.weights")
+        if weights and weights != model.weights:
+            return f"the vector was made on other weights than {name}: its effect may differ"
+        return None
+
+    def save(self, path: Path | str) -> None:
+        """Write the GGUF file, atomically. Raises VectorError where the place cannot be written."""
+        try:
+            self._write(Path(path))
+        except OSError as error:
+            raise VectorError(f"{path} cannot be written ({error.strerror or error})", "choose another place") from None
+
+    def _write(self, path: Path) -> None:
+        from gguf import GGUFWriter
+
+        with atomic_path(path) as temporary:
+            writer = GGUFWriter(temporary, "controlvector")
+            writer.add_string("controlvector.model_hint", self.architecture)
+            writer.add_uint32("controlvector.layer_count", len(self.directions))
+            _write_own_keys(writer, self.metadata)
+            for layer, direction in self.directions.items():
+                writer.add_tensor(f"direction.{layer}", direction)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
+
+    @classmethod
+    def load(cls, path: Path | str) -> "ControlVector":
+        """Read a control vector of irm-lite, repeng or llama.cpp's cvector-generator.
+
+        Raises VectorError where it is not one, or where llama.cpp would refuse or misread it.
+        """
+        try:
+            header = read_header(path)
+        except VectorError:
+            raise
+        except InputError as error:
+            raise VectorError(str(error)) from None
+        if header.architecture != "controlvector":
+            raise VectorError(
+                f"{path} is a {header.architecture or 'nameless'} model, not a control vector", "give the vector's .gguf"
+            )
+        directions: dict[int, FloatArray] = {}
+        for name, tensor in header.tensors.items():
+            match = re.fullmatch(r"direction\.(0|[1-9]\d{0,5})", name, re.ASCII)
+            if not match:
+                raise VectorError(f"{path}: tensor {name!r} is no direction", "a control vector holds direction.N alone")
+            if len(tensor.shape) != 1:
+                raise VectorError(f"{path}: {name} has {len(tensor.shape)} dimensions", "directions are 1-D")
+            if tensor.type != 0:
+                raise VectorError(f"{path}: {name} is not F32", "llama.cpp takes directions in F32 alone")
+            directions[int(match[1])] = header.read_f32(name)
+        hint = header.metadata.get("controlvector.model_hint", "")
+        own = {
+            key.removeprefix(_OWN_KEYS): value
+            for key, value in header.metadata.items()
+            if key.startswith(_OWN_KEYS) and not isinstance(value, ArrayInfo)
+        }
+        try:
+            return cls(directions, str(hint), own)
+        except VectorError as error:
+            raise VectorError(f"{path}: {error}") from None
+
+
+def _write_own_keys(writer: Any, metadata: Mapping[str, str | int | float]) -> None:
+    from gguf import GGUFValueType
+
+    for key, value in metadata.items():
+        if isinstance(value, str):
+            writer.add_key_value(_OWN_KEYS + key, value, GGUFValueType.STRING)  # add_string drops an empty one
+        elif isinstance(value, int):
+            writer.add_int64(_OWN_KEYS + key, value)
+        else:
+            writer.add_float32(_OWN_KEYS + key, value)
+
+
+def parse_vector_argument(argument: str) -> tuple[Path, float]:
+    """PATH[:SCALE]: split at the last ':' only where a number follows, so that C:\\v.gguf stays a path."""
+    head, colon, tail = argument.rpartition(":")
+    if colon and head:
+        try:
+            scale = float(tail)
+        except ValueError:
+            return Path(argument), 1.0
+        if not np.isfinite(scale):
+            raise VectorError(f"scale {tail!r} of {head} is not a finite number", "write PATH:0.8")
+        return Path(head), scale
+    return Path(argument), 1.0
+
+
+def load_sum(arguments: Iterable[str]) -> ControlVector | None:
+    """The sum of PATH[:SCALE] arguments; None where there are none. A single one at scale 1 keeps its metadata."""
+    total: ControlVector | None = None
+    for argument in arguments:
+        path, scale = parse_vector_argument(argument)
+        vector = ControlVector.load(path)
+        vector = vector if scale == 1.0 else vector * scale
+        total = vector if total is None else total + vector
+    return total

@@ -1,0 +1,262 @@
+"""Datasets: the shipped tones and a user's own files -> validated examples, split in three. Imports no torch."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from irm_lite.errors import DataError, MissingPart
+
+SPLITS = ("train", "validation", "test")
+_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
+_MAX_BYTES = 2 << 30
+_ROLES = ("system", "user", "assistant")
+
+Message = dict[str, str]  # {"role", "content"}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample: a conversation that ends with the answer to learn, or a plain text. `where` names its row."""
+
+    messages: tuple[Message, ...]
+    text: str | None
+    where: str
+
+    @property
+    def question(self) -> str:
+        return self.messages[-2]["content"] if len(self.messages) > 1 else ""
+
+    @property
+    def answer(self) -> str:
+        return self.messages[-1]["content"] if self.messages else (self.text or "")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Examples by split. The split depends on the question alone: all tones of a question fall on the same side."""
+
+    name: str
+    train: list[Example]
+    validation: list[Example]
+    test: list[Example]
+
+
+@cache
+def _shipped() -> tuple[dict[str, Any], ...]:
+    file = resources.files("irm_lite.datasets") / "everyday.jsonl"
+    return tuple(json.loads(line) for line in file.read_text(encoding="utf-8").splitlines())
+
+
+def tones() -> tuple[str, ...]:
+    """The tones that the shipped data has an answer in."""
+    return tuple(sorted(key for key in _shipped()[0] if key not in ("id", "split", "question")))
+
+
+def load_dataset(spec: str, answer_column: str = "answer", download: bool = False) -> Dataset:
+    """Read a dataset.
+
+    `spec` is a shipped tone ('anger'), a file (.jsonl, .json, .csv, .parquet, .txt) or a Hugging Face dataset
+    ('hf:owner/name'). A row has `question` and `answer` (or `answer_column`), or `messages`, or `text`; an optional
+    `split` of train, validation or test; else a tenth each goes to validation and test, by a hash of the question. In
+    a .txt file each paragraph is a sample. Raises DataError, naming the row, where something cannot be used.
+    """
+    if spec in tones():
+        rows: Iterable[tuple[str, Any]] = ((f"row {row['id']}", row) for row in _shipped())
+        return _build(spec, rows, spec)
+    if spec.startswith("hf:"):
+        return _build(spec, _hub_rows(spec.removeprefix("hf:"), download), answer_column)
+    path = Path(spec).expanduser()
+    if not path.suffix and not path.exists():
+        raise DataError(f"there is no tone or file {spec!r}", f"the tones are {', '.join(tones())}; or give {_known()}")
+    return _build(path.stem, _file_rows(path), answer_column)
+
+
+def _known() -> str:
+    return f"a {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]} file"
+
+
+def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """(where, row) for each row of a file."""
+    readers = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows, ".txt": _text_rows}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path} has a format that irm-lite does not read", f"give {_known()}")
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{path} is larger than 2 GiB", "split it; a few thousand samples are plenty")
+        yield from reader(path)
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}", "check the path") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not UTF-8 text ({_first_bad_byte(path)})", "save it as UTF-8") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})", "check the path and its rights") from None
+
+
+def _first_bad_byte(path: Path) -> str:
+    """Where the text stops being UTF-8; a reader's own error counts from its buffer."""
+    try:
+        path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        return f"byte {error.start}"
+    return "at its end"
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                where = f"{path}, line {number}"
+                yield where, _parse_json(line, where)
+
+
+def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    rows = _parse_json(path.read_text(encoding="utf-8-sig"), str(path))
+    if not isinstance(rows, list):
+        raise DataError(f"{path} is not a list of rows", "write [{...}, {...}], or one object a line as .jsonl")
+    yield from ((f"{path}, item {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})", "mend or remove it") from None
+    except RecursionError:
+        raise DataError(f"{where}: nested too deeply", "mend or remove it") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{where}: not usable JSON ({error})", "mend or remove it") from None
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for row in reader:
+                if None in row:
+                    raise DataError(
+                        f"{path}, line {reader.line_num}: more fields than the header has", "quote texts that hold commas"
+                    )
+                yield f"{path}, line {reader.line_num}", row
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}", "mend the quoting") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise MissingPart("Parquet needs pyarrow", "pip install 'irm-lite[data]'") from None
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0][:120]})", "write it again") from None
+    yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
+
+
+def _text_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    paragraphs = path.read_text(encoding="utf-8-sig").split("\n\n")
+    yield from ((f"{path}, paragraph {n}", {"text": text.strip()}) for n, text in enumerate(paragraphs, 1) if text.strip())
+
+
+def _hub_rows(name: str, download: bool) -> Iterator[tuple[str, Any]]:
+    try:
+        import datasets
+        import huggingface_hub.constants
+    except ImportError:
+        raise MissingPart("Hugging Face datasets need the datasets package", "pip install 'irm-lite[data]'") from None
+    # DownloadConfig(local_files_only=True) is read nowhere in datasets 5.2; these two switches are.
+    offline = huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if not download:
+        huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        loaded = datasets.load_dataset(name)
+    except Exception as error:  # the library raises many types
+        mend = "check the name and the network" if download else "add --download to fetch it from the hub"
+        raise DataError(f"the dataset {name} cannot be loaded ({' '.join(str(error).split())[:120]})", mend) from None
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = offline
+    for split, rows in loaded.items():
+        for number, row in enumerate(rows):
+            yield f"{name}, {split} row {number}", row if split not in SPLITS else {**row, "split": split}
+
+
+def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str) -> Dataset:
+    parts: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    for where, row in rows:
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: a row must be an object with named fields", "see the README, 'Your own data'")
+        example = _example(row, where, answer_column)
+        try:
+            "".join((*(message["content"] for message in example.messages), example.text or "")).encode()
+        except UnicodeEncodeError:
+            raise DataError(f"{where}: half a character (a lone surrogate) in the text", "mend or remove it") from None
+        split = row.get("split") or _hash_split(example)
+        if not isinstance(split, str) or split not in parts:
+            raise DataError(f"{where}: unknown split {split!r}", f"use {', '.join(SPLITS)}")
+        parts[split].append(example)
+    if not any(parts.values()):
+        raise DataError(f"{name} has no samples", "give at least a few dozen")
+    # A handful of rows may hash into one split; training and validation must each have something.
+    for needy in ("train", "validation"):
+        if not parts[needy]:
+            donor = max(parts, key=lambda split: len(parts[split]))
+            chosen = min({_subject(example) for example in parts[donor]}, key=_digest)
+            parts[needy] = [example for example in parts[donor] if _subject(example) == chosen]
+            parts[donor] = [example for example in parts[donor] if _subject(example) != chosen]
+            if not parts[donor]:
+                raise DataError(f"{name} has too few samples to split", "give at least a few dozen")
+    return Dataset(name, parts["train"], parts["validation"], parts["test"])
+
+
+def _example(row: dict[str, Any], where: str, answer_column: str) -> Example:
+    if "messages" in row:
+        return Example(_messages(row["messages"], where), None, where)
+    if "question" in row:
+        question, answer = row["question"], row.get(answer_column)
+        if not isinstance(question, str) or not question.strip():
+            raise DataError(f"{where}: the question is empty", "fill it in or remove the row")
+        if not isinstance(answer, str) or not answer.strip():
+            raise DataError(
+                f"{where}: no {answer_column!r} to the question {question.strip()[:40]!r}", "fill it in or remove the row"
+            )
+        return Example(({"role": "user", "content": question}, {"role": "assistant", "content": answer}), None, where)
+    text = row.get("text")
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"{where}: neither question and {answer_column}, nor messages, nor text", "see the README, 'Your own data'")
+    return Example((), text, where)
+
+
+def _messages(messages: Any, where: str) -> tuple[Message, ...]:
+    mend = "messages are [{role, content}, ...], the last one the assistant's"
+    if isinstance(messages, str):
+        messages = _parse_json(messages, where)  # as CSV has to hold it
+    if not isinstance(messages, list) or len(messages) < 2:
+        raise DataError(f"{where}: messages need a question and an answer at least", mend)
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in _ROLES or not isinstance(message.get("content"), str):
+            raise DataError(f"{where}: a message without role or content", mend)
+    if messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
+        raise DataError(f"{where}: the last message is not an answer of the assistant", mend)
+    return tuple({"role": message["role"], "content": message["content"]} for message in messages)
+
+
+def _subject(example: Example) -> str:
+    """What the split goes by: all answers to a question fall on the same side."""
+    return (example.question or example.answer).strip()
+
+
+def _digest(subject: str) -> bytes:
+    return hashlib.sha256(subject.encode()).digest()
+
+
+def _hash_split(example: Example) -> str:
+    bucket = _digest(_subject(example))[0] % 10
+    return ("validation", "test")[bucket] if bucket < 2 else "train"

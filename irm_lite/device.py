@@ -1,0 +1,77 @@
+"""Which device, number format and optimiser: one decision, made from facts that are passed in."""
+
+from dataclasses import dataclass
+
+from irm_lite.errors import InputError
+
+DEVICES = ("cuda", "mps", "cpu")
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What this machine has, as `probe` finds it."""
+
+    cuda: bool = False
+    cuda_capability: tuple[int, int] = (0, 0)
+    mps: bool = False
+    cpu_bf16: bool = False  # the CPU multiplies bfloat16 in hardware
+    bitsandbytes: bool = False
+
+
+@dataclass(frozen=True)
+class DevicePlan:
+    """What to run on. `dtype` is the number format of activations and of what is not quantised."""
+
+    device: str
+    dtype: str  # a torch dtype's name
+    quant: str
+    optim: str  # a name of transformers.TrainingArguments.optim
+
+
+def decide(facts: DeviceFacts, device: str = "auto", dtype: str = "auto", quant: str = "nf4") -> DevicePlan:
+    """Fill in what the user left at `auto`; what the user said stands, or is refused where it cannot run."""
+    if device == "auto":
+        device = next(name for name in DEVICES if available(facts, name))
+    if not available(facts, device):
+        usable = ", ".join(name for name in DEVICES if available(facts, name))
+        raise InputError(f"device {device!r} is not available here", f"choose auto or one of: {usable}")
+    if quant != "none" and not facts.bitsandbytes:
+        raise InputError(f"quantisation {quant} needs bitsandbytes", "pip install bitsandbytes, or say --quant none")
+    if dtype == "auto":
+        if device == "cuda":
+            dtype = "bfloat16" if facts.cuda_capability >= (8, 0) else "float16"
+        elif device == "cpu":
+            dtype = "bfloat16" if facts.cpu_bf16 else "float32"
+        else:
+            dtype = "bfloat16"
+    # Paged states need a GPU that bitsandbytes pages for; 8-bit AdamW has no MPS kernels; on a CPU torch's is faster.
+    optim = "paged_adamw_8bit" if device == "cuda" and facts.bitsandbytes else "adamw_torch"
+    return DevicePlan(device, dtype, quant, optim)
+
+
+def available(facts: DeviceFacts, device: str) -> bool:
+    """Whether this machine has the device; `auto` it always has."""
+    return {"cuda": facts.cuda, "mps": facts.mps, "cpu": True, "auto": True}.get(device, False)
+
+
+def probe() -> DeviceFacts:
+    """Look at this machine. Imports torch."""
+    import importlib.util
+
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return DeviceFacts(
+        cuda=cuda,
+        cuda_capability=torch.cuda.get_device_capability() if cuda else (0, 0),
+        mps=torch.backends.mps.is_available(),
+        cpu_bf16=_cpu_bf16(),
+        bitsandbytes=importlib.util.find_spec("bitsandbytes") is not None,
+    )
+
+
+def _cpu_bf16() -> bool:
+    import torch
+
+    flags = torch.backends.cpu.get_cpu_capability()
+    return bool(flags.startswith("AVX512") and torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,0 +1,62 @@
+"""Every error that irm-lite raises on purpose, each with the exit code that the command line gives it.
+
+An error is one line: what is wrong, where, and the mend.
+"""
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+class IrmLiteError(Exception):
+    """Base of all errors. `mend`, if given, is what the user can do about it."""
+
+    exit_code = EXIT_FAILED
+
+    def __init__(self, what: str, mend: str | None = None) -> None:
+        super().__init__(what if mend is None else f"{what}: {mend}")
+
+
+class InputError(IrmLiteError):
+    """What the user gave cannot be used: a flag, a name, a file."""
+
+    exit_code = EXIT_USAGE
+
+
+class BaseModelError(InputError):
+    """A base model is missing, gated, damaged, or of an architecture that cannot be injected."""
+
+
+class DataError(InputError):
+    """A dataset cannot be read, or a row of it cannot be used."""
+
+
+class LayerError(InputError):
+    """A layer specification is malformed or out of range."""
+
+
+class RunError(InputError):
+    """A run directory is missing, in use, or not a run directory."""
+
+
+class VectorError(InputError):
+    """A control vector is malformed, or does not fit the model."""
+
+
+class MissingPart(InputError):
+    """An optional dependency is not installed."""
+
+
+class TrainingFailed(IrmLiteError):
+    """Training could not go on: the loss is not finite, or memory ran out."""
+
+
+class LlamaCppError(IrmLiteError):
+    """llama.cpp refused a call."""
+
+
+class Interrupted(IrmLiteError):
+    """The user stopped the work; what was done is saved."""
+
+    exit_code = EXIT_INTERRUPTED

@@ -1,0 +1,109 @@
+"""Choose the method, make the vector, measure it, write it with its provenance."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+import irm_lite
+from irm_lite.atomic import write_text
+from irm_lite.base_model import Base
+from irm_lite.chat_format import encode_all
+from irm_lite.control_vector import ControlVector
+from irm_lite.errors import InputError
+from irm_lite.evaluation import Comparison, compare
+from irm_lite.export.distil import distil
+from irm_lite.export.mean import block_directions, observe
+from irm_lite.irm import IRM, StaticIRM
+from irm_lite.layers import format_layers, parse_layers
+from irm_lite.trained import TrainedRun
+from irm_lite.types import Progress
+
+Method = Literal["auto", "distil", "mean", "exact"]
+
+GOOD_FIDELITY = 0.8
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A written vector and how well it does what the IRM does."""
+
+    path: Path
+    vector: ControlVector
+    method: str
+    comparison: Comparison
+
+    @property
+    def warning(self) -> str | None:
+        if self.comparison.fidelity >= GOOD_FIDELITY:
+            return None
+        return f"fidelity {self.comparison.fidelity:.2f} is below {GOOD_FIDELITY}: static vectors carry only part of this IRM"
+
+
+def export_vector(
+    run: TrainedRun,
+    out: Path,
+    *,
+    method: Method = "auto",
+    layers: str = "all",
+    epochs: float = 2.0,
+    seed: int = 0,
+    on_progress: Progress = lambda done, of, what: None,
+) -> ExportResult:
+    """Write `out` (.gguf) and the run's export/fidelity.json.
+
+    `distil` fits vectors to the IRM; `mean` takes its mean output; `exact` copies a static IRM trained at site
+    `block`; `auto` is exact where that can be, else distil. `layers` are the blocks that get a vector, from 1.
+    """
+    if out.suffix.lower() != ".gguf":
+        raise InputError(f"{out} must end in .gguf", "llama.cpp takes no other")
+    blocks = parse_layers(layers, run.fingerprint.n_layers, first=1)
+    method = _method(run.irm, method, blocks)
+    base, irm = run.base, run.irm
+    train, _ = encode_all(base.tokenizer, run.dataset.train, run.config.max_length)
+    validation, _ = encode_all(base.tokenizer, run.dataset.validation, run.config.max_length)
+    if method == "exact":
+        assert isinstance(irm, StaticIRM)
+        directions = {layer: irm.vectors[index] for index, layer in enumerate(irm.layers) if layer in blocks}
+    elif method == "mean":
+        mean = block_directions(observe(base, irm, train, on_progress).mean, irm, base.n_layers)
+        directions = {block: mean[block] for block in blocks}
+    else:
+        directions = distil(base, irm, train, validation, blocks, epochs=epochs, seed=seed, on_progress=on_progress).directions
+    vector = _vector(directions, base, irm, method)
+    comparison = compare(base, irm, vector, run.held_out)
+    vector.metadata["fidelity"] = comparison.fidelity
+    vector.save(out)
+    report = {"vector": str(out), "method": method, "measured_in": "transformers", **comparison.to_dict()}
+    write_text(run.directory.fidelity, json.dumps(report, indent=2) + "\n")
+    return ExportResult(out, vector, method, comparison)
+
+
+def _method(irm: IRM, method: Method, blocks: tuple[int, ...]) -> Method:
+    exact = isinstance(irm, StaticIRM) and irm.site == "block" and set(irm.layers) <= set(blocks)
+    if method == "exact" and not exact:
+        raise InputError(
+            "this IRM cannot be copied exactly", "exact needs --irm static --site block and layers from 1; use --method distil"
+        )
+    return ("exact" if exact else "distil") if method == "auto" else method
+
+
+def _vector(directions: dict[int, Tensor], base: Base, irm: IRM, method: str) -> ControlVector:
+    fingerprint = base.fingerprint
+    return ControlVector(
+        {layer: direction.detach().float().cpu().numpy() for layer, direction in directions.items()},
+        fingerprint.architecture,
+        {
+            "version": irm_lite.__version__,
+            "method": method,
+            "kind": irm.kind,
+            "site": irm.site,
+            "layers": format_layers(irm.layers),
+            "base.n_layers": fingerprint.n_layers,
+            "base.hidden_size": fingerprint.hidden_size,
+            "base.weights": fingerprint.weights,
+            "base.quantisation": fingerprint.quantisation,
+        },
+    )

@@ -1,0 +1,179 @@
+"""The networks: `paper`, `lite` and `static`. Each gives, for a token, a vector to add at every injected layer.
+
+An IRM reads layer 0's hidden state after attention, h0 (B, T, H), and gives (B, T, L, H). It is split in two calls so
+that nobody holds L vectors a token at once: `encode` once a forward, `layer_output` when the layer is reached.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from irm_lite.atomic import atomic_path, write_text
+from irm_lite.errors import InputError, RunError
+from irm_lite.layers import format_layers, parse_layers
+
+Kind = Literal["paper", "lite", "static"]
+Site = Literal["attn", "block"]
+
+FORMAT = 1
+
+
+class IRM(nn.Module):
+    """Base class. `layers` are the injected 0-based decoder blocks, `site` is where their vectors are added."""
+
+    kind: ClassVar[Kind]
+
+    def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.layers = layers
+        self.site: Site = site
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What `build_irm` needs beside kind, hidden size, layers and site."""
+        return {}
+
+    def encode(self, h0: Tensor) -> Tensor:
+        """What all layers share, from layer 0's post-attention hidden state h0 (B, T, H)."""
+        raise NotImplementedError
+
+    def layer_output(self, code: Tensor, index: int) -> Tensor:
+        """(B, T, H) to add at layer `self.layers[index]`; `code` is what `encode` returned."""
+        raise NotImplementedError
+
+    def forward(self, h0: Tensor) -> Tensor:
+        """All layers' outputs: (B, T, H) -> (B, T, L, H)."""
+        code = self.encode(h0)
+        return torch.stack([self.layer_output(code, index) for index in range(len(self.layers))], dim=-2)
+
+
+class PaperIRM(IRM):
+    """The paper's MLP, as its code has it: H -> 3H, three times 3H -> 3H, -> H * L; ReLU between, none on the output.
+
+    PyTorch's default initialisation, so training does not start at the unchanged base. The output is laid out
+    (H, L): the layer is the fastest axis, as in the authors' checkpoints.
+    """
+
+    kind = "paper"
+
+    def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site) -> None:
+        super().__init__(hidden_size, layers, site)
+        width = 3 * hidden_size
+        self.trunk = nn.Sequential(nn.Linear(hidden_size, width), nn.ReLU())
+        for _ in range(3):
+            self.trunk.extend([nn.Linear(width, width), nn.ReLU()])
+        self.head = nn.Linear(width, hidden_size * len(layers))
+
+    def encode(self, h0: Tensor) -> Tensor:
+        code: Tensor = self.trunk(h0.to(self.head.weight.dtype))
+        return code  # (B, T, 3H)
+
+    def layer_output(self, code: Tensor, index: int) -> Tensor:
+        weight = self.head.weight.view(self.hidden_size, len(self.layers), -1)[:, index]  # (H, 3H), a strided view
+        bias = self.head.bias.view(self.hidden_size, len(self.layers))[:, index]
+        return F.linear(code, weight, bias)
+
+
+class LiteIRM(IRM):
+    """A trunk of two layers and, for each injected layer, a head of low rank whose last factor starts at zero.
+
+    h0 is first brought to unit RMS, since the residual stream's scale differs by orders of magnitude between models.
+    """
+
+    kind = "lite"
+
+    def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site, width: int | None = None, rank: int = 32) -> None:
+        super().__init__(hidden_size, layers, site)
+        self.width = width or min(hidden_size, 1024)
+        self.rank = rank
+        self.trunk = nn.Sequential(nn.Linear(hidden_size, self.width), nn.SiLU(), nn.Linear(self.width, self.width), nn.SiLU())
+        self.down = nn.Parameter(torch.empty(len(layers), rank, self.width))
+        self.up = nn.Parameter(torch.zeros(len(layers), hidden_size, rank))
+        self.bias = nn.Parameter(torch.zeros(len(layers), hidden_size))
+        nn.init.uniform_(self.down, -1 / math.sqrt(self.width), 1 / math.sqrt(self.width))  # nn.Linear's default
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"width": self.width, "rank": self.rank}
+
+    def encode(self, h0: Tensor) -> Tensor:
+        h0 = h0.to(self.up.dtype)
+        code: Tensor = self.trunk(F.rms_norm(h0, (self.hidden_size,)))
+        return code  # (B, T, width)
+
+    def layer_output(self, code: Tensor, index: int) -> Tensor:
+        return F.linear(F.linear(code, self.down[index]), self.up[index], self.bias[index])
+
+
+class StaticIRM(IRM):
+    """One vector a layer, whatever the input: a control vector in training."""
+
+    kind = "static"
+
+    def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site) -> None:
+        super().__init__(hidden_size, layers, site)
+        self.vectors = nn.Parameter(torch.zeros(len(layers), hidden_size))
+
+    def encode(self, h0: Tensor) -> Tensor:
+        return h0  # unused: only its shape and device matter
+
+    def layer_output(self, code: Tensor, index: int) -> Tensor:
+        return self.vectors[index].expand(*code.shape[:-1], self.hidden_size)
+
+
+_KINDS: dict[str, type[IRM]] = {"paper": PaperIRM, "lite": LiteIRM, "static": StaticIRM}
+
+
+def build_irm(kind: str, hidden_size: int, layers: tuple[int, ...], site: Site = "attn", **options: Any) -> IRM:
+    """A fresh IRM. `options` are `width` and `rank` of `lite`. Raises InputError on an unknown kind or no layers."""
+    if kind not in _KINDS:
+        raise InputError(f"there is no IRM kind {kind!r}", f"choose one of {', '.join(_KINDS)}")
+    if not layers:
+        raise InputError("an IRM needs at least one layer", "name some with --layers")
+    if layers != tuple(sorted(set(layers))):  # files keep the layers as a set of ranges
+        raise InputError(f"an IRM's layers must ascend, each once, not {layers}", "sort them")
+    return _KINDS[kind](hidden_size, layers, site, **options)
+
+
+def save_irm(irm: IRM, folder: Path) -> None:
+    """Write irm.safetensors and irm.json into `folder`, each atomically."""
+    from safetensors.torch import save_file
+
+    with atomic_path(folder / "irm.safetensors") as temporary:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in irm.state_dict().items()}, temporary)
+    description = {
+        "format": FORMAT,
+        "kind": irm.kind,
+        "hidden_size": irm.hidden_size,
+        "layers": format_layers(irm.layers),
+        "site": irm.site,
+        "options": irm.options,
+    }
+    write_text(folder / "irm.json", json.dumps(description, indent=2) + "\n")
+
+
+def load_irm(folder: Path, device: str | torch.device = "cpu") -> IRM:
+    """Read what `save_irm` wrote. Raises RunError where it is missing, damaged, or of a newer format."""
+    from safetensors.torch import load_file
+
+    try:
+        description = json.loads((folder / "irm.json").read_text(encoding="utf-8"))
+        if description["format"] > FORMAT:
+            raise RunError(f"{folder} holds an IRM of a newer irm-lite", "pip install -U irm-lite")
+        layers = parse_layers(description["layers"], 10**6)
+        with torch.device("meta"):
+            irm = build_irm(description["kind"], description["hidden_size"], layers, description["site"], **description["options"])
+        irm.load_state_dict(load_file(folder / "irm.safetensors", device=str(device)), assign=True)
+    except FileNotFoundError as error:
+        raise RunError(f"{folder} holds no trained IRM ({Path(error.filename).name} is missing)", "train it first") from None
+    except RunError:
+        raise
+    except Exception as error:  # whatever is wrong inside, the file is not what save_irm wrote
+        raise RunError(f"the IRM in {folder} is damaged ({' '.join(str(error).split())[:200]})", "train it again") from None
+    return irm

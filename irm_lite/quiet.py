@@ -1,0 +1,49 @@
+"""Libraries that talk, or fetch, unasked."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Silence transformers' bars and advice: progress is ours to show, and its errors come as exceptions."""
+    from transformers import modeling_gguf_pytorch_utils as gguf_loader
+    from transformers.utils import logging as transformers_logging
+
+    verbosity, bar = transformers_logging.get_verbosity(), gguf_loader.tqdm
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    gguf_loader.tqdm = lambda items, **_options: items
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        gguf_loader.tqdm = bar
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+
+
+def import_bitsandbytes() -> None:
+    """Import bitsandbytes without its fetching a CPU kernel from the hub, which it tries where `kernels` is installed.
+
+    That kernel serves the inference layout that gguf_base.keep_differentiable forbids.
+    """
+    if "bitsandbytes" in sys.modules:
+        return
+    logger = logging.getLogger("bitsandbytes")
+    level, kernels = logger.level, sys.modules.get("kernels")
+    logger.setLevel(logging.ERROR)
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # makes `from kernels import ...` an ImportError
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        pass  # `decide` says so with its mend
+    finally:
+        del sys.modules["kernels"]
+        if kernels is not None:
+            sys.modules["kernels"] = kernels
+        logger.setLevel(level)

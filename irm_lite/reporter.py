@@ -1,0 +1,105 @@
+"""Turns what the Trainer does into a run's events and live snapshot, and the user's wish to stop into the Trainer's."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from irm_lite.atomic import atomic_path
+from irm_lite.base_model import Base
+from irm_lite.chat_format import Sample
+from irm_lite.errors import TrainingFailed
+from irm_lite.generation import generate
+from irm_lite.layers import format_layers
+from irm_lite.run import RunDirectory
+from irm_lite.trainer import InjectedModel
+
+
+class Reporter(TrainerCallback):  # type: ignore[misc]
+    """Listens to one training."""
+
+    def __init__(
+        self,
+        emit: Callable[..., None],
+        model: InjectedModel,
+        run: RunDirectory,
+        base: Base,
+        validation: list[Sample],
+        sample_tokens: int,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.emit, self.model, self.run, self.base = emit, model, run, base
+        self.sample = validation[0]
+        self.sample_tokens, self.should_stop = sample_tokens, should_stop
+        self.clock, self.first_step = time.monotonic(), 0
+        self.step_began = self.clock
+        self.training_seconds = 0.0  # without validation and samples
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.clock, self.first_step = time.monotonic(), state.global_step
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.step_began = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.training_seconds += time.monotonic() - self.step_began
+        if self.should_stop():
+            control.should_save = control.should_training_stop = True
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **_: Any
+    ) -> None:
+        if "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            self.emit("end", reason="the loss is not finite", step=state.global_step)
+            raise TrainingFailed(
+                f"the loss became {logs['loss']} at step {state.global_step}",
+                "try a lower --learning-rate; the best IRM so far is kept in the run",
+            )
+        seconds = time.monotonic() - self.clock
+        done = state.global_step - self.first_step
+        self.emit(
+            "step",
+            step=state.global_step,
+            max_steps=state.max_steps,
+            epoch=round(state.epoch or 0.0, 3),
+            loss=logs["loss"],
+            learning_rate=logs["learning_rate"],
+            grad_norm=logs.get("grad_norm"),
+            tokens=self.model.tokens_seen,
+            tokens_per_second=round(self.model.tokens_seen / self.training_seconds, 1),
+            eta_seconds=round(seconds / done * (state.max_steps - state.global_step), 1),
+            memory_bytes=_memory(self.base.plan.device),
+        )
+        self._write_live()
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
+    ) -> None:
+        self.emit("eval", step=state.global_step, nll=metrics["eval_loss"], perplexity=metrics["eval_perplexity"], of="irm")
+        if self.sample_tokens and self.sample.example.messages:
+            text = generate(self.base, self.sample.example.messages[:-1], self.sample_tokens)
+            self.emit("sample", step=state.global_step, prompt=self.sample.example.question, text=text)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.emit("checkpoint", step=state.global_step)
+
+    def _write_live(self) -> None:
+        from safetensors.torch import save_file
+
+        if self.model.mean_abs:
+            layers = sorted(self.model.mean_abs)
+            stacked = torch.stack([self.model.mean_abs[layer] for layer in layers])
+            with atomic_path(self.run.live) as temporary:
+                save_file({"mean_abs": stacked}, temporary, metadata={"layers": format_layers(layers)})
+            self.model.mean_abs.clear()
+
+
+def _memory(device: str) -> int:
+    """Bytes in use: of the GPU at its peak, of the process elsewhere."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else psutil.Process().memory_info().rss

@@ -1,0 +1,188 @@
+"""The run directory: the only code that knows its file names. Imports no torch: the TUI reads runs through it."""
+
+import json
+import math
+import os
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from irm_lite.atomic import write_text
+from irm_lite.config import TrainConfig
+from irm_lite.errors import RunError
+from irm_lite.fingerprint import Fingerprint
+
+FORMAT = 1
+_LOCK, _HOLDER = "lock", "lock.holder"
+
+Event = dict[str, Any]
+
+
+class RunDirectory:
+    """Paths and files of one run. Opening it reads nothing."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def checkpoint(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"step-{step}"
+
+    def checkpoints(self) -> list[Path]:
+        """Those that are there, by step, the newest last."""
+        found = [path for path in (self.path / "checkpoints").glob("step-*") if path.name.removeprefix("step-").isdigit()]
+        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+    @property
+    def export(self) -> Path:
+        return self.path / "export"
+
+    @property
+    def live(self) -> Path:
+        """Newest mean |IRM output| (L, H), as safetensors with tensor `mean_abs` and the layers in its metadata."""
+        return self.path / "live.safetensors"
+
+    @property
+    def default_vector(self) -> Path:
+        return self.export / "vector.gguf"
+
+    @property
+    def heatmap(self) -> Path:
+        return self.export / "vector.png"
+
+    @property
+    def chat_template(self) -> Path:
+        """The template that the run was trained with, where it was given by hand."""
+        return self.path / "chat_template.jinja"
+
+    @property
+    def fidelity(self) -> Path:
+        return self.export / "fidelity.json"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    def create(
+        self, config: TrainConfig, fingerprint: Fingerprint, versions: dict[str, str], chat_template: str | None = None
+    ) -> None:
+        """Start a run: writes base.json and run.toml, the lock being held. Raises RunError where something is there."""
+        import tomli_w
+
+        self.require_absent()
+        try:
+            write_text(self.path / "base.json", json.dumps(fingerprint.to_dict(), indent=2) + "\n")
+            if chat_template is not None:
+                write_text(self.chat_template, chat_template)
+            document = {"format": FORMAT, "created": now(), "train": config.to_dict(), "versions": versions}
+            write_text(self.path / "run.toml", tomli_w.dumps(document))
+        except OSError as error:
+            raise RunError(f"the run directory {self.path} cannot be written ({error.strerror})", "choose another --out") from None
+
+    def require_absent(self) -> None:
+        """Raise RunError where the directory exists and is not empty, or is a file."""
+        if self.path.is_dir() and {each.name for each in self.path.iterdir()} <= {_LOCK, _HOLDER}:
+            return
+        if self.path.exists():
+            raise RunError(f"{self.path} exists", "choose another --out, or go on with --resume")
+
+    def config(self) -> TrainConfig:
+        settings = self._toml()["train"]
+        if self.chat_template.exists():  # wherever the run has been moved to
+            settings = {**settings, "chat_template": str(self.chat_template)}
+        return TrainConfig.from_dict(settings, str(self.path / "run.toml"))
+
+    def created(self) -> str:
+        return str(self._toml().get("created", ""))
+
+    def fingerprint(self) -> Fingerprint:
+        try:
+            data = json.loads((self.path / "base.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.path / 'base.json'} cannot be read ({error})", "the run is damaged") from None
+        return Fingerprint.from_dict(data)
+
+    def events(self) -> Iterator[Event]:
+        """All events so far. A line that is no JSON object (torn by a crash) is passed over."""
+        try:
+            file = (self.path / "events.jsonl").open(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return
+        with file:
+            for line in file:
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(event, dict):
+                    yield event
+
+    def append_event(self, kind: str, **values: Any) -> Event:
+        """Append one event, as one line in one write."""
+        finite = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
+        event: Event = {"time": now(), "kind": kind, **finite}
+        line = json.dumps(event, allow_nan=False) + "\n"  # NaN is no JSON
+        with (self.path / "events.jsonl").open("a+b") as file:
+            if file.tell() > 0:  # a line torn by a crash must not swallow this one
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    line = "\n" + line
+            file.write(line.encode())
+        return event
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the run's lock. Raises RunError naming the holder where another process writes. Released by a crash too."""
+        from filelock import FileLock, Timeout
+
+        holder = self.path / _HOLDER
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / _LOCK, timeout=0)
+            lock.acquire()
+        except Timeout:
+            who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another process"
+            raise RunError(f"{self.path} is being written by {who}", "wait for it, or stop it") from None
+        except OSError as error:
+            raise RunError(f"{self.path} cannot be written ({error.strerror or error})", "choose another place") from None
+        try:
+            holder.write_text(f"process {os.getpid()} since {now()}\n", encoding="utf-8")
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    def newest_checkpoint(self) -> Path | None:
+        """The checkpoint of the highest step, or None."""
+        found = self.checkpoints()
+        return found[-1] if found else None
+
+    def _toml(self) -> dict[str, Any]:
+        path = self.path / "run.toml"
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise RunError(f"{self.path} is not a run directory (no run.toml)", "give the folder that train wrote") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise RunError(f"{path} cannot be read ({error})", "the run is damaged") from None
+        if not isinstance(data.get("format"), int) or not isinstance(data.get("train"), dict):
+            raise RunError(f"{path} is not a run's file", "the run is damaged")
+        if data["format"] > FORMAT:
+            raise RunError(f"{self.path} was written by a newer irm-lite", "pip install -U irm-lite")
+        return data
+
+
+def find_runs(folder: Path) -> list[RunDirectory]:
+    """The run directories directly under `folder`, newest first."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if (path / "run.toml").is_file()]
+    return [RunDirectory(path) for path in sorted(found, key=lambda path: (path / "run.toml").stat().st_mtime, reverse=True)]
+
+
+def now() -> str:
+    """UTC time, ISO 8601 with seconds."""
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds")

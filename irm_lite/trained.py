@@ -1,0 +1,75 @@
+"""A run with an IRM: opened from its directory, or handed on by the training that has just ended."""
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+
+from irm_lite.base_model import Base, load_base
+from irm_lite.chat_format import Sample, encode_all, read_chat_template
+from irm_lite.config import TrainConfig
+from irm_lite.dataset import Dataset, load_dataset
+from irm_lite.device import available, probe
+from irm_lite.fingerprint import Fingerprint
+from irm_lite.irm import IRM, load_irm
+from irm_lite.run import RunDirectory
+
+
+class TrainedRun:
+    """`.config`, `.irm` and `.fingerprint` at once; `.base` and `.dataset` are loaded when they are first asked for."""
+
+    def __init__(self, directory: RunDirectory, config: TrainConfig, irm: IRM, fingerprint: Fingerprint) -> None:
+        self.directory = directory
+        self.config = config
+        self.irm = irm.requires_grad_(False).eval()
+        self.fingerprint = fingerprint
+        self.warnings: list[str] = []
+
+    @cached_property
+    def base(self) -> Base:
+        """The frozen base, with the IRM moved to its device. Raises VectorError where its shape has changed since."""
+        config = self.config
+        if not available(probe(), config.device):  # trained on another machine
+            config = dataclasses.replace(config, device="auto", dtype="auto")
+        base = load_base_of(config)
+        warning = check_base(self.fingerprint, base, self.directory)
+        if warning:
+            self.warnings.append(warning)
+        self.irm.to(base.plan.device)
+        return base
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return load_dataset(self.config.data, self.config.answer_column, self.config.download)
+
+    @cached_property
+    def held_out(self) -> list[Sample]:
+        """The test samples (validation's where there is no test split), encoded."""
+        examples = self.dataset.test or self.dataset.validation
+        return encode_all(self.base.tokenizer, examples, self.config.max_length)[0]
+
+
+def load_run(path: Path | str) -> TrainedRun:
+    """Open a run directory that holds an IRM. Raises RunError where it is not a run or has no IRM yet."""
+    directory = RunDirectory(path)
+    return TrainedRun(directory, directory.config(), load_irm(directory.path), directory.fingerprint())
+
+
+def load_base_of(config: TrainConfig) -> Base:
+    """The base that a configuration names."""
+    return load_base(
+        config.model,
+        quant=config.quant,
+        double_quant=config.double_quant,
+        device=config.device,
+        dtype=config.dtype,
+        chat_template=read_chat_template(config.chat_template) if config.chat_template else None,
+        download=config.download,
+    )
+
+
+def check_base(trained_on: Fingerprint, base: Base, run: RunDirectory) -> str | None:
+    """Raise VectorError where the base has another shape than the run's; warn where it has other weights."""
+    trained_on.require_fit(base.fingerprint.architecture, base.n_layers, base.hidden_size, f"the run {run.path}")
+    if trained_on.weights != base.fingerprint.weights:
+        return f"{base.name} holds other weights than those that {run.path} was trained on"
+    return None

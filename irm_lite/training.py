@@ -1,0 +1,271 @@
+"""Train an IRM on a frozen base: data, run directory, Trainer, events."""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+
+from irm_lite.base_model import Base
+from irm_lite.chat_format import Sample, encode_all, read_chat_template
+from irm_lite.config import TrainConfig
+from irm_lite.dataset import load_dataset
+from irm_lite.errors import DataError, InputError, Interrupted, MissingPart, RunError, TrainingFailed
+from irm_lite.injection import inject
+from irm_lite.irm import IRM, build_irm, load_irm
+from irm_lite.layers import format_layers, parse_layers
+from irm_lite.quiet import quiet_libraries
+from irm_lite.reporter import Reporter
+from irm_lite.run import Event, RunDirectory
+from irm_lite.trained import TrainedRun, check_base, load_base_of
+from irm_lite.trainer import InjectedModel, IrmTrainer, mean_nll, perplexity
+
+Listener = Callable[[Event], None]
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    on_event: Listener = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainedRun:
+    """Train a new IRM into the run directory `out`, which must not exist.
+
+    `on_event` gets every event that goes to events.jsonl. Once `should_stop` says so, the step is finished, a checkpoint
+    written and Interrupted raised. Raises InputError kinds for what the user gave, TrainingFailed where the loss is not
+    finite or memory runs out; a failed start leaves no run directory behind.
+    """
+    run = RunDirectory(out)
+    run.require_absent()
+    job = _prepare(config, run)
+    template = read_chat_template(config.chat_template) if config.chat_template else None
+    with run.writing():
+        run.create(job.config, job.base.fingerprint, _versions(), template)
+        return _fit(job, None, on_event, should_stop)
+
+
+def resume(
+    directory: Path, *, on_event: Listener = lambda event: None, should_stop: Callable[[], bool] = lambda: False
+) -> TrainedRun:
+    """Go on with a run from its newest checkpoint, as it would have gone on. Raises as `train` does."""
+    run = RunDirectory(directory)
+    config = run.config()
+    if run.newest_checkpoint() is None:
+        raise RunError(f"{directory} has no checkpoint yet", "remove it and train again")
+    job = _prepare(config, run)
+    warning = check_base(run.fingerprint(), job.base, run)
+    with run.writing():
+        if warning:
+            on_event(run.append_event("warning", text=warning))
+        return _fit(job, run.newest_checkpoint(), on_event, should_stop)
+
+
+@dataclass
+class _Job:
+    """All that a training needs, checked before anything is written."""
+
+    run: RunDirectory
+    config: TrainConfig  # resolved: nothing is left at `auto` or 0
+    base: Base
+    irm: IRM
+    train: list[Sample]
+    validation: list[Sample]
+    too_long: int
+    arguments: TrainingArguments
+
+
+def _prepare(config: TrainConfig, run: RunDirectory) -> _Job:
+    if config.report_to == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+        raise MissingPart("--report-to tensorboard needs the tensorboard package", "pip install 'irm-lite[tensorboard]'")
+    dataset = load_dataset(config.data, config.answer_column, config.download)
+    base = load_base_of(config)
+    layers = _layers(config, base)
+    train_samples, long_train = encode_all(base.tokenizer, dataset.train, config.max_length)
+    validation, long_validation = encode_all(base.tokenizer, dataset.validation, config.max_length)
+    if not train_samples or not validation:
+        raise DataError(f"{dataset.name}: no sample fits into {config.max_length} tokens", "raise --max-length")
+    resolved = _resolve(config, base, len(train_samples))
+    set_seed(resolved.seed)
+    options: dict[str, Any] = {"width": resolved.width, "rank": resolved.rank} if resolved.irm == "lite" else {}
+    irm = build_irm(resolved.irm, base.hidden_size, layers, resolved.site, **options).to(base.plan.device)
+    arguments = _arguments(resolved, run, len(train_samples))
+    return _Job(run, resolved, base, irm, train_samples, validation, long_train + long_validation, arguments)
+
+
+def _layers(config: TrainConfig, base: Base) -> tuple[int, ...]:
+    """Static vectors at block outputs leave layer 0 out: llama.cpp has no direction there, and they shall export exactly."""
+    first = 1 if (config.irm, config.site) == ("static", "block") else 0
+    return parse_layers(config.layers, base.n_layers, first)
+
+
+def _resolve(config: TrainConfig, base: Base, n_train: int) -> TrainConfig:
+    """What was left to choose, chosen; paths that exist made absolute, so that a run opens from any folder."""
+    eval_steps = min(config.eval_steps or math.ceil(_total_steps(config, n_train) / 6), _total_steps(config, n_train))
+    here = {name: str(Path(value).resolve()) for name in ("model", "data") if Path(value := getattr(config, name)).exists()}
+    choices: dict[str, Any] = {**here, "device": base.plan.device, "dtype": base.plan.dtype}
+    return dataclasses.replace(
+        config,
+        **choices,
+        layers=format_layers(_layers(config, base)),
+        optim=base.plan.optim if config.optim == "auto" else config.optim,
+        learning_rate=config.peak_learning_rate,
+        width=config.width or min(base.hidden_size, 1024),
+        eval_steps=eval_steps,
+        save_steps=config.save_steps or eval_steps,
+    )
+
+
+def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Callable[[], bool]) -> TrainedRun:
+    run, config, base, irm = job.run, job.config, job.base, job.irm
+
+    def emit(kind: str, **values: Any) -> None:
+        on_event(run.append_event(kind, **values))
+
+    emit(
+        "start",
+        model=config.model,
+        data=config.data,
+        irm=irm.kind,
+        parameters=sum(parameter.numel() for parameter in irm.parameters()),
+        layers=format_layers(irm.layers),
+        device=base.plan.device,
+        dtype=base.plan.dtype,
+        samples={"train": len(job.train), "validation": len(job.validation), "too_long": job.too_long},
+        max_steps=job.arguments.max_steps,
+        resumed_from=checkpoint.name if checkpoint else None,
+    )
+    if job.too_long:
+        emit("warning", text=f"{job.too_long} samples are longer than {config.max_length} tokens and left out")
+    if checkpoint is None:
+        nll = mean_nll(base, job.validation)
+        emit("eval", step=0, nll=nll, perplexity=perplexity(nll), of="base")
+    started = time.monotonic()
+    recompute = config.gradient_checkpointing
+    try:
+        with quiet_libraries(), _recomputing(base, recompute), inject(base.model, irm) as injection:
+            model = InjectedModel(base, injection, config.l1, recompute)
+            reporter = Reporter(emit, model, run, base, job.validation, config.sample_tokens, should_stop)
+            callbacks: list[TrainerCallback] = [reporter]
+            if config.early_stopping_patience:
+                callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
+            if config.report_to == "tensorboard":
+                callbacks.append(_tensorboard(run))
+            trainer = IrmTrainer(
+                model,
+                base,
+                run,
+                job.arguments,
+                train_dataset=job.train,
+                eval_dataset=job.validation,
+                callbacks=callbacks,
+            )
+            trainer.remove_callback(PrinterCallback)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except torch.OutOfMemoryError as error:
+        emit("end", reason="out of memory")
+        raise TrainingFailed(
+            "memory ran out", "try a smaller --batch-size with more --gradient-accumulation-steps, or --gradient-checkpointing"
+        ) from error
+    state = trainer.state
+    early = state.global_step < job.arguments.max_steps
+    if early and should_stop():
+        emit("end", reason="interrupted", step=state.global_step)
+        raise Interrupted(f"stopped after step {state.global_step}", f"go on with irm-lite train --resume {run.path}")
+    emit(
+        "end",
+        reason="no more improvement" if early else "done",
+        step=state.global_step,
+        best_nll=state.best_metric,
+        best_step=state.best_global_step,
+        seconds=round(time.monotonic() - started, 1),
+    )
+    trained = TrainedRun(run, config, load_irm(run.path, base.plan.device), base.fingerprint)
+    trained.base = base  # it is loaded already
+    return trained
+
+
+def _total_steps(config: TrainConfig, n_train: int) -> int:
+    if config.max_steps > 0:
+        return config.max_steps
+    an_epoch = math.ceil(math.ceil(n_train / config.batch_size) / config.gradient_accumulation_steps)
+    return max(1, math.ceil(config.num_train_epochs * an_epoch))
+
+
+def _arguments(config: TrainConfig, run: RunDirectory, n_train: int) -> TrainingArguments:
+    try:
+        return _training_arguments(config, run, n_train)
+    except ValueError as error:  # an optimiser that does not exist, say
+        raise InputError(f"transformers refuses the settings ({' '.join(str(error).split())[:200]})", "mend them") from None
+
+
+def _training_arguments(config: TrainConfig, run: RunDirectory, n_train: int) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(run.path),
+        max_steps=_total_steps(config, n_train),
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_scheduler_type,
+        warmup_steps=config.warmup_ratio,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        optim=config.optim,
+        fp16=config.dtype == "float16",  # half precision needs its loss scaled
+        use_cpu=config.device == "cpu",
+        eval_strategy="steps",
+        eval_steps=config.eval_steps,
+        save_strategy="steps",
+        save_steps=config.save_steps,
+        save_total_limit=config.save_total_limit,
+        metric_for_best_model="loss",
+        greater_is_better=False,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # a loss that is not finite ends the training
+        seed=config.seed,
+        dataloader_pin_memory=config.device == "cuda",
+        remove_unused_columns=False,
+        label_names=["labels"],
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+@contextmanager
+def _recomputing(base: Base, wanted: bool) -> Iterator[None]:
+    """Gradient checkpointing prepared, and undone afterwards; InjectedModel switches it on for its forwards."""
+    if wanted:
+        base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    try:
+        yield
+    finally:
+        if wanted:
+            base.model.gradient_checkpointing_disable()
+
+
+def _tensorboard(run: RunDirectory) -> TrainerCallback:
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return TensorBoardCallback(SummaryWriter(log_dir=str(run.tensorboard)))
+
+
+def _versions() -> dict[str, str]:
+    names = ("irm-lite", "torch", "transformers", "bitsandbytes", "numpy", "gguf")
+    return {name: importlib.metadata.version(name) for name in names if _installed(name)}
+
+
+def _installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True

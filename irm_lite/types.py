@@ -1,0 +1,9 @@
+"""Types that several rooms share. Imports numpy alone."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+Progress = Callable[[int, int, str], None]  # (done, of, what): how long work reports

@@ -1,0 +1,97 @@
+"""Loading bases: frozen, quantised, from each kind of place; refusals in one line."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from irm_lite.base_model import load_base
+from irm_lite.errors import BaseModelError, InputError
+from irm_lite.presets import presets
+from tiny_models import write_gguf
+
+
+@pytest.mark.parametrize("quant", ["nf4", "fp4", "int8"])
+def test_weights_are_quantised_frozen_and_in_eval_mode(quant: str, llama_folder: Path, llama_gguf: Path) -> None:
+    import bitsandbytes as bnb
+
+    dense = load_base(str(llama_folder), quant="none", dtype="float32", device="cpu")
+    ids = torch.arange(3, 30)[None]
+    for source in (llama_folder, llama_gguf):
+        base = load_base(str(source), quant=quant, dtype="float32", device="cpu")  # type: ignore[arg-type]
+        linears = [module for module in base.model.model.layers.modules() if isinstance(module, nn.Linear)]
+        kind = bnb.nn.Linear8bitLt if quant == "int8" else bnb.nn.Linear4bit
+        assert len(linears) == 3 * 7
+        assert all(isinstance(linear, kind) for linear in linears)
+        weights = sum(linear.in_features * linear.out_features for linear in linears)
+        stored = sum(linear.weight.numel() * linear.weight.element_size() for linear in linears)
+        assert stored == (weights if quant == "int8" else weights // 2)  # bytes: no full-precision copy in their place
+        assert not any(parameter.requires_grad for parameter in base.model.parameters())
+        assert not any(module.training for module in base.model.modules())
+        with torch.no_grad():
+            close = (base.model(ids).logits - dense.model(ids).logits).square().mean() / dense.model(ids).logits.var()
+        assert 1e-7 < close < 0.3  # quantised, but the same model
+        assert base.fingerprint.quantisation == quant
+
+
+def test_both_quantisers_give_the_same_model(llama_folder: Path, llama_gguf: Path) -> None:
+    """Ours on the GGUF path against transformers' integration, weight for weight."""
+    ours, theirs = (load_base(str(source), quant="nf4", dtype="float32", device="cpu") for source in (llama_gguf, llama_folder))
+    ids = torch.arange(3, 30)[None]
+    with torch.no_grad():
+        assert torch.equal(ours.model(ids).logits, theirs.model(ids).logits)
+
+
+def test_a_gguf_without_chat_template_needs_one(llama_folder: Path, tmp_path: Path) -> None:
+    bare = write_gguf(llama_folder, tmp_path / "bare.gguf")
+    with pytest.raises(BaseModelError, match="--chat-template"):
+        load_base(str(bare), quant="none", device="cpu")
+    template = presets()["llama-2-7b-chat"].chat_template
+    assert load_base(str(bare), quant="none", device="cpu", chat_template=template).tokenizer.chat_template == template
+
+
+def test_refusals_name_the_mend(llama_folder: Path, llama_gguf: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(llama_gguf.read_bytes()[:-100])
+    odd = tmp_path / "odd"
+    shutil.copytree(llama_folder, odd)
+    config = json.loads((odd / "config.json").read_text())
+    (odd / "config.json").write_text(json.dumps({**config, "model_type": "no_such_model", "architectures": ["NoSuch"]}))
+    pickled = tmp_path / "pickled"
+    shutil.copytree(llama_folder, pickled)
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    for name, mend in {
+        "no-such-preset": "irm-lite models list",
+        "owner/name": "--download",
+        "llama-2-7b-chat": "ask for access",
+        str(tmp_path / "empty"): "config.json",
+        str(tmp_path / "absent.gguf"): "no file",
+        str(cut): "cut short",
+        str(odd): "no_such_model",
+        str(pickled): "safetensors",
+    }.items():
+        with pytest.raises((BaseModelError, InputError), match=mend) as refusal:
+            load_base(name, device="cpu")
+        assert refusal.value.exit_code == 2
+        assert "\n" not in str(refusal.value)
+
+
+def test_nothing_is_fetched_where_the_package_kernels_is_installed(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bitsandbytes asks the hub for a kernel at import if it finds `kernels`; a fresh process shows that it does not get to."""
+    import os
+    import subprocess
+
+    fake = llama_folder.parent / "fake"
+    fake.mkdir(exist_ok=True)
+    (fake / "kernels.py").write_text("def get_kernel(*a, **k):\n    raise SystemExit('fetching')\n__version__ = '1.0'\n")
+    load = f"from irm_lite.base_model import load_base; load_base({str(llama_folder)!r}, device='cpu')"
+    code = f"{load}; import kernels; print(kernels.__file__)"
+    environment = {**os.environ, "PYTHONPATH": str(fake)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == str(fake / "kernels.py")  # and the package is there again afterwards

@@ -1,0 +1,67 @@
+"""NLL, KL and fidelity against torch's own divergence and a direct count."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from irm_lite.base_model import load_base
+from irm_lite.chat_format import encode_all
+from irm_lite.config import TrainConfig
+from irm_lite.control_vector import ControlVector
+from irm_lite.dataset import load_dataset
+from irm_lite.errors import VectorError
+from irm_lite.evaluation import Comparison, compare, evaluate_run, kl
+from irm_lite.fingerprint import Fingerprint
+from irm_lite.injection import inject, static_irm
+from irm_lite.irm import build_irm
+from irm_lite.run import RunDirectory
+from irm_lite.trained import TrainedRun
+
+
+def test_kl_is_torchs() -> None:
+    p, q = (F.log_softmax(torch.randn(5, 11, dtype=torch.float64), -1) for _ in range(2))
+    torch.testing.assert_close(kl(p, q).sum(), F.kl_div(q, p, log_target=True, reduction="sum"))
+    assert not kl(p, p).any()
+
+
+def test_compare_is_the_mean_over_tokens_not_over_samples(llama_folder: Path) -> None:
+    base = load_base(str(llama_folder), quant="none", dtype="float32", device="cpu")
+    samples, _ = encode_all(base.tokenizer, load_dataset("sadness").test[:7], 512)
+    generator = np.random.default_rng(0)
+    a, b = (ControlVector({1: generator.standard_normal(64).astype(np.float32)}, "llama") for _ in range(2))
+    got = compare(base, static_irm(a), b, samples)
+    nll, divergence, count = torch.zeros(3), torch.zeros(2), 0
+    with torch.no_grad():
+        for sample in samples:  # unpacked, unbatched, from the full logits
+            ids = torch.tensor([sample.ids])
+            logits = [base.model(ids).logits[0]]
+            for vector in (a, b):
+                with inject(base.model, vector):
+                    logits.append(base.model(ids).logits[0])
+            plain, taught, static = (F.log_softmax(each[sample.answer_start - 1 : -1], -1) for each in logits)
+            labels = torch.tensor(sample.ids[sample.answer_start :])
+            nll += torch.stack([-each[torch.arange(len(labels)), labels].sum() for each in (plain, taught, static)])
+            divergence += torch.stack([F.kl_div(other, taught, log_target=True, reduction="sum") for other in (plain, static)])
+            count += len(labels)
+    assert got.tokens == count
+    assert [got.nll_base, got.nll_irm, got.nll_vector] == pytest.approx((nll / count).tolist(), abs=1e-4)
+    assert [got.kl_irm_base, got.kl_irm_vector] == pytest.approx((divergence / count).tolist(), abs=1e-4)
+    assert got.fidelity == pytest.approx(1 - float(divergence[1] / divergence[0]), abs=1e-4)
+
+
+def test_fidelity_of_doing_nothing_is_zero_and_of_doing_the_same_is_one() -> None:
+    assert Comparison(1, 0, 0, 0, kl_irm_base=2.0, kl_irm_vector=2.0).fidelity == 0
+    assert Comparison(1, 0, 0, 0, kl_irm_base=2.0, kl_irm_vector=0.0).fidelity == 1
+
+
+def test_a_vector_for_another_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    config = TrainConfig(model="no-such-model")  # loading it would be another error
+    with run.writing():
+        run.create(config, Fingerprint("llama", 3, 64, "0" * 64), {})
+    trained = TrainedRun(run, config, build_irm("static", 64, (1,)), run.fingerprint())
+    with pytest.raises(VectorError, match="use it with the model"):
+        evaluate_run(trained, ControlVector({1: np.ones(32, np.float32)}, "llama"), None)

@@ -1,0 +1,39 @@
+"""What is imported when: proved in fresh processes."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "bitsandbytes", "llama_cpp", "textual", "matplotlib")
+
+
+def loaded_by(code: str) -> set[str]:
+    """Which of the heavy modules a fresh interpreter holds after running the code."""
+    program = f"import sys\n{code}\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.split("\n")[-2].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import irm_lite",
+        "import irm_lite; irm_lite.ControlVector; irm_lite.TrainConfig",
+        "from irm_lite.cli.main import run; run(['--help'])",
+        "from irm_lite.cli.main import run; run(['train', '--help'])",
+        "from irm_lite.cli.main import run; run(['models', 'list'])",
+        "import irm_lite.run, irm_lite.config, irm_lite.dataset, irm_lite.analysis.pooling",
+    ],
+)
+def test_nothing_heavy(code: str) -> None:
+    assert loaded_by(code) == set()
+
+
+def test_the_ui_loads_no_engine() -> None:
+    assert loaded_by("import irm_lite_tui.app") == {"textual"}
+
+
+def test_the_engine_loads_no_ui() -> None:
+    code = "import irm_lite.demo, irm_lite.trained, irm_lite.doctor, irm_lite.cli.demo"
+    assert "textual" not in loaded_by(code)

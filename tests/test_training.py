@@ -1,0 +1,206 @@
+"""Training moves the IRM alone, learns, resumes as if it had never stopped, and reports what it does."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from irm_lite import trained, trainer, training
+from irm_lite.architecture import decoder_layers
+from irm_lite.base_model import load_base
+from irm_lite.chat_format import encode_all
+from irm_lite.config import TrainConfig
+from irm_lite.dataset import load_dataset
+from irm_lite.errors import DataError, InputError, Interrupted, RunError, TrainingFailed
+from irm_lite.injection import inject
+from irm_lite.irm import build_irm, load_irm
+from irm_lite.packing import answer_logits, pack
+from irm_lite.run import RunDirectory
+from irm_lite.trained import load_run
+from irm_lite.trainer import InjectedModel, mean_nll
+
+Event = dict[str, Any]
+
+
+def config(folder: Path, **changes: Any) -> TrainConfig:
+    settings: dict[str, Any] = {
+        "model": str(folder),
+        "quant": "none",
+        "dtype": "float32",
+        "device": "cpu",
+        "max_steps": 6,
+        "batch_size": 4,
+        "rank": 4,
+        "eval_steps": 2,
+        "sample_tokens": 0,
+    }
+    return TrainConfig(**{**settings, **changes})
+
+
+@pytest.mark.parametrize("quant", ["nf4", "none"])
+def test_only_the_irm_moves(llama_folder: Path, tmp_path: Path, quant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bases = []
+
+    def keep(*args: Any, **options: Any) -> Any:
+        base = load_base(*args, **options)
+        bases.append((base, {name: tensor.detach().clone() for name, tensor in base.model.state_dict().items()}))
+        return base
+
+    monkeypatch.setattr(trained, "load_base", keep)
+    run = training.train(config(llama_folder, quant=quant, learning_rate=0.01), tmp_path / "run")
+    [(base, before)] = bases
+    assert all(not parameter.requires_grad and parameter.grad is None for parameter in base.model.parameters())
+    after = base.model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+    assert run.irm.state_dict()["up"].abs().max() > 0  # the zero-initialised factor has moved
+    assert not any(module._forward_hooks for module in base.model.modules())
+
+
+def test_nf4_gives_gradients_after_a_forward_without_them(llama_folder: Path) -> None:
+    """bitsandbytes' AVX512 inference layout, which has no backward, must never be entered."""
+    base = load_base(str(llama_folder), quant="nf4", device="cpu")
+    ids = torch.arange(3, 20)[None]
+    gradients = []
+    for _ in range(2):
+        embedded = base.model.get_input_embeddings()(ids).detach().requires_grad_(True)
+        base.model(inputs_embeds=embedded).logits.float().square().mean().backward()
+        gradients.append(embedded.grad)
+        with torch.no_grad():
+            base.model(ids)
+    assert gradients[0].abs().max() > 0
+    assert torch.equal(gradients[0], gradients[1])
+
+
+def test_it_learns_and_the_best_irm_is_kept(llama_folder: Path, tmp_path: Path) -> None:
+    events: list[Event] = []
+    settings = config(llama_folder, max_steps=40, eval_steps=10, learning_rate=0.02, batch_size=8)
+    trained = training.train(settings, tmp_path / "run", on_event=events.append)
+    evaluations = [event["nll"] for event in events if event["kind"] == "eval"]
+    assert min(evaluations[1:]) < evaluations[0] - 0.5  # the random base knows nothing: unigrams alone give more than this
+    with inject(trained.base.model, trained.irm):
+        samples, _ = encode_all(trained.base.tokenizer, trained.dataset.validation, settings.max_length)
+        assert mean_nll(trained.base, samples) == pytest.approx(min(evaluations[1:]), abs=1e-4)
+    again = load_run(tmp_path / "run")
+    assert all(torch.equal(a, b) for a, b in zip(again.irm.parameters(), trained.irm.parameters(), strict=True))
+
+
+def test_a_resumed_run_ends_where_the_uninterrupted_one_does(llama_folder: Path, tmp_path: Path) -> None:
+    settings = config(llama_folder, max_steps=8, eval_steps=2, gradient_accumulation_steps=2, num_train_epochs=1)
+    training.train(settings, tmp_path / "whole")
+    seen: list[Event] = []
+
+    def steps() -> int:
+        return sum(event["kind"] == "step" for event in seen)
+
+    with pytest.raises(Interrupted) as stop:
+        training.train(settings, tmp_path / "broken", on_event=seen.append, should_stop=lambda: steps() >= 4)
+    assert stop.value.exit_code == 130
+    assert steps() == 5  # the step in progress is finished
+    training.resume(tmp_path / "broken")
+    whole, broken = (load_file(tmp_path / name / "checkpoints" / "step-8" / "irm.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(whole[name], broken[name]) for name in whole)
+    best_whole, best_broken = (load_file(tmp_path / name / "irm.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(best_whole[name], best_broken[name]) for name in best_whole)
+
+
+def test_accumulated_rows_give_the_gradient_of_one_large_row(llama_folder: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"max_steps": 1, "eval_steps": 1, "irm": "paper", "l1": 0.0}
+    training.train(config(llama_folder, batch_size=8, **options), tmp_path / "one")
+    training.train(config(llama_folder, batch_size=4, gradient_accumulation_steps=2, **options), tmp_path / "two")
+    losses = [next(e for e in RunDirectory(tmp_path / name).events() if e["kind"] == "step") for name in ("one", "two")]
+    assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=1e-5)
+    assert losses[0]["grad_norm"] == pytest.approx(losses[1]["grad_norm"], rel=1e-4)
+
+
+def test_the_papers_penalty_is_added_as_its_formula_says(llama_folder: Path) -> None:
+    base = load_base(str(llama_folder), quant="none", dtype="float32", device="cpu")
+    irm = build_irm("static", base.hidden_size, (0, 2))
+    vectors = irm.state_dict()["vectors"].normal_()
+    samples, _ = encode_all(base.tokenizer, load_dataset("anger").train[:3], 512)
+    with torch.no_grad(), inject(base.model, irm) as injection:
+        plain, penalised = (InjectedModel(base, injection, l1)(**pack(samples)) for l1 in (0.0, 0.3))
+        halves = [InjectedModel(base, injection, 0.3)(num_items=200, **pack(part)) for part in (samples[:1], samples[1:])]
+        whole = InjectedModel(base, injection, 0.3)(num_items=200, **pack(samples))
+    expected = 0.3 / 2 * float(vectors.abs().sum())  # l1 / L * sum |v|, the same for every token here
+    assert float(penalised - plain) == pytest.approx(expected, rel=1e-5)
+    assert float(sum(halves)) == pytest.approx(float(whole), rel=1e-5)  # accumulated rows share one penalty
+
+
+def test_run_directory_and_events_are_as_designed(llama_folder: Path, tmp_path: Path) -> None:
+    seen: list[Event] = []
+    run = tmp_path / "run"
+    training.train(config(llama_folder, layers="1-2", site="block", sample_tokens=4), run, on_event=seen.append)
+    assert list(RunDirectory(run).events()) == seen
+    assert [event["step"] for event in seen if event["kind"] == "step"] == [1, 2, 3, 4, 5, 6]
+    assert {event["kind"] for event in seen} == {"start", "eval", "step", "sample", "checkpoint", "end"}
+    assert {"irm.safetensors", "irm.json", "run.toml", "base.json", "events.jsonl", "live.safetensors", "checkpoints"} <= {
+        path.name for path in run.iterdir()
+    }
+    assert not [path for path in run.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl")]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-4", "step-6"]  # save_total_limit 2
+    irm = load_irm(run)
+    assert (irm.layers, irm.site) == ((1, 2), "block")
+    assert load_file(run / "live.safetensors")["mean_abs"].shape == (2, 64)
+    assert json.loads((run / "base.json").read_text())["n_layers"] == 3
+
+
+def test_gradient_checkpointing_trains_to_the_same_irm_and_is_switched_off_again(llama_folder: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"irm": "paper", "l1": 0.1, "sample_tokens": 12}  # the penalty too must survive recomputation
+    plain = training.train(config(llama_folder, **options), tmp_path / "plain")
+    saving = training.train(config(llama_folder, **options, gradient_checkpointing=True), tmp_path / "saving")
+    for a, b in zip(plain.irm.parameters(), saving.irm.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
+    logs = [RunDirectory(tmp_path / name).events() for name in ("plain", "saving")]
+    texts = [[event["text"] for event in log if event["kind"] == "sample"] for log in logs]
+    assert texts[0] == texts[1] != []  # generation keeps its KV cache
+    assert not any(layer.training or layer.gradient_checkpointing for layer in decoder_layers(saving.base.model))
+
+
+def test_early_stopping_ends_before_the_steps_do(llama_folder: Path, tmp_path: Path) -> None:
+    settings = config(llama_folder, learning_rate=1e-12, max_steps=40, eval_steps=1, early_stopping_patience=3, irm="static")
+    training.train(settings, tmp_path / "run")
+    end = list(RunDirectory(tmp_path / "run").events())[-1]
+    assert (end["kind"], end["reason"]) == ("end", "no more improvement")
+    assert end["step"] < 40
+
+
+def test_a_loss_that_is_not_finite_stops_with_advice(llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: Any) -> torch.Tensor:
+        calls.append(1)
+        return answer_logits(*arguments) * (math.nan if len(calls) == 3 else 1.0)
+
+    calls: list[int] = []
+    monkeypatch.setattr(trainer, "answer_logits", broken)
+    with pytest.raises(TrainingFailed, match="--learning-rate") as failure:
+        training.train(config(llama_folder, eval_steps=6), tmp_path / "run")
+    assert failure.value.exit_code == 1
+    assert list(RunDirectory(tmp_path / "run").events())[-1]["reason"] == "the loss is not finite"
+
+
+def test_refusals_leave_no_run_directory(llama_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="range"):
+        training.train(config(llama_folder, layers="0-3"), tmp_path / "run")
+    with pytest.raises(DataError, match="tones are anger"):
+        training.train(config(llama_folder, data="rage"), tmp_path / "run")
+    with pytest.raises(DataError, match="--max-length"):
+        training.train(config(llama_folder, max_length=8), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("precious")
+    with pytest.raises(RunError, match="--out"):
+        training.train(config(llama_folder), tmp_path / "run")
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "precious"
+
+
+def test_long_samples_are_counted_and_reported(llama_folder: Path, tmp_path: Path) -> None:
+    seen: list[Event] = []
+    training.train(config(llama_folder, max_length=90, max_steps=1), tmp_path / "run", on_event=seen.append)
+    counts = seen[0]["samples"]
+    assert counts["too_long"] > 0
+    assert counts["train"] + counts["validation"] + counts["too_long"] == 220
+    assert any(event["kind"] == "warning" and str(counts["too_long"]) in event["text"] for event in seen)
