@@ -10,7 +10,7 @@ from irm_lite.architecture import decoder_layers, gguf_architecture, require_inj
 from irm_lite.device import DevicePlan, decide, probe
 from irm_lite.errors import BaseModelError
 from irm_lite.fingerprint import Fingerprint, hash_norm_gains
-from irm_lite.gguf_base import gguf_read_once, keep_differentiable, load_dense, quantise
+from irm_lite.gguf_base import gguf_read_once, keep_differentiable, load_dense, quantise, require_whole
 from irm_lite.gguf_header import read_header, require_model
 from irm_lite.presets import EMBEDDED, Preset, packaged_gguf, presets
 from irm_lite.quiet import import_bitsandbytes, quiet_libraries
@@ -140,8 +140,9 @@ def _load_hf(source: Source, plan: DevicePlan, double_quant: bool, download: boo
     elif plan.quant == "int8":
         options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             source.place,
+            output_loading_info=True,
             dtype=getattr(torch, plan.dtype),
             device_map={"": plan.device},
             local_files_only=not download,
@@ -151,6 +152,7 @@ def _load_hf(source: Source, plan: DevicePlan, double_quant: bool, download: boo
         )
     except Exception as error:
         raise _explain(error, source, "model") from error
+    require_whole(loading, source.place)
     return model
 
 
@@ -158,6 +160,8 @@ def _load_gguf(source: Source, plan: DevicePlan, double_quant: bool) -> "PreTrai
     assert source.gguf is not None
     try:
         model = load_dense(source.gguf, plan)
+    except BaseModelError:
+        raise
     except Exception as error:
         raise _explain(error, source, "model") from error
     if plan.quant != "none":

@@ -45,8 +45,12 @@ def prompt_text(tokenizer: "PreTrainedTokenizerBase", messages: tuple[Message, .
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: tuple[Message, ...]) -> list[int]:
-    """Token ids of `prompt_text`."""
-    return list(tokenizer(prompt_text(tokenizer, messages), add_special_tokens=False)["input_ids"])
+    """Token ids of `prompt_text`. Raises DataError where the template fails on the conversation."""
+    try:
+        text = prompt_text(tokenizer, messages)
+    except Exception as error:
+        raise _template_failed(error, "the prompt") from None
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Sample:
@@ -60,23 +64,35 @@ def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Sample:
         if tokenizer.eos_token_id is not None and ids[-1] != tokenizer.eos_token_id:
             ids.append(tokenizer.eos_token_id)
         return Sample(ids, 1, example)  # nothing predicts the first token
-    prompt = prompt_text(tokenizer, example.messages[:-1])
-    text = str(tokenizer.apply_chat_template(list(example.messages), tokenize=False))
+    try:
+        prompt = prompt_text(tokenizer, example.messages[:-1])
+        text = str(tokenizer.apply_chat_template(list(example.messages), tokenize=False))
+    except Exception as error:  # Jinja's, and whatever a template raises
+        raise _template_failed(error, example.where) from None
     if not text.startswith(prompt):
         raise DataError(
             f"{example.where}: the chat template changes the question once it is answered", "give another with --chat-template"
         )
+    at = text.find(example.answer.strip(), len(prompt))
+    if at < 0:
+        raise DataError(f"{example.where}: the chat template leaves the answer out", "give another with --chat-template")
+    answer_end = at + len(example.answer.strip())
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
     start = next((i for i, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))
     ends = [i for i in range(start, len(ids)) if ids[i] == tokenizer.eos_token_id]
+    if ends and offsets[ends[0]][0] < answer_end:
+        raise DataError(f"{example.where}: the answer holds the text of the end-of-turn token", "remove it from the row")
     if ends:
         ids = ids[: ends[0] + 1]  # what templates put after the turn's end is never generated
     elif tokenizer.eos_token_id is not None:
         ids.append(tokenizer.eos_token_id)
-    if start >= len(ids):
-        raise DataError(f"{example.where}: nothing is left of the answer after tokenising", "remove the row")
     return Sample(ids, start, example)
+
+
+def _template_failed(error: Exception, where: str) -> DataError:
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    return DataError(f"{where}: the chat template fails ({reason})", "mend it, or give another with --chat-template")
 
 
 def encode_all(tokenizer: "PreTrainedTokenizerBase", examples: list[Example], max_length: int) -> tuple[list[Sample], int]:

@@ -12,17 +12,16 @@ import torch
 
 from irm_lite.atomic import sync_folder
 from irm_lite.errors import RunError
+from irm_lite.tensors import save_tensors
 
 OPTIMIZER, SCHEDULER, RNG = "optimizer", "scheduler", "rng"
 
 
 def save_state(folder: Path, name: str, state: Any) -> None:
     """Write a nested state dict: its tensors into NAME.safetensors, its shape and plain values into NAME.json."""
-    from safetensors.torch import save_file
-
     tensors: dict[str, torch.Tensor] = {}
     tree = _strip(state, tensors)
-    save_file(tensors, folder / f"{name}.safetensors")
+    save_tensors(folder / f"{name}.safetensors", tensors)
     (folder / f"{name}.json").write_text(json.dumps(tree), encoding="utf-8")
 
 

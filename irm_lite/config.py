@@ -101,6 +101,12 @@ class TrainConfig:
                 raise InputError(f"{_flag(name)} {getattr(self, name)} makes no sense", "give at least 0")
         if not math.isfinite(self.num_train_epochs) or not (self.max_steps > 0 or self.num_train_epochs > 0):
             raise InputError("there is nothing to train", "give --max-steps or --num-train-epochs above 0")
+        if self.seed >= 2**32:
+            raise InputError(f"--seed {self.seed} is out of range", "give 0 to 4294967295")
+        if max(self.rank, self.width) > 65536 or self.num_train_epochs > 1e6:
+            raise InputError("--rank, --width or --num-train-epochs is absurdly large", "give at most 65536, 65536 and 1000000")
+        if self.learning_rate > 100:
+            raise InputError(f"--learning-rate {self.learning_rate} only diverges", "give at most 100")
         if self.max_length < 8:
             raise InputError(f"--max-length {self.max_length} holds no sample", "give at least 8")
         if not 0 <= self.warmup_ratio < 1:

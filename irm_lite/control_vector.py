@@ -41,7 +41,7 @@ class ControlVector:
         if len(sizes) != 1 or len(next(iter(sizes))) != 1:
             raise VectorError(f"the directions differ in shape: {sorted(sizes)}", "all must be (hidden size,)")
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused below
-            self.directions = {n: np.asarray(self.directions[n], dtype=np.float32) for n in sorted(self.directions)}
+            self.directions = {n: np.array(self.directions[n], dtype=np.float32) for n in sorted(self.directions)}
         for layer, direction in self.directions.items():
             if layer < 1:
                 raise VectorError(f"direction.{layer} cannot be used", "llama.cpp takes directions from 1 on")
@@ -195,16 +195,16 @@ def _write_own_keys(writer: Any, metadata: Mapping[str, str | int | float]) -> N
 
 def parse_vector_argument(argument: str) -> tuple[Path, float]:
     """PATH[:SCALE]: split at the last ':' only where a number follows, so that C:\\v.gguf stays a path."""
+    if not argument:
+        raise VectorError("a vector argument is empty", "write PATH or PATH:0.8")
     head, colon, tail = argument.rpartition(":")
-    if colon and head:
-        try:
-            scale = float(tail)
-        except ValueError:
-            return Path(argument), 1.0
-        if not np.isfinite(scale):
-            raise VectorError(f"scale {tail!r} of {head} is not a finite number", "write PATH:0.8")
-        return Path(head), scale
-    return Path(argument), 1.0
+    number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", tail, re.ASCII | re.IGNORECASE)
+    if not (colon and head and number) or (len(argument) < 256 and Path(argument).is_file()):
+        return Path(argument), 1.0
+    scale = float(tail)
+    if not abs(scale) <= 1e6:
+        raise VectorError(f"scale {tail!r} of {head} is out of range", "write PATH:0.8")
+    return Path(head), scale
 
 
 def load_sum(arguments: Iterable[str]) -> ControlVector | None:

@@ -70,6 +70,8 @@ def load_dataset(spec: str, answer_column: str = "answer", download: bool = Fals
         rows: Iterable[tuple[str, Any]] = ((f"row {row['id']}", row) for row in _shipped())
         return _build(spec, rows, spec)
     if spec.startswith("hf:"):
+        if not spec.removeprefix("hf:").strip():
+            raise DataError("hf: names no dataset", "write hf:owner/name")
         return _build(spec, _hub_rows(spec.removeprefix("hf:"), download), answer_column)
     path = Path(spec).expanduser()
     if not path.suffix and not path.exists():
@@ -88,6 +90,8 @@ def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
     if reader is None:
         raise DataError(f"{path} has a format that irm-lite does not read", f"give {_known()}")
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is no ordinary file", f"give {_known()}")
         if path.stat().st_size > _MAX_BYTES:
             raise DataError(f"{path} is larger than 2 GiB", "split it; a few thousand samples are plenty")
         yield from reader(path)
@@ -192,7 +196,7 @@ def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str) -> Da
     parts: dict[str, list[Example]] = {split: [] for split in SPLITS}
     for where, row in rows:
         if not isinstance(row, dict):
-            raise DataError(f"{where}: a row must be an object with named fields", "see the README, 'Your own data'")
+            raise DataError(f"{where}: a row must be an object with named fields", "the README says what rows look like")
         example = _example(row, where, answer_column)
         try:
             "".join((*(message["content"] for message in example.messages), example.text or "")).encode()
@@ -223,6 +227,8 @@ def _example(row: dict[str, Any], where: str, answer_column: str) -> Example:
         question, answer = row["question"], row.get(answer_column)
         if not isinstance(question, str) or not question.strip():
             raise DataError(f"{where}: the question is empty", "fill it in or remove the row")
+        if answer is not None and not isinstance(answer, str):
+            raise DataError(f"{where}: {answer_column!r} must be text, not {answer!r:.40}", "put it in quotes")
         if not isinstance(answer, str) or not answer.strip():
             raise DataError(
                 f"{where}: no {answer_column!r} to the question {question.strip()[:40]!r}", "fill it in or remove the row"
@@ -230,7 +236,9 @@ def _example(row: dict[str, Any], where: str, answer_column: str) -> Example:
         return Example(({"role": "user", "content": question}, {"role": "assistant", "content": answer}), None, where)
     text = row.get("text")
     if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{where}: neither question and {answer_column}, nor messages, nor text", "see the README, 'Your own data'")
+        raise DataError(
+            f"{where}: neither question and {answer_column}, nor messages, nor text", "the README says what rows look like"
+        )
     return Example((), text, where)
 
 

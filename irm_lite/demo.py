@@ -73,7 +73,11 @@ def run_demo(
         raise InputError(f"{config.model} is not a .gguf, which llama.cpp needs", "name one with --gguf")
     model_file = find_gguf(gguf) if gguf else locate(config.model).gguf
     assert model_file is not None
-    fingerprint_gguf(model_file)  # a bad file shall not be found after the training
+    runs_on = fingerprint_gguf(model_file)  # a bad file shall not be found after the training
+    trains_on = locate(config.model, config.download).gguf
+    if trains_on is not None:
+        base = fingerprint_gguf(trains_on)
+        runs_on.require_fit(base.architecture, base.n_layers, base.hidden_size, f"a vector trained on {config.model}")
     on_stage(f"loading {config.model}, then training")
     run = train(config, out, on_event=on_event, should_stop=should_stop)
     lap("train")

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from irm_lite.errors import InputError
 
 DEVICES = ("cuda", "mps", "cpu")
+QUANTS = ("nf4", "fp4", "int8", "none")
+DTYPES = ("auto", "bfloat16", "float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class DevicePlan:
 
 def decide(facts: DeviceFacts, device: str = "auto", dtype: str = "auto", quant: str = "nf4") -> DevicePlan:
     """Fill in what the user left at `auto`; what the user said stands, or is refused where it cannot run."""
+    for what, value, choices in (("quantisation", quant, QUANTS), ("dtype", dtype, DTYPES)):
+        if value not in choices:
+            raise InputError(f"there is no {what} {value!r}", f"choose one of {', '.join(choices)}")
     if device == "auto":
         device = next(name for name in DEVICES if available(facts, name))
     if not available(facts, device):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
 from irm_lite.control_vector import ControlVector
+from irm_lite.fingerprint import fingerprint_gguf
 from irm_lite.injection import inject
 from irm_lite.irm import IRM
 from irm_lite.packing import answer_logits, pack, rows
@@ -130,6 +131,8 @@ def evaluate_run(
 ) -> Evaluation:
     """Compare a run's base, IRM and a vector on the held-out answers; in llama.cpp too where a GGUF is known."""
     vector.require_fit(run.fingerprint, run.config.model)  # before anything large is loaded
+    if gguf is not None:
+        vector.require_fit(fingerprint_gguf(gguf), gguf.name)
     on_stage(f"loading {run.config.model}")
     samples = run.held_out
     on_stage(f"measuring {len(samples)} held-out answers in transformers")

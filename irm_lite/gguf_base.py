@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from irm_lite.device import DevicePlan
+from irm_lite.errors import BaseModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,14 +21,26 @@ def load_dense(gguf: Path, plan: DevicePlan) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
     from transformers.utils.quantization_config import GgufConfig
 
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    model, loading = AutoModelForCausalLM.from_pretrained(
         str(gguf.parent),
+        output_loading_info=True,
         gguf_file=gguf.name,
         dtype=getattr(torch, plan.dtype),
         local_files_only=True,
         quantization_config=GgufConfig(dequantize=True),
     )
+    require_whole(loading, str(gguf))
     return model
+
+
+def require_whole(loading: dict[str, Any], name: str) -> None:
+    """Raise BaseModelError where the file lacked weights, which transformers fills with random numbers, or had other layers."""
+    lost = [*loading["missing_keys"], *(str(key) for key in loading["mismatched_keys"])]
+    spare = [key for key in loading["unexpected_keys"] if ".layers." in key and "inv_freq" not in key]
+    if lost or spare:
+        example = sorted(map(str, lost or spare))[0]
+        kind = "lacks" if lost else "has other layers than its configuration:"
+        raise BaseModelError(f"{name} {kind} {len(lost or spare)} weights, {example} among them", "get a whole copy")
 
 
 def quantise(layers: nn.ModuleList, plan: DevicePlan, double_quant: bool) -> None:

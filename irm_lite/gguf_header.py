@@ -126,6 +126,8 @@ def read_header(path: Path | str) -> GgufHeader:
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} cannot be read (it is no ordinary file)", "check the path and its rights")
         with path.open("rb") as file:
             if file.read(4) != _MAGIC:
                 raise InputError(f"{path} is not a GGUF file", "give a file that ends in .gguf, made for llama.cpp")

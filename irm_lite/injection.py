@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from irm_lite.architecture import block_input, decoder_layers, hidden_state, with_hidden_state
 from irm_lite.errors import InputError
 from irm_lite.irm import IRM, StaticIRM
+from irm_lite.layers import format_layers
 
 if TYPE_CHECKING:
     from irm_lite.control_vector import ControlVector
@@ -41,6 +42,10 @@ class Injection:
         self.strength = strength
         self.enabled = True
         self.layers: frozenset[int] | None = None if layers is None else frozenset(layers)
+        if self.layers is not None and not self.layers <= set(irm.layers):
+            raise InputError(
+                f"not all layers of {sorted(self.layers, key=str)} are injected", f"there are {format_layers(irm.layers)}"
+            )
         self.observers: list[Observer] = []
         self._h0_residual: Tensor | None = None
         self._code: Tensor | None = None
@@ -98,6 +103,10 @@ def inject(
     nested: each adds to the stream as it finds it, so an inner one reads what an outer one added. `layers` limits it
     to some of the IRM's layers. Raises InputError where the IRM does not fit, or is injected into this model already.
     """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"a {type(model).__name__} cannot be injected", "give the transformers model, as base.model")
+    if not isinstance(irm, IRM) and not hasattr(irm, "directions"):
+        raise InputError(f"a {type(irm).__name__} cannot be injected", "give an IRM, as run.irm, or a ControlVector")
     module = irm if isinstance(irm, IRM) else static_irm(irm).to(next(model.parameters()).device)
     running = _active.setdefault(model, [])
     if any(other is irm for other in running):

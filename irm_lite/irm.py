@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from irm_lite.atomic import atomic_path, write_text
 from irm_lite.errors import InputError, RunError
 from irm_lite.layers import format_layers, parse_layers
+from irm_lite.tensors import save_tensors
 
 Kind = Literal["paper", "lite", "static"]
 Site = Literal["attn", "block"]
@@ -134,6 +135,8 @@ def build_irm(kind: str, hidden_size: int, layers: tuple[int, ...], site: Site =
     """A fresh IRM. `options` are `width` and `rank` of `lite`. Raises InputError on an unknown kind or no layers."""
     if kind not in _KINDS:
         raise InputError(f"there is no IRM kind {kind!r}", f"choose one of {', '.join(_KINDS)}")
+    if site not in ("attn", "block"):
+        raise InputError(f"there is no site {site!r}", "choose attn or block")
     if not layers:
         raise InputError("an IRM needs at least one layer", "name some with --layers")
     if layers != tuple(sorted(set(layers))):  # files keep the layers as a set of ranges
@@ -143,10 +146,8 @@ def build_irm(kind: str, hidden_size: int, layers: tuple[int, ...], site: Site =
 
 def save_irm(irm: IRM, folder: Path) -> None:
     """Write irm.safetensors and irm.json into `folder`, each atomically."""
-    from safetensors.torch import save_file
-
     with atomic_path(folder / "irm.safetensors") as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in irm.state_dict().items()}, temporary)
+        save_tensors(temporary, irm.state_dict())
     description = {
         "format": FORMAT,
         "kind": irm.kind,
@@ -171,7 +172,10 @@ def load_irm(folder: Path, device: str | torch.device = "cpu") -> IRM:
             irm = build_irm(description["kind"], description["hidden_size"], layers, description["site"], **description["options"])
         irm.load_state_dict(load_file(folder / "irm.safetensors", device=str(device)), assign=True)
     except FileNotFoundError as error:
-        raise RunError(f"{folder} holds no trained IRM ({Path(error.filename).name} is missing)", "train it first") from None
+        missing = Path(error.filename).name if error.filename else "irm.safetensors"
+        raise RunError(
+            f"{folder} holds no trained IRM yet ({missing} is missing)", "train it, or go on with irm-lite train --resume"
+        ) from None
     except RunError:
         raise
     except Exception as error:  # whatever is wrong inside, the file is not what save_irm wrote

@@ -16,6 +16,7 @@ from irm_lite.errors import TrainingFailed
 from irm_lite.generation import generate
 from irm_lite.layers import format_layers
 from irm_lite.run import RunDirectory
+from irm_lite.tensors import save_tensors
 from irm_lite.trainer import InjectedModel
 
 
@@ -59,7 +60,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             self.emit("end", reason="the loss is not finite", step=state.global_step)
             raise TrainingFailed(
                 f"the loss became {logs['loss']} at step {state.global_step}",
-                "try a lower --learning-rate; the best IRM so far is kept in the run",
+                "try a lower --learning-rate",
             )
         seconds = time.monotonic() - self.clock
         done = state.global_step - self.first_step
@@ -90,13 +91,11 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.emit("checkpoint", step=state.global_step)
 
     def _write_live(self) -> None:
-        from safetensors.torch import save_file
-
         if self.model.mean_abs:
             layers = sorted(self.model.mean_abs)
             stacked = torch.stack([self.model.mean_abs[layer] for layer in layers])
             with atomic_path(self.run.live) as temporary:
-                save_file({"mean_abs": stacked}, temporary, metadata={"layers": format_layers(layers)})
+                save_tensors(temporary, {"mean_abs": stacked}, {"layers": format_layers(layers)})
             self.model.mean_abs.clear()
 
 

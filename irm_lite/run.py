@@ -3,10 +3,11 @@
 import json
 import math
 import os
+import re
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ class RunDirectory:
 
     def checkpoints(self) -> list[Path]:
         """Those that are there, by step, the newest last."""
-        found = [path for path in (self.path / "checkpoints").glob("step-*") if path.name.removeprefix("step-").isdigit()]
+        found = [path for path in (self.path / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{1,12}", path.name, re.ASCII)]
         return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
     @property
@@ -88,6 +89,14 @@ class RunDirectory:
             return
         if self.path.exists():
             raise RunError(f"{self.path} exists", "choose another --out, or go on with --resume")
+
+    def discard(self) -> None:
+        """Remove what a training that failed to start has written, and the directory if nothing else is in it."""
+        for name in ("run.toml", "base.json", "events.jsonl", "irm.json", "irm.safetensors", "live.safetensors", _HOLDER, _LOCK):
+            (self.path / name).unlink(missing_ok=True)
+        self.chat_template.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
     def config(self) -> TrainConfig:
         settings = self._toml()["train"]

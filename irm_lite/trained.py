@@ -9,6 +9,7 @@ from irm_lite.chat_format import Sample, encode_all, read_chat_template
 from irm_lite.config import TrainConfig
 from irm_lite.dataset import Dataset, load_dataset
 from irm_lite.device import available, probe
+from irm_lite.errors import DataError
 from irm_lite.fingerprint import Fingerprint
 from irm_lite.irm import IRM, load_irm
 from irm_lite.run import RunDirectory
@@ -45,7 +46,11 @@ class TrainedRun:
     def held_out(self) -> list[Sample]:
         """The test samples (validation's where there is no test split), encoded."""
         examples = self.dataset.test or self.dataset.validation
-        return encode_all(self.base.tokenizer, examples, self.config.max_length)[0]
+        samples, _ = encode_all(self.base.tokenizer, examples, self.config.max_length)
+        if not samples:
+            limit = self.config.max_length
+            raise DataError(f"no held-out sample of {self.config.data} fits into {limit} tokens", "raise --max-length")
+        return samples
 
 
 def load_run(path: Path | str) -> TrainedRun:

@@ -17,6 +17,7 @@ from irm_lite import checkpoint
 from irm_lite.architecture import decoder_layers
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
+from irm_lite.errors import RunError, TrainingFailed
 from irm_lite.injection import Injection
 from irm_lite.irm import load_irm, save_irm
 from irm_lite.packing import Row, answer_logits, pack, rows
@@ -108,6 +109,8 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Mean NLL a token over the validation answers, in nats, and its exponential."""
         nll = mean_nll(self.base, self.eval_dataset if eval_dataset is None else eval_dataset)
+        if not math.isfinite(nll):
+            raise TrainingFailed(f"the validation NLL became {nll} at step {self.state.global_step}", "try a lower --learning-rate")
         metrics = {f"{metric_key_prefix}_loss": nll, f"{metric_key_prefix}_perplexity": perplexity(nll)}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -133,16 +136,34 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
             shutil.rmtree(old)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        self.injected.irm.load_state_dict(load_irm(Path(resume_from_checkpoint)).state_dict())
+        with _damage_named(resume_from_checkpoint):
+            self.injected.irm.load_state_dict(load_irm(Path(resume_from_checkpoint)).state_dict())
 
     def _load_optimizer_and_scheduler(self, checkpoint_folder: str | None) -> None:
-        if checkpoint_folder is not None:
+        if checkpoint_folder is None:
+            return
+        with _damage_named(checkpoint_folder):
             self.optimizer.load_state_dict(checkpoint.load_state(Path(checkpoint_folder), checkpoint.OPTIMIZER))
             self.lr_scheduler.load_state_dict(checkpoint.load_state(Path(checkpoint_folder), checkpoint.SCHEDULER))
 
     def _load_rng_state(self, checkpoint_folder: str | None) -> None:
-        if checkpoint_folder is not None:
+        if checkpoint_folder is None:
+            return
+        with _damage_named(checkpoint_folder):
             checkpoint.set_rng_state(checkpoint.load_state(Path(checkpoint_folder), checkpoint.RNG))
+
+
+@contextmanager
+def _damage_named(folder: str) -> Iterator[None]:
+    """Whatever a checkpoint's contents make torch complain of is one line."""
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        mend = "if run.toml was edited, undo it; else remove this checkpoint and resume from the one before"
+        raise RunError(f"{folder} does not fit this run ({reason})", mend) from None
 
 
 @torch.no_grad()

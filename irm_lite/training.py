@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample, encode_all, read_chat_template
 from irm_lite.config import TrainConfig
-from irm_lite.dataset import load_dataset
+from irm_lite.dataset import load_dataset, tones
 from irm_lite.errors import DataError, InputError, Interrupted, MissingPart, RunError, TrainingFailed
 from irm_lite.injection import inject
 from irm_lite.irm import IRM, build_irm, load_irm
 from irm_lite.layers import format_layers, parse_layers
+from irm_lite.presets import presets
 from irm_lite.quiet import quiet_libraries
 from irm_lite.reporter import Reporter
 from irm_lite.run import Event, RunDirectory
@@ -45,12 +46,19 @@ def train(
     finite or memory runs out; a failed start leaves no run directory behind.
     """
     run = RunDirectory(out)
+    if not str(out).strip("."):
+        raise InputError("the run directory has no name", "give one with --out")
     run.require_absent()
     job = _prepare(config, run)
     template = read_chat_template(config.chat_template) if config.chat_template else None
     with run.writing():
-        run.create(job.config, job.base.fingerprint, _versions(), template)
-        return _fit(job, None, on_event, should_stop)
+        try:
+            run.create(job.config, job.base.fingerprint, _versions(), template)
+            return _fit(job, None, on_event, should_stop)
+        except BaseException:
+            if not any(event["kind"] == "step" for event in run.events()):
+                run.discard()
+            raise
 
 
 def resume(
@@ -61,6 +69,10 @@ def resume(
     config = run.config()
     if run.newest_checkpoint() is None:
         raise RunError(f"{directory} has no checkpoint yet", "remove it and train again")
+    try:
+        TrainerState.load_from_json(str(run.checkpoints()[-1] / "trainer_state.json"))
+    except (OSError, ValueError, TypeError) as error:
+        raise RunError(f"{run.checkpoints()[-1]} is damaged ({error})", "remove it and resume from the one before") from None
     job = _prepare(config, run)
     warning = check_base(run.fingerprint(), job.base, run)
     with run.writing():
@@ -91,6 +103,7 @@ def _prepare(config: TrainConfig, run: RunDirectory) -> _Job:
     layers = _layers(config, base)
     train_samples, long_train = encode_all(base.tokenizer, dataset.train, config.max_length)
     validation, long_validation = encode_all(base.tokenizer, dataset.validation, config.max_length)
+    _, long_test = encode_all(base.tokenizer, dataset.test, config.max_length)
     if not train_samples or not validation:
         raise DataError(f"{dataset.name}: no sample fits into {config.max_length} tokens", "raise --max-length")
     resolved = _resolve(config, base, len(train_samples))
@@ -98,7 +111,7 @@ def _prepare(config: TrainConfig, run: RunDirectory) -> _Job:
     options: dict[str, Any] = {"width": resolved.width, "rank": resolved.rank} if resolved.irm == "lite" else {}
     irm = build_irm(resolved.irm, base.hidden_size, layers, resolved.site, **options).to(base.plan.device)
     arguments = _arguments(resolved, run, len(train_samples))
-    return _Job(run, resolved, base, irm, train_samples, validation, long_train + long_validation, arguments)
+    return _Job(run, resolved, base, irm, train_samples, validation, long_train + long_validation + long_test, arguments)
 
 
 def _layers(config: TrainConfig, base: Base) -> tuple[int, ...]:
@@ -110,7 +123,13 @@ def _layers(config: TrainConfig, base: Base) -> tuple[int, ...]:
 def _resolve(config: TrainConfig, base: Base, n_train: int) -> TrainConfig:
     """What was left to choose, chosen; paths that exist made absolute, so that a run opens from any folder."""
     eval_steps = min(config.eval_steps or math.ceil(_total_steps(config, n_train) / 6), _total_steps(config, n_train))
-    here = {name: str(Path(value).resolve()) for name in ("model", "data") if Path(value := getattr(config, name)).exists()}
+    here: dict[str, str] = {}
+    if config.model not in presets() and Path(config.model).expanduser().exists():
+        here["model"] = str(Path(config.model).expanduser().resolve())
+    if config.data not in tones() and not config.data.startswith("hf:"):
+        here["data"] = str(Path(config.data).expanduser().resolve())
+    if config.chat_template and config.chat_template not in presets():
+        here["chat_template"] = str(Path(config.chat_template).resolve())
     choices: dict[str, Any] = {**here, "device": base.plan.device, "dtype": base.plan.dtype}
     return dataclasses.replace(
         config,
@@ -175,6 +194,10 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         raise TrainingFailed(
             "memory ran out", "try a smaller --batch-size with more --gradient-accumulation-steps, or --gradient-checkpointing"
         ) from error
+    except ImportError as error:
+        raise MissingPart(
+            f"--optim {config.optim} needs a package that is not here ({error})", "install it, or say --optim auto"
+        ) from None
     state = trainer.state
     early = state.global_step < job.arguments.max_steps
     if early and should_stop():

@@ -1,7 +1,9 @@
 """irm-lite eval"""
 
 from pathlib import Path
+from typing import Annotated
 
+from cyclopts import Parameter
 from rich.table import Table
 
 from irm_lite.cli.output import Common, Output
@@ -12,7 +14,7 @@ def evaluate(
     /,
     *,
     gguf: str | None = None,
-    vector: list[str] | None = None,
+    vector: Annotated[list[str] | None, Parameter(negative="")] = None,
     layers: str | None = None,
     common: Common | None = None,
 ) -> None:

@@ -13,7 +13,7 @@ def generate(
     *,
     prompt: Annotated[str | None, Parameter(alias="-p")] = None,
     gguf: str = "demo",
-    vector: list[str] | None = None,
+    vector: Annotated[list[str] | None, Parameter(negative="")] = None,
     layers: str | None = None,
     system: str | None = None,
     max_new_tokens: int = 128,

@@ -1,5 +1,6 @@
 """`irm-lite`: the verbs, and the one place where an error becomes a line and an exit code."""
 
+import errno
 import logging
 import os
 import sys
@@ -7,7 +8,7 @@ import traceback
 from importlib import import_module
 from pathlib import Path
 
-from cyclopts import App, ArgumentCollection, CycloptsError
+from cyclopts import App, ArgumentCollection, CycloptsError, UnknownCommandError
 from cyclopts.config import Dict
 
 import irm_lite
@@ -15,6 +16,8 @@ from irm_lite.cli.output import safe
 from irm_lite.config import read_config_file
 from irm_lite.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, IrmLiteError
 from irm_lite.presets import EMBEDDED, presets
+
+_USERS_ERRORS = (errno.ENAMETOOLONG, errno.ENOENT, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 
 def fill_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -72,15 +75,27 @@ def run(arguments: list[str]) -> int:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises a kernel for a path that we do not use
     try:
         app(arguments, exit_on_error=False, print_error=False)
+    except UnknownCommandError:
+        return _complain(f"there is no verb {arguments[0]!r}: irm-lite --help lists them", EXIT_USAGE)
     except (IrmLiteError, CycloptsError) as error:
         if debug:
             traceback.print_exc()
         return _complain(str(error), error.exit_code if isinstance(error, IrmLiteError) else EXIT_USAGE)
     except KeyboardInterrupt:
         return _complain("interrupted", EXIT_INTERRUPTED)
+    except SystemExit:  # rich's way of saying that the pipe is closed
+        return EXIT_DONE
+    except UnicodeError as error:
+        return _complain(f"text that is not UTF-8 ({error}): write it in UTF-8", EXIT_USAGE)
     except BrokenPipeError:  # `irm-lite ... | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        place = f" ({str(error.filename)[:200]})" if error.filename else ""
+        code = EXIT_USAGE if error.errno in _USERS_ERRORS else EXIT_FAILED
+        return _complain(f"{error.strerror or str(error)[:300]}{place}: check the place and its free space", code)
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -91,7 +106,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _complain(text: str, code: int) -> int:
-    sys.stderr.write(f"irm-lite: {' '.join(safe(text).split())}\n")
+    if sys.stderr is not None:
+        sys.stderr.write(f"irm-lite: {' '.join(safe(text).split())}\n")
     return code
 
 

@@ -15,7 +15,8 @@ def list_models(*, common: Common | None = None) -> None:
     output = Output(common)
     table = Table()
     for title in ("name", "model", "parameters", "layers", "hidden", "licence", "on this machine"):
-        table.add_column(title, justify="right" if title in ("parameters", "layers", "hidden") else "left")
+        number = title in ("parameters", "layers", "hidden")
+        table.add_column(title, justify="right" if number else "left", no_wrap=number or title == "name", overflow="fold")
     rows = []
     for preset in presets().values():
         place = found_at(preset)

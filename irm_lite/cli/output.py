@@ -1,6 +1,7 @@
 """How every verb speaks: results on stdout, everything else on stderr; with --json one document on stdout."""
 
 import json
+import os
 import sys
 import unicodedata
 from dataclasses import dataclass
@@ -48,6 +49,8 @@ class Output:
             sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
         else:
             console = Console(highlight=False, markup=False, emoji=False)
+            if not console.is_terminal and "COLUMNS" not in os.environ:
+                console.width = 160  # a pipe or a file has no edge to wrap at
             for renderable in shown:
                 if isinstance(renderable, str):
                     console.print(safe(renderable), soft_wrap=True)  # paths and commands stay in one piece

@@ -1,5 +1,6 @@
 """irm-lite train"""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -50,7 +51,7 @@ def train(
     output.result(
         document,
         f"run {directory.path}: best validation NLL {end['best_nll']:.3f} at step {end['best_step']}, {end['seconds']:.0f} s",
-        f"next: irm-lite export {directory.path} -o {directory.default_vector}",
+        f"next: irm-lite export {shlex.quote(str(directory.path))}",
     )
 
 

@@ -1,6 +1,7 @@
 """Choose the method, make the vector, measure it, write it with its provenance."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,13 +53,17 @@ def export_vector(
     seed: int = 0,
     on_progress: Progress = lambda done, of, what: None,
 ) -> ExportResult:
-    """Write `out` (.gguf) and the run's export/fidelity.json.
+    """Write `out` (.gguf); for the run's own vector export/fidelity.json too.
 
     `distil` fits vectors to the IRM; `mean` takes its mean output; `exact` copies a static IRM trained at site
     `block`; `auto` is exact where that can be, else distil. `layers` are the blocks that get a vector, from 1.
     """
     if out.suffix.lower() != ".gguf":
         raise InputError(f"{out} must end in .gguf", "llama.cpp takes no other")
+    if not 0 < epochs <= 1000:
+        raise InputError(f"--epochs {epochs} makes no sense", "give a number above 0, at most 1000")
+    if not os.access(next(parent for parent in out.absolute().parents if parent.exists()), os.W_OK):
+        raise InputError(f"{out} cannot be written", "choose another place")
     blocks = parse_layers(layers, run.fingerprint.n_layers, first=1)
     method = _method(run.irm, method, blocks)
     base, irm = run.base, run.irm
@@ -77,7 +82,8 @@ def export_vector(
     vector.metadata["fidelity"] = comparison.fidelity
     vector.save(out)
     report = {"vector": str(out), "method": method, "measured_in": "transformers", **comparison.to_dict()}
-    write_text(run.directory.fidelity, json.dumps(report, indent=2) + "\n")
+    if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file
+        write_text(run.directory.fidelity, json.dumps(report, indent=2) + "\n")
     return ExportResult(out, vector, method, comparison)
 
 

@@ -2,6 +2,7 @@
 
 import codecs
 import ctypes
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -35,6 +36,8 @@ class Runtime:
         """
         import llama_cpp
 
+        if not 8 <= n_ctx <= 1 << 24:
+            raise InputError(f"a context of {n_ctx} tokens makes no sense", "give --context between 8 and 16777216")
         header = read_header(gguf)
         self.path = Path(gguf)
         self.fingerprint = fingerprint_gguf(header)
@@ -112,10 +115,13 @@ class Runtime:
 
         if not self._template:
             raise BaseModelError(f"{self.path} has no chat template", "give one with --chat-template FILE")
-        formatter = Jinja2ChatFormatter(
-            str(self._template), eos_token=self._piece(self._llama.token_eos()), bos_token=self._piece(self._llama.token_bos())
-        )
-        return self.tokenize(formatter(messages=list(messages)).prompt)
+        bos, eos = (self._piece(token) for token in (self._llama.token_bos(), self._llama.token_eos()))
+        try:
+            prompt = Jinja2ChatFormatter(str(self._template), eos_token=eos, bos_token=bos)(messages=list(messages)).prompt
+        except Exception as error:  # Jinja's, and whatever a template raises
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            raise InputError(f"the chat template fails here ({reason})", "give another with --chat-template") from None
+        return self.tokenize(prompt)
 
     def generate(
         self, messages: Sequence[Message], *, max_new_tokens: int = 128, temperature: float = 0.0, seed: int = 0
@@ -124,6 +130,11 @@ class Runtime:
         import llama_cpp
 
         prompt = self.encode_prompt(messages)
+        if max_new_tokens < 1 or not 0 <= temperature < math.inf or not 0 <= seed < 2**32:
+            raise InputError(
+                f"max_new_tokens {max_new_tokens}, temperature {temperature} or seed {seed} is out of range",
+                "give at least 1 token, a temperature of 0 or more, a seed from 0 to 4294967295",
+            )
         room = self.n_ctx - len(prompt)
         if room < 1:
             raise InputError(

@@ -1,0 +1,16 @@
+"""Safetensors files, with their failures to write as OSError like everybody else's."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors, detached and on the CPU."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written ({error})") from None
