@@ -19,6 +19,7 @@ from irm_lite.gguf_header import ArrayInfo, read_header
 from irm_lite.types import FloatArray
 
 _OWN_KEYS = "controlvector.irm."
+_MAX_SCALE = 1e6  # beyond it a float32 vector soon overflows
 _SAME_ARCHITECTURE = {"mistral": "llama"}  # repeng writes Hugging Face's name as the hint; GGUF calls Mistral "llama"
 
 
@@ -202,7 +203,9 @@ def parse_vector_argument(argument: str) -> tuple[Path, float]:
     if not (colon and head and number) or (len(argument) < 256 and Path(argument).is_file()):
         return Path(argument), 1.0
     scale = float(tail)
-    if not abs(scale) <= 1e6:
+    if not np.isfinite(scale):
+        raise VectorError(f"scale {tail!r} of {head} is not a finite number", "write PATH:0.8")
+    if abs(scale) > _MAX_SCALE:
         raise VectorError(f"scale {tail!r} of {head} is out of range", "write PATH:0.8")
     return Path(head), scale
 

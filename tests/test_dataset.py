@@ -306,7 +306,7 @@ BAD_JSONL = [
     ('{"question": null, "answer": "a"}', "line 3: the question is empty"),
     ('{"question": "Why me?"}', "line 3: no 'answer' to the question 'Why me?'"),
     ('{"question": "Why me?", "answer": ""}', "line 3: no 'answer' to the question 'Why me?'"),
-    ('{"question": "Why me?", "answer": 42}', "line 3: no 'answer' to the question 'Why me?'"),
+    ('{"question": "Why me?", "answer": 42}', "line 3: 'answer' must be text, not 42: put it in quotes"),
     ('{"question": "q", "answer": "a", "split": "dev"}', "line 3: unknown split 'dev': use train, validation, test"),
     ('{"question": "q", "answer": "a", "split": 1}', "line 3: unknown split 1"),
     ('{"question": "q", "answer": "a", "split": ["train"]}', "line 3: unknown split"),
@@ -404,7 +404,7 @@ def test_an_unknown_tone_is_answered_with_the_tones() -> None:
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").mkdir()
-    with pytest.raises(DataError, match="cannot be read .*: check the path and its rights"):
+    with pytest.raises(DataError, match="is no ordinary file: give a .jsonl"):
         load_dataset(str(tmp_path / "data.jsonl"))
 
 

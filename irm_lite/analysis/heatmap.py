@@ -13,6 +13,8 @@ from irm_lite.types import FloatArray
 
 _PIXELS = 1400  # columns of the picture; more neurons than that are pooled, never dropped
 _NEGATIVE, _ZERO, _POSITIVE = (59, 115, 201), (24, 24, 24), (237, 107, 52)  # told apart by colour-blind readers too
+_NEGATIVE_256, _POSITIVE_256 = (234, 235, 237, 60, 61, 67, 68, 75), (234, 235, 237, 95, 131, 137, 173, 209)
+_POWER = 0.7
 
 
 def save_heatmap(values: FloatArray, layers: tuple[int, ...], path: Path, title: str) -> None:
@@ -45,8 +47,12 @@ def save_heatmap(values: FloatArray, layers: tuple[int, ...], path: Path, title:
         figure.savefig(temporary, dpi=150)
 
 
-def terminal_heatmap(values: FloatArray, columns: int, rows: int = 15) -> list[Text]:
-    """(L, H) values as at most `rows` lines of half blocks: the upper and the lower half of a cell are two layers."""
+def terminal_heatmap(values: FloatArray, columns: int, rows: int = 15, truecolor: bool = True) -> list[Text]:
+    """(L, H) values as at most `rows` lines of half blocks: the upper and the lower half of a cell are two layers.
+
+    Without `truecolor` in the terminal's 256 colours, by a ramp of its own: the nearest ones to ours change hue.
+    """
+    paint = _colour if truecolor else _colour_of_256
     pooled = pool_signed_max(values, columns)
     if pooled.shape[0] > 2 * rows:
         pooled = pool_signed_max(np.ascontiguousarray(pooled.T), 2 * rows).T
@@ -57,13 +63,18 @@ def terminal_heatmap(values: FloatArray, columns: int, rows: int = 15) -> list[T
     for upper, lower in zip(shades[::2], shades[1::2], strict=True):
         line = Text(no_wrap=True)
         for top, bottom in zip(upper, lower, strict=True):
-            line.append("▀", Style(color=_colour(float(top)), bgcolor=_colour(float(bottom))))
+            line.append("▀", Style(color=paint(float(top)), bgcolor=paint(float(bottom))))
         lines.append(line)
     return lines
 
 
 def _colour(shade: float) -> Color:
-    """Of a value in -1..1; the root brings weak values up to where the eye sees them."""
-    target, weight = (_POSITIVE if shade > 0 else _NEGATIVE), abs(shade) ** 0.5
+    """Of a value in -1..1; the power brings weak values up to where the eye sees them."""
+    target, weight = (_POSITIVE if shade > 0 else _NEGATIVE), abs(shade) ** _POWER
     red, green, blue = (round(zero + (full - zero) * weight) for zero, full in zip(_ZERO, target, strict=True))
     return Color.from_rgb(red, green, blue)
+
+
+def _colour_of_256(shade: float) -> Color:
+    ramp = _POSITIVE_256 if shade > 0 else _NEGATIVE_256
+    return Color.from_ansi(ramp[round(abs(shade) ** _POWER * (len(ramp) - 1))])

@@ -1,10 +1,10 @@
 """irm-lite demo"""
 
 import shlex
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -67,7 +67,7 @@ def demo(settings: Flags = None, *, out: Path | None = None, gguf: str | None = 
         "fidelity": result.comparison.fidelity,
         "seconds": {stage: result.seconds[stage] for stage in ("train", "export", "generate")},
     }
-    output.result(document, *_answers(result), "", _numbers(result), "", *_picture(result), *_next_steps(result))
+    output.result(document, *_answers(result), "", *_numbers(result), "", *_picture(result), *_next_steps(result))
 
 
 def _answers(result: "DemoResult") -> list[Table]:
@@ -81,23 +81,21 @@ def _answers(result: "DemoResult") -> list[Table]:
     return tables
 
 
-def _numbers(result: "DemoResult") -> Table:
+def _numbers(result: "DemoResult") -> list[RenderableType]:
     comparison = result.comparison
-    table = Table(
-        title=f"NLL of the held-out answers, nats a token, {comparison.tokens} tokens", title_justify="left", title_style="bold"
-    )
+    table = Table()
     table.add_column("")
     table.add_column("llama.cpp", justify="right")
     table.add_column("transformers", justify="right")
     table.add_row("base", f"{result.nll_base:.3f}", f"{comparison.nll_base:.3f}")
     table.add_row("IRM", "", f"{comparison.nll_irm:.3f}")
     table.add_row("vector", f"{result.nll_vector:.3f}", f"{comparison.nll_vector:.3f}")
-    table.caption = (
-        f"fidelity {comparison.fidelity:.3f} = 1 - {comparison.kl_irm_vector:.3f} / {comparison.kl_irm_base:.3f} "
-        "(KL from the IRM to the vector, to the base)"
-    )
-    table.caption_justify = "left"
-    return table
+    return [
+        Text(f"NLL of the held-out answers, nats a token ({comparison.tokens} tokens)", style="bold"),
+        table,
+        f"fidelity {comparison.fidelity:.3f} = 1 - KL(IRM || vector) / KL(IRM || base) "
+        f"= 1 - {comparison.kl_irm_vector:.3f} / {comparison.kl_irm_base:.3f}",
+    ]
 
 
 def _picture(result: "DemoResult") -> list[Text | str]:
@@ -105,7 +103,8 @@ def _picture(result: "DemoResult") -> list[Text | str]:
 
     vector = result.export.vector
     values = vector.as_array(max(vector.layers) + 1)[list(vector.layers)]
-    lines = terminal_heatmap(values, min(shutil.get_terminal_size().columns, 120))
+    console = Console()
+    lines = terminal_heatmap(values, min(console.width, 120), truecolor=console.color_system == "truecolor")
     title = f"The vector: layers {vector.layers[0]}-{vector.layers[-1]} (down), neuron index 0-{vector.hidden_size - 1} (across)"
     return [Text(title, style="bold"), *lines, f"as a picture: {result.heatmap}", ""]
 

@@ -51,7 +51,7 @@ def evaluate(
     comparison, in_llamacpp = result.comparison, result.llamacpp
     for warning in filter(None, [*trained.warnings, result.warning]):
         output.warn(warning)
-    table = Table(title=f"NLL of the held-out answers, nats a token, {comparison.tokens} tokens", title_justify="left")
+    table = Table()
     table.add_column("")
     table.add_column("transformers", justify="right")
     table.add_column("llama.cpp", justify="right")
@@ -60,6 +60,7 @@ def evaluate(
     table.add_row("vector", f"{comparison.nll_vector:.3f}", f"{in_llamacpp.nll_vector:.3f}" if in_llamacpp else "-")
     output.result(
         {"fidelity": comparison.fidelity, "run": str(run), "vectors": names, **result.to_dict()},
+        f"NLL of the held-out answers, nats a token ({comparison.tokens} tokens)",
         table,
         f"KL(IRM || base) {comparison.kl_irm_base:.3f}, KL(IRM || vector) {comparison.kl_irm_vector:.3f}: "
         f"fidelity {comparison.fidelity:.3f}",
