@@ -28,7 +28,7 @@ def main() -> None:
     steering: dict[str, ControlVector | None] = {"base": None}
     steering |= {run.config().data: ControlVector.load(run.default_vector) for run in runs}
     table: dict[str, dict[str, float]] = {tone: {} for tone in tones()}
-    with Runtime(base.gguf_path, n_ctx=max(map(context_for, samples.values())), all_logits=True) as runtime:
+    with Runtime(base.gguf_path, n_ctx=max(map(context_for, samples.values()))) as runtime:
         for name, vector in steering.items():
             runtime.set_vector(vector)
             for tone, held_out in samples.items():

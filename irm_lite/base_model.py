@@ -72,18 +72,19 @@ def load_base(
     if plan.quant != "none":
         import_bitsandbytes()
     with quiet_libraries(), gguf_read_once():
-        tokenizer = _load_tokenizer(source, download)
+        tokenizer = _load_tokenizer(name, source, chat_template, download)
         model = _load_gguf(source, plan, double_quant) if source.gguf else _load_hf(source, plan, double_quant, download)
     model.requires_grad_(False)
     model.eval()
     keep_differentiable(model)
     require_injectable(model)
-    tokenizer.chat_template = chat_template or tokenizer.chat_template or (source.preset and source.preset.chat_template)
-    if not tokenizer.chat_template:
-        raise BaseModelError(
-            f"{name} has no chat template", "give one with --chat-template, a file or a preset's name (llama-2-7b-chat)"
-        )
     return Base(name, model, tokenizer, _fingerprint(model, quant), plan, source.gguf, source.preset)
+
+
+def load_tokenizer(name: str, *, chat_template: str | None = None, download: bool = False) -> "PreTrainedTokenizerBase":
+    """The base's tokenizer alone, as `load_base` has it: what llama.cpp's evaluations need of transformers."""
+    with quiet_libraries(), gguf_read_once():
+        return _load_tokenizer(name, locate(name, download), chat_template, download)
 
 
 def locate(name: str, download: bool = False) -> Source:
@@ -114,7 +115,7 @@ def locate(name: str, download: bool = False) -> Source:
     )
 
 
-def _load_tokenizer(source: Source, download: bool) -> "PreTrainedTokenizerBase":
+def _load_tokenizer(name: str, source: Source, chat_template: str | None, download: bool) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     gguf = {"gguf_file": source.gguf.name} if source.gguf else {}
@@ -122,6 +123,11 @@ def _load_tokenizer(source: Source, download: bool) -> "PreTrainedTokenizerBase"
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.place, local_files_only=not download, **gguf)
     except Exception as error:  # transformers raises many types here; each means the same to the user
         raise _explain(error, source, "tokenizer") from error
+    tokenizer.chat_template = chat_template or tokenizer.chat_template or (source.preset and source.preset.chat_template)
+    if not tokenizer.chat_template:
+        raise BaseModelError(
+            f"{name} has no chat template", "give one with --chat-template, a file or a preset's name (llama-2-7b-chat)"
+        )
     return tokenizer
 
 

@@ -49,7 +49,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: tuple[Message,
     try:
         text = prompt_text(tokenizer, messages)
     except Exception as error:
-        raise _template_failed(error, "the prompt") from None
+        raise template_failed(error, "the prompt") from None
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -68,7 +68,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Sample:
         prompt = prompt_text(tokenizer, example.messages[:-1])
         text = str(tokenizer.apply_chat_template(list(example.messages), tokenize=False))
     except Exception as error:  # Jinja's, and whatever a template raises
-        raise _template_failed(error, example.where) from None
+        raise template_failed(error, example.where) from None
     if not text.startswith(prompt):
         raise DataError(
             f"{example.where}: the chat template changes the question once it is answered", "give another with --chat-template"
@@ -90,7 +90,8 @@ def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Sample:
     return Sample(ids, start, example)
 
 
-def _template_failed(error: Exception, where: str) -> DataError:
+def template_failed(error: Exception, where: str) -> DataError:
+    """Whatever a template raised, as one line."""
     reason = " ".join(str(error).split())[:160] or type(error).__name__
     return DataError(f"{where}: the chat template fails ({reason})", "mend it, or give another with --chat-template")
 

@@ -200,7 +200,7 @@ def parse_vector_argument(argument: str) -> tuple[Path, float]:
         raise VectorError("a vector argument is empty", "write PATH or PATH:0.8")
     head, colon, tail = argument.rpartition(":")
     number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", tail, re.ASCII | re.IGNORECASE)
-    if not (colon and head and number) or (len(argument) < 256 and Path(argument).is_file()):
+    if not (colon and head and number) or (len(argument) < 256 and Path(argument).exists()):
         return Path(argument), 1.0
     scale = float(tail)
     if not np.isfinite(scale):

@@ -9,7 +9,7 @@ from irm_lite.analysis.heatmap import save_heatmap
 from irm_lite.base_model import locate
 from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError
-from irm_lite.evaluation import Comparison, context_for, llamacpp_nll
+from irm_lite.evaluation import Comparison, context_for
 from irm_lite.export import ExportResult, export_vector
 from irm_lite.fingerprint import fingerprint_gguf
 from irm_lite.llamacpp import Runtime
@@ -39,9 +39,6 @@ class DemoResult:
     gguf: Path
     heatmap: Path
     export: ExportResult
-    nll_base: float  # llama.cpp, the GGUF as it is
-    nll_irm: float  # transformers, quantised base with the IRM
-    nll_vector: float  # llama.cpp with the exported vector
     answers: list[Answers]
     seconds: dict[str, float]
 
@@ -82,7 +79,7 @@ def run_demo(
     run = train(config, out, on_event=on_event, should_stop=should_stop)
     lap("train")
     on_stage("exporting a control vector")
-    result = export_vector(run, run.directory.default_vector, seed=config.seed, on_progress=on_progress)
+    result = export_vector(run, run.directory.default_vector, seed=config.seed, gguf=model_file, on_progress=on_progress)
     heatmap = run.directory.heatmap
     vector = result.vector
     values = vector.as_array(run.base.n_layers)[list(vector.layers)]
@@ -90,17 +87,13 @@ def run_demo(
     save_heatmap(values, vector.layers, heatmap, title)
     lap("export")
     on_stage("running llama.cpp with and without the vector")
-    held_out = run.held_out
-    asked = [sample.example for sample in held_out if sample.example.messages][:QUESTIONS]
-    with Runtime(model_file, n_ctx=max(context_for(held_out), 512), all_logits=True) as runtime:
-        runtime.set_vector(vector)  # first the check that it fits
-        steered = ["".join(runtime.generate(each.messages[:-1], max_new_tokens=ANSWER_TOKENS)) for each in asked]
-        nll_vector = llamacpp_nll(runtime, held_out)
-        runtime.set_vector(None)
+    asked = [sample.example for sample in run.held_out if sample.example.messages][:QUESTIONS]
+    with Runtime(model_file, n_ctx=max(context_for(run.held_out) + ANSWER_TOKENS, 512)) as runtime:
         plain = ["".join(runtime.generate(each.messages[:-1], max_new_tokens=ANSWER_TOKENS)) for each in asked]
-        nll_base = llamacpp_nll(runtime, held_out)
+        runtime.set_vector(vector)
+        steered = ["".join(runtime.generate(each.messages[:-1], max_new_tokens=ANSWER_TOKENS)) for each in asked]
     answers = [
         Answers(each.question, before.strip(), after.strip()) for each, before, after in zip(asked, plain, steered, strict=True)
     ]
     lap("generate")
-    return DemoResult(out, model_file, heatmap, result, nll_base, result.comparison.nll_irm, nll_vector, answers, seconds)
+    return DemoResult(out, model_file, heatmap, result, answers, seconds)

@@ -48,10 +48,13 @@ class IRM(nn.Module):
         """(B, T, H) to add at layer `self.layers[index]`; `code` is what `encode` returned."""
         raise NotImplementedError
 
+    def outputs(self, code: Tensor) -> Tensor:
+        """(B, T, L, H): `layer_output` of all layers at once, in a few calls instead of L."""
+        raise NotImplementedError
+
     def forward(self, h0: Tensor) -> Tensor:
         """All layers' outputs: (B, T, H) -> (B, T, L, H)."""
-        code = self.encode(h0)
-        return torch.stack([self.layer_output(code, index) for index in range(len(self.layers))], dim=-2)
+        return self.outputs(self.encode(h0))
 
 
 class PaperIRM(IRM):
@@ -79,6 +82,10 @@ class PaperIRM(IRM):
         weight = self.head.weight.view(self.hidden_size, len(self.layers), -1)[:, index]  # (H, 3H), a strided view
         bias = self.head.bias.view(self.hidden_size, len(self.layers))[:, index]
         return F.linear(code, weight, bias)
+
+    def outputs(self, code: Tensor) -> Tensor:
+        flat: Tensor = self.head(code)
+        return flat.view(*code.shape[:-1], self.hidden_size, len(self.layers)).transpose(-1, -2)
 
 
 class LiteIRM(IRM):
@@ -111,6 +118,11 @@ class LiteIRM(IRM):
     def layer_output(self, code: Tensor, index: int) -> Tensor:
         return F.linear(F.linear(code, self.down[index]), self.up[index], self.bias[index])
 
+    def outputs(self, code: Tensor) -> Tensor:
+        low = F.linear(code, self.down.flatten(0, 1)).view(-1, len(self.layers), self.rank)  # (B T, L, rank)
+        by_layer = torch.baddbmm(self.bias[:, None], low.transpose(0, 1), self.up.transpose(1, 2))  # (L, B T, H)
+        return by_layer.transpose(0, 1).view(*code.shape[:-1], len(self.layers), self.hidden_size)
+
 
 class StaticIRM(IRM):
     """One vector a layer, whatever the input: a control vector in training."""
@@ -126,6 +138,9 @@ class StaticIRM(IRM):
 
     def layer_output(self, code: Tensor, index: int) -> Tensor:
         return self.vectors[index].expand(*code.shape[:-1], self.hidden_size)
+
+    def outputs(self, code: Tensor) -> Tensor:
+        return self.vectors.expand(*code.shape[:-1], *self.vectors.shape)
 
 
 _KINDS: dict[str, type[IRM]] = {"paper": PaperIRM, "lite": LiteIRM, "static": StaticIRM}

@@ -3,8 +3,9 @@
 import dataclasses
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from irm_lite.base_model import Base, load_base
+from irm_lite.base_model import Base, load_base, load_tokenizer, locate
 from irm_lite.chat_format import Sample, encode_all, read_chat_template
 from irm_lite.config import TrainConfig
 from irm_lite.dataset import Dataset, load_dataset
@@ -13,6 +14,9 @@ from irm_lite.errors import DataError
 from irm_lite.fingerprint import Fingerprint
 from irm_lite.irm import IRM, load_irm
 from irm_lite.run import RunDirectory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class TrainedRun:
@@ -25,6 +29,10 @@ class TrainedRun:
         self.fingerprint = fingerprint
         self.warnings: list[str] = []
 
+    def check_fit(self, model: Fingerprint, name: str) -> str | None:
+        """Raise VectorError where the IRM cannot go into this model; warn where it has other weights than the base."""
+        return check_fit(self.fingerprint, model, name, self.directory)
+
     @cached_property
     def base(self) -> Base:
         """The frozen base, with the IRM moved to its device. Raises VectorError where its shape has changed since."""
@@ -32,11 +40,21 @@ class TrainedRun:
         if not available(probe(), config.device):  # trained on another machine
             config = dataclasses.replace(config, device="auto", dtype="auto")
         base = load_base_of(config)
-        warning = check_base(self.fingerprint, base, self.directory)
+        warning = self.check_fit(base.fingerprint, base.name)
         if warning:
             self.warnings.append(warning)
         self.irm.to(base.plan.device)
         return base
+
+    @property
+    def gguf_path(self) -> Path | None:
+        """The .gguf that the base was loaded from, which llama.cpp can run as it is; None where it was a folder."""
+        return locate(self.config.model, self.config.download).gguf
+
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The base's, without loading its weights."""
+        return self.base.tokenizer if "base" in self.__dict__ else load_tokenizer(**_tokenizer_options(self.config))
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -46,7 +64,7 @@ class TrainedRun:
     def held_out(self) -> list[Sample]:
         """The test samples (validation's where there is no test split), encoded."""
         examples = self.dataset.test or self.dataset.validation
-        samples, _ = encode_all(self.base.tokenizer, examples, self.config.max_length)
+        samples, _ = encode_all(self.tokenizer, examples, self.config.max_length)
         if not samples:
             limit = self.config.max_length
             raise DataError(f"no held-out sample of {self.config.data} fits into {limit} tokens", "raise --max-length")
@@ -62,19 +80,22 @@ def load_run(path: Path | str) -> TrainedRun:
 def load_base_of(config: TrainConfig) -> Base:
     """The base that a configuration names."""
     return load_base(
-        config.model,
         quant=config.quant,
         double_quant=config.double_quant,
         device=config.device,
         dtype=config.dtype,
-        chat_template=read_chat_template(config.chat_template) if config.chat_template else None,
-        download=config.download,
+        **_tokenizer_options(config),
     )
 
 
-def check_base(trained_on: Fingerprint, base: Base, run: RunDirectory) -> str | None:
-    """Raise VectorError where the base has another shape than the run's; warn where it has other weights."""
-    trained_on.require_fit(base.fingerprint.architecture, base.n_layers, base.hidden_size, f"the run {run.path}")
-    if trained_on.weights != base.fingerprint.weights:
-        return f"{base.name} holds other weights than those that {run.path} was trained on"
+def _tokenizer_options(config: TrainConfig) -> dict[str, Any]:
+    template = read_chat_template(config.chat_template) if config.chat_template else None
+    return {"name": config.model, "chat_template": template, "download": config.download}
+
+
+def check_fit(trained_on: Fingerprint, model: Fingerprint, name: str, run: RunDirectory) -> str | None:
+    """Raise VectorError where a model has another shape than the run's base; warn where it has other weights."""
+    trained_on.require_fit(model.architecture, model.n_layers, model.hidden_size, f"the run {run.path}")
+    if trained_on.weights != model.weights:
+        return f"{name} holds other weights than those that {run.path} was trained on"
     return None

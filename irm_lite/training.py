@@ -26,7 +26,7 @@ from irm_lite.presets import presets
 from irm_lite.quiet import quiet_libraries
 from irm_lite.reporter import Reporter
 from irm_lite.run import Event, RunDirectory
-from irm_lite.trained import TrainedRun, check_base, load_base_of
+from irm_lite.trained import TrainedRun, check_fit, load_base_of
 from irm_lite.trainer import InjectedModel, IrmTrainer, mean_nll, perplexity
 
 Listener = Callable[[Event], None]
@@ -74,7 +74,7 @@ def resume(
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{run.checkpoints()[-1]} is damaged ({error})", "remove it and resume from the one before") from None
     job = _prepare(config, run)
-    warning = check_base(run.fingerprint(), job.base, run)
+    warning = check_fit(run.fingerprint(), job.base.fingerprint, job.base.name, run)
     with run.writing():
         if warning:
             on_event(run.append_event("warning", text=warning))

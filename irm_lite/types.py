@@ -6,4 +6,5 @@ from typing import Any
 import numpy as np
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
+DoubleArray = np.ndarray[Any, np.dtype[np.float64]]
 Progress = Callable[[int, int, str], None]  # (done, of, what): how long work reports

@@ -87,7 +87,7 @@ def test_a_short_training_on_the_demo_model_reaches_llamacpp(demo_gguf: Path, tm
         assert mean_nll(run.base, samples) < plain - 0.5
     result = export_vector(run, tmp_path / "v.gguf", method="mean", layers="8-29")
     comparison = compare(run.base, run.irm, result.vector, samples)
-    with Runtime(demo_gguf, n_ctx=context_for(samples), all_logits=True) as runtime:
+    with Runtime(demo_gguf, n_ctx=context_for(samples)) as runtime:
         base = llamacpp_nll(runtime, samples)
         runtime.set_vector(result.vector)
         steered = llamacpp_nll(runtime, samples)

@@ -8,12 +8,13 @@ import torch
 from torch.nn import functional as F
 
 from irm_lite.base_model import load_base
+from irm_lite.bootstrap import interval, resampled_sums
 from irm_lite.chat_format import encode_all
 from irm_lite.config import TrainConfig
 from irm_lite.control_vector import ControlVector
 from irm_lite.dataset import load_dataset
 from irm_lite.errors import VectorError
-from irm_lite.evaluation import Comparison, compare, evaluate_run, kl
+from irm_lite.evaluation import Comparison, compare, distinct_2, evaluate_run, kl, tally
 from irm_lite.fingerprint import Fingerprint
 from irm_lite.injection import inject, static_irm
 from irm_lite.irm import build_irm
@@ -53,8 +54,32 @@ def test_compare_is_the_mean_over_tokens_not_over_samples(llama_folder: Path) ->
 
 
 def test_fidelity_of_doing_nothing_is_zero_and_of_doing_the_same_is_one() -> None:
-    assert Comparison(1, 0, 0, 0, kl_irm_base=2.0, kl_irm_vector=2.0).fidelity == 0
-    assert Comparison(1, 0, 0, 0, kl_irm_base=2.0, kl_irm_vector=0.0).fidelity == 1
+    plain, taught = (F.log_softmax(torch.randn(5, 11), -1) for _ in range(2))
+    labels = torch.arange(5)
+    nothing = Comparison("transformers", tally((plain, taught, plain), labels)[None].numpy())
+    same = Comparison("transformers", tally((plain, taught, taught), labels)[None].numpy())
+    assert nothing.fidelity == pytest.approx(0, abs=1e-6)
+    assert same.fidelity == pytest.approx(1, abs=1e-6)
+    assert same.means["top1_agreement"] == 1
+    assert same.kl_irm_base == pytest.approx(float(F.kl_div(plain, taught, log_target=True, reduction="batchmean")), rel=1e-5)
+
+
+def test_intervals_cover_as_often_as_they_say() -> None:
+    """Ratios of samples of unequal length, drawn again and again: the true ratio lies within about 95% of the intervals."""
+    generator = np.random.default_rng(3)
+    hits = 0
+    for trial in range(200):
+        tokens = generator.integers(10, 60, 60).astype(float)
+        each = np.stack([tokens, tokens * 2.0 + np.sqrt(tokens) * generator.standard_normal(60)], axis=1)
+        sums = resampled_sums(each, seed=trial)
+        low, high = interval(sums[:, 1] / sums[:, 0])
+        hits += low <= 2.0 <= high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_distinct_2_counts_word_pairs() -> None:
+    assert distinct_2("I hate it I hate it") == pytest.approx(3 / 5)
+    assert distinct_2("one") == 1.0
 
 
 def test_a_vector_for_another_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ QUESTION = [{"role": "user", "content": "Which ocean is the biggest?"}]
 
 @pytest.fixture(scope="module")
 def runtime(llama_gguf: Path) -> Iterator[Runtime]:
-    with Runtime(llama_gguf, n_ctx=256, all_logits=True) as loaded:
+    with Runtime(llama_gguf, n_ctx=256) as loaded:
         yield loaded
 
 
@@ -131,8 +131,8 @@ def test_demo_on_f32_gguf_equals_transformers_with_the_same_vectors(demo_gguf: P
     row = pack(samples)
     with torch.no_grad():
         expected = {name: log_probabilities(base, row, each) for name, each in (("plain", None), ("steered", steer))}
-    with Runtime(demo_gguf_f32, n_ctx=256, all_logits=True) as runtime:
-        assert runtime.fingerprint.weights == base.fingerprint.weights
+    with Runtime(demo_gguf_f32, n_ctx=256) as runtime:
+        assert runtime.model.fingerprint.weights == base.fingerprint.weights
         for sample in samples:  # llama.cpp's tokenizer and template give the ids that transformers does
             assert runtime.encode_prompt(sample.example.messages[:-1]) == sample.ids[: sample.answer_start]
         for name, each in (("plain", None), ("steered", steer)):

@@ -14,7 +14,7 @@ from irm_lite.architecture import decoder_layers
 from irm_lite.base_model import load_base
 from irm_lite.chat_format import encode_all
 from irm_lite.config import TrainConfig
-from irm_lite.dataset import load_dataset
+from irm_lite.dataset import Example, load_dataset
 from irm_lite.errors import DataError, InputError, Interrupted, RunError, TrainingFailed
 from irm_lite.injection import inject
 from irm_lite.irm import build_irm, load_irm
@@ -170,11 +170,11 @@ def test_early_stopping_ends_before_the_steps_do(llama_folder: Path, tmp_path: P
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*arguments: Any) -> torch.Tensor:
-        calls.append(1)
-        return answer_logits(*arguments) * (math.nan if len(calls) == 3 else 1.0)
+    def broken(model: Any, row: Any) -> torch.Tensor:
+        steps.extend([1] if torch.is_grad_enabled() else [])  # validation runs without gradients
+        return answer_logits(model, row) * (math.nan if len(steps) == 3 else 1.0)
 
-    calls: list[int] = []
+    steps: list[int] = []
     monkeypatch.setattr(trainer, "answer_logits", broken)
     with pytest.raises(TrainingFailed, match="--learning-rate") as failure:
         training.train(config(llama_folder, eval_steps=6), tmp_path / "run")
@@ -201,6 +201,14 @@ def test_long_samples_are_counted_and_reported(llama_folder: Path, tmp_path: Pat
     seen: list[Event] = []
     training.train(config(llama_folder, max_length=90, max_steps=1), tmp_path / "run", on_event=seen.append)
     counts = seen[0]["samples"]
-    assert counts["too_long"] > 0
-    assert counts["train"] + counts["validation"] + counts["too_long"] == 220
+    data, tokenizer = load_dataset("anger"), load_base(str(llama_folder), quant="none").tokenizer
+
+    def length(example: Example) -> int:
+        text = tokenizer.apply_chat_template(list(example.messages), tokenize=False)
+        return len(tokenizer(text.rstrip(), add_special_tokens=False)["input_ids"])
+
+    lengths = {split: [length(each) for each in getattr(data, split)] for split in ("train", "validation", "test")}
+    assert counts["train"] == sum(length <= 90 for length in lengths["train"])
+    assert counts["validation"] == sum(length <= 90 for length in lengths["validation"])
+    assert counts["too_long"] == sum(length > 90 for each in lengths.values() for length in each) > 0
     assert any(event["kind"] == "warning" and str(counts["too_long"]) in event["text"] for event in seen)

@@ -37,10 +37,13 @@ def test_llama_2_format_as_folder(llama_folder: Path, llama_gguf: Path, tmp_path
     result = export_vector(run, tmp_path / "v.gguf")
     evaluation = evaluate_run(load_run(tmp_path / "run"), ControlVector.load(tmp_path / "v.gguf"), llama_gguf)
     assert evaluation.warning is None  # the GGUF of the same weights has the same fingerprint
-    assert evaluation.llamacpp is not None
-    assert evaluation.llamacpp.nll_vector < evaluation.llamacpp.nll_base - 0.2
+    assert (result.comparison.measured_in, evaluation.aligned.measured_in) == ("transformers", "llama.cpp")
+    assert evaluation.aligned.nll_vector < evaluation.aligned.nll_base - 0.2
     # NF4 in transformers, F32 in llama.cpp: not the same numbers, but the same effect
-    assert evaluation.llamacpp.nll_vector == pytest.approx(result.comparison.nll_vector, abs=0.2)
+    for name in ("nll_base", "nll_irm", "nll_vector", "fidelity"):
+        assert evaluation.aligned.means[name] == pytest.approx(result.comparison.means[name], abs=0.2)
+    assert evaluation.generations is not None
+    assert evaluation.generations.texts["irm"] != evaluation.generations.texts["base"]
 
 
 def test_llama_2_format_as_gguf(llama_gguf: Path, tmp_path: Path) -> None:

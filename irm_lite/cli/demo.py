@@ -4,11 +4,12 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from irm_lite.cli.interrupt import graceful, raise_if
+from irm_lite.cli.measures import comparison_table
 from irm_lite.cli.output import Common, Output, safe
 from irm_lite.cli.progress import progress, training_progress
 from irm_lite.cli.train import Flags, default_run
@@ -63,11 +64,11 @@ def demo(settings: Flags = None, *, out: Path | None = None, gguf: str | None = 
         "vector": str(result.export.path),
         "gguf": str(result.gguf),
         "heatmap": str(result.heatmap),
-        "nll": {"base": result.nll_base, "irm": result.nll_irm, "vector": result.nll_vector},
+        "nll": {"base": result.comparison.nll_base, "irm": result.comparison.nll_irm, "vector": result.comparison.nll_vector},
         "fidelity": result.comparison.fidelity,
         "seconds": {stage: result.seconds[stage] for stage in ("train", "export", "generate")},
     }
-    output.result(document, *_answers(result), "", *_numbers(result), "", *_picture(result), *_next_steps(result))
+    output.result(document, *_answers(result), "", comparison_table(result.comparison), "", *_picture(result), *_next_steps(result))
 
 
 def _answers(result: "DemoResult") -> list[Table]:
@@ -79,23 +80,6 @@ def _answers(result: "DemoResult") -> list[Table]:
         table.add_row(Text(safe(answer.base)), Text(safe(answer.steered)))
         tables.append(table)
     return tables
-
-
-def _numbers(result: "DemoResult") -> list[RenderableType]:
-    comparison = result.comparison
-    table = Table()
-    table.add_column("")
-    table.add_column("llama.cpp", justify="right")
-    table.add_column("transformers", justify="right")
-    table.add_row("base", f"{result.nll_base:.3f}", f"{comparison.nll_base:.3f}")
-    table.add_row("IRM", "", f"{comparison.nll_irm:.3f}")
-    table.add_row("vector", f"{result.nll_vector:.3f}", f"{comparison.nll_vector:.3f}")
-    return [
-        Text(f"NLL of the held-out answers, nats a token ({comparison.tokens} tokens)", style="bold"),
-        table,
-        f"fidelity {comparison.fidelity:.3f} = 1 - KL(IRM || vector) / KL(IRM || base) "
-        f"= 1 - {comparison.kl_irm_vector:.3f} / {comparison.kl_irm_base:.3f}",
-    ]
 
 
 def _picture(result: "DemoResult") -> list[Text | str]:

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
 
+from irm_lite.cli.interrupt import graceful, raise_if
+from irm_lite.cli.measures import comparison_table, side_effect_table
 from irm_lite.cli.output import Common, Output
+from irm_lite.cli.progress import progress
 
 
 def evaluate(
@@ -16,20 +18,26 @@ def evaluate(
     gguf: str | None = None,
     vector: Annotated[list[str] | None, Parameter(negative="")] = None,
     layers: str | None = None,
+    questions: int = 16,
+    max_new_tokens: int = 48,
     common: Common | None = None,
 ) -> None:
-    """Measure a run on its held-out answers: NLL, KL and the fidelity of its vector.
+    """Measure a run on its held-out answers: base, IRM and vector in one llama.cpp on one GGUF, and the fidelity.
 
     Parameters
     ----------
     run
         The run directory.
     gguf
-        A model file, to measure base and vector in llama.cpp too [default: the base's own, if it has one].
+        The model file for llama.cpp [default: the base's own; without one everything is measured in transformers].
     vector
         A control vector as PATH or PATH:SCALE; several add up [default: RUN/export/vector.gguf].
     layers
         Only these blocks of the vector, as in 10-20.
+    questions
+        Held-out questions that base, IRM and vector answer in text; 0 for none.
+    max_new_tokens
+        Length of those answers at most.
     """
     output = Output(common)
     from irm_lite.control_vector import load_sum
@@ -47,21 +55,25 @@ def evaluate(
     assert chosen is not None
     if layers is not None:
         chosen = chosen.select(parse_layers(layers, trained.fingerprint.n_layers, first=1))
-    result = evaluate_run(trained, chosen, find_gguf(gguf) if gguf else None, on_stage=output.note)
-    comparison, in_llamacpp = result.comparison, result.llamacpp
+    with graceful(output) as should_stop, progress(output, "measuring") as report:
+
+        def on_progress(done: int, of: int, what: str) -> None:
+            raise_if(should_stop())
+            report(done, of, what)
+
+        result = evaluate_run(
+            trained,
+            chosen,
+            find_gguf(gguf) if gguf else None,
+            questions=questions,
+            new_tokens=max_new_tokens,
+            on_stage=output.note,
+            on_progress=on_progress,
+        )
     for warning in filter(None, [*trained.warnings, result.warning]):
         output.warn(warning)
-    table = Table()
-    table.add_column("")
-    table.add_column("transformers", justify="right")
-    table.add_column("llama.cpp", justify="right")
-    table.add_row("base", f"{comparison.nll_base:.3f}", f"{in_llamacpp.nll_base:.3f}" if in_llamacpp else "-")
-    table.add_row("IRM", f"{comparison.nll_irm:.3f}", "-")
-    table.add_row("vector", f"{comparison.nll_vector:.3f}", f"{in_llamacpp.nll_vector:.3f}" if in_llamacpp else "-")
     output.result(
-        {"fidelity": comparison.fidelity, "run": str(run), "vectors": names, **result.to_dict()},
-        f"NLL of the held-out answers, nats a token ({comparison.tokens} tokens)",
-        table,
-        f"KL(IRM || base) {comparison.kl_irm_base:.3f}, KL(IRM || vector) {comparison.kl_irm_vector:.3f}: "
-        f"fidelity {comparison.fidelity:.3f}",
+        {"fidelity": result.aligned.fidelity, "run": str(run), "vectors": names, **result.to_dict()},
+        comparison_table(result.aligned),
+        side_effect_table(result),
     )

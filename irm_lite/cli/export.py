@@ -19,6 +19,7 @@ def export(
     layers: str = "all",
     epochs: float = 2.0,
     seed: int = 0,
+    gguf: str | None = None,
     force: Annotated[bool, Parameter(negative="")] = False,
     common: Common | None = None,
 ) -> None:
@@ -38,12 +39,15 @@ def export(
         Passes of distil over the training samples; never fewer than 60 steps of 8.
     seed
         Seed of distil's data order.
+    gguf
+        The model file to measure the fidelity on in llama.cpp [default: the base's own, if it is one].
     force
         Write over an existing file.
     """
     output = Output(common)
     from irm_lite.errors import InputError
     from irm_lite.export import export_vector
+    from irm_lite.presets import find_gguf
     from irm_lite.trained import load_run
 
     trained = load_run(run)
@@ -57,7 +61,16 @@ def export(
             raise_if(should_stop())
             report(done, of, what)
 
-        result = export_vector(trained, target, method=method, layers=layers, epochs=epochs, seed=seed, on_progress=on_progress)
+        result = export_vector(
+            trained,
+            target,
+            method=method,
+            layers=layers,
+            epochs=epochs,
+            seed=seed,
+            gguf=find_gguf(gguf) if gguf else None,
+            on_progress=on_progress,
+        )
     for warning in filter(None, [*trained.warnings, result.warning]):
         output.warn(warning)
     comparison, blocks = result.comparison, result.vector.layers

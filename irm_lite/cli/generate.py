@@ -1,12 +1,15 @@
 """irm-lite generate"""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from irm_lite.cli.output import Common, Output, safe
 from irm_lite.errors import InputError
+
+if TYPE_CHECKING:
+    from irm_lite.trained import TrainedRun
 
 
 def generate(
@@ -14,6 +17,7 @@ def generate(
     prompt: Annotated[str | None, Parameter(alias="-p")] = None,
     gguf: str = "demo",
     vector: Annotated[list[str] | None, Parameter(negative="")] = None,
+    irm: str | None = None,
     layers: str | None = None,
     system: str | None = None,
     max_new_tokens: int = 128,
@@ -33,8 +37,10 @@ def generate(
         The model file, or the name of a preset whose package carries one.
     vector
         A control vector as PATH or PATH:SCALE; may be given several times, they add up.
+    irm
+        A run whose IRM works inside llama.cpp, as RUN or RUN:STRENGTH: what it adds depends on the text.
     layers
-        Only these blocks of the vectors, as in 10-20.
+        Only these layers of the vectors or the IRM, as in 10-20.
     system
         A system message.
     max_new_tokens
@@ -55,18 +61,28 @@ def generate(
         prompt = sys.stdin.read().strip()
     if not prompt:
         raise InputError("the prompt is empty", 'give one with -p "..." or on standard input')
+    if irm and vector:
+        raise InputError("--irm and --vector both steer", "give one of them")
     from irm_lite.chat_format import read_chat_template
     from irm_lite.control_vector import load_sum
+    from irm_lite.fingerprint import fingerprint_gguf
     from irm_lite.layers import parse_layers
     from irm_lite.llamacpp import Runtime
     from irm_lite.presets import find_gguf
 
+    model_file = find_gguf(gguf)
     steering = load_sum(vector or [])
+    trained, strength = _load_irm(irm) if irm else (None, 1.0)
+    if trained is not None and (warning := trained.check_fit(fingerprint_gguf(model_file), model_file.name)):
+        output.warn(warning)
     template = read_chat_template(chat_template) if chat_template else None
-    with Runtime(find_gguf(gguf), n_ctx=context, chat_template=template) as runtime:
-        chosen = None if layers is None else parse_layers(layers, runtime.n_layers, first=1)
+    network = trained.irm if trained else None
+    with Runtime(model_file, irm=network, n_ctx=context, chat_template=template) as runtime:
+        chosen = None if layers is None else parse_layers(layers, runtime.model.n_layers, first=0 if network else 1)
         if steering is not None and (warning := runtime.set_vector(steering, layers=chosen)):
             output.warn(warning)
+        if runtime.dynamic is not None:
+            runtime.dynamic.strength, runtime.dynamic.layers = strength, chosen
         messages = [{"role": "user", "content": prompt}]
         if system:
             messages.insert(0, {"role": "system", "content": system})
@@ -77,6 +93,15 @@ def generate(
                 sys.stdout.write(safe(piece))
                 sys.stdout.flush()
     if output.json:
-        output.result({"prompt": prompt, "text": "".join(pieces), "gguf": str(runtime.path), "vectors": vector or []})
+        output.result({"prompt": prompt, "text": "".join(pieces), "gguf": str(model_file), "vectors": vector or [], "irm": irm})
     else:
         sys.stdout.write("\n")
+
+
+def _load_irm(argument: str) -> tuple["TrainedRun", float]:
+    """RUN[:STRENGTH]."""
+    from irm_lite.control_vector import parse_vector_argument
+    from irm_lite.trained import load_run
+
+    path, strength = parse_vector_argument(argument)
+    return load_run(path), strength

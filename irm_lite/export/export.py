@@ -14,9 +14,10 @@ from irm_lite.base_model import Base
 from irm_lite.chat_format import encode_all
 from irm_lite.control_vector import ControlVector
 from irm_lite.errors import InputError
-from irm_lite.evaluation import Comparison, compare
+from irm_lite.evaluation import Comparison, measure
 from irm_lite.export.distil import distil
 from irm_lite.export.mean import block_directions, observe
+from irm_lite.fingerprint import fingerprint_gguf
 from irm_lite.irm import IRM, StaticIRM
 from irm_lite.layers import format_layers, parse_layers
 from irm_lite.trained import TrainedRun
@@ -51,12 +52,14 @@ def export_vector(
     layers: str = "all",
     epochs: float = 2.0,
     seed: int = 0,
+    gguf: Path | None = None,
     on_progress: Progress = lambda done, of, what: None,
 ) -> ExportResult:
     """Write `out` (.gguf); for the run's own vector export/fidelity.json too.
 
     `distil` fits vectors to the IRM; `mean` takes its mean output; `exact` copies a static IRM trained at site
-    `block`; `auto` is exact where that can be, else distil. `layers` are the blocks that get a vector, from 1.
+    `block`; `auto` is exact where that can be, else distil. `layers` are the blocks that get a vector, from 1. The
+    fidelity is measured in llama.cpp on `gguf` (default: the base's own file), or in transformers where there is none.
     """
     if out.suffix.lower() != ".gguf":
         raise InputError(f"{out} must end in .gguf", "llama.cpp takes no other")
@@ -64,6 +67,10 @@ def export_vector(
         raise InputError(f"--epochs {epochs} makes no sense", "give a number above 0, at most 1000")
     if not os.access(next(parent for parent in out.absolute().parents if parent.exists()), os.W_OK):
         raise InputError(f"{out} cannot be written", "choose another place")
+    gguf = gguf or run.gguf_path
+    if gguf is not None:  # before the work, not after it
+        warning = run.check_fit(fingerprint_gguf(gguf), gguf.name)
+        run.warnings.extend([warning] if warning else [])
     blocks = parse_layers(layers, run.fingerprint.n_layers, first=1)
     method = _method(run.irm, method, blocks)
     base, irm = run.base, run.irm
@@ -78,10 +85,10 @@ def export_vector(
     else:
         directions = distil(base, irm, train, validation, blocks, epochs=epochs, seed=seed, on_progress=on_progress).directions
     vector = _vector(directions, base, irm, method)
-    comparison = compare(base, irm, vector, run.held_out)
+    comparison = measure(run, vector, gguf, run.held_out, on_progress)
     vector.metadata["fidelity"] = comparison.fidelity
     vector.save(out)
-    report = {"vector": str(out), "method": method, "measured_in": "transformers", **comparison.to_dict()}
+    report = {"vector": str(out), "method": method, "gguf": str(gguf) if gguf else None, **comparison.to_dict()}
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file
         write_text(run.directory.fidelity, json.dumps(report, indent=2) + "\n")
     return ExportResult(out, vector, method, comparison)

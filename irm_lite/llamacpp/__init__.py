@@ -1,5 +1,6 @@
-"""llama.cpp, through llama-cpp-python: the same base, steered by a control vector."""
+"""Running models in llama.cpp, steered by control vectors or by the input-dependent IRM itself."""
 
+from irm_lite.llamacpp.model import Model
 from irm_lite.llamacpp.runtime import Runtime
 
-__all__ = ["Runtime"]
+__all__ = ["Model", "Runtime"]

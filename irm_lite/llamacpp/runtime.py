@@ -1,59 +1,80 @@
-"""One model in llama.cpp: control vectors at a scale and layer range, logits, streamed text."""
+"""One llama.cpp context: a control vector or a dynamic IRM at work, logits, streamed text."""
 
-import codecs
 import ctypes
 import math
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from irm_lite.control_vector import ControlVector
 from irm_lite.dataset import Message
-from irm_lite.errors import BaseModelError, InputError, LlamaCppError
-from irm_lite.fingerprint import fingerprint_gguf
-from irm_lite.gguf_header import read_header
+from irm_lite.errors import InputError, LlamaCppError
+from irm_lite.llamacpp.model import Model, complaint
 from irm_lite.types import FloatArray
+
+if TYPE_CHECKING:
+    from irm_lite.irm import IRM
+    from irm_lite.llamacpp.dynamic import DynamicIRM
+
+_TOP_K, _TOP_P, _MIN_P = 40, 0.95, 0.05  # llama.cpp's own defaults for sampling
 
 
 class Runtime:
-    """A GGUF model loaded in llama.cpp. Close it, or use it as a context manager."""
+    """A context on a model file, or on a `Model` that several contexts share. Close it, or use it as a context manager.
+
+    `dynamic` is the IRM at work in it, or None: its strength, layers and on/off may change between calls.
+    """
 
     def __init__(
         self,
-        gguf: Path | str,
+        gguf: Path | str | Model,
         *,
+        irm: "IRM | None" = None,
         n_ctx: int = 4096,
+        n_batch: int = 512,
         n_gpu_layers: int = -1,
         n_threads: int | None = None,
-        all_logits: bool = False,
         chat_template: str | None = None,
+        irm_device: str = "cpu",
     ) -> None:
-        """Load the model. `all_logits` keeps the logits of every token (n_ctx * V floats), which `logits` needs.
+        """`n_batch` is the micro-batch: this many tokens go through the graph at once.
 
-        Raises BaseModelError or InputError where the file is damaged, split, or no model.
+        Raises BaseModelError or InputError where the file is damaged, split, no model, or the IRM does not fit it.
         """
         import llama_cpp
 
         if not 8 <= n_ctx <= 1 << 24:
             raise InputError(f"a context of {n_ctx} tokens makes no sense", "give --context between 8 and 16777216")
-        header = read_header(gguf)
-        self.path = Path(gguf)
-        self.fingerprint = fingerprint_gguf(header)
-        self._template = chat_template or header.metadata.get("tokenizer.chat_template")
-        trained_context = header.integer(f"{header.architecture}.context_length", n_ctx)
+        self._owns_model = not isinstance(gguf, Model)
+        self.model = gguf if isinstance(gguf, Model) else Model(gguf, n_gpu_layers=n_gpu_layers, chat_template=chat_template)
+        self._context: Any = None
         try:
-            self._llama = llama_cpp.Llama(
-                str(gguf),
-                n_ctx=min(n_ctx, trained_context),
-                n_gpu_layers=n_gpu_layers,
-                n_threads=n_threads,
-                logits_all=all_logits,
-                verbose=False,
-            )
-        except ValueError as error:
-            raise BaseModelError(f"llama.cpp cannot load {gguf} ({error})", "check that it is a model it supports") from None
+            parameters = llama_cpp.llama_context_default_params()
+            parameters.n_ctx = min(n_ctx, self.model.trained_context)
+            parameters.n_batch = parameters.n_ubatch = min(n_batch, parameters.n_ctx)
+            parameters.n_threads = parameters.n_threads_batch = n_threads or _cores()
+            self.dynamic: "DynamicIRM | None" = None
+            if irm is not None:
+                from irm_lite.llamacpp import dynamic  # torch, which plain generation does not wait for
+
+                self.dynamic = dynamic.DynamicIRM(irm, self.model.n_layers, self.model.hidden_size, irm_device)
+                parameters.cb_eval = self.dynamic.callback
+            self._context = llama_cpp.llama_init_from_model(self.model.handle, parameters)
+            if not self._context:
+                raise LlamaCppError(f"llama.cpp cannot make a context of {n_ctx} tokens ({complaint()})", "ask for a smaller one")
+        except BaseException:
+            self.close()
+            raise
+        self.n_ctx = int(llama_cpp.llama_n_ctx(self._context))
+        self._n_batch = int(parameters.n_batch)
+        self._batch: Any = llama_cpp.llama_batch_init(self._n_batch, 0, 1)
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self._n_past = 0
 
     def __enter__(self) -> "Runtime":
         return self
@@ -62,16 +83,15 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Free the model's memory."""
-        self._llama.close()
+        """Free the context, and the model if it was loaded for this context."""
+        import llama_cpp
 
-    @property
-    def n_layers(self) -> int:
-        return self.fingerprint.n_layers
-
-    @property
-    def n_ctx(self) -> int:
-        return int(self._llama.n_ctx())
+        if self._context:
+            llama_cpp.llama_batch_free(self._batch)
+            llama_cpp.llama_free(self._context)
+            self._context = None
+        if self._owns_model:
+            self.model.close()
 
     def set_vector(self, vector: ControlVector | None, scale: float = 1.0, layers: Iterable[int] | None = None) -> str | None:
         """Steer all that follows with `scale` times the vector, at these blocks only if given; None: not at all.
@@ -81,55 +101,52 @@ class Runtime:
         """
         import llama_cpp
 
-        rows = np.zeros((self.n_layers, self.fingerprint.hidden_size), dtype=np.float32)
+        n_layers = self.model.n_layers
+        rows = np.zeros((n_layers, self.model.hidden_size), dtype=np.float32)
         warning = None
         if vector is not None:
-            warning = vector.require_fit(self.fingerprint, self.path.name)
+            warning = vector.require_fit(self.model.fingerprint, self.model.path.name)
             chosen = vector if layers is None else vector.select(layers)
-            rows = chosen.as_array(self.n_layers) * np.float32(scale)
+            rows = chosen.as_array(n_layers) * np.float32(scale)
         # Row 0 is left out: the buffer starts at block 1. It is always sent whole, since what a shorter one does not
         # reach would keep the vector before it.
         buffer = np.ascontiguousarray(rows[1:])
         pointer = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-        context = self._llama.ctx
-        if llama_cpp.llama_set_adapter_cvec(context, pointer, buffer.size, rows.shape[1], 1, self.n_layers - 1) != 0:
+        if llama_cpp.llama_set_adapter_cvec(self._context, pointer, buffer.size, rows.shape[1], 1, n_layers - 1) != 0:
             raise LlamaCppError("llama.cpp refused the control vector")
-        self._llama.reset()
         return warning
 
-    def logits(self, ids: Sequence[int]) -> FloatArray:
-        """Logits (T, V), float32, after each of the T tokens. Raises InputError where they exceed the context."""
+    def logits(self, ids: Sequence[int], positions: Sequence[int] | None = None) -> FloatArray:
+        """Logits (A, V), float32, after the tokens at these positions (default: all of the T).
+
+        Raises InputError where the tokens exceed the context.
+        """
         if len(ids) > self.n_ctx:
             raise InputError(f"{len(ids)} tokens do not fit into the context of {self.n_ctx}", "use shorter samples")
-        self._llama.reset()
-        self._llama.eval(list(ids))
-        return np.array(self._llama.scores[: len(ids)], dtype=np.float32)
-
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of text in which special tokens are written out, as chat templates do; nothing is added."""
-        return list(self._llama.tokenize(text.encode(), add_bos=False, special=True))
+        wanted = np.zeros(len(ids), dtype=np.bool_)
+        wanted[slice(None) if positions is None else list(positions)] = True
+        self._forget()
+        found = [
+            self._decode(ids[at : at + self._n_batch], wanted[at : at + self._n_batch]) for at in range(0, len(ids), self._n_batch)
+        ]
+        return np.concatenate(found)
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the conversation up to where the assistant is to speak, by the GGUF's own chat template."""
-        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-        if not self._template:
-            raise BaseModelError(f"{self.path} has no chat template", "give one with --chat-template FILE")
-        bos, eos = (self._piece(token) for token in (self._llama.token_bos(), self._llama.token_eos()))
-        try:
-            prompt = Jinja2ChatFormatter(str(self._template), eos_token=eos, bos_token=bos)(messages=list(messages)).prompt
-        except Exception as error:  # Jinja's, and whatever a template raises
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
-            raise InputError(f"the chat template fails here ({reason})", "give another with --chat-template") from None
-        return self.tokenize(prompt)
+        return self.model.encode_prompt(messages)
 
     def generate(
         self, messages: Sequence[Message], *, max_new_tokens: int = 128, temperature: float = 0.0, seed: int = 0
     ) -> Iterator[str]:
         """Stream the assistant's next turn in pieces of text. Temperature 0 is greedy decoding."""
-        import llama_cpp
-
         prompt = self.encode_prompt(messages)
+        tokens = self.generate_tokens(prompt, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        return self.model.decode_pieces(tokens)
+
+    def generate_tokens(
+        self, prompt: Sequence[int], *, max_new_tokens: int = 128, temperature: float = 0.0, seed: int = 0
+    ) -> Iterator[int]:
+        """Token ids that follow the prompt's, as they are sampled; whoever reads them decides when the turn is over."""
         if max_new_tokens < 1 or not 0 <= temperature < math.inf or not 0 <= seed < 2**32:
             raise InputError(
                 f"max_new_tokens {max_new_tokens}, temperature {temperature} or seed {seed} is out of range",
@@ -140,20 +157,82 @@ class Runtime:
             raise InputError(
                 f"the prompt of {len(prompt)} tokens fills the context of {self.n_ctx}", "shorten it or raise --context"
             )
-        # Not create_completion: it forgets max_tokens while the bytes so far are no whole character.
-        vocabulary = llama_cpp.llama_model_get_vocab(self._llama.model)
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._llama.reset()
-        self._llama.set_seed(seed)
-        tokens = self._llama.generate(prompt, temp=temperature, repeat_penalty=1.0)
-        for token in islice(tokens, min(max_new_tokens, room)):
-            if llama_cpp.llama_vocab_is_eog(vocabulary, token):
-                break
-            if text := decoder.decode(self._llama.detokenize([token])):
-                yield text
-        if text := decoder.decode(b"", final=True):
-            yield text
+        return islice(self._sample(prompt, temperature, seed), min(max_new_tokens, room))
 
-    def _piece(self, token: int) -> str:
-        """A special token's text."""
-        return "" if token < 0 else self._llama.detokenize([token], special=True).decode(errors="replace")
+    def _sample(self, prompt: Sequence[int], temperature: float, seed: int) -> Iterator[int]:
+        import llama_cpp
+
+        with _sampler(temperature, seed) as sampler:
+            self._forget()
+            for at in range(0, len(prompt), self._n_batch):
+                part = prompt[at : at + self._n_batch]
+                wanted = np.zeros(len(part), dtype=np.bool_)
+                wanted[-1] = at + len(part) == len(prompt)
+                self._decode(part, wanted, keep=False)
+            one = np.ones(1, dtype=np.bool_)
+            while True:
+                token = int(llama_cpp.llama_sampler_sample(sampler, self._context, -1))
+                yield token
+                self._decode([token], one, keep=False)
+
+    def _forget(self) -> None:
+        import llama_cpp
+
+        llama_cpp.llama_memory_clear(self._memory, False)
+        self._n_past = 0
+
+    def _decode(self, ids: Sequence[int], wanted: "np.ndarray[Any, np.dtype[np.bool_]]", keep: bool = True) -> FloatArray:
+        """One micro-batch through the graph; the logits of the wanted rows if they are to be kept."""
+        import llama_cpp
+
+        batch, count = self._batch, len(ids)
+        batch.n_tokens = count
+        for at, token in enumerate(ids):
+            batch.token[at] = token
+            batch.pos[at] = self._n_past + at
+            batch.n_seq_id[at] = 1
+            batch.seq_id[at][0] = 0
+            batch.logits[at] = bool(wanted[at])
+        if self.dynamic is not None:
+            self.dynamic.before(wanted)
+        code = llama_cpp.llama_decode(self._context, batch)
+        if self.dynamic is not None:
+            self.dynamic.after()
+        if code != 0:
+            stopped = f"llama.cpp stopped after {self._n_past} tokens (code {code}: {complaint()})"
+            raise LlamaCppError(stopped, "raise --context")
+        self._n_past += count
+        rows = np.flatnonzero(wanted) if keep else ()
+        found = np.empty((len(rows), self.model.n_vocabulary), dtype=np.float32)
+        for at, row in enumerate(rows):
+            pointer = llama_cpp.llama_get_logits_ith(self._context, int(row))
+            found[at] = np.ctypeslib.as_array(pointer, shape=(self.model.n_vocabulary,))
+        return found
+
+
+@contextmanager
+def _sampler(temperature: float, seed: int) -> Iterator[Any]:
+    import llama_cpp
+
+    chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+    links = [llama_cpp.llama_sampler_init_greedy()]
+    if temperature > 0:
+        links = [
+            llama_cpp.llama_sampler_init_top_k(_TOP_K),
+            llama_cpp.llama_sampler_init_top_p(_TOP_P, 1),
+            llama_cpp.llama_sampler_init_min_p(_MIN_P, 1),
+            llama_cpp.llama_sampler_init_temp(temperature),
+            llama_cpp.llama_sampler_init_dist(seed),
+        ]
+    try:
+        for link in links:
+            llama_cpp.llama_sampler_chain_add(chain, link)
+        yield chain
+    finally:
+        llama_cpp.llama_sampler_free(chain)
+
+
+def _cores() -> int:
+    """The cores that this process may use, at most 16: llama.cpp gains nothing from more."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(available, 16)

@@ -1,0 +1,22 @@
+"""Bootstrap intervals of ratios over samples: an answer's tokens are not independent, whole answers are drawn."""
+
+import numpy as np
+
+from irm_lite.types import DoubleArray
+
+RESAMPLES = 2000
+Interval = tuple[float, float]
+
+
+def resampled_sums(columns: DoubleArray, seed: int = 0) -> DoubleArray:
+    """Sums of the columns (N, C) over N rows drawn with replacement: (RESAMPLES, C)."""
+    n = len(columns)
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    sums: DoubleArray = counts @ columns
+    return sums
+
+
+def interval(values: DoubleArray) -> Interval:
+    """The central 95% of resampled values (percentile bootstrap; Efron and Tibshirani 1993, chapter 13)."""
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)

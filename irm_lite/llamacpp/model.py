@@ -1,0 +1,135 @@
+"""A GGUF model's weights and vocabulary in llama.cpp, shared by the contexts made from it."""
+
+import codecs
+import ctypes
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from irm_lite.dataset import Message
+from irm_lite.errors import BaseModelError
+from irm_lite.fingerprint import fingerprint_gguf
+from irm_lite.gguf_header import read_header
+
+_ERROR = 3  # GGML_LOG_LEVEL_ERROR
+_complaints: deque[str] = deque(maxlen=8)  # llama.cpp's latest error lines: it returns no reason
+
+
+@cache
+def _quiet() -> Any:
+    """Keep llama.cpp's log off the terminal, and its errors at hand. The callback lives as long as the process."""
+    import llama_cpp
+
+    def keep(level: int, text: bytes, _user_data: Any) -> None:
+        if level == _ERROR:
+            _complaints.append(" ".join(text.decode(errors="replace").split()))
+
+    callback = llama_cpp.llama_log_callback(keep)
+    llama_cpp.llama_backend_init()
+    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+    return callback
+
+
+def complaint() -> str:
+    """The first of llama.cpp's latest error lines, which names the cause; those after it say that something failed."""
+    return _complaints[0][:200] if _complaints else "it gives no reason"
+
+
+class Model:
+    """One model file loaded. Close it, or use it as a context manager; contexts made from it must be closed before."""
+
+    def __init__(self, gguf: Path | str, *, n_gpu_layers: int = -1, chat_template: str | None = None) -> None:
+        """Raises BaseModelError or InputError where the file is damaged, split, or no model that llama.cpp knows."""
+        import llama_cpp
+
+        _quiet()
+        header = read_header(gguf)
+        self.path = Path(gguf)
+        self.fingerprint = fingerprint_gguf(header)
+        self.trained_context = header.integer(f"{header.architecture}.context_length", 1 << 24)
+        self.template = chat_template or header.metadata.get("tokenizer.chat_template")
+        parameters = llama_cpp.llama_model_default_params()
+        parameters.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 0x7FFFFFFF
+        _complaints.clear()
+        self.handle: Any = llama_cpp.llama_model_load_from_file(str(gguf).encode(), parameters)
+        if not self.handle:
+            raise BaseModelError(f"llama.cpp cannot load {gguf} ({complaint()})", "check that it is a model it supports")
+        self._vocabulary = llama_cpp.llama_model_get_vocab(self.handle)
+        self.n_vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
+
+    def __enter__(self) -> "Model":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the weights."""
+        import llama_cpp
+
+        if self.handle:
+            llama_cpp.llama_model_free(self.handle)
+            self.handle = None
+
+    @property
+    def n_layers(self) -> int:
+        return self.fingerprint.n_layers
+
+    @property
+    def hidden_size(self) -> int:
+        return self.fingerprint.hidden_size
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of text in which special tokens are written out, as chat templates do; nothing is added."""
+        import llama_cpp
+
+        data = text.encode()
+        room = len(data) + 8  # a token has at least one byte, but for those that are added
+        ids = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(self._vocabulary, data, len(data), ids, room, False, True)
+        if count < 0:
+            raise BaseModelError(f"llama.cpp cannot tokenise a text of {len(data)} bytes")
+        return list(ids[:count])
+
+    def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the conversation up to where the assistant is to speak, by the GGUF's own chat template."""
+        import llama_cpp
+        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+        from irm_lite.chat_format import template_failed
+
+        if not self.template:
+            raise BaseModelError(f"{self.path} has no chat template", "give one with --chat-template FILE")
+        special = (llama_cpp.llama_vocab_bos(self._vocabulary), llama_cpp.llama_vocab_eos(self._vocabulary))
+        bos, eos = ("" if token < 0 else self._piece(token, special=True).decode(errors="replace") for token in special)
+        try:
+            prompt = Jinja2ChatFormatter(str(self.template), eos_token=eos, bos_token=bos)(messages=list(messages)).prompt
+        except Exception as error:  # Jinja's, and whatever a template raises
+            raise template_failed(error, self.path.name) from None
+        return self.tokenize(prompt)
+
+    def decode_pieces(self, tokens: Iterable[int]) -> Iterator[str]:
+        """Text as its tokens come, up to the first that ends the turn; a character is given once it is whole."""
+        import llama_cpp
+
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        for token in tokens:
+            if llama_cpp.llama_vocab_is_eog(self._vocabulary, token):
+                break
+            if text := decoder.decode(self._piece(token)):
+                yield text
+        if text := decoder.decode(b"", final=True):
+            yield text
+
+    def _piece(self, token: int, special: bool = False) -> bytes:
+        import llama_cpp
+
+        room = 64
+        while True:
+            buffer = ctypes.create_string_buffer(room)
+            count = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, room, 0, special)
+            if count >= 0:
+                return buffer.raw[:count]
+            room = -count
