@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from irm_lite.config import TrainConfig as TrainConfig
     from irm_lite.control_vector import ControlVector as ControlVector
     from irm_lite.errors import IrmLiteError as IrmLiteError
-    from irm_lite.export import export_vector as export_vector
+    from irm_lite.export.export import export_vector as export_vector
     from irm_lite.injection import inject as inject
     from irm_lite.trained import load_run as load_run
     from irm_lite.training import train as train

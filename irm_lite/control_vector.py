@@ -61,7 +61,8 @@ class ControlVector:
         """Union of the blocks; a missing direction counts as zero. Irm-lite's metadata stays only where equal."""
         if not isinstance(other, ControlVector):
             return NotImplemented
-        if (self.architecture, self.hidden_size) != (other.architecture, other.hidden_size):
+        architectures = [_SAME_ARCHITECTURE.get(each.architecture, each.architecture) for each in (self, other)]
+        if len(set(architectures)) > 1 or self.hidden_size != other.hidden_size:
             raise VectorError(
                 f"a vector for {self.architecture} of {self.hidden_size} and one for {other.architecture} of "
                 f"{other.hidden_size} cannot be added",
@@ -72,7 +73,11 @@ class ControlVector:
         directions = {n: self.directions.get(n, zero) + other.directions.get(n, zero) for n in layers}
         shared = {key: value for key, value in self.metadata.items() if other.metadata.get(key) == value}
         shared.pop("fidelity", None)  # measured on one vector, not on a sum
-        return ControlVector(directions, self.architecture, shared)
+        return ControlVector(directions, architectures[0], shared)
+
+    def __radd__(self, other: object) -> "ControlVector":
+        """So that sum() works, which starts from 0."""
+        return self if other == 0 else NotImplemented
 
     def __mul__(self, scale: float) -> "ControlVector":
         if not isinstance(scale, int | float):
@@ -84,11 +89,29 @@ class ControlVector:
 
     __rmul__ = __mul__
 
+    def __truediv__(self, scale: float) -> "ControlVector":
+        return self * (1.0 / scale)
+
     def __neg__(self) -> "ControlVector":
         return self * -1.0
 
     def __sub__(self, other: "ControlVector") -> "ControlVector":
         return self + (-other) if isinstance(other, ControlVector) else NotImplemented
+
+    def norms(self) -> dict[int, float]:
+        """Euclidean norm of each direction, in the residual stream's units."""
+        return {n: float(np.linalg.norm(direction)) for n, direction in self.directions.items()}
+
+    def peak(self, layer: int) -> tuple[int, float]:
+        """The index of largest magnitude in a layer's direction, and its value."""
+        direction = self.directions[layer]
+        index = int(np.abs(direction).argmax())
+        return index, float(direction[index])
+
+    def largest(self, count: int) -> list[tuple[int, float]]:
+        """The indices with the largest root mean square over the layers, and that value, falling."""
+        rms = np.sqrt(np.mean(np.square(np.stack(list(self.directions.values())), dtype=np.float64), axis=0))
+        return [(int(index), float(rms[index])) for index in np.argsort(-rms, kind="stable")[:count]]
 
     def select(self, layers: Iterable[int]) -> "ControlVector":
         """Only the directions of these blocks. Raises VectorError where none is left."""

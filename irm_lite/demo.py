@@ -10,7 +10,7 @@ from irm_lite.base_model import locate
 from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError
 from irm_lite.evaluation import Comparison, context_for
-from irm_lite.export import ExportResult, export_vector
+from irm_lite.export.export import ExportResult, export_vector
 from irm_lite.fingerprint import fingerprint_gguf
 from irm_lite.llamacpp import Runtime
 from irm_lite.presets import find_gguf

@@ -5,11 +5,10 @@ ones. This reads what irm-lite needs in milliseconds and refuses a damaged file 
 Format: the GGUF specification in ggml's docs/gguf.md, version 2 and 3, little-endian.
 """
 
-import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from irm_lite.errors import InputError
 
@@ -21,6 +20,7 @@ _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<
 _STRING, _ARRAY = 8, 9
 _MAX_ENTRIES = 1_000_000  # of metadata or tensors; real files have thousands at most
 _MAX_DIMENSIONS = 4
+_PIECE = 1 << 20  # the header is read in pieces of this size: mapping a 40 GB file would need 40 GB of address space
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,20 @@ class ArrayInfo:
 
     item_type: int
     length: int
+    offset: int  # of its first item, from the start of the file
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the file's parts are, in bytes from its start."""
+
+    version: int
+    n_metadata: int
+    metadata_end: int  # the metadata begin at byte 24
+    table_end: int  # of the tensors
+    alignment: int
+    data_start: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,7 @@ class GgufHeader:
     path: Path
     metadata: dict[str, Any]  # scalars and strings; arrays as ArrayInfo
     tensors: dict[str, TensorInfo]
+    layout: "Layout"
 
     @property
     def architecture(self) -> str:
@@ -76,19 +91,24 @@ class GgufHeader:
 
 
 class _Cursor:
-    """Reads forward through the bytes; every read past the end is an error."""
+    """Reads forward through the file; every read past its end is an error."""
 
-    def __init__(self, data: mmap.mmap, path: Path) -> None:
-        self.data, self.path, self.position = data, path, 0
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self.file, self.path, self.position = file, path, 0
+        self.size = file.seek(0, 2)
+        self.data = bytearray()
+        file.seek(0)
 
     def damaged(self, why: str) -> InputError:
         return InputError(f"{self.path} is not a whole GGUF file ({why})", "download or export it again")
 
     def skip(self, n_bytes: int) -> int:
         start = self.position
-        if n_bytes < 0 or start + n_bytes > len(self.data):
-            raise self.damaged(f"it ends at byte {len(self.data)}, in the middle of its header")
+        if n_bytes < 0 or start + n_bytes > self.size:
+            raise self.damaged(f"it ends at byte {self.size}, in the middle of its header")
         self.position = start + n_bytes
+        if self.position > len(self.data):
+            self.data += self.file.read(max(_PIECE, self.position - len(self.data)))
         return start
 
     def scalar(self, form: str) -> Any:
@@ -107,16 +127,17 @@ class _Cursor:
         if kind != _ARRAY:
             raise self.damaged(f"unknown metadata type {kind}")
         item, length = self.scalar("<I"), self.scalar("<Q")
+        start = self.position
         if item in _SCALARS:
             self.skip(struct.calcsize(_SCALARS[item]) * length)
         elif item == _STRING:
-            if length * 8 > len(self.data):
+            if length * 8 > self.size:
                 raise self.damaged("an array is longer than the file")
             for _ in range(length):
                 self.skip(self.scalar("<Q"))
         else:
             raise self.damaged(f"an array of type {item}")
-        return ArrayInfo(item, length)
+        return ArrayInfo(item, length, start)
 
 
 def read_header(path: Path | str) -> GgufHeader:
@@ -131,8 +152,7 @@ def read_header(path: Path | str) -> GgufHeader:
         with path.open("rb") as file:
             if file.read(4) != _MAGIC:
                 raise InputError(f"{path} is not a GGUF file", "give a file that ends in .gguf, made for llama.cpp")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _parse(_Cursor(data, path), path)
+            return _parse(_Cursor(file, path), path)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}", "check the path") from None
     except OSError as error:
@@ -161,6 +181,7 @@ def _parse(cursor: _Cursor, path: Path) -> GgufHeader:
     for _ in range(n_metadata):
         key = cursor.string()
         metadata[key] = cursor.value(cursor.scalar("<I"))
+    metadata_end = cursor.position
     table: list[tuple[str, tuple[int, ...], int, int]] = []
     for _ in range(n_tensors):
         name = cursor.string()
@@ -183,9 +204,10 @@ def _parse(cursor: _Cursor, path: Path) -> GgufHeader:
         for extent in shape:
             elements *= extent
         n_bytes = elements // block * size
-        if start + offset + n_bytes > len(cursor.data):
+        if start + offset + n_bytes > cursor.size:
             raise cursor.damaged(f"tensor {name!r} ends after the file does: it was cut short")
         if name in tensors:
             raise cursor.damaged(f"tensor {name!r} stands there twice")
         tensors[name] = TensorInfo(name, shape, kind, start + offset, n_bytes)
-    return GgufHeader(path, metadata, tensors)
+    layout = Layout(version, n_metadata, metadata_end, cursor.position, alignment, start, cursor.size)
+    return GgufHeader(path, metadata, tensors, layout)

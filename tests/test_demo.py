@@ -11,7 +11,7 @@ from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
 from irm_lite.control_vector import ControlVector
 from irm_lite.evaluation import compare, context_for, llamacpp_nll
-from irm_lite.export import export_vector
+from irm_lite.export.export import export_vector
 from irm_lite.injection import inject
 from irm_lite.llamacpp import Runtime
 from irm_lite.trainer import mean_nll

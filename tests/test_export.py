@@ -14,7 +14,7 @@ from irm_lite.chat_format import encode_all
 from irm_lite.config import TrainConfig
 from irm_lite.control_vector import ControlVector
 from irm_lite.errors import InputError, LayerError
-from irm_lite.export import export_vector
+from irm_lite.export.export import export_vector
 from irm_lite.export.mean import block_directions, observe
 from irm_lite.irm import build_irm
 from irm_lite.trained import TrainedRun

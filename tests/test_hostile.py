@@ -212,7 +212,7 @@ def test_models_list_shows_whole_names_in_a_pipe(capsys: pytest.CaptureFixture[s
 
 
 def test_an_export_elsewhere_leaves_the_runs_own_figure(finished: Path, tmp_path: Path) -> None:
-    from irm_lite.export import export_vector
+    from irm_lite.export.export import export_vector
 
     run = load_run(finished)
     export_vector(run, run.directory.default_vector, method="mean")

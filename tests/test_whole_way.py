@@ -11,7 +11,7 @@ from irm_lite import training
 from irm_lite.config import TrainConfig
 from irm_lite.control_vector import ControlVector
 from irm_lite.evaluation import evaluate_run
-from irm_lite.export import export_vector
+from irm_lite.export.export import export_vector
 from irm_lite.llamacpp import Runtime
 from irm_lite.presets import presets
 from irm_lite.trained import load_run

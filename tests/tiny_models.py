@@ -90,13 +90,22 @@ def write_hf_folder(folder: Path, kind: str = "llama", layers: int = 3, chat_tem
     return folder
 
 
-def write_gguf(folder: Path, target: Path, chat_template: str | None = None) -> Path:
-    """The model of a Hugging Face folder as an F32 GGUF for llama.cpp's `llama` architecture, as its converter lays it out."""
+def write_gguf(
+    folder: Path,
+    target: Path,
+    chat_template: str | None = None,
+    architecture: str = "llama",
+    extra: dict[str, np.ndarray[Any, Any]] | None = None,
+) -> Path:
+    """The model of a Hugging Face folder as an F32 GGUF, as llama.cpp's converter lays out its `llama` architecture.
+
+    `extra` tensors are written too, as biases are.
+    """
     model = (
         LlamaForCausalLM if "llama" in json.loads((folder / "config.json").read_text())["model_type"] else MistralForCausalLM
     ).from_pretrained(folder, dtype=torch.float32)
     config = model.config
-    writer = gguf.GGUFWriter(target, "llama")
+    writer = gguf.GGUFWriter(target, architecture)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
@@ -113,6 +122,8 @@ def write_gguf(folder: Path, target: Path, chat_template: str | None = None) -> 
         writer.add_chat_template(chat_template)
     for name, tensor in _llama_tensors(model):
         writer.add_tensor(name, np.ascontiguousarray(tensor.detach().float().numpy()))
+    for name, values in (extra or {}).items():
+        writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

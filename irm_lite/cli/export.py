@@ -46,7 +46,7 @@ def export(
     """
     output = Output(common)
     from irm_lite.errors import InputError
-    from irm_lite.export import export_vector
+    from irm_lite.export.export import export_vector
     from irm_lite.presets import find_gguf
     from irm_lite.trained import load_run
 

@@ -54,6 +54,8 @@ app.command(
     "irm_lite.cli.generate:generate", name="generate", help="Answer a prompt in llama.cpp, with control vectors or without."
 )
 app.command("irm_lite.cli.evaluate:evaluate", name="eval", help="Measure a run: NLL, KL and the fidelity of its vector.")
+app.command("irm_lite.cli.bake:bake", name="bake", help="Write a copy of a GGUF with the steering in it, or take it out.")
+app.command("irm_lite.cli.vector:app", name="vector", help="Control vectors: what is in one, and arithmetic with them.")
 app.command("irm_lite.cli.models:app", name="models", help="Base models known by name.")
 app.command("irm_lite.cli.doctor:doctor", name="doctor", help="What works on this machine, what is missing, and the mend.")
 

@@ -1,5 +1,1 @@
-"""A trained IRM -> static vectors that any llama.cpp program can add."""
-
-from irm_lite.export.export import ExportResult, Method, export_vector
-
-__all__ = ["ExportResult", "Method", "export_vector"]
+"""A trained IRM -> static vectors that any llama.cpp program can add, or biases in the model file itself."""

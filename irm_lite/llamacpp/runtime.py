@@ -58,7 +58,7 @@ class Runtime:
             parameters.n_ctx = min(n_ctx, self.model.trained_context)
             parameters.n_batch = parameters.n_ubatch = min(n_batch, parameters.n_ctx)
             parameters.n_threads = parameters.n_threads_batch = n_threads or _cores()
-            self.dynamic: "DynamicIRM | None" = None
+            self.dynamic: DynamicIRM | None = None
             if irm is not None:
                 from irm_lite.llamacpp import dynamic  # torch, which plain generation does not wait for
 
