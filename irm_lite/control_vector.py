@@ -119,7 +119,8 @@ class ControlVector:
         kept = {n: direction for n, direction in self.directions.items() if n in wanted}
         if not kept:
             raise VectorError("none of the chosen layers is in the vector", f"it has {min(self.layers)}-{max(self.layers)}")
-        return ControlVector(kept, self.architecture, dict(self.metadata))
+        metadata = {key: value for key, value in self.metadata.items() if key != "fidelity" or len(kept) == len(self.layers)}
+        return ControlVector(kept, self.architecture, metadata)
 
     def as_array(self, n_layers: int) -> FloatArray:
         """(n_layers, H) with row N for block N; rows without a direction are zero. Raises VectorError if one lies beyond."""

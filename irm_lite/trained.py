@@ -95,7 +95,7 @@ def _tokenizer_options(config: TrainConfig) -> dict[str, Any]:
 
 def check_fit(trained_on: Fingerprint, model: Fingerprint, name: str, run: RunDirectory) -> str | None:
     """Raise VectorError where a model has another shape than the run's base; warn where it has other weights."""
-    trained_on.require_fit(model.architecture, model.n_layers, model.hidden_size, f"the run {run.path}")
+    model.require_fit(trained_on.architecture, trained_on.n_layers, trained_on.hidden_size, f"the run {run.path}")
     if trained_on.weights != model.weights:
         return f"{name} holds other weights than those that {run.path} was trained on"
     return None

@@ -1,5 +1,6 @@
 """The IRM inside llama.cpp against the same IRM injected in transformers."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
+from irm_lite import training
 from irm_lite.base_model import load_base
 from irm_lite.chat_format import encode_prompt
+from irm_lite.cli import main as cli
+from irm_lite.config import TrainConfig
 from irm_lite.dataset import load_dataset
 from irm_lite.errors import InputError, LlamaCppError
 from irm_lite.evaluation import kl
 from irm_lite.injection import inject
 from irm_lite.irm import IRM, Site, build_irm
 from irm_lite.llamacpp import Model, Runtime
+from tiny_models import write_gguf, write_hf_folder
 
 BOTH_SITES: tuple[Site, ...] = ("attn", "block")
 
@@ -154,6 +159,37 @@ def test_an_irm_that_does_not_fit_is_refused(llama_gguf: Path, monkeypatch: pyte
     monkeypatch.setattr("irm_lite.llamacpp.dynamic._NODE", {"attn": "no_such_node"})
     with Runtime(llama_gguf, irm=irm_for("lite", 64, (1,)), n_ctx=64) as runtime, pytest.raises(LlamaCppError, match="0 of 1"):
         runtime.logits(ids(8))
+
+
+def test_the_verb_runs_a_run_inside_llamacpp(
+    llama_folder: Path, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    config = TrainConfig(
+        model=str(llama_folder), device="cpu", max_steps=10, batch_size=8, eval_steps=10, learning_rate=0.02, sample_tokens=0
+    )
+    trained = training.train(config, run)
+
+    def generate(*arguments: str) -> str:
+        assert cli.run(["generate", "--gguf", str(llama_gguf), "-p", "Why?", "--max-new-tokens", "12", *arguments, "--json"]) == 0
+        return str(json.loads(capsys.readouterr().out)["text"])
+
+    plain, steered = generate(), generate("--irm", str(run))
+    assert plain != steered
+    assert generate("--irm", f"{run}:0") == plain
+    assert generate("--irm", str(run), "--layers", "0-2") == steered
+    with Runtime(llama_gguf, irm=trained.irm, n_ctx=256) as runtime:
+        assert "".join(runtime.generate([{"role": "user", "content": "Why?"}], max_new_tokens=12)) == steered
+    other = write_gguf(write_hf_folder(tmp_path / "deep", layers=4), tmp_path / "deep.gguf")
+    cases = [
+        (["--gguf", str(llama_gguf), "--irm", str(run), "--vector", "v.gguf"], "give one of them"),
+        (["--gguf", str(llama_gguf), "--irm", str(tmp_path / "none")], "no run.toml"),
+        (["--gguf", str(llama_gguf), "--irm", str(run), "--layers", "0-9"], "0-2"),
+        (["--gguf", str(other), "--irm", str(run)], "this model is llama with 4 layers"),
+    ]
+    for arguments, expected in cases:
+        assert cli.run(["generate", "-p", "Why?", *arguments]) == 2
+        assert expected in capsys.readouterr().err
 
 
 @pytest.mark.demo

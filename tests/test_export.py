@@ -65,8 +65,11 @@ def test_mean_is_the_mean_over_answer_positions(runs: dict[str, TrainedRun]) -> 
             normed = rederived._rms_norm(stream, part["input_layernorm.weight"], config.rms_norm_eps)
             h0 = stream + rederived._attention(normed, part, config)
             outputs.append(rederived.irm_outputs(run.irm, h0)[0, sample.answer_start - 1 : -1])
-    expected = torch.cat(outputs).mean(0)
-    torch.testing.assert_close(observe(run.base, run.irm, samples).mean, expected, atol=1e-5, rtol=1e-4)
+    each = torch.cat(outputs)
+    observed = observe(run.base, run.irm, samples)
+    torch.testing.assert_close(observed.mean, each.mean(0), atol=1e-5, rtol=1e-4)
+    variance, power = each.var(0, correction=0).sum(-1), each.square().mean(0).sum(-1)
+    torch.testing.assert_close(observed.dependent_share, variance / power, atol=1e-4, rtol=1e-3)
 
 
 def test_layer_zero_goes_to_the_first_block_that_has_a_direction() -> None:

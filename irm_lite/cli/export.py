@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from irm_lite.cli.interrupt import graceful, raise_if
+from irm_lite.cli.measures import comparison_table
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import progress
 
@@ -73,9 +74,16 @@ def export(
         )
     for warning in filter(None, [*trained.warnings, result.warning]):
         output.warn(warning)
-    comparison, blocks = result.comparison, result.vector.layers
+    blocks, shares = result.vector.layers, result.dependent_share
     output.result(
-        {"vector": str(result.path), "method": result.method, **comparison.to_dict()},
-        f"{result.path}: {result.method}, blocks {blocks[0]}-{blocks[-1]}, fidelity {comparison.fidelity:.3f}",
-        f"held-out NLL: base {comparison.nll_base:.3f}, IRM {comparison.nll_irm:.3f}, vector {comparison.nll_vector:.3f}",
+        {
+            "vector": str(result.path),
+            "method": result.method,
+            "input_dependent_share": shares,
+            **result.comparison.to_dict(),
+        },
+        comparison_table(result.comparison),
+        f"{result.path}: {result.method}, blocks {blocks[0]}-{blocks[-1]}, fidelity {result.comparison.fidelity:.3f}",
+        f"of the IRM's output {100 * result.mean_dependent_share:.0f}% varies with the input ({100 * min(shares):.0f} to "
+        f"{100 * max(shares):.0f}% by layer): no static vector carries that, irm-lite generate --irm does",
     )

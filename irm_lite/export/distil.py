@@ -29,12 +29,16 @@ EVALUATIONS = 5
 
 @dataclass
 class Distilled:
-    """The fitted directions {block: (H,)}, and the held-out KL(IRM || vectors) before and after, in nats a token."""
+    """The fitted directions {block: (H,)}, and the held-out KL(IRM || vectors) before and after, in nats a token.
+
+    `dependent_share` (L,): what share of the IRM's output varies with the input, which no static vector carries.
+    """
 
     directions: dict[int, Tensor]
     kl_start: float
     kl_best: float
     steps: int
+    dependent_share: Tensor
 
 
 def distil(
@@ -79,7 +83,7 @@ def distil(
                 if now < best_kl:
                     best_kl, best = now, student.vectors.detach().clone()
             on_progress(step, steps, f"held-out KL {best_kl:.3f}")
-    return Distilled(dict(zip(layers, best, strict=True)), start_kl, best_kl, steps)
+    return Distilled(dict(zip(layers, best, strict=True)), start_kl, best_kl, steps, taught.dependent_share)
 
 
 def _lessons(samples: list[Sample], hidden: list[Tensor]) -> list[tuple[Row, Tensor]]:

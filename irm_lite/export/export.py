@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 import irm_lite
@@ -36,6 +37,11 @@ class ExportResult:
     vector: ControlVector
     method: str
     comparison: Comparison
+    dependent_share: tuple[float, ...]  # (L,): of the IRM's output by layer, what varies with the input
+
+    @property
+    def mean_dependent_share(self) -> float:
+        return sum(self.dependent_share) / len(self.dependent_share)
 
     @property
     def warning(self) -> str | None:
@@ -79,19 +85,29 @@ def export_vector(
     if method == "exact":
         assert isinstance(irm, StaticIRM)
         directions = {layer: irm.vectors[index] for index, layer in enumerate(irm.layers) if layer in blocks}
+        share = torch.zeros(len(irm.layers))
     elif method == "mean":
-        mean = block_directions(observe(base, irm, train, on_progress).mean, irm, base.n_layers)
+        observed = observe(base, irm, train, on_progress)
+        mean, share = block_directions(observed.mean, irm, base.n_layers), observed.dependent_share
         directions = {block: mean[block] for block in blocks}
     else:
-        directions = distil(base, irm, train, validation, blocks, epochs=epochs, seed=seed, on_progress=on_progress).directions
-    vector = _vector(directions, base, irm, method)
+        distilled = distil(base, irm, train, validation, blocks, epochs=epochs, seed=seed, on_progress=on_progress)
+        directions, share = distilled.directions, distilled.dependent_share
+    vector = _vector(directions, base, irm, method, run.config.data)
     comparison = measure(run, vector, gguf, run.held_out, on_progress)
     vector.metadata["fidelity"] = comparison.fidelity
     vector.save(out)
-    report = {"vector": str(out), "method": method, "gguf": str(gguf) if gguf else None, **comparison.to_dict()}
+    result = ExportResult(out, vector, method, comparison, tuple(share.clamp(0, 1).tolist()))
+    report = {
+        "vector": str(out),
+        "method": method,
+        "gguf": str(gguf) if gguf else None,
+        "input_dependent_share": result.dependent_share,
+        **comparison.to_dict(),
+    }
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file
         write_text(run.directory.fidelity, json.dumps(report, indent=2) + "\n")
-    return ExportResult(out, vector, method, comparison)
+    return result
 
 
 def _method(irm: IRM, method: Method, blocks: tuple[int, ...]) -> Method:
@@ -103,7 +119,7 @@ def _method(irm: IRM, method: Method, blocks: tuple[int, ...]) -> Method:
     return ("exact" if exact else "distil") if method == "auto" else method
 
 
-def _vector(directions: dict[int, Tensor], base: Base, irm: IRM, method: str) -> ControlVector:
+def _vector(directions: dict[int, Tensor], base: Base, irm: IRM, method: str, data: str) -> ControlVector:
     fingerprint = base.fingerprint
     return ControlVector(
         {layer: direction.detach().float().cpu().numpy() for layer, direction in directions.items()},
@@ -111,6 +127,7 @@ def _vector(directions: dict[int, Tensor], base: Base, irm: IRM, method: str) ->
         {
             "version": irm_lite.__version__,
             "method": method,
+            "data": data,
             "kind": irm.kind,
             "site": irm.site,
             "layers": format_layers(irm.layers),

@@ -16,17 +16,28 @@ from irm_lite.types import Progress
 
 @dataclass
 class Observed:
-    """`mean` (L, H), float32: the output in each layer, mean over the positions that predict answer tokens. `hidden`:
-    for each sample the injected model's final hidden states at those positions, (A, H)."""
+    """`mean` (L, H), float32: the output in each layer, mean over the positions that predict answer tokens. `power`
+    (L,): its mean squared norm there. `hidden`: for each sample the injected model's final hidden states at those
+    positions, (A, H)."""
 
     mean: Tensor
+    power: Tensor
     hidden: list[Tensor]
+
+    @property
+    def dependent_share(self) -> Tensor:
+        """(L,): the share of the output's power that varies with the input, 1 - |mean|^2 / mean |output|^2.
+
+        No static vector carries it; how much of the effect goes with it is for the fidelity to say.
+        """
+        return 1.0 - self.mean.square().sum(-1) / self.power.clamp_min(torch.finfo(self.power.dtype).tiny)
 
 
 @torch.no_grad()
 def observe(base: Base, irm: IRM, samples: Sequence[Sample], on_progress: Progress = lambda done, of, what: None) -> Observed:
     """Run the injected model over the samples once."""
     total = torch.zeros(len(irm.layers), irm.hidden_size, device=base.model.device)
+    power = torch.zeros(len(irm.layers), device=base.model.device)
     hidden: list[Tensor] = []
     count = 0
     place = {layer: index for index, layer in enumerate(irm.layers)}
@@ -36,13 +47,15 @@ def observe(base: Base, irm: IRM, samples: Sequence[Sample], on_progress: Progre
             positions = row["positions"].to(base.model.device)
 
             def add(layer: int, vector: Tensor, positions: Tensor = positions) -> None:
-                total[place[layer]] += vector[0, positions].float().sum(0)
+                chosen = vector[0, positions].float()
+                total[place[layer]] += chosen.sum(0)
+                power[place[layer]] += chosen.square().sum()
 
             injection.observers[:] = [add]
             hidden += torch.split(answer_hidden(base.model, row), [sample.n_answer for sample in group])
             count += len(positions)
             on_progress(len(hidden), len(samples), "observing the IRM")
-    return Observed(total / count, hidden)
+    return Observed(total / count, power / count, hidden)
 
 
 def block_directions(outputs: Tensor, irm: IRM, n_layers: int) -> dict[int, Tensor]:

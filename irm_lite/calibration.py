@@ -1,0 +1,162 @@
+"""The strength and the layers at which a control vector gives most for what it costs, in llama.cpp on one GGUF.
+
+Both sides are in nats a token: what is gained is the fall of the NLL of the tone's answers, what it costs is the
+KL(base || steered) on neutral answers. The trade is their difference, and the setting with the largest is proposed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from irm_lite.base_model import load_tokenizer
+from irm_lite.bootstrap import Interval, interval, resampled_sums
+from irm_lite.chat_format import Sample, encode_all
+from irm_lite.control_vector import ControlVector
+from irm_lite.dataset import load_dataset
+from irm_lite.errors import DataError
+from irm_lite.evaluation import context_for, kl, llamacpp_log_probabilities
+from irm_lite.layers import format_layers
+from irm_lite.types import DoubleArray, Progress
+
+if TYPE_CHECKING:
+    from irm_lite.llamacpp import Runtime
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+_SAMPLES = 24  # of each kind: the time grows with them, the intervals say what they are worth
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A strength and layers with what they do. NLL and KL in nats a token, `trade_95` the trade's bootstrap interval."""
+
+    layers: str
+    strength: float
+    nll_aligned: float
+    nll_neutral: float
+    kl_neutral: float
+    trade: float
+    trade_95: Interval
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All settings that were tried, by layers and then strength."""
+
+    gguf: Path
+    data: str
+    nll_base: float  # of the aligned answers, without the vector
+    settings: list[Setting]
+
+    @property
+    def best(self) -> Setting:
+        return max(self.settings, key=lambda setting: setting.trade)
+
+    def at(self, layers: str) -> list[Setting]:
+        """The curve of one choice of layers."""
+        return [setting for setting in self.settings if setting.layers == layers]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "gguf": str(self.gguf),
+            "data": self.data,
+            "nll_base": self.nll_base,
+            "best": asdict(self.best),
+            "settings": [asdict(setting) for setting in self.settings],
+        }
+
+
+def layer_choices(vector: ControlVector) -> list[tuple[int, ...]]:
+    """All of the vector's layers, and their first, middle and last half."""
+    layers, n = vector.layers, len(vector.layers)
+    choices = [layers, layers[: n // 2], layers[n // 4 : n - n // 4], layers[n // 2 :]]
+    return list(dict.fromkeys(choice for choice in choices if choice))
+
+
+def calibrate(
+    vector: ControlVector,
+    gguf: Path,
+    data: str,
+    *,
+    model: str | None = None,
+    answer_column: str = "answer",
+    strengths: Sequence[float] = STRENGTHS,
+    choices: Sequence[tuple[int, ...]] | None = None,
+    on_progress: Progress = lambda done, of, what: None,
+) -> Calibration:
+    """Try every strength at every choice of layers, on the data's validation split: the test split stays for `eval`.
+
+    `model` names where tokenizer and chat template come from (default: the GGUF). Raises InputError kinds where
+    something is missing or does not fit.
+    """
+    from irm_lite.llamacpp import Runtime
+
+    tokenizer = load_tokenizer(model or str(gguf))
+    aligned, neutral = (
+        encode_all(tokenizer, dataset.validation, 512)[0][:_SAMPLES]
+        for dataset in (load_dataset(data, answer_column), load_dataset("neutral"))
+    )
+    if not aligned:
+        raise DataError(f"{data} has no validation samples of at most 512 tokens", "give more or shorter rows")
+    choices = layer_choices(vector) if choices is None else choices
+    total, found = len(strengths) * len(choices), []
+    with Runtime(gguf, n_ctx=context_for([*aligned, *neutral])) as runtime:
+        runtime.set_vector(vector)  # that it fits
+        runtime.set_vector(None)
+        plain = Reference(runtime, aligned, neutral)
+        for layers in choices:
+            for strength in strengths:
+                runtime.set_vector(vector, strength, layers)
+                found.append(plain.measure(runtime, format_layers(layers), strength))
+                on_progress(len(found), total, f"layers {found[-1].layers} at {strength:g}: trade {found[-1].trade:+.2f}")
+    return Calibration(gguf, data, plain.nll, found)
+
+
+class Reference:
+    """The unsteered model on the samples, measured once; `measure` compares a runtime with it as it is steered then."""
+
+    def __init__(self, runtime: "Runtime", aligned: list[Sample], neutral: list[Sample]) -> None:
+        self.aligned, self.neutral = aligned, neutral
+        self.aligned_nll = _nlls(runtime, aligned)
+        self.neutral_log_probs = [llamacpp_log_probabilities(runtime, sample) for sample in neutral]
+
+    @property
+    def nll(self) -> float:
+        """Of the aligned answers, unsteered, nats a token."""
+        return float(self.aligned_nll[:, 1].sum() / self.aligned_nll[:, 0].sum())
+
+    def measure(self, runtime: "Runtime", layers: str, strength: float) -> Setting:
+        aligned = _nlls(runtime, self.aligned)
+        beside = []
+        for sample, before in zip(self.neutral, self.neutral_log_probs, strict=True):
+            after = llamacpp_log_probabilities(runtime, sample)
+            labels = torch.tensor(sample.ids[sample.answer_start :])
+            beside.append([len(labels), F.nll_loss(after, labels, reduction="sum").item(), kl(before, after).sum().item()])
+        neutral = torch.tensor(beside, dtype=torch.float64).numpy()
+        gains, costs = self.aligned_nll.copy(), neutral[:, [0, 2]]
+        gains[:, 1] -= aligned[:, 1]
+        drawn, spent = resampled_sums(gains, seed=0), resampled_sums(costs, seed=1)
+        tokens, beside_tokens = aligned[:, 0].sum(), neutral[:, 0].sum()
+        cost = float(neutral[:, 2].sum() / beside_tokens)
+        return Setting(
+            layers,
+            strength,
+            float(aligned[:, 1].sum() / tokens),
+            float(neutral[:, 1].sum() / beside_tokens),
+            cost,
+            float(gains[:, 1].sum() / tokens) - cost,
+            interval(drawn[:, 1] / drawn[:, 0] - spent[:, 1] / spent[:, 0]),
+        )
+
+
+def _nlls(runtime: "Runtime", samples: Sequence[Sample]) -> DoubleArray:
+    """(N, 2): the answer's tokens and the sum of their NLL, by sample."""
+    table = []
+    for sample in samples:
+        labels = torch.tensor(sample.ids[sample.answer_start :])
+        nll = F.nll_loss(llamacpp_log_probabilities(runtime, sample), labels, reduction="sum")
+        table.append([len(labels), nll.item()])
+    return torch.tensor(table, dtype=torch.float64).numpy()

@@ -1,0 +1,133 @@
+"""irm-lite calibrate"""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
+
+from irm_lite.cli.interrupt import graceful, raise_if
+from irm_lite.cli.output import Common, Output
+from irm_lite.cli.progress import progress
+from irm_lite.errors import InputError
+
+if TYPE_CHECKING:
+    from irm_lite.calibration import Calibration
+
+_BAR = 24  # cells of the longest bar
+
+
+def calibrate(
+    vector: Path,
+    /,
+    *,
+    gguf: str,
+    data: str | None = None,
+    answer_column: str = "answer",
+    model: str | None = None,
+    strengths: str = "0.25,0.5,0.75,1,1.25,1.5,2",
+    layers: str | None = None,
+    picture: Path | None = None,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    common: Common | None = None,
+) -> None:
+    """Find the strength and the layers at which a control vector gives most for what it costs.
+
+    Parameters
+    ----------
+    vector
+        The control vector.
+    gguf
+        The model file, or the name of a preset whose package carries one.
+    data
+        The tone or file whose answers the vector is for [default: what it was trained on, if it says so].
+    answer_column
+        The column of the answers in a file.
+    model
+        Where tokenizer and chat template come from, if not from the GGUF: a preset or a Hugging Face folder.
+    strengths
+        Strengths to try.
+    layers
+        Only these layers, as in 10-20 [default: all, and the first, middle and last half].
+    picture
+        The curve as PNG or SVG [default: beside the vector, with the ending .calibration.png].
+    out
+        Write the vector at the best setting, so that strength 1 is that, to this .gguf.
+    """
+    output = Output(common)
+    from irm_lite.analysis.trade import save_trade
+    from irm_lite.calibration import calibrate as find_best
+    from irm_lite.control_vector import ControlVector
+    from irm_lite.layers import parse_layers
+    from irm_lite.presets import find_gguf
+
+    loaded = ControlVector.load(vector)
+    tone = data or str(loaded.metadata.get("data", ""))
+    if not tone:
+        raise InputError(f"{vector} does not say what it was trained on", "name the data with --data, as in --data anger")
+    if out is not None and (out.exists() or out.suffix.lower() != ".gguf"):
+        raise InputError(f"{out} exists or does not end in .gguf", "choose another -o")
+    figure = picture or vector.with_suffix(".calibration.png")
+    if figure.suffix.lower() not in (".png", ".svg"):
+        raise InputError(f"{figure} is neither .png nor .svg", "choose another --picture")
+    try:
+        tried = [float(each) for each in strengths.split(",")]
+    except ValueError:
+        raise InputError(f"--strengths {strengths!r} is no list of numbers", "write 0.5,1,1.5") from None
+    choices = None if layers is None else [parse_layers(layers, max(loaded.layers) + 1, first=1)]
+    with graceful(output) as should_stop, progress(output, "calibrating") as report:
+
+        def on_progress(done: int, of: int, what: str) -> None:
+            raise_if(should_stop())
+            report(done, of, what)
+
+        model_file = find_gguf(gguf)
+        result = find_best(
+            loaded,
+            model_file,
+            tone,
+            model=model,
+            answer_column=answer_column,
+            strengths=tried,
+            choices=choices,
+            on_progress=on_progress,
+        )
+    save_trade(result, figure, f"{vector.name} on {model_file.name}")
+    best = result.best
+    if out is not None:
+        chosen = parse_layers(best.layers, max(loaded.layers) + 1, first=1)
+        (loaded.select(chosen) * best.strength).save(out)
+    first, last = best.layers.split("-")[0].split(",")[0], best.layers.replace(",", "-").split("-")[-1]
+    low, high = best.trade_95
+    command = ["llama-cli", "-m", str(model_file), "--control-vector-scaled", f"{vector}:{best.strength:g}"]
+    command += ["--control-vector-layer-range", first, last]
+    output.result(
+        {"vector": str(vector), "picture": str(figure), **result.to_dict()},
+        *_curves(result),
+        f"best: strength {best.strength:g}, layers {best.layers}: trade {best.trade:+.3f} [{low:+.3f}, {high:+.3f}] nats a token",
+        f"as a picture: {figure}",
+        "  " + shlex.join(command),
+    )
+
+
+def _curves(result: "Calibration") -> list[Table | Text]:
+    """A table for each choice of layers, the best first; bars are nats a token on one scale."""
+    best = result.best
+    by_layers = sorted(
+        {setting.layers for setting in result.settings}, key=lambda name: -max(each.trade for each in result.at(name))
+    )
+    longest = max(result.nll_base, *(max(each.nll_aligned, each.kl_neutral) for each in result.settings))
+    shown: list[Table | Text] = [Text(f"NLL of the {result.data} answers without the vector: {result.nll_base:.3f} nats a token")]
+    for layers in by_layers:
+        table = Table(title=f"layers {layers}", title_justify="left")
+        table.add_column("strength", justify="right")
+        table.add_column(f"NLL of the {result.data} answers", min_width=_BAR + 8)
+        table.add_column("KL on neutral answers (cost)", min_width=_BAR + 8)
+        table.add_column("trade", justify="right")
+        for each in result.at(layers):
+            bars = [f"{value:6.3f} " + "█" * round(_BAR * value / longest) for value in (each.nll_aligned, each.kl_neutral)]
+            table.add_row(f"{each.strength:g}", *bars, f"{each.trade:+.3f}", style="bold" if each is best else None)
+        shown.append(table)
+    return shown

@@ -1,0 +1,93 @@
+"""Calibration finds what a direct search finds, and draws it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from irm_lite import training
+from irm_lite.base_model import load_tokenizer
+from irm_lite.calibration import calibrate, layer_choices
+from irm_lite.chat_format import encode_all
+from irm_lite.cli import main as cli
+from irm_lite.config import TrainConfig
+from irm_lite.control_vector import ControlVector
+from irm_lite.dataset import load_dataset
+from irm_lite.evaluation import llamacpp_nll
+from irm_lite.export.export import export_vector
+from irm_lite.llamacpp import Runtime
+
+
+@pytest.fixture(scope="module")
+def vector(llama_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained vector at half its strength: the best setting lies above 1."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    config = TrainConfig(
+        model=str(llama_gguf), device="cpu", quant="none", irm="static", site="block", layers="1-2", max_steps=15,
+        batch_size=8, eval_steps=15, learning_rate=0.03, sample_tokens=0,
+    )  # fmt: skip
+    run = training.train(config, folder / "run")
+    result = export_vector(run, folder / "full.gguf")
+    (result.vector * 0.5).save(folder / "half.gguf")
+    return folder / "half.gguf"
+
+
+def test_the_figures_are_those_of_a_direct_measurement(vector: Path, llama_gguf: Path) -> None:
+    loaded = ControlVector.load(vector)
+    found = calibrate(loaded, llama_gguf, "anger", strengths=(0.5, 2.0), choices=[(1, 2), (2,)])
+    tokenizer = load_tokenizer(str(llama_gguf))
+    aligned, neutral = (encode_all(tokenizer, load_dataset(tone).validation, 512)[0] for tone in ("anger", "neutral"))
+    with Runtime(llama_gguf, n_ctx=256) as runtime:
+        assert found.nll_base == pytest.approx(llamacpp_nll(runtime, aligned), rel=1e-6)
+        for setting in found.settings:
+            runtime.set_vector(loaded, setting.strength, {"1-2": (1, 2), "2": (2,)}[setting.layers])
+            assert setting.nll_aligned == pytest.approx(llamacpp_nll(runtime, aligned), rel=1e-6)
+            assert setting.nll_neutral == pytest.approx(llamacpp_nll(runtime, neutral), rel=1e-6)
+    for setting in found.settings:
+        assert setting.trade == pytest.approx(found.nll_base - setting.nll_aligned - setting.kl_neutral)
+        assert setting.trade_95[0] < setting.trade < setting.trade_95[1]
+        assert setting.kl_neutral > 0
+    assert found.best.trade == max(setting.trade for setting in found.settings)
+    assert [setting.strength for setting in found.at("2")] == [0.5, 2.0]
+
+
+def test_layer_choices_cover_the_vectors_layers() -> None:
+    vector = ControlVector({n: np.ones(4, np.float32) for n in range(1, 9)}, "llama")
+    assert layer_choices(vector) == [(1, 2, 3, 4, 5, 6, 7, 8), (1, 2, 3, 4), (3, 4, 5, 6), (5, 6, 7, 8)]
+    assert layer_choices(vector.select([5])) == [(5,)]
+
+
+def test_the_verb_draws_and_writes_the_best(
+    vector: Path, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best, picture = tmp_path / "best.gguf", tmp_path / "curve.svg"
+    arguments = ["--gguf", str(llama_gguf), "--strengths", "1,2", "--picture", str(picture), "-o", str(best), "--json"]
+    assert cli.run(["calibrate", str(vector), *arguments]) == 0  # what it was trained on stands in the file
+    document = json.loads(capsys.readouterr().out)
+    assert document["data"] == "anger"
+    chosen = document["best"]
+    assert chosen["trade"] == max(setting["trade"] for setting in document["settings"])
+    written, source = ControlVector.load(best), ControlVector.load(vector)
+    for layer, direction in written.directions.items():
+        np.testing.assert_allclose(direction, source.directions[layer] * chosen["strength"], rtol=1e-6)
+    assert f"best: {chosen['strength']:g} at {chosen['layers']}" in picture.read_text().replace("<!-- ", "").replace(" -->", "")
+    assert cli.run(["calibrate", str(vector), "--gguf", str(llama_gguf), "--strengths", "1", "--picture", str(picture)]) == 0
+    shown = capsys.readouterr().out
+    assert "--control-vector-layer-range" in shown
+
+
+def test_bad_calibrations_are_one_line(vector: Path, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nameless = ControlVector(ControlVector.load(vector).directions, "llama")
+    nameless.save(tmp_path / "nameless.gguf")
+    cases = [
+        ([str(tmp_path / "nameless.gguf")], "--data anger"),
+        ([str(vector), "--strengths", "1,much"], "write 0.5,1,1.5"),
+        ([str(vector), "--layers", "1-9"], "1-2"),
+        ([str(vector), "--data", "rage"], "tones are anger"),
+        ([str(vector), "--picture", "x.gif"], "neither .png nor .svg"),
+        ([str(vector), "-o", str(vector)], "choose another -o"),
+    ]
+    for arguments, expected in cases:
+        assert cli.run(["calibrate", *arguments, "--gguf", str(llama_gguf)]) == 2
+        assert expected in capsys.readouterr().err
