@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from irm_lite.errors import InputError
 
 LEARNING_RATES = {"paper": 1e-4, "lite": 2e-3, "static": 1e-2}  # paper: its own; lite and static: the demo's (docs/log.md)
+DEPENDENCE_PENALTIES = {"paper": 0.0, "lite": 2.0, "static": 0.0}  # docs/log.md
 
 
 @dataclass(kw_only=True)
@@ -69,6 +70,9 @@ class TrainConfig:
     """Gradients are clipped to this norm; 0: not clipped."""
     l1: float = 0.0
     """Weight of the paper's penalty: l1 / L * sum |v| over the outputs of a token, mean over tokens."""
+    dependence_penalty: float = -1.0
+    """Weight of the share of the IRM's output that varies with the input, which no control vector carries; 0: none,
+    -1: 2 for lite, 0 for paper."""
     optim: str = "auto"
     """Optimiser, by transformers' name (adamw_torch, adamw_bnb_8bit, ...); auto: by device."""
     gradient_checkpointing: bool = False
@@ -105,6 +109,8 @@ class TrainConfig:
             raise InputError(f"--seed {self.seed} is out of range", "give 0 to 4294967295")
         if max(self.rank, self.width) > 65536 or self.num_train_epochs > 1e6:
             raise InputError("--rank, --width or --num-train-epochs is absurdly large", "give at most 65536, 65536 and 1000000")
+        if not (0 <= self.dependence_penalty < math.inf or self.dependence_penalty == -1):
+            raise InputError(f"--dependence-penalty {self.dependence_penalty} makes no sense", "give at least 0, or -1")
         if self.learning_rate > 100:
             raise InputError(f"--learning-rate {self.learning_rate} only diverges", "give at most 100")
         if self.max_length < 8:
@@ -115,6 +121,10 @@ class TrainConfig:
     @property
     def peak_learning_rate(self) -> float:
         return self.learning_rate or LEARNING_RATES[self.irm]
+
+    @property
+    def chosen_dependence_penalty(self) -> float:
+        return DEPENDENCE_PENALTIES[self.irm] if self.dependence_penalty == -1 else self.dependence_penalty
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

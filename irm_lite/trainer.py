@@ -29,27 +29,27 @@ LIVE_SECONDS = 2.0  # the live heatmap's snapshot is not taken oftener
 class InjectedModel(nn.Module):
     """What the Trainer sees: a module whose parameters are the IRM's alone, and whose forward runs the injected base."""
 
-    def __init__(self, base: Base, injection: Injection, l1: float = 0.0, recompute: bool = False) -> None:
+    def __init__(self, base: Base, injection: Injection, l1: float = 0.0, dependence: float = 0.0, recompute: bool = False) -> None:
         super().__init__()
         self.irm = injection.irm
         self._hidden = (base, injection)  # in a tuple, so that the base is no submodule
-        self.l1, self.recompute = l1, recompute
+        self.l1, self.dependence, self.recompute = l1, dependence, recompute
         self.tokens_seen = 0
         self.mean_abs: dict[int, Tensor] = {}  # layer -> (H,), of the newest observed forward
         self._observed_at = -math.inf
 
     def forward(self, num_items: Tensor | int | None = None, **row: Tensor) -> Tensor:
-        """The loss of one packed row: NLL summed over answer tokens / num_items, plus the paper's penalty.
+        """The loss of one packed row: NLL summed over answer tokens / num_items, plus the penalties, mean over layers.
 
-        `num_items` counts the answer tokens of all rows of an optimiser step; the penalty is weighted with the row's share.
+        `num_items` counts the answer tokens of all rows of an optimiser step; penalties are weighted with the row's share.
         """
         base, injection = self._hidden
         penalties: dict[int, Tensor] = {}
         injection.observers.clear()  # only now: the backward pass recomputes with the observers of its forward
-        if self.l1:
+        if self.l1 or self.dependence:
 
             def penalise(layer: int, vector: Tensor) -> None:
-                penalties[layer] = vector.abs().sum(-1).mean()
+                penalties[layer] = self._penalty(vector)
 
             injection.observers.append(penalise)
         if time.monotonic() - self._observed_at >= LIVE_SECONDS:
@@ -61,12 +61,30 @@ class InjectedModel(nn.Module):
         labels = row["labels"].to(logits.device)
         items = len(labels) if num_items is None else num_items
         loss = F.cross_entropy(logits.float(), labels, reduction="sum") / items
-        if penalties:  # l1 / L * sum over layers, mean over tokens
-            loss = loss + len(labels) / items * self.l1 * torch.stack(list(penalties.values())).mean()
+        if penalties:
+            loss = loss + len(labels) / items * torch.stack(list(penalties.values())).mean()
         return loss
+
+    def _penalty(self, vector: Tensor) -> Tensor:
+        """Of one layer's output (1, T, H): the paper's l1 * sum |v|, mean over tokens, and that of varying with the input."""
+        penalty = vector.new_zeros(())
+        if self.l1:
+            penalty = penalty + self.l1 * vector.abs().sum(-1).mean()
+        if self.dependence:
+            penalty = penalty + self.dependence * varying_share(vector.flatten(0, -2))
+        return penalty
 
     def _observe(self, layer: int, vector: Tensor) -> None:
         self.mean_abs[layer] = vector.detach().abs().mean(dim=(0, 1)).float().cpu()
+
+
+def varying_share(vectors: Tensor) -> Tensor:
+    """Of vectors (N, H): the share of their mean squared norm that is not their mean's, 0 where all are alike.
+
+    An output far below any effect (squared norm 1e-4) counts as not varying: training starts at zero.
+    """
+    spread = (vectors - vectors.mean(0)).square().sum(-1).mean()
+    return spread / (vectors.square().sum(-1).mean() + 1e-4)
 
 
 @contextmanager

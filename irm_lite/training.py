@@ -137,6 +137,7 @@ def _resolve(config: TrainConfig, base: Base, n_train: int) -> TrainConfig:
         layers=format_layers(_layers(config, base)),
         optim=base.plan.optim if config.optim == "auto" else config.optim,
         learning_rate=config.peak_learning_rate,
+        dependence_penalty=config.chosen_dependence_penalty,
         width=config.width or min(base.hidden_size, 1024),
         eval_steps=eval_steps,
         save_steps=config.save_steps or eval_steps,
@@ -171,7 +172,7 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
     recompute = config.gradient_checkpointing
     try:
         with quiet_libraries(), _recomputing(base, recompute), inject(base.model, irm) as injection:
-            model = InjectedModel(base, injection, config.l1, recompute)
+            model = InjectedModel(base, injection, config.l1, config.dependence_penalty, recompute)
             reporter = Reporter(emit, model, run, base, job.validation, config.sample_tokens, should_stop)
             callbacks: list[TrainerCallback] = [reporter]
             if config.early_stopping_patience:

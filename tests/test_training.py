@@ -16,12 +16,13 @@ from irm_lite.chat_format import encode_all
 from irm_lite.config import TrainConfig
 from irm_lite.dataset import Example, load_dataset
 from irm_lite.errors import DataError, InputError, Interrupted, RunError, TrainingFailed
+from irm_lite.export.mean import observe
 from irm_lite.injection import inject
 from irm_lite.irm import build_irm, load_irm
 from irm_lite.packing import answer_logits, pack
 from irm_lite.run import RunDirectory
 from irm_lite.trained import load_run
-from irm_lite.trainer import InjectedModel, mean_nll
+from irm_lite.trainer import InjectedModel, mean_nll, varying_share
 
 Event = dict[str, Any]
 
@@ -78,7 +79,7 @@ def test_nf4_gives_gradients_after_a_forward_without_them(llama_folder: Path) ->
 
 def test_it_learns_and_the_best_irm_is_kept(llama_folder: Path, tmp_path: Path) -> None:
     events: list[Event] = []
-    settings = config(llama_folder, max_steps=40, eval_steps=10, learning_rate=0.02, batch_size=8)
+    settings = config(llama_folder, max_steps=40, eval_steps=10, learning_rate=0.02, batch_size=8, dependence_penalty=0.0)
     trained = training.train(settings, tmp_path / "run", on_event=events.append)
     evaluations = [event["nll"] for event in events if event["kind"] == "eval"]
     assert min(evaluations[1:]) < evaluations[0] - 0.5  # the random base knows nothing: unigrams alone give more than this
@@ -129,6 +130,24 @@ def test_the_papers_penalty_is_added_as_its_formula_says(llama_folder: Path) -> 
     expected = 0.3 / 2 * float(vectors.abs().sum())  # l1 / L * sum |v|, the same for every token here
     assert float(penalised - plain) == pytest.approx(expected, rel=1e-5)
     assert float(sum(halves)) == pytest.approx(float(whole), rel=1e-5)  # accumulated rows share one penalty
+
+
+def test_the_share_that_varies_is_a_variance_over_a_second_moment() -> None:
+    vectors = torch.randn(50, 7, dtype=torch.float64) * 3 + torch.arange(7)
+    expected = vectors.var(0, correction=0).sum() / vectors.square().mean(0).sum()
+    assert float(varying_share(vectors)) == pytest.approx(float(expected), rel=1e-5)
+    assert float(varying_share(torch.ones(4, 3))) == 0
+    assert float(varying_share(1e-4 * torch.randn(4, 3))) < 1e-3  # an output that does nothing yet is left alone
+
+
+def test_the_penalty_on_dependence_makes_the_output_depend_less(llama_folder: Path, tmp_path: Path) -> None:
+    shares = []
+    for penalty in (0.0, 2.0):
+        settings = config(llama_folder, max_steps=20, eval_steps=20, learning_rate=0.02, dependence_penalty=penalty)
+        run = training.train(settings, tmp_path / str(penalty))
+        samples, _ = encode_all(run.base.tokenizer, load_dataset("anger").test[:8], 512)
+        shares.append(float(observe(run.base, run.irm, samples).dependent_share.mean()))
+    assert shares[1] < 0.5 * shares[0]
 
 
 def test_run_directory_and_events_are_as_designed(llama_folder: Path, tmp_path: Path) -> None:
