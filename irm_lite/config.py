@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from irm_lite.errors import InputError
 
 LEARNING_RATES = {"paper": 1e-4, "lite": 2e-3, "static": 1e-2}  # paper: its own; lite and static: the demo's (docs/log.md)
-DEPENDENCE_PENALTIES = {"paper": 0.0, "lite": 2.0, "static": 0.0}  # docs/log.md
+DEPENDENCE_PENALTIES = {"paper": 0.0, "lite": 0.5, "static": 0.0}  # docs/log.md
 
 
 @dataclass(kw_only=True)
@@ -27,10 +27,12 @@ class TrainConfig:
     """Which column of your own file holds the answers."""
     irm: Literal["paper", "lite", "static"] = "lite"
     """The network: the paper's own, a small low-rank one, or one fixed vector a layer."""
-    site: Literal["attn", "block"] = "attn"
-    """Where it is added: after attention (the paper's) or after the block (llama.cpp's)."""
+    site: Literal["auto", "attn", "block"] = "auto"
+    """Where it is added: after attention (the paper's) or after the block (llama.cpp's, so that more of it survives the
+    export); auto: attn for paper, else block."""
     layers: str = "all"
-    """Injected layers, 0-based: all, odd, even, 0-29 or 0,3,7-12."""
+    """Injected layers, 0-based: all, odd, even, 0-29 or 0,3,7-12. At site block, all begins at 1: llama.cpp adds
+    nothing after block 0."""
     rank: int = 32
     """Rank of each layer's head of a lite IRM."""
     width: int = 0
@@ -72,7 +74,7 @@ class TrainConfig:
     """Weight of the paper's penalty: l1 / L * sum |v| over the outputs of a token, mean over tokens."""
     dependence_penalty: float = -1.0
     """Weight of the share of the IRM's output that varies with the input, which no control vector carries; 0: none,
-    -1: 2 for lite, 0 for paper."""
+    -1: 0.5 for lite, 0 for paper."""
     optim: str = "auto"
     """Optimiser, by transformers' name (adamw_torch, adamw_bnb_8bit, ...); auto: by device."""
     gradient_checkpointing: bool = False
@@ -121,6 +123,12 @@ class TrainConfig:
     @property
     def peak_learning_rate(self) -> float:
         return self.learning_rate or LEARNING_RATES[self.irm]
+
+    @property
+    def chosen_site(self) -> Literal["attn", "block"]:
+        if self.site == "auto":
+            return "attn" if self.irm == "paper" else "block"
+        return self.site
 
     @property
     def chosen_dependence_penalty(self) -> float:

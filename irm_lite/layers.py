@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from irm_lite.errors import LayerError
 
+WORDS = ("all", "odd", "even")
 _MEND = "write layers as 0-29, 0,3,7-12, odd, even or all"
 
 

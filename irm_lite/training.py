@@ -21,7 +21,7 @@ from irm_lite.dataset import load_dataset, tones
 from irm_lite.errors import DataError, InputError, Interrupted, MissingPart, RunError, TrainingFailed
 from irm_lite.injection import inject
 from irm_lite.irm import IRM, build_irm, load_irm
-from irm_lite.layers import format_layers, parse_layers
+from irm_lite.layers import WORDS, format_layers, parse_layers
 from irm_lite.presets import presets
 from irm_lite.quiet import quiet_libraries
 from irm_lite.reporter import Reporter
@@ -109,14 +109,14 @@ def _prepare(config: TrainConfig, run: RunDirectory) -> _Job:
     resolved = _resolve(config, base, len(train_samples))
     set_seed(resolved.seed)
     options: dict[str, Any] = {"width": resolved.width, "rank": resolved.rank} if resolved.irm == "lite" else {}
-    irm = build_irm(resolved.irm, base.hidden_size, layers, resolved.site, **options).to(base.plan.device)
+    irm = build_irm(resolved.irm, base.hidden_size, layers, resolved.chosen_site, **options).to(base.plan.device)
     arguments = _arguments(resolved, run, len(train_samples))
     return _Job(run, resolved, base, irm, train_samples, validation, long_train + long_validation + long_test, arguments)
 
 
 def _layers(config: TrainConfig, base: Base) -> tuple[int, ...]:
-    """Static vectors at block outputs leave layer 0 out: llama.cpp has no direction there, and they shall export exactly."""
-    first = 1 if (config.irm, config.site) == ("static", "block") else 0
+    """At block outputs layer 0 is left out unless it is named: llama.cpp has no direction there."""
+    first = 1 if config.chosen_site == "block" and config.layers.strip().lower() in WORDS else 0
     return parse_layers(config.layers, base.n_layers, first)
 
 
@@ -136,6 +136,7 @@ def _resolve(config: TrainConfig, base: Base, n_train: int) -> TrainConfig:
         **choices,
         layers=format_layers(_layers(config, base)),
         optim=base.plan.optim if config.optim == "auto" else config.optim,
+        site=config.chosen_site,
         learning_rate=config.peak_learning_rate,
         dependence_penalty=config.chosen_dependence_penalty,
         width=config.width or min(base.hidden_size, 1024),

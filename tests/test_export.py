@@ -35,7 +35,7 @@ def runs(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         "sample_tokens": 0,
         "learning_rate": 0.02,
     }
-    lite = TrainConfig(**common, irm="lite", rank=4)
+    lite = TrainConfig(**common, irm="lite", site="attn", rank=4)
     static = TrainConfig(**common, irm="static", site="block", layers="1-2")
     return {"lite": training.train(lite, folder / "lite"), "static": training.train(static, folder / "static")}
 

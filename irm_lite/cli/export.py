@@ -37,7 +37,7 @@ def export(
     layers
         Blocks that get a vector, from 1.
     epochs
-        Passes of distil over the training samples; never fewer than 60 steps of 8.
+        Passes of distil over the training samples; never fewer than 40 steps of 8.
     seed
         Seed of distil's data order.
     gguf
