@@ -99,6 +99,24 @@ def test_micro_batches_and_layer_by_layer_are_the_same(
         assert apart(runtime, truth, tokens) < 1e-5
 
 
+def test_a_graph_that_has_changed_is_read_anew(twin: LlamaForCausalLM, llama_gguf: Path) -> None:
+    """Generation keeps the places of the nodes; wrong ones are found out by their names, and the token is decoded again."""
+    irm = irm_for("lite", 64, (0, 1, 2))
+    tokens = ids(8)
+    with Runtime(llama_gguf, irm=irm, n_ctx=64) as runtime:
+        dynamic = runtime.dynamic
+        assert dynamic is not None
+        for spoil in (0, 3, -2):
+            written = []
+            for number, token in enumerate(runtime.generate_tokens(tokens, max_new_tokens=12)):
+                written.append(token)
+                if number == 4:
+                    assert len(dynamic._plan) == 3
+                    dynamic._plan = {place + spoil: name for place, name in dynamic._plan.items()}
+            logits = expected(twin, irm, tokens + written)
+            assert logits[len(tokens) - 1 : -1].argmax(-1).tolist() == written
+
+
 def test_contexts_on_one_model_do_not_meet(twin: LlamaForCausalLM, llama_gguf: Path) -> None:
     one, other = irm_for("lite", 64, (1,)), irm_for("paper", 64, (0, 2))
     tokens = ids(20)
@@ -177,7 +195,7 @@ def test_the_verb_runs_a_run_inside_llamacpp(
     plain, steered = generate(), generate("--irm", str(run))
     assert plain != steered
     assert generate("--irm", f"{run}:0") == plain
-    assert generate("--irm", str(run), "--layers", "0-2") == steered
+    assert generate("--irm", str(run), "--layers", "1-2") == steered
     with Runtime(llama_gguf, irm=trained.irm, n_ctx=256) as runtime:
         assert "".join(runtime.generate([{"role": "user", "content": "Why?"}], max_new_tokens=12)) == steered
     other = write_gguf(write_hf_folder(tmp_path / "deep", layers=4), tmp_path / "deep.gguf")

@@ -47,13 +47,14 @@ def progress(output: Output, title: str) -> Iterator[Report]:
 
 def _plain(output: Output, title: str) -> Report:
     first: tuple[float, int] | None = None  # when the first report came, and how much was done by then
-    last = time.monotonic()
+    last, before = time.monotonic(), 0
 
     def report(done: int, of: int, what: str) -> None:
-        nonlocal first, last
+        nonlocal first, last, before
         now = time.monotonic()
-        if first is None or done < first[1]:
+        if first is None or done < before:  # another stage has begun
             first = (now, done)
+        before = done
         if now - last >= _PLAIN_SECONDS or done == of:
             last = now
             pace = (now - first[0]) / max(done - first[1], 1)

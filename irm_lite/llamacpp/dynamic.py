@@ -17,9 +17,14 @@ from irm_lite.injection import Observer
 from irm_lite.irm import IRM
 from irm_lite.layers import format_layers
 from irm_lite.llamacpp import ggml
+from irm_lite.types import FloatArray
 
 _AT_ONCE = 1 << 24  # outputs of all layers are computed together up to this many floats (64 MiB)
 _NODE = {"attn": "ffn_inp", "block": "l_out"}
+
+
+class _Moved(Exception):
+    """The graph is not the one whose places were kept."""
 
 
 class DynamicIRM:
@@ -50,7 +55,13 @@ class DynamicIRM:
         self._logits_wanted: np.ndarray[Any, np.dtype[np.bool_]] = np.ones(0, dtype=np.bool_)
         self._code: torch.Tensor | None = None
         self._outputs: torch.Tensor | None = None
+        self._scaled: FloatArray | None = None
+        self._rows = ggml.Rows(irm.hidden_size)
         self._added = 0
+        self._single = False  # one token, whose logits are wanted: generation
+        self._asked = 0  # nodes of the graph so far
+        self._found: dict[int, bytes] = {}  # the wanted ones of this graph, by their place in it
+        self._plan: dict[int, bytes] = {}  # the same of the graph for single tokens, once it is known
 
     @property
     def layers(self) -> frozenset[int]:
@@ -67,49 +78,91 @@ class DynamicIRM:
     def before(self, logits_wanted: np.ndarray[Any, np.dtype[np.bool_]]) -> None:
         """Call before each llama_decode of one micro-batch, with the flag of each of its tokens, (T,)."""
         self._logits_wanted = logits_wanted
-        self._failure = self._code = self._outputs = None
-        self._added = 0
+        self._single = len(logits_wanted) == 1 and bool(logits_wanted[0])
+        self._failure = self._code = self._outputs = self._scaled = None
+        self._added = self._asked = 0
+        self._found = {}
 
-    def after(self) -> None:
-        """Call after it. Raises what was raised inside, or LlamaCppError where the graph lacks the site."""
-        self._code = self._outputs = None
-        if self._failure is not None:
-            raise self._failure
-        if self.enabled and self._added != len(self._layers):
+    def after(self) -> bool:
+        """Call after it; False: decode it again. Raises what was raised inside, or LlamaCppError where the site is missing."""
+        self._code = self._outputs = self._scaled = None
+        failure, missing = self._failure, self.enabled and self._added != len(self._layers)
+        if self._single and self._plan and (missing or isinstance(failure, _Moved)):
+            self._plan = {}
+            return False
+        if failure is not None:
+            raise failure
+        if missing:
             raise LlamaCppError(
                 f"llama.cpp's graph of this architecture shows {self._added} of {len(self._layers)} places to inject at",
                 "use the exported control vector",
             )
+        if self._single and self.enabled:
+            self._plan = self._plan or self._found
+        return True
 
     def _evaluate(self, tensor: int, ask: bool, _user_data: Any) -> bool:
         # Nothing may leave this function but a bool: an exception would be printed and lost in ctypes.
         try:
-            layer = self._wanted.get(self._name(tensor)) if self.enabled else None
-            if ask or layer is None or self._failure is not None:
-                return layer is not None and self._failure is None
-            self._inject(tensor, layer)
+            if not self.enabled or self._failure is not None:
+                return False
+            if ask:
+                self._asked += 1
+                return self._wants(tensor)
+            self._inject(tensor, self._wanted[self._name(tensor)])
         except BaseException as failure:
             self._failure = failure
             return False
         return True
 
-    @torch.inference_mode()
+    def _wants(self, tensor: int) -> bool:
+        """Whether to stop at this node, by its name.
+
+        Reading a thousand names costs 4% of a generated token's time, so for single tokens their places in the graph are
+        kept; each is still checked by name, and a graph that has changed is read anew.
+        """
+        if self._single and self._plan:
+            name = self._plan.get(self._asked)
+            if name is not None and self._name(tensor) != name:
+                raise _Moved
+            return name is not None
+        name = self._name(tensor)
+        if name in self._wanted:
+            self._found[self._asked] = name
+            return True
+        return False
+
     def _inject(self, tensor: int, layer: int) -> None:
-        rows = ggml.read_rows(tensor, self.irm.hidden_size)
+        rows = self._rows.read(tensor, 1 if self._single else None)
         if self._code is None:  # ffn_inp-0 comes before every other
-            self._code = self.irm.encode(torch.from_numpy(rows)[None].to(self._device))
-            if len(rows) * len(self.irm.layers) * self.irm.hidden_size <= _AT_ONCE:
-                self._outputs = self.irm.outputs(self._code)
+            self._start(rows)
         if layer not in self._layers:
             return
         self._added += 1
         index = self._place[layer]
-        output = self.irm.layer_output(self._code, index) if self._outputs is None else self._outputs[:, :, index]
-        output = output[0].float().cpu()
-        if layer == self._n_layers - 1 and len(rows) != len(output):  # the last layer goes on with these rows alone
-            output = output[torch.from_numpy(self._logits_wanted)]
+        added = self._layer(index) if self._scaled is None else self._scaled[index]
+        # The last layer goes on with the rows alone whose logits were asked for.
+        chosen = self._logits_wanted if layer == self._n_layers - 1 and len(rows) != len(added) else slice(None)
         for observe in self.observers:
-            observe(layer, output)
-        if len(rows):
-            rows += np.float32(self.strength) * output.numpy()
-            ggml.write_rows(tensor, rows)
+            observe(layer, self._unscaled(index)[chosen])
+        rows += added[chosen]
+        self._rows.write(tensor, len(rows))
+
+    @torch.inference_mode()
+    def _start(self, h0: FloatArray) -> None:
+        """From h0 (T, H): all layers' outputs at once, unless that were too much memory."""
+        self._code = self.irm.encode(torch.from_numpy(h0)[None].to(self._device))
+        if h0.size * len(self.irm.layers) <= _AT_ONCE:
+            self._outputs = self.irm.outputs(self._code)[0].transpose(0, 1)  # (L, T, H)
+            self._scaled = (self.strength * self._outputs.float()).cpu().numpy()
+
+    @torch.inference_mode()
+    def _unscaled(self, index: int) -> torch.Tensor:
+        """One layer's output (T, H), float32 on the CPU."""
+        assert self._code is not None
+        output = self.irm.layer_output(self._code, index)[0] if self._outputs is None else self._outputs[index]
+        return output.float().cpu()
+
+    def _layer(self, index: int) -> FloatArray:
+        added: FloatArray = (self.strength * self._unscaled(index)).numpy()
+        return added

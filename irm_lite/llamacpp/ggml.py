@@ -15,7 +15,6 @@ from irm_lite.types import FloatArray
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_get_name": (ctypes.c_char_p, [ctypes.c_void_p]),
-    "ggml_nrows": (ctypes.c_int64, [ctypes.c_void_p]),
     "ggml_nbytes": (ctypes.c_size_t, [ctypes.c_void_p]),
     "ggml_is_contiguous": (ctypes.c_bool, [ctypes.c_void_p]),
     "ggml_backend_tensor_get": (None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t]),
@@ -33,18 +32,36 @@ def function(name: str) -> Callable[..., Any]:
     return found
 
 
-def read_rows(tensor: int, hidden_size: int) -> FloatArray:
-    """A contiguous F32 tensor's contents as a copy, (rows, H)."""
-    rows, n_bytes = function("ggml_nrows")(tensor), function("ggml_nbytes")(tensor)
-    if n_bytes != 4 * rows * hidden_size or not function("ggml_is_contiguous")(tensor):
-        name = function("ggml_get_name")(tensor).decode(errors="replace")
-        raise LlamaCppError(f"llama.cpp's {name} is not {rows} rows of {hidden_size} floats")
-    values = np.empty((rows, hidden_size), dtype=np.float32)
-    function("ggml_backend_tensor_get")(tensor, values.ctypes.data, 0, n_bytes)
-    return values
+class Rows:
+    """Reads and replaces the rows of contiguous F32 tensors through one buffer, since this happens L times a token."""
 
+    def __init__(self, hidden_size: int) -> None:
+        self._hidden_size = hidden_size
+        self._values = np.empty((1, hidden_size), dtype=np.float32)
+        self._address = self._values.ctypes.data
+        self._n_bytes = function("ggml_nbytes")
+        self._contiguous = function("ggml_is_contiguous")
+        self._get = function("ggml_backend_tensor_get")
+        self._set = function("ggml_backend_tensor_set")
 
-def write_rows(tensor: int, values: FloatArray) -> None:
-    """Replace the contents of a tensor that `read_rows` has read."""
-    values = np.ascontiguousarray(values, dtype=np.float32)
-    function("ggml_backend_tensor_set")(tensor, values.ctypes.data, 0, values.nbytes)
+    def read(self, tensor: int, rows: int | None = None) -> FloatArray:
+        """The tensor's contents, (rows, H): a view that holds until the next read. A number that is known saves time."""
+        if rows == 1:
+            self._get(tensor, self._address, 0, 4 * self._hidden_size)
+            return self._values[:1]
+        n_bytes = self._n_bytes(tensor)
+        count, rest = divmod(n_bytes, 4 * self._hidden_size)
+        if rest or not self._contiguous(tensor):
+            name = function("ggml_get_name")(tensor).decode(errors="replace")
+            raise LlamaCppError(f"llama.cpp's {name} is not rows of {self._hidden_size} floats")
+        if count > len(self._values):
+            self._values = np.empty((count, self._hidden_size), dtype=np.float32)
+            self._address = self._values.ctypes.data
+        if n_bytes:
+            self._get(tensor, self._address, 0, n_bytes)
+        return self._values[:count]
+
+    def write(self, tensor: int, count: int) -> None:
+        """Put the first rows of what was read, changed meanwhile, back into the tensor."""
+        if count:
+            self._set(tensor, self._address, 0, 4 * self._hidden_size * count)

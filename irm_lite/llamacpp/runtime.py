@@ -193,11 +193,13 @@ class Runtime:
             batch.n_seq_id[at] = 1
             batch.seq_id[at][0] = 0
             batch.logits[at] = bool(wanted[at])
-        if self.dynamic is not None:
-            self.dynamic.before(wanted)
-        code = llama_cpp.llama_decode(self._context, batch)
-        if self.dynamic is not None:
-            self.dynamic.after()
+        while True:
+            if self.dynamic is not None:
+                self.dynamic.before(wanted)
+            code = llama_cpp.llama_decode(self._context, batch)
+            if self.dynamic is None or self.dynamic.after():
+                break
+            llama_cpp.llama_memory_seq_rm(self._memory, 0, self._n_past, -1)
         if code != 0:
             stopped = f"llama.cpp stopped after {self._n_past} tokens (code {code}: {complaint()})"
             raise LlamaCppError(stopped, "raise --context")
