@@ -12,8 +12,7 @@ the base on neutral answers) no larger than the distilled vector's; all figures 
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 
 from irm_lite.base_model import Base
-from irm_lite.calibration import Reference, Setting, calibrate
+from irm_lite.calibration import Reference, Setting, calibrate, layer_choices
 from irm_lite.chat_format import encode, encode_all
 from irm_lite.control_vector import ControlVector
 from irm_lite.dataset import Example, load_dataset
@@ -32,9 +31,10 @@ from irm_lite.export.mean import block_directions, observe
 from irm_lite.fingerprint import fingerprint_gguf
 from irm_lite.llamacpp import Runtime
 from irm_lite.trained import TrainedRun, load_run
+from irm_lite.types import FloatArray
 
-STRENGTHS = (0.5, 1, 2, 4, 8, 16, 32)
-Pairs = list[tuple[list[int], list[int]]]
+STRENGTHS = (1, 3, 8, 20, 50)  # of vectors of unit norm
+PERSONA_PAIRS = 80
 
 
 def main() -> None:
@@ -63,10 +63,11 @@ def compare(run: TrainedRun) -> dict[str, Any]:
     distilled = ControlVector.load(run.directory.default_vector)
     vectors = {"distilled": distilled, "mean of the IRM": mean_vector(run)}
     chosen = dict.fromkeys(vectors, (1.0, distilled.layers))
-    own = calibrate(distilled, gguf, run.config.data, strengths=(1.0,), choices=[distilled.layers]).settings[0]
-    for name, make in contenders(run).items():
-        vectors[name] = make()
-        tried = calibrate(vectors[name], gguf, run.config.data, strengths=STRENGTHS)
+    own = calibrate(distilled, gguf, run.config.data, strengths=(1.0,), choices=[distilled.layers], samples=16).settings[0]
+    for name, vector in contenders(run).items():
+        vectors[name] = vector
+        choices = layer_choices(vectors[name])
+        tried = calibrate(vectors[name], gguf, run.config.data, strengths=STRENGTHS, choices=[choices[0], choices[2]], samples=16)
         allowed = [each for each in tried.settings if each.kl_neutral <= own.kl_neutral] or [min(tried.settings, key=cost)]
         best = min(allowed, key=lambda each: each.nll_aligned)
         chosen[name] = (best.strength, tuple(range(int(best.layers.split("-")[0]), int(best.layers.split("-")[-1]) + 1)))
@@ -103,15 +104,16 @@ def mean_vector(run: TrainedRun) -> ControlVector:
     return ControlVector({n: value.float().cpu().numpy() for n, value in directions.items()}, run.fingerprint.architecture)
 
 
-def contenders(run: TrainedRun) -> dict[str, Callable[[], ControlVector]]:
+def contenders(run: TrainedRun) -> dict[str, ControlVector]:
     base, tone = run.base, run.config.data
     neutral = {example.question: example for example in load_dataset("neutral").train}
     answers = [(encode(base.tokenizer, each).ids, encode(base.tokenizer, neutral[each.question]).ids) for each in run.dataset.train]
-    personas = [(persona(base, tone, each), persona(base, "neutral", each)) for each in neutral.values()]
+    personas = [(persona(base, tone, each), persona(base, "neutral", each)) for each in list(neutral.values())[:PERSONA_PAIRS]]
+    by_answer = observe_pairs(base, answers)
     return {
-        "PCA of answers (repeng)": lambda: pca(base, answers),
-        "PCA of personas (repeng)": lambda: pca(base, personas),
-        "difference of means (cvector-generator)": lambda: difference_of_means(base, answers),
+        "PCA of answers (repeng)": pca(base, by_answer),
+        "PCA of personas (repeng)": pca(base, observe_pairs(base, personas)),
+        "difference of means (cvector-generator)": difference_of_means(base, by_answer),
     }
 
 
@@ -131,14 +133,33 @@ def states(base: Base, ids: list[int]) -> torch.Tensor:
     return torch.stack([each[0].float() for each in found[1:]]).cpu()
 
 
+@dataclass
+class Pairs:
+    """Of pairs of texts: block outputs at each one's last token (N, L, H), and the sum of differences over tokens (L, H)."""
+
+    positive: FloatArray
+    negative: FloatArray
+    difference: FloatArray
+
+
+def observe_pairs(base: Base, pairs: list[tuple[list[int], list[int]]]) -> Pairs:
+    """Differences are taken token by token over the length that both have: cvector-generator pads the shorter text."""
+    positive, negative, total = [], [], torch.zeros(base.n_layers, base.hidden_size)
+    for a, b in pairs:
+        of_a, of_b, length = states(base, a), states(base, b), min(len(a), len(b))
+        positive.append(of_a[:, -1])
+        negative.append(of_b[:, -1])
+        total += (of_a[:, :length] - of_b[:, :length]).sum(1)
+    return Pairs(torch.stack(positive).numpy(), torch.stack(negative).numpy(), total.numpy())
+
+
 def pca(base: Base, pairs: Pairs) -> ControlVector:
-    ends = [(states(base, a)[:, -1], states(base, b)[:, -1]) for a, b in pairs]
+    """repeng's pca_diff: the first principal component of the differences, unit norm, turned towards the positive texts."""
     directions = {}
     for layer in range(1, base.n_layers - 1):
-        positive, negative = (torch.stack([pair[side][layer] for pair in ends]).numpy() for side in (0, 1))
+        positive, negative = pairs.positive[:, layer], pairs.negative[:, layer]
         differences = positive - negative
-        centred = differences - differences.mean(0)
-        direction = np.linalg.svd(centred, full_matrices=False)[2][0]
+        direction = np.linalg.svd(differences - differences.mean(0), full_matrices=False)[2][0]
         if (positive @ direction < negative @ direction).mean() > 0.5:
             direction = -direction
         directions[layer] = direction.astype(np.float32)
@@ -146,13 +167,8 @@ def pca(base: Base, pairs: Pairs) -> ControlVector:
 
 
 def difference_of_means(base: Base, pairs: Pairs) -> ControlVector:
-    """Token by token over the length that both have; cvector-generator pads the shorter one, whose rows it then drops."""
-    total, count = torch.zeros(base.n_layers, base.hidden_size), 0
-    for a, b in pairs:
-        length = min(len(a), len(b))
-        total += (states(base, a[:length]) - states(base, b[:length])).sum(1)
-        count += length
-    mean = (total / count).numpy()
+    """cvector-generator --method mean: the mean difference over all tokens, unit norm."""
+    mean = pairs.difference
     directions = {layer: mean[layer] / np.linalg.norm(mean[layer]) for layer in range(1, base.n_layers - 1)}
     return ControlVector(directions, base.fingerprint.architecture)
 

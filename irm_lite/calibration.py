@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from irm_lite.llamacpp import Runtime
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-_SAMPLES = 24  # of each kind: the time grows with them, the intervals say what they are worth
 
 
 @dataclass(frozen=True)
@@ -85,18 +84,20 @@ def calibrate(
     answer_column: str = "answer",
     strengths: Sequence[float] = STRENGTHS,
     choices: Sequence[tuple[int, ...]] | None = None,
+    samples: int = 24,
     on_progress: Progress = lambda done, of, what: None,
 ) -> Calibration:
     """Try every strength at every choice of layers, on the data's validation split: the test split stays for `eval`.
 
-    `model` names where tokenizer and chat template come from (default: the GGUF). Raises InputError kinds where
-    something is missing or does not fit.
+    `samples` of each kind are used at most: the time grows with them, the intervals say what they are worth. `model`
+    names where tokenizer and chat template come from (default: the GGUF). Raises InputError kinds where something is
+    missing or does not fit.
     """
     from irm_lite.llamacpp import Runtime
 
     tokenizer = load_tokenizer(model or str(gguf))
     aligned, neutral = (
-        encode_all(tokenizer, dataset.validation, 512)[0][:_SAMPLES]
+        encode_all(tokenizer, dataset.validation, 512)[0][:samples]
         for dataset in (load_dataset(data, answer_column), load_dataset("neutral"))
     )
     if not aligned:
