@@ -1,12 +1,15 @@
-"""Other ways to a control vector on the same base and data, each at its best, in llama.cpp, at equal side effect.
+"""Other ways to a control vector on the same base and data, in llama.cpp, at equal side effect.
 
 python benchmarks/baselines.py runs/anger-lite runs/sadness-lite runs/joy-lite [--json FILE]
 
-Contenders: PCA of differences (repeng's method: last token, first component, its sign by majority), over pairs of the
-tone's and the neutral answer, and over personas in the prompt as repeng's examples have it; the mean of differences
-over all tokens, to unit norm (llama.cpp's cvector-generator --method mean); the run's mean, distilled and baked vector
-and its dynamic IRM. Strength and layers of the first three are chosen on the validation split, at a side effect (KL to
-the base on neutral answers) no larger than the distilled vector's; all figures are of the test split.
+Contenders: the first principal component of differences (repeng's pca_diff: last token, sign by majority), over pairs of
+the tone's and the neutral answer, and over personas in the prompt as repeng's examples have them; the mean of aligned
+differences over all tokens, to unit norm (as llama.cpp's cvector-generator --method mean, but that it pads the shorter
+text, where this cuts the longer one, and writes the difference of block N-1 as direction N). For each of them, at all
+layers and at the middle half, the strength is bisected until the side effect (KL to the base on neutral answers,
+validation split) is the distilled vector's; a half and a quarter of it are tried too, and the best NLL of the tone's
+validation answers wins. Beside them the run's own mean, distilled and baked vector and its dynamic IRM, at strength 1.
+All figures are of the test split.
 """
 
 import argparse
@@ -33,7 +36,7 @@ from irm_lite.llamacpp import Runtime
 from irm_lite.trained import TrainedRun, load_run
 from irm_lite.types import FloatArray
 
-STRENGTHS = (1, 3, 8, 20, 50)  # of vectors of unit norm
+STEPS = 7  # of the bisection, in powers of two from 1/4 to 256 times a vector of unit norm
 PERSONA_PAIRS = 80
 
 
@@ -45,8 +48,10 @@ def main() -> None:
     document: dict[str, Any] = {}
     for path in options.runs:
         run = load_run(path)
-        document[run.config.data] = rows = compare(run)
-        print(f"\n{run.config.data} (NLL of the unsteered base {rows.pop('nll_base'):.3f})\n")
+        found = compare(run)
+        document[run.config.data] = found
+        rows = {name: row for name, row in found.items() if name != "nll_base"}
+        print(f"\n{run.config.data} (NLL of the unsteered base {found['nll_base']:.3f})\n")
         print("| | NLL of its answers | KL on neutral answers | strength | layers |\n|---|---:|---:|---:|---|")
         for name, row in rows.items():
             print(
@@ -66,11 +71,7 @@ def compare(run: TrainedRun) -> dict[str, Any]:
     own = calibrate(distilled, gguf, run.config.data, strengths=(1.0,), choices=[distilled.layers], samples=16).settings[0]
     for name, vector in contenders(run).items():
         vectors[name] = vector
-        choices = layer_choices(vectors[name])
-        tried = calibrate(vectors[name], gguf, run.config.data, strengths=STRENGTHS, choices=[choices[0], choices[2]], samples=16)
-        allowed = [each for each in tried.settings if each.kl_neutral <= own.kl_neutral] or [min(tried.settings, key=cost)]
-        best = min(allowed, key=lambda each: each.nll_aligned)
-        chosen[name] = (best.strength, tuple(range(int(best.layers.split("-")[0]), int(best.layers.split("-")[-1]) + 1)))
+        chosen[name] = best_setting(vector, gguf, run.config.data, own.kl_neutral)
     aligned, neutral = (encode_all(base.tokenizer, load_dataset(tone).test, 512)[0] for tone in (run.config.data, "neutral"))
     rows: dict[str, Any] = {}
     n_ctx = context_for([*aligned, *neutral])
@@ -94,8 +95,22 @@ def compare(run: TrainedRun) -> dict[str, Any]:
     return rows
 
 
-def cost(setting: Setting) -> float:
-    return setting.kl_neutral
+def best_setting(vector: ControlVector, gguf: Path, tone: str, budget: float) -> tuple[float, tuple[int, ...]]:
+    """The strength and layers with the lowest NLL at a side effect of at most the budget, on the validation split."""
+    tried: list[tuple[float, float, tuple[int, ...]]] = []
+    for layers in (layer_choices(vector)[0], layer_choices(vector)[2]):
+
+        def at(strength: float, layers: tuple[int, ...] = layers) -> Setting:
+            return calibrate(vector, gguf, tone, strengths=(strength,), choices=[layers], samples=16).settings[0]
+
+        low, high = -2.0, 8.0
+        for _ in range(STEPS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if at(2**middle).kl_neutral <= budget else (low, middle)
+        for part in (1.0, 0.5, 0.25):
+            tried.append((at(part * 2**low).nll_aligned, part * 2**low, layers))
+    _, strength, layers = min(tried)
+    return strength, layers
 
 
 def mean_vector(run: TrainedRun) -> ControlVector:
@@ -107,13 +122,17 @@ def mean_vector(run: TrainedRun) -> ControlVector:
 def contenders(run: TrainedRun) -> dict[str, ControlVector]:
     base, tone = run.base, run.config.data
     neutral = {example.question: example for example in load_dataset("neutral").train}
-    answers = [(encode(base.tokenizer, each).ids, encode(base.tokenizer, neutral[each.question]).ids) for each in run.dataset.train]
+    # Without the token that ends the turn: the last one is to be one of the text.
+    answers = [
+        (encode(base.tokenizer, each).ids[:-1], encode(base.tokenizer, neutral[each.question]).ids[:-1])
+        for each in run.dataset.train
+    ]
     personas = [(persona(base, tone, each), persona(base, "neutral", each)) for each in list(neutral.values())[:PERSONA_PAIRS]]
     by_answer = observe_pairs(base, answers)
     return {
-        "PCA of answers (repeng)": pca(base, by_answer),
+        "PCA of answers": pca(base, by_answer),
         "PCA of personas (repeng)": pca(base, observe_pairs(base, personas)),
-        "difference of means (cvector-generator)": difference_of_means(base, by_answer),
+        "mean of aligned differences (cvector-generator)": difference_of_means(base, by_answer),
     }
 
 

@@ -1,7 +1,8 @@
 """The strength and the layers at which a control vector gives most for what it costs, in llama.cpp on one GGUF.
 
 Both sides are in nats a token: what is gained is the fall of the NLL of the tone's answers, what it costs is the
-KL(base || steered) on neutral answers. The trade is their difference, and the setting with the largest is proposed.
+KL(base || steered) on neutral answers. The trade is their difference, and the setting with the largest is proposed. Its
+interval does not know that it was chosen among many: `eval` measures it on the test split, which is not used here.
 """
 
 from collections.abc import Sequence
@@ -9,18 +10,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.nn import functional as F
+import numpy as np
 
 from irm_lite.base_model import load_tokenizer
 from irm_lite.bootstrap import Interval, interval, resampled_sums
 from irm_lite.chat_format import Sample, encode_all
-from irm_lite.control_vector import ControlVector
+from irm_lite.control_vector import ControlVector, require_scale
 from irm_lite.dataset import load_dataset
-from irm_lite.errors import DataError
-from irm_lite.evaluation import context_for, kl, llamacpp_log_probabilities
+from irm_lite.errors import DataError, InputError
+from irm_lite.evaluation import answer_nll, answer_nlls, context_for, kl, llamacpp_log_probabilities
 from irm_lite.layers import format_layers
-from irm_lite.types import DoubleArray, Progress
+from irm_lite.types import Progress
 
 if TYPE_CHECKING:
     from irm_lite.llamacpp import Runtime
@@ -49,6 +49,8 @@ class Calibration:
     data: str
     nll_base: float  # of the aligned answers, without the vector
     settings: list[Setting]
+    samples: int  # aligned answers
+    warning: str | None
 
     @property
     def best(self) -> Setting:
@@ -62,6 +64,7 @@ class Calibration:
         return {
             "gguf": str(self.gguf),
             "data": self.data,
+            "samples": self.samples,
             "nll_base": self.nll_base,
             "best": asdict(self.best),
             "settings": [asdict(setting) for setting in self.settings],
@@ -102,10 +105,14 @@ def calibrate(
     )
     if not aligned:
         raise DataError(f"{data} has no validation samples of at most 512 tokens", "give more or shorter rows")
+    if not strengths:
+        raise InputError("there are no strengths to try", "write 0.5,1,1.5")
+    for strength in strengths:
+        require_scale(strength)
     choices = layer_choices(vector) if choices is None else choices
     total, found = len(strengths) * len(choices), []
     with Runtime(gguf, n_ctx=context_for([*aligned, *neutral])) as runtime:
-        runtime.set_vector(vector)  # that it fits
+        warning = runtime.set_vector(vector)
         runtime.set_vector(None)
         plain = Reference(runtime, aligned, neutral)
         for layers in choices:
@@ -113,7 +120,7 @@ def calibrate(
                 runtime.set_vector(vector, strength, layers)
                 found.append(plain.measure(runtime, format_layers(layers), strength))
                 on_progress(len(found), total, f"layers {found[-1].layers} at {strength:g}: trade {found[-1].trade:+.2f}")
-    return Calibration(gguf, data, plain.nll, found)
+    return Calibration(gguf, data, plain.nll, found, len(aligned), warning)
 
 
 class Reference:
@@ -121,7 +128,9 @@ class Reference:
 
     def __init__(self, runtime: "Runtime", aligned: list[Sample], neutral: list[Sample]) -> None:
         self.aligned, self.neutral = aligned, neutral
-        self.aligned_nll = _nlls(runtime, aligned)
+        # The shipped tones answer the same questions: then questions are drawn, not answers of each kind apart.
+        self.paired = [each.example.question for each in aligned] == [each.example.question for each in neutral]
+        self.aligned_nll = answer_nlls(runtime, aligned)
         self.neutral_log_probs = [llamacpp_log_probabilities(runtime, sample) for sample in neutral]
 
     @property
@@ -130,16 +139,16 @@ class Reference:
         return float(self.aligned_nll[:, 1].sum() / self.aligned_nll[:, 0].sum())
 
     def measure(self, runtime: "Runtime", layers: str, strength: float) -> Setting:
-        aligned = _nlls(runtime, self.aligned)
+        aligned = answer_nlls(runtime, self.aligned)
         beside = []
         for sample, before in zip(self.neutral, self.neutral_log_probs, strict=True):
             after = llamacpp_log_probabilities(runtime, sample)
-            labels = torch.tensor(sample.ids[sample.answer_start :])
-            beside.append([len(labels), F.nll_loss(after, labels, reduction="sum").item(), kl(before, after).sum().item()])
-        neutral = torch.tensor(beside, dtype=torch.float64).numpy()
+            beside.append([*answer_nll(after, sample), kl(before, after).sum().item()])
+        neutral = np.array(beside)
         gains, costs = self.aligned_nll.copy(), neutral[:, [0, 2]]
         gains[:, 1] -= aligned[:, 1]
-        drawn, spent = resampled_sums(gains, seed=0), resampled_sums(costs, seed=1)
+        drawn = resampled_sums(gains, seed=0)
+        spent = resampled_sums(costs, seed=0 if self.paired else 1)
         tokens, beside_tokens = aligned[:, 0].sum(), neutral[:, 0].sum()
         cost = float(neutral[:, 2].sum() / beside_tokens)
         return Setting(
@@ -151,13 +160,3 @@ class Reference:
             float(gains[:, 1].sum() / tokens) - cost,
             interval(drawn[:, 1] / drawn[:, 0] - spent[:, 1] / spent[:, 0]),
         )
-
-
-def _nlls(runtime: "Runtime", samples: Sequence[Sample]) -> DoubleArray:
-    """(N, 2): the answer's tokens and the sum of their NLL, by sample."""
-    table = []
-    for sample in samples:
-        labels = torch.tensor(sample.ids[sample.answer_start :])
-        nll = F.nll_loss(llamacpp_log_probabilities(runtime, sample), labels, reduction="sum")
-        table.append([len(labels), nll.item()])
-    return torch.tensor(table, dtype=torch.float64).numpy()

@@ -73,8 +73,8 @@ class TrainConfig:
     l1: float = 0.0
     """Weight of the paper's penalty: l1 / L * sum |v| over the outputs of a token, mean over tokens."""
     dependence_penalty: float = -1.0
-    """Weight of the share of the IRM's output that varies with the input, which no control vector carries; 0: none,
-    -1: 0.5 for lite, 0 for paper."""
+    """Weight of the share of the IRM's output that varies over a row's tokens, prompt included, which no control vector
+    carries; 0: none, -1: 0.5 for lite, 0 for paper."""
     optim: str = "auto"
     """Optimiser, by transformers' name (adamw_torch, adamw_bnb_8bit, ...); auto: by device."""
     gradient_checkpointing: bool = False
@@ -111,8 +111,8 @@ class TrainConfig:
             raise InputError(f"--seed {self.seed} is out of range", "give 0 to 4294967295")
         if max(self.rank, self.width) > 65536 or self.num_train_epochs > 1e6:
             raise InputError("--rank, --width or --num-train-epochs is absurdly large", "give at most 65536, 65536 and 1000000")
-        if not (0 <= self.dependence_penalty < math.inf or self.dependence_penalty == -1):
-            raise InputError(f"--dependence-penalty {self.dependence_penalty} makes no sense", "give at least 0, or -1")
+        if not (0 <= self.dependence_penalty <= 1000 or self.dependence_penalty == -1):
+            raise InputError(f"--dependence-penalty {self.dependence_penalty} makes no sense", "give 0 to 1000, or -1")
         if self.learning_rate > 100:
             raise InputError(f"--learning-rate {self.learning_rate} only diverges", "give at most 100")
         if self.max_length < 8:

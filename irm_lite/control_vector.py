@@ -15,7 +15,7 @@ import numpy as np
 from irm_lite.atomic import atomic_path
 from irm_lite.errors import InputError, VectorError
 from irm_lite.fingerprint import Fingerprint
-from irm_lite.gguf_header import ArrayInfo, read_header
+from irm_lite.gguf_header import read_header
 from irm_lite.types import FloatArray
 
 _OWN_KEYS = "controlvector.irm."
@@ -47,7 +47,7 @@ class ControlVector:
             if layer < 1:
                 raise VectorError(f"direction.{layer} cannot be used", "llama.cpp takes directions from 1 on")
             if not np.isfinite(direction).all():
-                raise VectorError(f"direction.{layer} holds NaN or infinity", "export it again")
+                raise VectorError(f"direction.{layer} holds NaN or infinity", "export it again, or scale it less")
 
     @property
     def hidden_size(self) -> int:
@@ -70,7 +70,8 @@ class ControlVector:
             )
         zero = np.zeros(self.hidden_size, dtype=np.float32)
         layers = self.directions.keys() | other.directions.keys()
-        directions = {n: self.directions.get(n, zero) + other.directions.get(n, zero) for n in layers}
+        with np.errstate(over="ignore"):  # what is beyond float32 is refused by the constructor
+            directions = {n: self.directions.get(n, zero) + other.directions.get(n, zero) for n in layers}
         shared = {key: value for key, value in self.metadata.items() if other.metadata.get(key) == value}
         shared.pop("fidelity", None)  # measured on one vector, not on a sum
         return ControlVector(directions, architectures[0], shared)
@@ -82,10 +83,11 @@ class ControlVector:
     def __mul__(self, scale: float) -> "ControlVector":
         if not isinstance(scale, int | float):
             return NotImplemented
+        require_scale(scale)
         metadata = {key: value for key, value in self.metadata.items() if key != "fidelity"}
-        return ControlVector(
-            {n: direction * np.float32(scale) for n, direction in self.directions.items()}, self.architecture, metadata
-        )
+        with np.errstate(over="ignore"):
+            directions = {n: direction * np.float32(scale) for n, direction in self.directions.items()}
+        return ControlVector(directions, self.architecture, metadata)
 
     __rmul__ = __mul__
 
@@ -100,7 +102,7 @@ class ControlVector:
 
     def norms(self) -> dict[int, float]:
         """Euclidean norm of each direction, in the residual stream's units."""
-        return {n: float(np.linalg.norm(direction)) for n, direction in self.directions.items()}
+        return {n: float(np.linalg.norm(direction.astype(np.float64))) for n, direction in self.directions.items()}
 
     def peak(self, layer: int) -> tuple[int, float]:
         """The index of largest magnitude in a layer's direction, and its value."""
@@ -198,12 +200,19 @@ class ControlVector:
         own = {
             key.removeprefix(_OWN_KEYS): value
             for key, value in header.metadata.items()
-            if key.startswith(_OWN_KEYS) and not isinstance(value, ArrayInfo)
+            if key.startswith(_OWN_KEYS) and _can_be_written(value)
         }
         try:
             return cls(directions, str(hint), own)
         except VectorError as error:
             raise VectorError(f"{path}: {error}") from None
+
+
+def _can_be_written(value: object) -> bool:
+    """Whether it is what irm-lite writes: a text, an int64 or a finite float32."""
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    return isinstance(value, str) or (isinstance(value, float) and abs(value) < 3e38)
 
 
 def _write_own_keys(writer: Any, metadata: Mapping[str, str | int | float]) -> None:
@@ -226,12 +235,16 @@ def parse_vector_argument(argument: str) -> tuple[Path, float]:
     number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", tail, re.ASCII | re.IGNORECASE)
     if not (colon and head and number) or (len(argument) < 256 and Path(argument).exists()):
         return Path(argument), 1.0
-    scale = float(tail)
+    return Path(head), require_scale(float(tail), f" of {head}")
+
+
+def require_scale(scale: float, what: str = "") -> float:
+    """The scale. Raises VectorError where it is not finite, or so large that a float32 vector soon overflows."""
     if not np.isfinite(scale):
-        raise VectorError(f"scale {tail!r} of {head} is not a finite number", "write PATH:0.8")
+        raise VectorError(f"scale {scale}{what} is not a finite number", "give one like 0.8")
     if abs(scale) > _MAX_SCALE:
-        raise VectorError(f"scale {tail!r} of {head} is out of range", "write PATH:0.8")
-    return Path(head), scale
+        raise VectorError(f"scale {scale:g}{what} is out of range", "give one like 0.8")
+    return scale
 
 
 def load_sum(arguments: Iterable[str]) -> ControlVector | None:

@@ -1,7 +1,7 @@
 """NLL, KL and fidelity over the answers of held-out samples, in transformers or in llama.cpp."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -18,6 +18,7 @@ from irm_lite.bootstrap import Interval, interval, resampled_sums
 from irm_lite.chat_format import Sample, encode_all
 from irm_lite.control_vector import ControlVector
 from irm_lite.dataset import load_dataset
+from irm_lite.errors import InputError
 from irm_lite.fingerprint import fingerprint_gguf
 from irm_lite.injection import inject
 from irm_lite.irm import IRM
@@ -33,6 +34,7 @@ _COLUMNS = (
     *("tokens", "nll_base", "nll_irm", "nll_vector"),
     *("kl_irm_base", "kl_irm_vector", "kl_base_irm", "kl_base_vector", "top1_agreement"),
 )
+_NOTHING = 1e-6  # nats a token
 _STEERINGS = ("base", "irm", "vector")
 Where = Literal["transformers", "llama.cpp"]
 
@@ -41,7 +43,7 @@ Where = Literal["transformers", "llama.cpp"]
 class Comparison:
     """Base, IRM and export on the same answers, in one runtime on the same weights. NLL and KL in nats a token.
 
-    `sums` (N, 9): for each of N samples the number of answer tokens and sums over them, in the order of the properties.
+    `sums` (N, 9): for each of N samples the number of answer tokens and sums over them, in the order of _COLUMNS.
     """
 
     measured_in: Where
@@ -100,9 +102,9 @@ def _ratios(sums: DoubleArray) -> dict[str, DoubleArray]:
     """Sums (..., 9) -> means a token, and the fidelity, (...)."""
     tokens = sums[..., 0]
     values = {name: sums[..., column] / tokens for column, name in enumerate(_COLUMNS) if column}
-    apart = values["kl_irm_base"]
-    safe = np.where(apart > 0, apart, 1.0)
-    values["fidelity"] = np.where(apart > 0, 1.0 - values["kl_irm_vector"] / safe, 0.0)
+    effect, lost = values["kl_irm_base"], values["kl_irm_vector"]
+    # An IRM that does nothing is done justice by what does nothing: the ratio would be of rounding errors.
+    values["fidelity"] = np.where(effect > _NOTHING, 1.0 - lost / np.maximum(effect, _NOTHING), lost <= _NOTHING)
     return values
 
 
@@ -152,14 +154,14 @@ def compare_in_llamacpp(
 ) -> Comparison:
     """The same in llama.cpp, on a runtime that was made with the IRM."""
     sums = []
-    for sample in samples:
-        steered = []
-        for name in _STEERINGS:
-            _steer(runtime, name, vector)
-            steered.append(llamacpp_log_probabilities(runtime, sample))
-        sums.append(tally(steered, torch.tensor(sample.ids[sample.answer_start :])))
-        on_progress(len(sums), len(samples), "measuring in llama.cpp")
-    runtime.set_vector(None)
+    with _left_with_the_irm(runtime):
+        for sample in samples:
+            steered = []
+            for name in _STEERINGS:
+                _steer(runtime, name, vector)
+                steered.append(llamacpp_log_probabilities(runtime, sample))
+            sums.append(tally(steered, torch.tensor(sample.ids[sample.answer_start :])))
+            on_progress(len(sums), len(samples), "measuring in llama.cpp")
     return Comparison("llama.cpp", torch.stack(sums).numpy())
 
 
@@ -167,6 +169,17 @@ def _steer(runtime: "Runtime", name: str, vector: ControlVector) -> None:
     assert runtime.dynamic is not None
     runtime.dynamic.enabled = name == "irm"
     runtime.set_vector(vector if name == "vector" else None)
+
+
+@contextmanager
+def _left_with_the_irm(runtime: "Runtime") -> Iterator[None]:
+    """Whatever happens, the runtime is left as it was made: the IRM on, no vector."""
+    try:
+        yield
+    finally:
+        assert runtime.dynamic is not None
+        runtime.dynamic.enabled = True
+        runtime.set_vector(None)
 
 
 def llamacpp_log_probabilities(runtime: "Runtime", sample: Sample) -> Tensor:
@@ -177,12 +190,19 @@ def llamacpp_log_probabilities(runtime: "Runtime", sample: Sample) -> Tensor:
 
 def llamacpp_nll(runtime: "Runtime", samples: Iterable[Sample]) -> float:
     """Mean NLL a token, in nats, over the samples' answers in llama.cpp, as it is steered at the moment."""
-    total, tokens = 0.0, 0
-    for sample in samples:
-        labels = torch.tensor(sample.ids[sample.answer_start :])
-        total += F.nll_loss(llamacpp_log_probabilities(runtime, sample), labels, reduction="sum").item()
-        tokens += len(labels)
-    return total / tokens
+    tokens, nll = answer_nlls(runtime, samples).sum(0)
+    return float(nll / tokens)
+
+
+def answer_nlls(runtime: "Runtime", samples: Iterable[Sample]) -> DoubleArray:
+    """(N, 2): each answer's tokens and the sum of their NLL in llama.cpp, as it is steered at the moment."""
+    return np.array([answer_nll(llamacpp_log_probabilities(runtime, sample), sample) for sample in samples])
+
+
+def answer_nll(log_probs: Tensor, sample: Sample) -> tuple[int, float]:
+    """An answer's tokens and the sum of their NLL, from log-probabilities (A, V)."""
+    labels = torch.tensor(sample.ids[sample.answer_start :])
+    return len(labels), F.nll_loss(log_probs, labels, reduction="sum").item()
 
 
 def context_for(samples: Iterable[Sample]) -> int:
@@ -212,11 +232,12 @@ class Generations:
     def distinct_2(self) -> dict[str, tuple[float, Interval]]:
         """Different word pairs / all word pairs of an answer, mean over the answers, and its 95% interval.
 
-        After Li et al. 2016 (arXiv 1510.03055), but within each answer: it falls where the text runs in circles.
+        After Li et al. 2016 (arXiv 1510.03055), but within each answer: it falls where the text runs in circles. Answers
+        of fewer than two words have no pairs and are left out; 0 where all are such.
         """
         found = {}
         for name, texts in self.texts.items():
-            shares = np.array([[1.0, distinct_2(text)] for text in texts])
+            shares = np.array([[1.0, distinct_2(text)] for text in texts if len(text.split()) > 1] or [[1.0, 0.0]])
             sums = resampled_sums(shares)
             found[name] = float(shares[:, 1].mean()), interval(sums[:, 1] / sums[:, 0])
         return found
@@ -227,10 +248,9 @@ class Generations:
 
 
 def distinct_2(text: str) -> float:
-    """Share of different ones among a text's word pairs; 1 where there are none."""
-    words = text.lower().split()
-    pairs = list(pairwise(words))
-    return len(set(pairs)) / len(pairs) if pairs else 1.0
+    """Share of different ones among the word pairs of a text of two words or more."""
+    pairs = list(pairwise(text.lower().split()))
+    return len(set(pairs)) / len(pairs)
 
 
 @dataclass(frozen=True)
@@ -241,7 +261,7 @@ class Evaluation:
     aligned: Comparison
     neutral: Comparison
     generations: Generations | None  # llama.cpp alone writes them
-    warning: str | None
+    warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -268,19 +288,22 @@ def evaluate_run(
     on_progress: Progress = _silent,
 ) -> Evaluation:
     """Compare a run's base, IRM and a vector on held-out answers, in llama.cpp on one GGUF where one is known."""
+    if questions < 0 or (questions and not 1 <= new_tokens <= 100_000):
+        raise InputError(
+            f"{questions} questions with {new_tokens} tokens make no sense", "give 0 or more questions, 1 to 100000 tokens"
+        )
     vector.require_fit(run.fingerprint, run.config.model)  # before anything large is loaded
     gguf = gguf or run.gguf_path
-    warning = None
+    warnings: tuple[str, ...] = ()
     if gguf is not None:
         runs_on = fingerprint_gguf(gguf)
-        run.check_fit(runs_on, gguf.name)
-        warning = vector.require_fit(runs_on, gguf.name)
+        warnings = tuple(filter(None, [run.check_fit(runs_on, gguf.name), vector.require_fit(runs_on, gguf.name)]))
     on_stage("reading the held-out samples")
     held_out, neutral = run.held_out, neutral_samples(run)
     if gguf is None:
         on_stage(f"loading {run.config.model}")
         aligned = compare(run.base, run.irm, vector, held_out, on_progress)
-        return Evaluation(None, aligned, compare(run.base, run.irm, vector, neutral, on_progress), None, warning)
+        return Evaluation(None, aligned, compare(run.base, run.irm, vector, neutral, on_progress), None, warnings)
     from irm_lite.llamacpp import Runtime
 
     on_stage(f"measuring on {gguf.name}")
@@ -288,7 +311,7 @@ def evaluate_run(
         aligned = compare_in_llamacpp(runtime, vector, held_out, on_progress)
         beside = compare_in_llamacpp(runtime, vector, neutral, on_progress)
         generations = generate_answers(runtime, vector, held_out[:questions], new_tokens, on_progress)
-    return Evaluation(gguf, aligned, beside, generations, warning)
+    return Evaluation(gguf, aligned, beside, generations, warnings)
 
 
 def generate_answers(
@@ -296,14 +319,14 @@ def generate_answers(
 ) -> Generations | None:
     """Greedy answers of base, IRM and vector to the samples' questions; None where there are no questions."""
     asked = [sample for sample in samples if sample.example.messages]
-    if not asked or new_tokens < 1:
+    if not asked:
         return None
     texts: dict[str, list[str]] = {name: [] for name in _STEERINGS}
-    for name in _STEERINGS:
-        _steer(runtime, name, vector)
-        for sample in asked:
-            tokens = runtime.generate_tokens(sample.ids[: sample.answer_start], max_new_tokens=new_tokens)
-            texts[name].append("".join(runtime.model.decode_pieces(tokens)).strip())
-            on_progress(sum(map(len, texts.values())), 3 * len(asked), "generating")
-    runtime.set_vector(None)
+    with _left_with_the_irm(runtime):
+        for name in _STEERINGS:
+            _steer(runtime, name, vector)
+            for sample in asked:
+                tokens = runtime.generate_tokens(sample.ids[: sample.answer_start], max_new_tokens=new_tokens)
+                texts[name].append("".join(runtime.model.decode_pieces(tokens)).strip())
+                on_progress(sum(map(len, texts.values())), 3 * len(asked), "generating")
     return Generations([sample.example.question for sample in asked], texts)

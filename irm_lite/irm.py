@@ -186,6 +186,8 @@ def load_irm(folder: Path, device: str | torch.device = "cpu") -> IRM:
         with torch.device("meta"):
             irm = build_irm(description["kind"], description["hidden_size"], layers, description["site"], **description["options"])
         irm.load_state_dict(load_file(folder / "irm.safetensors", device=str(device)), assign=True)
+        if not all(torch.isfinite(parameter).all() for parameter in irm.parameters()):
+            raise ValueError("it holds NaN or infinity")
     except FileNotFoundError as error:
         missing = Path(error.filename).name if error.filename else "irm.safetensors"
         raise RunError(

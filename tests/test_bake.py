@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import resource
 import subprocess
 import sys
 from collections import namedtuple
@@ -18,14 +17,18 @@ from transformers import LlamaForCausalLM
 
 from gguf_files import write_gguf as write_plain_gguf
 from irm_lite.cli import main as cli
+from irm_lite.config import TrainConfig
 from irm_lite.control_vector import ControlVector
 from irm_lite.errors import InputError
 from irm_lite.evaluation import kl
 from irm_lite.export.bake import BAKEABLE, bake, unbake
 from irm_lite.export.biases import Biases, Slot
+from irm_lite.fingerprint import fingerprint_gguf
+from irm_lite.gguf_header import read_header
 from irm_lite.injection import inject
-from irm_lite.irm import build_irm
+from irm_lite.irm import build_irm, save_irm
 from irm_lite.llamacpp import Runtime
+from irm_lite.run import RunDirectory
 from tiny_models import write_gguf
 
 SITES: dict[Slot, Any] = {"ffn_down": "block", "attn_output": "attn"}
@@ -138,10 +141,17 @@ def test_what_cannot_be_baked_is_one_line_and_writes_nothing(
     split = write_plain_gguf(tmp_path / "split.gguf", "llama", norms, {"split.count": 2})
     half = write_gguf(llama_folder, tmp_path / "f16.gguf", extra={"blk.1.ffn_down.bias": np.ones(64, np.float16)})
     bake(llama_gguf, biases(), tmp_path / "baked.gguf")
+    trailing, gap = tmp_path / "trailing.gguf", tmp_path / "gap.gguf"
+    trailing.write_bytes(llama_gguf.read_bytes() + bytes(64))
+    layout, whole = read_header(llama_gguf).layout, llama_gguf.read_bytes()
+    assert layout.table_end < layout.data_start
+    gap.write_bytes(whole[: layout.table_end] + b"\1" + whole[layout.table_end + 1 :])
     deep = Biases("ffn_down", vectors((3,)), {})
     wide = Biases("ffn_down", vectors((1,), 32), {})
     cases: list[tuple[Path, Biases, Path, str]] = [
-        (other("qwen.gguf", "qwen2"), biases(), out, "no place for a bias"),
+        (other("qwen.gguf", "qwen2"), biases(), out, "not known to work"),
+        (trailing, biases(), out, "bytes after its last tensor"),
+        (gap, biases(), out, "between its header and its data"),
         (other("moe.gguf", "llama", expert_count=8), biases(), out, "mixture of experts"),
         (split, biases(), out, "split GGUF"),
         (cut, biases(), out, "cut short"),
@@ -193,6 +203,7 @@ def limited(limit: str, size: int, *arguments: object) -> subprocess.CompletedPr
 
 
 def test_a_disk_that_fills_leaves_nothing_half_written(llama_gguf: Path, tmp_path: Path) -> None:
+    pytest.importorskip("resource")
     ControlVector(vectors((1, 2)), "llama").save(tmp_path / "v.gguf")
     before = set(tmp_path.iterdir())
     size = llama_gguf.stat().st_size // 2
@@ -201,9 +212,9 @@ def test_a_disk_that_fills_leaves_nothing_half_written(llama_gguf: Path, tmp_pat
     assert set(tmp_path.iterdir()) == before
 
 
-@pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS"), reason="no limit on address space here")
 def test_a_file_larger_than_the_memory_limit_bakes(llama_folder: Path, tmp_path: Path) -> None:
     """The model, and after it a tensor of 1.5 GB that takes no space on the disk; llama.cpp never sees it."""
+    pytest.importorskip("resource")
     ControlVector(vectors((1, 2)), "llama").save(tmp_path / "v.gguf")
     writer = gguf.GGUFWriter(tmp_path / "big.gguf", "llama")
     writer.add_block_count(3)
@@ -218,9 +229,35 @@ def test_a_file_larger_than_the_memory_limit_bakes(llama_folder: Path, tmp_path:
     writer.write_ti_data_to_file()
     writer.close()
     big = tmp_path / "big.gguf"
-    os.truncate(big, big.stat().st_size + 32 + 7 * 256 + 64 * 24_000_000)
+    data_start = -(-big.stat().st_size // 32) * 32
+    os.truncate(big, data_start + 7 * 256 + 64 * 24_000_000)
     limit = 1_200_000_000
     done = limited("RLIMIT_AS", limit, "bake", tmp_path / "v.gguf", "--gguf", big, "-o", tmp_path / "out.gguf", "--quiet")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.gguf").stat().st_size > big.stat().st_size > limit
     (tmp_path / "out.gguf").unlink()
+
+
+def test_a_scale_that_ruins_the_model_is_refused(
+    llama_folder: Path, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    config = TrainConfig(model=str(llama_folder), irm="static", site="attn")
+    with run.writing():
+        run.create(config, fingerprint_gguf(llama_gguf), {})
+    irm = build_irm("static", 64, (0, 1), "attn")
+    torch.nn.init.ones_(irm.get_parameter("vectors"))
+    save_irm(irm, run.path)
+    out = tmp_path / "out.gguf"
+    bake_it = ["bake", str(run.path), "--gguf", str(llama_gguf), "-o", str(out)]
+    for scale in ("nan", "1e300", "inf"):
+        assert cli.run([*bake_it, "--scale", scale]) == 2
+        assert "scale" in capsys.readouterr().err
+    assert not out.exists()
+    assert cli.run([*bake_it, "--scale", "0.5"]) == 0
+    assert read_header(out).read_f32("blk.0.attn_output.bias").tolist() == [0.5] * 64
+    torch.nn.init.constant_(irm.get_parameter("vectors"), float("nan"))
+    save_irm(irm, run.path)
+    assert cli.run([*bake_it, "--force"]) == 2
+    assert "NaN or infinity" in capsys.readouterr().err
+    assert cli.run(["eval", str(run.path), "--questions", "-1", "--vector", "none.gguf"]) == 2

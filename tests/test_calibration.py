@@ -1,10 +1,14 @@
-"""Calibration finds what a direct search finds, and draws it."""
+"""Calibration's figures are those of transformers on the same weights, and its proposal is drawn and written."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional as F
+from transformers import LlamaForCausalLM
 
 from irm_lite import training
 from irm_lite.base_model import load_tokenizer
@@ -14,14 +18,13 @@ from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
 from irm_lite.control_vector import ControlVector
 from irm_lite.dataset import load_dataset
-from irm_lite.evaluation import llamacpp_nll
 from irm_lite.export.export import export_vector
-from irm_lite.llamacpp import Runtime
+from irm_lite.injection import inject
 
 
 @pytest.fixture(scope="module")
 def vector(llama_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained vector at half its strength: the best setting lies above 1."""
+    """A trained vector at half its strength."""
     folder = tmp_path_factory.mktemp("calibrate")
     config = TrainConfig(
         model=str(llama_gguf), device="cpu", quant="none", irm="static", site="block", layers="1-2", max_steps=15,
@@ -33,23 +36,39 @@ def vector(llama_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "half.gguf"
 
 
-def test_the_figures_are_those_of_a_direct_measurement(vector: Path, llama_gguf: Path) -> None:
+def test_the_figures_are_those_of_transformers_on_the_same_weights(vector: Path, llama_gguf: Path, llama_folder: Path) -> None:
     loaded = ControlVector.load(vector)
-    found = calibrate(loaded, llama_gguf, "anger", strengths=(0.5, 2.0), choices=[(1, 2), (2,)])
+    found = calibrate(loaded, llama_gguf, "anger", strengths=(0.5, 2.0, 4.0), choices=[(1, 2), (2,)])
     tokenizer = load_tokenizer(str(llama_gguf))
-    aligned, neutral = (encode_all(tokenizer, load_dataset(tone).validation, 512)[0] for tone in ("anger", "neutral"))
-    with Runtime(llama_gguf, n_ctx=256) as runtime:
-        assert found.nll_base == pytest.approx(llamacpp_nll(runtime, aligned), rel=1e-6)
-        for setting in found.settings:
-            runtime.set_vector(loaded, setting.strength, {"1-2": (1, 2), "2": (2,)}[setting.layers])
-            assert setting.nll_aligned == pytest.approx(llamacpp_nll(runtime, aligned), rel=1e-6)
-            assert setting.nll_neutral == pytest.approx(llamacpp_nll(runtime, neutral), rel=1e-6)
+    twin = LlamaForCausalLM.from_pretrained(llama_folder, dtype=torch.float32).eval()
+    data = {tone: encode_all(tokenizer, load_dataset(tone).validation, 512)[0] for tone in ("anger", "neutral")}
+
+    def log_probs(tone: str, steer: ControlVector | None) -> torch.Tensor:
+        found = []
+        for sample in data[tone]:
+            with torch.no_grad(), inject(twin, steer) if steer else nullcontext():
+                logits = twin(torch.tensor([sample.ids])).logits[0, sample.answer_start - 1 : -1]
+            found.append(F.log_softmax(logits, -1))
+        return torch.cat(found)
+
+    def nll(tone: str, values: torch.Tensor) -> float:
+        labels = torch.tensor([token for sample in data[tone] for token in sample.ids[sample.answer_start :]])
+        return float(F.nll_loss(values, labels))
+
+    before = log_probs("neutral", None)
+    assert found.nll_base == pytest.approx(nll("anger", log_probs("anger", None)), abs=2e-3)
+    trades = {}
     for setting in found.settings:
-        assert setting.trade == pytest.approx(found.nll_base - setting.nll_aligned - setting.kl_neutral)
+        steer = (loaded * setting.strength).select({"1-2": (1, 2), "2": (2,)}[setting.layers])
+        aligned, after = nll("anger", log_probs("anger", steer)), log_probs("neutral", steer)
+        divergence = float(F.kl_div(after, before, log_target=True, reduction="batchmean"))
+        assert setting.nll_aligned == pytest.approx(aligned, abs=2e-3)
+        assert setting.nll_neutral == pytest.approx(nll("neutral", after), abs=2e-3)
+        assert setting.kl_neutral == pytest.approx(divergence, abs=2e-3)
         assert setting.trade_95[0] < setting.trade < setting.trade_95[1]
-        assert setting.kl_neutral > 0
-    assert found.best.trade == max(setting.trade for setting in found.settings)
-    assert [setting.strength for setting in found.at("2")] == [0.5, 2.0]
+        trades[setting.layers, setting.strength] = found.nll_base - aligned - divergence
+    assert (found.best.layers, found.best.strength) == max(trades, key=lambda each: trades[each])
+    assert [setting.strength for setting in found.at("2")] == [0.5, 2.0, 4.0]
 
 
 def test_layer_choices_cover_the_vectors_layers() -> None:
@@ -83,6 +102,7 @@ def test_bad_calibrations_are_one_line(vector: Path, llama_gguf: Path, tmp_path:
     cases = [
         ([str(tmp_path / "nameless.gguf")], "--data anger"),
         ([str(vector), "--strengths", "1,much"], "write 0.5,1,1.5"),
+        ([str(vector), "--strengths", "nan"], "not a finite number"),
         ([str(vector), "--layers", "1-9"], "1-2"),
         ([str(vector), "--data", "rage"], "tones are anger"),
         ([str(vector), "--picture", "x.gif"], "neither .png nor .svg"),

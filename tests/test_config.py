@@ -174,7 +174,7 @@ def test_every_choice_is_taken(name: str, choice: str) -> None:
         ({"l1": -1.0}, "--l1 -1.0 makes no sense: give at least 0"),
         ({"l1": float("nan")}, "--l1 nan makes no sense"),
         ({"l1": float("inf")}, "--l1 inf"),
-        ({"dependence_penalty": -0.5}, "--dependence-penalty -0.5 makes no sense: give at least 0, or -1"),
+        ({"dependence_penalty": -0.5}, "--dependence-penalty -0.5 makes no sense: give 0 to 1000, or -1"),
         ({"dependence_penalty": float("nan")}, "--dependence-penalty nan"),
         ({"seed": -1}, "--seed -1 makes no sense: give at least 0"),
         ({"eval_steps": -1}, "--eval-steps -1 makes no sense: give at least 0"),

@@ -166,6 +166,18 @@ def test_what_is_raised_inside_the_callback_surfaces(llama_gguf: Path) -> None:
             runtime.logits(ids(8))
         with pytest.raises(Broken):
             list(runtime.generate_tokens(ids(8), max_new_tokens=4))
+        for failure in (Broken, KeyboardInterrupt):  # while it generates: Ctrl-C arrives inside the callback
+            calls: list[int] = []
+
+            def breaks_later(_layer: int, _output: Tensor, failure: type = failure, calls: list[int] = calls) -> None:
+                calls.append(1)
+                if len(calls) == 6:
+                    raise failure
+
+            runtime.dynamic.observers[:] = [breaks_later]
+            with pytest.raises(failure):
+                list(runtime.generate_tokens(ids(8), max_new_tokens=20))
+            assert len(calls) == 6
         runtime.dynamic.observers.clear()
         np.testing.assert_array_equal(runtime.logits(ids(8)), before)
 
@@ -174,6 +186,11 @@ def test_an_irm_that_does_not_fit_is_refused(llama_gguf: Path, monkeypatch: pyte
     for wrong in (irm_for("lite", 32, (1,)), irm_for("lite", 64, (1, 3))):
         with pytest.raises(InputError, match="give the GGUF of the model"):
             Runtime(llama_gguf, irm=wrong)
+    monkeypatch.setattr("irm_lite.llamacpp.dynamic._H0", b"hidden")  # as in llama.cpp's graphs of Phi-3 and Gemma
+    hidden = irm_for("lite", 64, (1,), "block")
+    with Runtime(llama_gguf, irm=hidden, n_ctx=64) as runtime, pytest.raises(LlamaCppError, match="hides what the IRM reads"):
+        runtime.logits(ids(8))
+    monkeypatch.undo()
     monkeypatch.setattr("irm_lite.llamacpp.dynamic._NODE", {"attn": "no_such_node"})
     with Runtime(llama_gguf, irm=irm_for("lite", 64, (1,)), n_ctx=64) as runtime, pytest.raises(LlamaCppError, match="0 of 1"):
         runtime.logits(ids(8))

@@ -14,10 +14,11 @@ from irm_lite.config import TrainConfig
 from irm_lite.control_vector import ControlVector
 from irm_lite.dataset import load_dataset
 from irm_lite.errors import VectorError
-from irm_lite.evaluation import Comparison, compare, distinct_2, evaluate_run, kl, tally
+from irm_lite.evaluation import Comparison, Generations, compare, compare_in_llamacpp, distinct_2, evaluate_run, kl, tally
 from irm_lite.fingerprint import Fingerprint
 from irm_lite.injection import inject, static_irm
 from irm_lite.irm import build_irm
+from irm_lite.llamacpp import Runtime
 from irm_lite.run import RunDirectory
 from irm_lite.trained import TrainedRun
 
@@ -28,13 +29,14 @@ def test_kl_is_torchs() -> None:
     assert not kl(p, p).any()
 
 
-def test_compare_is_the_mean_over_tokens_not_over_samples(llama_folder: Path) -> None:
+def test_compare_is_the_mean_over_tokens_not_over_samples(llama_folder: Path, llama_gguf: Path) -> None:
+    """Every figure against a direct count over unpacked samples; in llama.cpp on the same weights too."""
     base = load_base(str(llama_folder), quant="none", dtype="float32", device="cpu")
     samples, _ = encode_all(base.tokenizer, load_dataset("sadness").test[:7], 512)
     generator = np.random.default_rng(0)
     a, b = (ControlVector({1: generator.standard_normal(64).astype(np.float32)}, "llama") for _ in range(2))
     got = compare(base, static_irm(a), b, samples)
-    nll, divergence, count = torch.zeros(3), torch.zeros(2), 0
+    nll, divergence, agreed, count = torch.zeros(3), torch.zeros(4), 0, 0
     with torch.no_grad():
         for sample in samples:  # unpacked, unbatched, from the full logits
             ids = torch.tensor([sample.ids])
@@ -45,12 +47,21 @@ def test_compare_is_the_mean_over_tokens_not_over_samples(llama_folder: Path) ->
             plain, taught, static = (F.log_softmax(each[sample.answer_start - 1 : -1], -1) for each in logits)
             labels = torch.tensor(sample.ids[sample.answer_start :])
             nll += torch.stack([-each[torch.arange(len(labels)), labels].sum() for each in (plain, taught, static)])
-            divergence += torch.stack([F.kl_div(other, taught, log_target=True, reduction="sum") for other in (plain, static)])
+            pairs = ((plain, taught), (static, taught), (taught, plain), (static, plain))  # torch's order: Q, P
+            divergence += torch.stack([F.kl_div(q, p, log_target=True, reduction="sum") for q, p in pairs])
+            agreed += int((taught.max(-1).indices == static.max(-1).indices).sum())
             count += len(labels)
-    assert got.tokens == count
-    assert [got.nll_base, got.nll_irm, got.nll_vector] == pytest.approx((nll / count).tolist(), abs=1e-4)
-    assert [got.kl_irm_base, got.kl_irm_vector] == pytest.approx((divergence / count).tolist(), abs=1e-4)
-    assert got.fidelity == pytest.approx(1 - float(divergence[1] / divergence[0]), abs=1e-4)
+    with Runtime(llama_gguf, irm=static_irm(a), n_ctx=256) as runtime:
+        in_llamacpp = compare_in_llamacpp(runtime, b, samples)
+        assert runtime.dynamic is not None
+        assert runtime.dynamic.enabled  # left as it was made
+    for each, tolerance in ((got, 1e-4), (in_llamacpp, 2e-3)):
+        assert each.tokens == count
+        assert [each.nll_base, each.nll_irm, each.nll_vector] == pytest.approx((nll / count).tolist(), abs=tolerance)
+        names = ("kl_irm_base", "kl_irm_vector", "kl_base_irm", "kl_base_vector")
+        assert [each.means[name] for name in names] == pytest.approx((divergence / count).tolist(), abs=tolerance)
+        assert each.means["top1_agreement"] == pytest.approx(agreed / count, abs=0.02)
+        assert each.fidelity == pytest.approx(1 - float(divergence[1] / divergence[0]), abs=tolerance)
 
 
 def test_fidelity_of_doing_nothing_is_zero_and_of_doing_the_same_is_one() -> None:
@@ -79,7 +90,9 @@ def test_intervals_cover_as_often_as_they_say() -> None:
 
 def test_distinct_2_counts_word_pairs() -> None:
     assert distinct_2("I hate it I hate it") == pytest.approx(3 / 5)
-    assert distinct_2("one") == 1.0
+    texts = {"base": ["a b a b", "one"], "irm": ["", "one"], "vector": ["a b c", "a b c"]}
+    measured = Generations(["?", "?"], texts).distinct_2()
+    assert [measured[name][0] for name in texts] == [pytest.approx(2 / 3), 0.0, 1.0]  # what has no pairs does not count
 
 
 def test_a_vector_for_another_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:

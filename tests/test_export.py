@@ -69,7 +69,8 @@ def test_mean_is_the_mean_over_answer_positions(runs: dict[str, TrainedRun]) -> 
     observed = observe(run.base, run.irm, samples)
     torch.testing.assert_close(observed.mean, each.mean(0), atol=1e-5, rtol=1e-4)
     variance, power = each.var(0, correction=0).sum(-1), each.square().mean(0).sum(-1)
-    torch.testing.assert_close(observed.dependent_share, variance / power, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(torch.tensor(observed.dependent_share.by_layer), variance / power, atol=1e-4, rtol=1e-3)
+    assert observed.dependent_share.overall == pytest.approx(float(variance.sum() / power.sum()), rel=1e-3)
 
 
 def test_layer_zero_goes_to_the_first_block_that_has_a_direction() -> None:

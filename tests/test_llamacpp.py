@@ -13,7 +13,7 @@ from irm_lite.base_model import Base, load_base
 from irm_lite.chat_format import encode_all
 from irm_lite.control_vector import ControlVector
 from irm_lite.dataset import load_dataset
-from irm_lite.errors import BaseModelError, InputError, VectorError
+from irm_lite.errors import BaseModelError, InputError, LlamaCppError, VectorError
 from irm_lite.evaluation import kl, llamacpp_log_probabilities, log_probabilities
 from irm_lite.injection import inject
 from irm_lite.llamacpp import Runtime
@@ -75,6 +75,30 @@ def test_a_shorter_vector_leaves_nothing_of_the_one_before(runtime: Runtime, twi
     runtime.set_vector(vector((1,)))
     assert difference(runtime, twin, vector((1,))) < 1e-5
     runtime.set_vector(None)
+
+
+def test_a_text_does_not_go_on_with_another_ones_cache(llama_gguf: Path) -> None:
+    with Runtime(llama_gguf, n_ctx=256) as runtime:
+        for meanwhile in (lambda: runtime.set_vector(vector()), lambda: runtime.logits(ids())):
+            text = runtime.generate_tokens(ids(), max_new_tokens=8)
+            next(text)
+            meanwhile()
+            with pytest.raises(LlamaCppError, match="used for something else"):
+                next(text)
+        text = runtime.generate_tokens(ids(), max_new_tokens=8)
+        next(text)
+    with pytest.raises(LlamaCppError, match="or closed"):
+        next(text)
+    with pytest.raises(LlamaCppError, match="closed"):
+        runtime.logits(ids())
+
+
+def test_llama_cpps_own_reason_is_told(llama_gguf: Path, tmp_path: Path) -> None:
+    """A file that our reader finds whole and llama.cpp refuses."""
+    data = llama_gguf.read_bytes().replace(b"blk.2.ffn_up.weight", b"blk.2.ffn_uq.weight")
+    (tmp_path / "odd.gguf").write_bytes(data)
+    with pytest.raises(BaseModelError, match=r"ffn_up.weight' not found"):
+        Runtime(tmp_path / "odd.gguf")
 
 
 def test_changing_the_vector_forgets_what_was_computed(runtime: Runtime) -> None:

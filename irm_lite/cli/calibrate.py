@@ -1,5 +1,6 @@
 """irm-lite calibrate"""
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +28,7 @@ def calibrate(
     data: str | None = None,
     answer_column: str = "answer",
     model: str | None = None,
-    strengths: str = "0.25,0.5,0.75,1,1.25,1.5,2",
+    strengths: str | None = None,
     layers: str | None = None,
     picture: Path | None = None,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
@@ -48,7 +49,7 @@ def calibrate(
     model
         Where tokenizer and chat template come from, if not from the GGUF: a preset or a Hugging Face folder.
     strengths
-        Strengths to try.
+        Strengths to try, as in 0.5,1,1.5 [default: seven from 0.25 to 2].
     layers
         Only these layers, as in 10-20 [default: all, and the first, middle and last half].
     picture
@@ -58,6 +59,7 @@ def calibrate(
     """
     output = Output(common)
     from irm_lite.analysis.trade import save_trade
+    from irm_lite.calibration import STRENGTHS
     from irm_lite.calibration import calibrate as find_best
     from irm_lite.control_vector import ControlVector
     from irm_lite.layers import parse_layers
@@ -67,13 +69,13 @@ def calibrate(
     tone = data or str(loaded.metadata.get("data", ""))
     if not tone:
         raise InputError(f"{vector} does not say what it was trained on", "name the data with --data, as in --data anger")
-    if out is not None and (out.exists() or out.suffix.lower() != ".gguf"):
-        raise InputError(f"{out} exists or does not end in .gguf", "choose another -o")
+    if out is not None and (os.path.lexists(out) or out.suffix.lower() != ".gguf" or not _writable(out)):
+        raise InputError(f"{out} exists, does not end in .gguf, or cannot be written", "choose another -o")
     figure = picture or vector.with_suffix(".calibration.png")
-    if figure.suffix.lower() not in (".png", ".svg"):
-        raise InputError(f"{figure} is neither .png nor .svg", "choose another --picture")
+    if figure.suffix.lower() not in (".png", ".svg") or not _writable(figure):
+        raise InputError(f"{figure} is neither .png nor .svg, or cannot be written", "choose another --picture")
     try:
-        tried = [float(each) for each in strengths.split(",")]
+        tried = list(STRENGTHS) if strengths is None else [float(each) for each in strengths.split(",")]
     except ValueError:
         raise InputError(f"--strengths {strengths!r} is no list of numbers", "write 0.5,1,1.5") from None
     choices = None if layers is None else [parse_layers(layers, max(loaded.layers) + 1, first=1)]
@@ -94,22 +96,35 @@ def calibrate(
             choices=choices,
             on_progress=on_progress,
         )
-    save_trade(result, figure, f"{vector.name} on {model_file.name}")
+    if result.warning:
+        output.warn(result.warning)
     best = result.best
+    chosen = parse_layers(best.layers, max(loaded.layers) + 1, first=1)
     if out is not None:
-        chosen = parse_layers(best.layers, max(loaded.layers) + 1, first=1)
         (loaded.select(chosen) * best.strength).save(out)
-    first, last = best.layers.split("-")[0].split(",")[0], best.layers.replace(",", "-").split("-")[-1]
     low, high = best.trade_95
-    command = ["llama-cli", "-m", str(model_file), "--control-vector-scaled", f"{vector}:{best.strength:g}"]
-    command += ["--control-vector-layer-range", first, last]
-    output.result(
-        {"vector": str(vector), "picture": str(figure), **result.to_dict()},
-        *_curves(result),
-        f"best: strength {best.strength:g}, layers {best.layers}: trade {best.trade:+.3f} [{low:+.3f}, {high:+.3f}] nats a token",
-        f"as a picture: {figure}",
-        "  " + shlex.join(command),
-    )
+    lines = [
+        f"best: strength {best.strength:g}, layers {best.layers}: trade {best.trade:+.3f} [{low:+.3f}, {high:+.3f}] nats a token "
+        f"on {result.samples} answers (the interval does not know that this is the best of {len(result.settings)})",
+    ]
+    if best.trade <= 0:
+        lines.append("no setting gains more than it costs")
+    lines.append(f"as a picture: {figure}")
+    if out is not None:
+        lines.append(f"{out}: the vector at that setting, as strength 1")
+    elif chosen == tuple(range(chosen[0], chosen[-1] + 1)) and not {":", ","} & set(str(vector)):  # llama.cpp splits there
+        scaled = ["--control-vector-scaled", f"{vector}:{best.strength:g}"]
+        layer_range = ["--control-vector-layer-range", str(chosen[0]), str(chosen[-1])]
+        lines.append("  " + shlex.join(["llama-cli", "-m", str(model_file), *scaled, *layer_range]))
+    else:
+        lines.append("llama.cpp's flags cannot say this: write it to a file with -o")
+    save_trade(result, figure, f"{vector.name} on {model_file.name}")
+    output.result({"vector": str(vector), "picture": str(figure), **result.to_dict()}, *_curves(result), *lines)
+
+
+def _writable(path: Path) -> bool:
+    """Whether a file can appear there: asked before minutes of work, not after."""
+    return os.access(next(parent for parent in path.absolute().parents if parent.exists()), os.W_OK)
 
 
 def _curves(result: "Calibration") -> list[Table | Text]:

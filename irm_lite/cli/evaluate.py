@@ -70,7 +70,7 @@ def evaluate(
             on_stage=output.note,
             on_progress=on_progress,
         )
-    for warning in filter(None, [*trained.warnings, result.warning]):
+    for warning in (*trained.warnings, *result.warnings):
         output.warn(warning)
     output.result(
         {"fidelity": result.aligned.fidelity, "run": str(run), "vectors": names, **result.to_dict()},

@@ -1,5 +1,6 @@
 """irm-lite export"""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -74,16 +75,13 @@ def export(
         )
     for warning in filter(None, [*trained.warnings, result.warning]):
         output.warn(warning)
-    blocks, shares = result.vector.layers, result.dependent_share
-    output.result(
-        {
-            "vector": str(result.path),
-            "method": result.method,
-            "input_dependent_share": shares,
-            **result.comparison.to_dict(),
-        },
-        comparison_table(result.comparison),
-        f"{result.path}: {result.method}, blocks {blocks[0]}-{blocks[-1]}, fidelity {result.comparison.fidelity:.3f}",
-        f"of the IRM's output {100 * result.mean_dependent_share:.0f}% varies with the input ({100 * min(shares):.0f} to "
-        f"{100 * max(shares):.0f}% by layer): no static vector carries that, irm-lite generate --irm does",
-    )
+    blocks, share = result.vector.layers, result.dependent_share
+    lines = [f"{result.path}: {result.method}, blocks {blocks[0]}-{blocks[-1]}, fidelity {result.comparison.fidelity:.3f}"]
+    if share is not None:
+        low, high = 100 * min(share.by_layer), 100 * max(share.by_layer)
+        lines.append(
+            f"of the IRM's output {100 * share.overall:.1f}% varies with the input ({low:.1f} to {high:.1f}% by layer): "
+            "no static vector carries that, irm-lite generate --irm does"
+        )
+    document = {"vector": str(result.path), "method": result.method, "input_dependent_share": asdict(share) if share else None}
+    output.result({**document, **result.comparison.to_dict()}, comparison_table(result.comparison), *lines)

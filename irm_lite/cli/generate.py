@@ -61,7 +61,7 @@ def generate(
         prompt = sys.stdin.read().strip()
     if not prompt:
         raise InputError("the prompt is empty", 'give one with -p "..." or on standard input')
-    if irm and vector:
+    if irm is not None and vector:
         raise InputError("--irm and --vector both steer", "give one of them")
     from irm_lite.chat_format import read_chat_template
     from irm_lite.control_vector import load_sum
@@ -70,9 +70,11 @@ def generate(
     from irm_lite.llamacpp import Runtime
     from irm_lite.presets import find_gguf
 
+    if layers is not None and irm is None and not vector:
+        raise InputError("--layers limits what steers, and nothing does", "give --vector or --irm")
     model_file = find_gguf(gguf)
     steering = load_sum(vector or [])
-    trained, strength = _load_irm(irm) if irm else (None, 1.0)
+    trained, strength = _load_irm(irm) if irm is not None else (None, 1.0)
     if trained is not None and (warning := trained.check_fit(fingerprint_gguf(model_file), model_file.name)):
         output.warn(warning)
     template = read_chat_template(chat_template) if chat_template else None

@@ -1,6 +1,7 @@
 """How every verb speaks: results on stdout, everything else on stderr; with --json one document on stdout."""
 
 import json
+import math
 import os
 import sys
 import unicodedata
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console, RenderableType
 
-_BIDI = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_BIDI = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 @Parameter(name="*")
@@ -46,7 +47,7 @@ class Output:
     def result(self, document: dict[str, Any], *shown: RenderableType) -> None:
         """What the verb is for: the document with --json, else what is shown to people."""
         if self.json:
-            sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+            sys.stdout.write(json.dumps(_finite(document), indent=2, default=str, allow_nan=False) + "\n")
         else:
             console = Console(highlight=False, markup=False, emoji=False)
             if not console.is_terminal and "COLUMNS" not in os.environ:
@@ -56,6 +57,15 @@ class Output:
                     console.print(safe(renderable), soft_wrap=True)  # paths and commands stay in one piece
                 else:
                     console.print(renderable)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinity, which JSON has no word for, as null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def safe(text: str) -> str:

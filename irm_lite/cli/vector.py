@@ -1,5 +1,6 @@
 """irm-lite vector info | merge | scale | slice"""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +53,7 @@ def info(vector: Path, /, *, common: Common | None = None) -> None:
         "metadata": loaded.metadata,
     }
     largest = ", ".join(f"{index} ({value:.3f})" for index, value in peaks)
-    kept = [f"  {key} {safe(str(value))}" for key, value in loaded.metadata.items()]
+    kept = [f"  {key} {' '.join(safe(str(value)).split())[:200]}" for key, value in loaded.metadata.items()]
     output.result(
         document, table, f"largest indices over all layers (RMS): {largest}", *(["made by irm-lite:"] if kept else []), *kept
     )
@@ -121,7 +122,7 @@ def _write(vector: "ControlVector", sources: tuple[str, ...], out: Path, force: 
 
     if out.suffix.lower() != ".gguf":
         raise InputError(f"{out} must end in .gguf", "llama.cpp takes no other")
-    if out.exists() and not force:
+    if os.path.lexists(out) and not force:
         raise InputError(f"{out} exists", "choose another -o, or say --force")
     vector.metadata["sources"] = " + ".join(Path(source).name for source in sources)
     vector.save(out)

@@ -8,6 +8,7 @@ rows follow its tensor table, our data its data. What is needed to take all that
 """
 
 import hashlib
+import os
 import shutil
 import struct
 from collections.abc import Iterator, Mapping
@@ -23,8 +24,8 @@ from irm_lite.gguf_header import ArrayInfo, GgufHeader, TensorInfo, read_header,
 from irm_lite.layers import format_layers
 from irm_lite.types import FloatArray, Progress
 
-# Architectures whose graph loads and adds both biases: tests/test_bake.py runs each in llama.cpp. Granite and MiniCPM
-# load them too, but scale what the block adds; Qwen, Gemma and Phi have no such bias.
+# Architectures whose graph takes both biases where there were none, and adds them unscaled: tests/test_bake.py runs each
+# in llama.cpp. (Granite and MiniCPM scale what a block adds; Qwen and Gemma refuse a bias; Phi-2 has its own.)
 BAKEABLE = ("llama", "mistral3")
 
 _OWN = "irm.bake."
@@ -51,6 +52,8 @@ def bake(
             f"biases for blocks {format_layers(biases.values)} do not fit {gguf}, which has {n_layers} blocks of {hidden_size}",
             "use the model that they were made for",
         )
+    if not all(np.isfinite(value).all() for value in biases.values.values()):
+        raise InputError("the biases hold NaN or infinity", "scale them less")
     names = {f"blk.{layer}.{biases.slot}.bias": value.astype("<f4") for layer, value in sorted(biases.values.items())}
     patches: dict[int, bytes] = {}  # by offset from the start of the original
     originals: dict[str, FloatArray] = {}
@@ -64,6 +67,9 @@ def bake(
     layout = header.layout
     data_size = layout.size - layout.data_start
     padding = -data_size % layout.alignment
+    end = max(info.offset + info.n_bytes for info in header.tensors.values()) - layout.data_start
+    if end + -end % layout.alignment != data_size + padding:  # llama.cpp wants each tensor right after the one before
+        raise InputError(f"{gguf} has bytes after its last tensor", "make it again with llama.cpp's own tools")
     table, blob = _rows(names, data_size + padding, layout.alignment)
     keys = _keys(header, biases, originals)
     metadata = b"".join(_key(name, value) for name, value in keys.items())
@@ -78,6 +84,8 @@ def bake(
         original_metadata = source.read(layout.metadata_end - _START)
         original_table = source.read(layout.table_end - layout.metadata_end)
         rest = source.read(layout.data_start - layout.table_end)
+        if any(rest):  # undo writes zeros there
+            raise InputError(f"{gguf} has bytes between its header and its data", "make it again with llama.cpp's own tools")
         for part in (original_metadata, original_table, rest):
             digest.update(part)
         target.write(original_metadata + metadata + original_table + table + bytes(gap))
@@ -109,7 +117,9 @@ def unbake(gguf: Path, out: Path, *, force: bool = False, on_progress: Progress 
         )
         own_metadata = layout.metadata_end - metadata_end
         consistent = own_metadata > 0 and 0 < table_size <= layout.table_end - layout.metadata_end
-        consistent &= metadata_end + table_size <= data_start <= size <= layout.size
+        consistent &= metadata_end >= _START and metadata_end + table_size <= data_start <= size
+        consistent &= size - data_start <= layout.size - layout.data_start
+        consistent &= version in (2, 3) and min(n_tensors, n_metadata) >= 0
     except InputError:
         consistent = False
     if not consistent:
@@ -142,8 +152,8 @@ def require_bakeable(header: GgufHeader) -> None:
     require_model(header)
     if header.architecture not in BAKEABLE:
         raise InputError(
-            f"llama.cpp's {header.architecture} graph has no place for a bias ({header.path})",
-            f"use the control vector with --control-vector; baking works for {', '.join(BAKEABLE)}",
+            f"{header.path} is {header.architecture}, for which baking is not known to work in llama.cpp",
+            f"use the control vector with --control-vector; baking is tested for {', '.join(BAKEABLE)}",
         )
     if header.integer(f"{header.architecture}.expert_count", 0) > 0:
         raise InputError(f"{header.path} is a mixture of experts, which has no place for a bias", "use the control vector")
@@ -156,7 +166,7 @@ def _require_place(source: Path, out: Path, size: int, force: bool) -> None:
         raise InputError(f"{out} is the input", "choose another -o")
     if out.is_dir():
         raise InputError(f"{out} is a folder", "name a file with -o")
-    if out.exists() and not force:
+    if os.path.lexists(out) and not force:  # a link that leads nowhere is somebody's too
         raise InputError(f"{out} exists", "choose another -o, or say --force")
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free

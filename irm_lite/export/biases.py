@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from irm_lite.control_vector import load_sum, parse_vector_argument
+from irm_lite.control_vector import load_sum, parse_vector_argument, require_scale
 from irm_lite.errors import InputError
 from irm_lite.fingerprint import Fingerprint
 from irm_lite.layers import parse_layers
@@ -45,8 +45,9 @@ def _of_vectors(sources: Sequence[str], model: Fingerprint, name: str, scale: fl
     warning = vector.require_fit(model, name)
     if layers is not None:
         vector = vector.select(parse_layers(layers, model.n_layers, first=1))
-    provenance = {**vector.metadata, "source": " + ".join(Path(source).name for source in sources), "scale": scale}
-    return Biases("ffn_down", (vector * scale).directions, provenance, warning)
+    scaled = vector if scale == 1.0 else vector * scale
+    provenance = {**scaled.metadata, "source": " + ".join(Path(source).name for source in sources), "scale": scale}
+    return Biases("ffn_down", scaled.directions, provenance, warning)
 
 
 def _of_run(source: str, model: Fingerprint, name: str, scale: float, layers: str | None) -> Biases:
@@ -60,6 +61,7 @@ def _of_run(source: str, model: Fingerprint, name: str, scale: float, layers: st
             raise InputError(f"{path} has no vector yet", f"irm-lite export {path}")
         return _of_vectors([f"{run.directory.default_vector}:{strength}"], model, name, scale, layers)
     warning = run.check_fit(model, name)
+    require_scale(strength * scale)
     chosen = run.irm.layers if layers is None else parse_layers(layers, model.n_layers)
     vectors = run.irm.vectors.detach().float().cpu().numpy() * strength * scale
     values = {layer: vector for layer, vector in zip(run.irm.layers, vectors, strict=True) if layer in chosen}

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
 from irm_lite.evaluation import kl
-from irm_lite.export.mean import block_directions, observe
+from irm_lite.export.mean import DependentShare, block_directions, observe
 from irm_lite.injection import inject
 from irm_lite.irm import IRM, StaticIRM
 from irm_lite.packing import Row, answer_hidden, pack, rows
@@ -32,16 +32,10 @@ EVALUATIONS = 5
 
 @dataclass
 class Distilled:
-    """The fitted directions {block: (H,)}, and the held-out KL(IRM || vectors) before and after, in nats a token.
-
-    `dependent_share` (L,): what share of the IRM's output varies with the input, which no static vector carries.
-    """
+    """The fitted directions {block: (H,)}, and what share of the IRM's output varies with the input."""
 
     directions: dict[int, Tensor]
-    kl_start: float
-    kl_best: float
-    steps: int
-    dependent_share: Tensor
+    dependent_share: DependentShare
 
 
 def distil(
@@ -69,7 +63,7 @@ def distil(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     order: list[int] = []
     with inject(base.model, student):
-        best_kl = start_kl = _mean_kl(base, held_out)
+        best_kl = _mean_kl(base, held_out)
         best = student.vectors.detach().clone()
         for step in range(1, steps + 1):
             while len(order) < BATCH:
@@ -86,7 +80,7 @@ def distil(
                 if now < best_kl:
                     best_kl, best = now, student.vectors.detach().clone()
             on_progress(step, steps, f"held-out KL {best_kl:.3f}")
-    return Distilled(dict(zip(layers, best, strict=True)), start_kl, best_kl, steps, taught.dependent_share)
+    return Distilled(dict(zip(layers, best, strict=True)), taught.dependent_share)
 
 
 def _lessons(samples: list[Sample], hidden: list[Tensor]) -> list[tuple[Row, Tensor]]:

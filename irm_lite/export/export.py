@@ -2,11 +2,10 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 import irm_lite
@@ -17,7 +16,7 @@ from irm_lite.control_vector import ControlVector
 from irm_lite.errors import InputError
 from irm_lite.evaluation import Comparison, measure
 from irm_lite.export.distil import distil
-from irm_lite.export.mean import block_directions, observe
+from irm_lite.export.mean import DependentShare, block_directions, observe
 from irm_lite.fingerprint import fingerprint_gguf
 from irm_lite.irm import IRM, StaticIRM
 from irm_lite.layers import format_layers, parse_layers
@@ -37,11 +36,7 @@ class ExportResult:
     vector: ControlVector
     method: str
     comparison: Comparison
-    dependent_share: tuple[float, ...]  # (L,): of the IRM's output by layer, what varies with the input
-
-    @property
-    def mean_dependent_share(self) -> float:
-        return sum(self.dependent_share) / len(self.dependent_share)
+    dependent_share: DependentShare | None  # None: a static IRM, which depends on nothing
 
     @property
     def warning(self) -> str | None:
@@ -74,8 +69,9 @@ def export_vector(
     if not os.access(next(parent for parent in out.absolute().parents if parent.exists()), os.W_OK):
         raise InputError(f"{out} cannot be written", "choose another place")
     gguf = gguf or run.gguf_path
-    if gguf is not None:  # before the work, not after it
-        warning = run.check_fit(fingerprint_gguf(gguf), gguf.name)
+    runs_on = fingerprint_gguf(gguf) if gguf is not None else None
+    if gguf is not None and runs_on is not None:  # before the work, not after it
+        warning = run.check_fit(runs_on, gguf.name)
         run.warnings.extend([warning] if warning else [])
     blocks = parse_layers(layers, run.fingerprint.n_layers, first=1)
     method = _method(run.irm, method, blocks)
@@ -85,7 +81,7 @@ def export_vector(
     if method == "exact":
         assert isinstance(irm, StaticIRM)
         directions = {layer: irm.vectors[index] for index, layer in enumerate(irm.layers) if layer in blocks}
-        share = torch.zeros(len(irm.layers))
+        share = None
     elif method == "mean":
         observed = observe(base, irm, train, on_progress)
         mean, share = block_directions(observed.mean, irm, base.n_layers), observed.dependent_share
@@ -96,13 +92,16 @@ def export_vector(
     vector = _vector(directions, base, irm, method, run.config.data)
     comparison = measure(run, vector, gguf, run.held_out, on_progress)
     vector.metadata["fidelity"] = comparison.fidelity
+    vector.metadata["fidelity.on"] = (
+        f"{comparison.measured_in}, {runs_on.quantisation if runs_on else base.fingerprint.quantisation}"
+    )
     vector.save(out)
-    result = ExportResult(out, vector, method, comparison, tuple(share.clamp(0, 1).tolist()))
+    result = ExportResult(out, vector, method, comparison, share)
     report = {
         "vector": str(out),
         "method": method,
         "gguf": str(gguf) if gguf else None,
-        "input_dependent_share": result.dependent_share,
+        "input_dependent_share": asdict(share) if share else None,
         **comparison.to_dict(),
     }
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file

@@ -25,12 +25,23 @@ class Observed:
     hidden: list[Tensor]
 
     @property
-    def dependent_share(self) -> Tensor:
-        """(L,): the share of the output's power that varies with the input, 1 - |mean|^2 / mean |output|^2.
+    def dependent_share(self) -> "DependentShare":
+        fixed = self.mean.square().sum(-1)
+        by_layer = 1.0 - fixed / self.power.clamp_min(torch.finfo(self.power.dtype).tiny)
+        overall = 1.0 - float(fixed.sum() / self.power.sum()) if self.power.sum() > 0 else 0.0
+        return DependentShare(overall, tuple(by_layer.clamp(0, 1).tolist()))
 
-        No static vector carries it; how much of the effect goes with it is for the fidelity to say.
-        """
-        return 1.0 - self.mean.square().sum(-1) / self.power.clamp_min(torch.finfo(self.power.dtype).tiny)
+
+@dataclass(frozen=True)
+class DependentShare:
+    """Of the IRM's output: the share of its power that varies with the input, 1 - |mean|^2 / mean |output|^2.
+
+    `overall` sums over layers first, `by_layer` (L,) does not. No static vector carries it; how much of the effect goes
+    with it is for the fidelity to say.
+    """
+
+    overall: float
+    by_layer: tuple[float, ...]
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ each tensor whether it is wanted, computes the graph up to there, and hands it o
 the IRM's output is added at its site before ggml goes on. (cb_eval of llama_context_params; ggml-backend.cpp.)
 """
 
-import copy
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,12 +13,13 @@ import torch
 
 from irm_lite.errors import InputError, LlamaCppError
 from irm_lite.injection import Observer
-from irm_lite.irm import IRM
+from irm_lite.irm import IRM, build_irm
 from irm_lite.layers import format_layers
 from irm_lite.llamacpp import ggml
 from irm_lite.types import FloatArray
 
 _AT_ONCE = 1 << 24  # outputs of all layers are computed together up to this many floats (64 MiB)
+_H0 = b"ffn_inp-0"
 _NODE = {"attn": "ffn_inp", "block": "l_out"}
 
 
@@ -30,7 +30,7 @@ class _Moved(Exception):
 class DynamicIRM:
     """An IRM at work in one llama.cpp context. Change `strength`, `enabled` and `layers` between calls as you like."""
 
-    def __init__(self, irm: IRM, n_layers: int, hidden_size: int, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, irm: IRM, n_layers: int, hidden_size: int, device: str = "cpu") -> None:
         from llama_cpp import ggml_backend_sched_eval_callback
 
         if irm.hidden_size != hidden_size or irm.layers[-1] >= n_layers:
@@ -39,7 +39,10 @@ class DynamicIRM:
                 f"the model has {hidden_size} and {n_layers} layers",
                 "give the GGUF of the model that it was trained on",
             )
-        self.irm = copy.deepcopy(irm).to(device=device, dtype=dtype).requires_grad_(False).eval()
+        with torch.device("meta"):  # a copy on the device, with no second one anywhere; none where it is there already
+            self.irm = build_irm(irm.kind, irm.hidden_size, irm.layers, irm.site, **irm.options)
+        self.irm.load_state_dict({name: value.detach().to(device) for name, value in irm.state_dict().items()}, assign=True)
+        self.irm.requires_grad_(False).eval()
         self.strength = 1.0
         self.enabled = True
         self.observers: list[Observer] = []  # called with (layer, the unscaled output (T, H) of the rows at hand)
@@ -49,7 +52,7 @@ class DynamicIRM:
         self._layers: frozenset[int] = frozenset(irm.layers)
         self._place = {layer: index for index, layer in enumerate(irm.layers)}
         self._wanted = {f"{_NODE[irm.site]}-{layer}".encode(): layer for layer in irm.layers}
-        self._wanted.setdefault(b"ffn_inp-0", -1)  # read only
+        self._wanted.setdefault(_H0, -1)  # read only
         self._name = ggml.function("ggml_get_name")
         self._failure: BaseException | None = None
         self._logits_wanted: np.ndarray[Any, np.dtype[np.bool_]] = np.ones(0, dtype=np.bool_)
@@ -86,12 +89,12 @@ class DynamicIRM:
     def after(self) -> bool:
         """Call after it; False: decode it again. Raises what was raised inside, or LlamaCppError where the site is missing."""
         self._code = self._outputs = self._scaled = None
-        failure, missing = self._failure, self.enabled and self._added != len(self._layers)
-        if self._single and self._plan and (missing or isinstance(failure, _Moved)):
+        moved, missing = isinstance(self._failure, _Moved), self.enabled and self._added != len(self._layers)
+        if self._failure is not None and not moved:
+            raise self._failure
+        if self._single and self._plan and (moved or missing):
             self._plan = {}
             return False
-        if failure is not None:
-            raise failure
         if missing:
             raise LlamaCppError(
                 f"llama.cpp's graph of this architecture shows {self._added} of {len(self._layers)} places to inject at",
@@ -109,7 +112,7 @@ class DynamicIRM:
             if ask:
                 self._asked += 1
                 return self._wants(tensor)
-            self._inject(tensor, self._wanted[self._name(tensor)])
+            self._inject(tensor, self._name(tensor))
         except BaseException as failure:
             self._failure = failure
             return False
@@ -132,9 +135,12 @@ class DynamicIRM:
             return True
         return False
 
-    def _inject(self, tensor: int, layer: int) -> None:
+    def _inject(self, tensor: int, name: bytes) -> None:
+        layer = self._wanted[name]
         rows = self._rows.read(tensor, 1 if self._single else None)
-        if self._code is None:  # ffn_inp-0 comes before every other
+        if self._code is None:
+            if name != _H0:  # it comes before every other, if it is there
+                raise LlamaCppError("llama.cpp's graph of this architecture hides what the IRM reads", "use the control vector")
             self._start(rows)
         if layer not in self._layers:
             return

@@ -13,7 +13,7 @@ from irm_lite.errors import BaseModelError
 from irm_lite.fingerprint import fingerprint_gguf
 from irm_lite.gguf_header import read_header
 
-_ERROR = 3  # GGML_LOG_LEVEL_ERROR
+_ERROR = 4  # GGML_LOG_LEVEL_ERROR in ggml.h
 _complaints: deque[str] = deque(maxlen=8)  # llama.cpp's latest error lines: it returns no reason
 
 
@@ -30,6 +30,11 @@ def _quiet() -> Any:
     llama_cpp.llama_backend_init()
     llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
     return callback
+
+
+def forget_complaints() -> None:
+    """Call before what may fail."""
+    _complaints.clear()
 
 
 def complaint() -> str:
@@ -52,7 +57,7 @@ class Model:
         self.template = chat_template or header.metadata.get("tokenizer.chat_template")
         parameters = llama_cpp.llama_model_default_params()
         parameters.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 0x7FFFFFFF
-        _complaints.clear()
+        forget_complaints()
         self.handle: Any = llama_cpp.llama_model_load_from_file(str(gguf).encode(), parameters)
         if not self.handle:
             raise BaseModelError(f"llama.cpp cannot load {gguf} ({complaint()})", "check that it is a model it supports")

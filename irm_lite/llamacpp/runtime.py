@@ -14,7 +14,7 @@ import numpy as np
 from irm_lite.control_vector import ControlVector
 from irm_lite.dataset import Message
 from irm_lite.errors import InputError, LlamaCppError
-from irm_lite.llamacpp.model import Model, complaint
+from irm_lite.llamacpp.model import Model, complaint, forget_complaints
 from irm_lite.types import FloatArray
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Runtime:
 
                 self.dynamic = dynamic.DynamicIRM(irm, self.model.n_layers, self.model.hidden_size, irm_device)
                 parameters.cb_eval = self.dynamic.callback
+            forget_complaints()
             self._context = llama_cpp.llama_init_from_model(self.model.handle, parameters)
             if not self._context:
                 raise LlamaCppError(f"llama.cpp cannot make a context of {n_ctx} tokens ({complaint()})", "ask for a smaller one")
@@ -75,6 +76,7 @@ class Runtime:
         self._batch: Any = llama_cpp.llama_batch_init(self._n_batch, 0, 1)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._n_past = 0
+        self._uses = 0  # of the cache: a text that was being written when another use began cannot go on
 
     def __enter__(self) -> "Runtime":
         return self
@@ -90,6 +92,7 @@ class Runtime:
             llama_cpp.llama_batch_free(self._batch)
             llama_cpp.llama_free(self._context)
             self._context = None
+            self._uses += 1
         if self._owns_model:
             self.model.close()
 
@@ -114,6 +117,7 @@ class Runtime:
         pointer = buffer.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         if llama_cpp.llama_set_adapter_cvec(self._context, pointer, buffer.size, rows.shape[1], 1, n_layers - 1) != 0:
             raise LlamaCppError("llama.cpp refused the control vector")
+        self._forget()
         return warning
 
     def logits(self, ids: Sequence[int], positions: Sequence[int] | None = None) -> FloatArray:
@@ -163,7 +167,7 @@ class Runtime:
         import llama_cpp
 
         with _sampler(temperature, seed) as sampler:
-            self._forget()
+            use = self._forget()
             for at in range(0, len(prompt), self._n_batch):
                 part = prompt[at : at + self._n_batch]
                 wanted = np.zeros(len(part), dtype=np.bool_)
@@ -173,13 +177,20 @@ class Runtime:
             while True:
                 token = int(llama_cpp.llama_sampler_sample(sampler, self._context, -1))
                 yield token
+                if use != self._uses:
+                    raise LlamaCppError("this context was used for something else meanwhile, or closed", "generate again")
                 self._decode([token], one, keep=False)
 
-    def _forget(self) -> None:
+    def _forget(self) -> int:
+        """Begin with an empty cache; gives this use's number."""
         import llama_cpp
 
+        if not self._context:
+            raise LlamaCppError("this context is closed", "make another")
         llama_cpp.llama_memory_clear(self._memory, False)
         self._n_past = 0
+        self._uses += 1
+        return self._uses
 
     def _decode(self, ids: Sequence[int], wanted: "np.ndarray[Any, np.dtype[np.bool_]]", keep: bool = True) -> FloatArray:
         """One micro-batch through the graph; the logits of the wanted rows if they are to be kept."""
@@ -193,6 +204,7 @@ class Runtime:
             batch.n_seq_id[at] = 1
             batch.seq_id[at][0] = 0
             batch.logits[at] = bool(wanted[at])
+        forget_complaints()
         while True:
             if self.dynamic is not None:
                 self.dynamic.before(wanted)
@@ -202,7 +214,7 @@ class Runtime:
             llama_cpp.llama_memory_seq_rm(self._memory, 0, self._n_past, -1)
         if code != 0:
             stopped = f"llama.cpp stopped after {self._n_past} tokens (code {code}: {complaint()})"
-            raise LlamaCppError(stopped, "raise --context")
+            raise LlamaCppError(stopped, "raise --context" if code == 1 else None)
         self._n_past += count
         rows = np.flatnonzero(wanted) if keep else ()
         found = np.empty((len(rows), self.model.n_vocabulary), dtype=np.float32)
@@ -217,8 +229,9 @@ def _sampler(temperature: float, seed: int) -> Iterator[Any]:
     import llama_cpp
 
     chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-    links = [llama_cpp.llama_sampler_init_greedy()]
-    if temperature > 0:
+    if temperature == 0:
+        links = [llama_cpp.llama_sampler_init_greedy()]
+    else:
         links = [
             llama_cpp.llama_sampler_init_top_k(_TOP_K),
             llama_cpp.llama_sampler_init_top_p(_TOP_P, 1),
