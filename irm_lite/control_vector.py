@@ -235,15 +235,15 @@ def parse_vector_argument(argument: str) -> tuple[Path, float]:
     number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", tail, re.ASCII | re.IGNORECASE)
     if not (colon and head and number) or (len(argument) < 256 and Path(argument).exists()):
         return Path(argument), 1.0
-    return Path(head), require_scale(float(tail), f" of {head}")
+    return Path(head), require_scale(float(tail), f" of {head}", "write PATH:0.8")
 
 
-def require_scale(scale: float, what: str = "") -> float:
+def require_scale(scale: float, what: str = "", mend: str = "give one like 0.8") -> float:
     """The scale. Raises VectorError where it is not finite, or so large that a float32 vector soon overflows."""
     if not np.isfinite(scale):
-        raise VectorError(f"scale {scale}{what} is not a finite number", "give one like 0.8")
+        raise VectorError(f"scale {scale}{what} is not a finite number", mend)
     if abs(scale) > _MAX_SCALE:
-        raise VectorError(f"scale {scale:g}{what} is out of range", "give one like 0.8")
+        raise VectorError(f"scale {scale:g}{what} is out of range", mend)
     return scale
 
 

@@ -70,7 +70,7 @@ def test_demo_shows_people_text_numbers_and_picture(
     shown = capsys.readouterr().out
     assert code == 0
     assert "Is yawning a reflex" in shown
-    assert "fidelity 1.000" in shown  # a static IRM at site block is exported exactly
+    assert "fidelity 1.000 (1.000 to 1.000)" in shown  # a static IRM at site block is exported exactly
     assert shown.count("\u2580") == 64  # a line of half blocks: two layers, 64 neurons
     assert f"llama-cli -m {llama_gguf} --control-vector {tmp_path / 'run' / 'export' / 'vector.gguf'}" in shown
 

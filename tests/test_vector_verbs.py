@@ -51,7 +51,7 @@ def test_scale_slice_and_merge_write_what_they_say(vector: Path, tmp_path: Path,
     assert "fidelity" not in merged.metadata
     capsys.readouterr()
     cases = [
-        (["scale", str(vector), "nan", "-o", str(tmp_path / "x.gguf")], "NaN or infinity"),
+        (["scale", str(vector), "nan", "-o", str(tmp_path / "x.gguf")], "not a finite number"),
         (["slice", str(vector), "--layers", "4", "-o", str(tmp_path / "x.gguf")], "1-3"),
         (["merge", str(vector), "-o", str(out)], "say --force"),
         (["merge", "-o", str(tmp_path / "x.gguf")], "nothing to merge"),

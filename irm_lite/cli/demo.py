@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from irm_lite.cli.interrupt import graceful, raise_if
-from irm_lite.cli.measures import comparison_table
+from irm_lite.cli.measures import comparison_shown
 from irm_lite.cli.output import Common, Output, safe
 from irm_lite.cli.progress import progress, training_progress
 from irm_lite.cli.train import Flags, default_run
@@ -68,7 +68,9 @@ def demo(settings: Flags = None, *, out: Path | None = None, gguf: str | None = 
         "fidelity": result.comparison.fidelity,
         "seconds": {stage: result.seconds[stage] for stage in ("train", "export", "generate")},
     }
-    output.result(document, *_answers(result), "", comparison_table(result.comparison), "", *_picture(result), *_next_steps(result))
+    output.result(
+        document, *_answers(result), "", *comparison_shown(result.comparison), "", *_picture(result), *_next_steps(result)
+    )
 
 
 def _answers(result: "DemoResult") -> list[Table]:

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from irm_lite.cli.interrupt import graceful, raise_if
-from irm_lite.cli.measures import comparison_table, side_effect_table
+from irm_lite.cli.measures import comparison_shown, side_effects_shown
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import progress
 
@@ -74,6 +74,6 @@ def evaluate(
         output.warn(warning)
     output.result(
         {"fidelity": result.aligned.fidelity, "run": str(run), "vectors": names, **result.to_dict()},
-        comparison_table(result.aligned),
-        side_effect_table(result),
+        *comparison_shown(result.aligned),
+        *side_effects_shown(result),
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from irm_lite.cli.interrupt import graceful, raise_if
-from irm_lite.cli.measures import comparison_table
+from irm_lite.cli.measures import comparison_shown
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import progress
 
@@ -76,7 +76,7 @@ def export(
     for warning in filter(None, [*trained.warnings, result.warning]):
         output.warn(warning)
     blocks, share = result.vector.layers, result.dependent_share
-    lines = [f"{result.path}: {result.method}, blocks {blocks[0]}-{blocks[-1]}, fidelity {result.comparison.fidelity:.3f}"]
+    lines = [f"{result.path}: {result.method}, blocks {blocks[0]}-{blocks[-1]}"]
     if share is not None:
         low, high = 100 * min(share.by_layer), 100 * max(share.by_layer)
         lines.append(
@@ -84,4 +84,4 @@ def export(
             "no static vector carries that, irm-lite generate --irm does"
         )
     document = {"vector": str(result.path), "method": result.method, "input_dependent_share": asdict(share) if share else None}
-    output.result({**document, **result.comparison.to_dict()}, comparison_table(result.comparison), *lines)
+    output.result({**document, **result.comparison.to_dict()}, *comparison_shown(result.comparison), *lines)

@@ -17,19 +17,9 @@ from irm_lite.config import read_config_file
 from irm_lite.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, IrmLiteError
 from irm_lite.presets import EMBEDDED, presets
 
-_USERS_ERRORS = {
-    *(
-        errno.ENAMETOOLONG,
-        errno.ENOENT,
-        errno.EACCES,
-        errno.EISDIR,
-        errno.ENOTDIR,
-        errno.EEXIST,
-        errno.EPERM,
-        errno.EROFS,
-    ),
-    *(),
-}
+_USERS_ERRORS = tuple(
+    getattr(errno, name) for name in ["ENAMETOOLONG", "ENOENT", "EACCES", "EISDIR", "ENOTDIR", "EEXIST", "EPERM", "EROFS"]
+)
 
 
 def fill_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -1,7 +1,8 @@
-"""Measurements as tables: each figure with its 95% interval."""
+"""Measurements as tables of at most 80 columns: each figure with its 95% interval."""
 
 from typing import TYPE_CHECKING
 
+from rich.console import RenderableType
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -10,42 +11,44 @@ if TYPE_CHECKING:
 
 
 def with_interval(value: float, interval: "Interval") -> str:
-    return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+    return f"{value:.3f} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
-def comparison_table(comparison: "Comparison") -> Table:
-    """NLL by steering, and the fidelity with what it is made of."""
-    table = Table(title=f"Held-out answers in {comparison.measured_in}, nats a token (95% intervals)", title_justify="left")
-    table.add_column(f"{len(comparison.sums)} answers, {comparison.tokens} tokens")
-    table.add_column("base", justify="right")
-    table.add_column("IRM", justify="right")
-    table.add_column("vector", justify="right")
+def comparison_shown(comparison: "Comparison") -> tuple[RenderableType, ...]:
+    """NLL and KL by steering, and the fidelity with what it is made of."""
 
     def show(name: str) -> str:
         return with_interval(comparison.means[name], comparison.intervals[name])
 
-    table.add_row("NLL", show("nll_base"), show("nll_irm"), show("nll_vector"))
-    table.add_row("KL(IRM || .)", show("kl_irm_base"), "0", show("kl_irm_vector"))
-    table.add_row("fidelity", "0", "1", show("fidelity"))
-    table.add_row("same first choice as the IRM", "", "1", show("top1_agreement"))
-    return table
+    table = _table("NLL", "KL(IRM || it)", "IRM's first choice")
+    table.add_row("base", show("nll_base"), show("kl_irm_base"), "")
+    table.add_row("IRM", show("nll_irm"), "0", "1")
+    table.add_row("vector", show("nll_vector"), show("kl_irm_vector"), show("top1_agreement"))
+    low, high = comparison.intervals["fidelity"]
+    size = f"{len(comparison.sums)} held-out answers, {comparison.tokens} tokens"
+    return (
+        f"{size}, in {comparison.measured_in}; nats a token (95% intervals)",
+        table,
+        f"fidelity {comparison.fidelity:.3f} ({low:.3f} to {high:.3f}) = 1 - KL(IRM || vector) / KL(IRM || base)",
+    )
 
 
-def side_effect_table(evaluation: "Evaluation") -> Table:
+def side_effects_shown(evaluation: "Evaluation") -> tuple[RenderableType, ...]:
     """What steering does to neutral answers, and to the text's variety."""
     neutral, generations = evaluation.neutral, evaluation.generations
-    table = Table(title=f"Side effects ({neutral.tokens} tokens of neutral answers)", title_justify="left")
+    table = _table("NLL", "KL(base || it)", *(["distinct-2"] if generations else []))
+    shares = generations.distinct_2() if generations else {}
+    for name, key in (("base", "base"), ("IRM", "irm"), ("vector", "vector")):
+        effect = "0" if key == "base" else with_interval(neutral.means[f"kl_base_{key}"], neutral.intervals[f"kl_base_{key}"])
+        variety = [with_interval(*shares[key])] if shares else []
+        table.add_row(name, with_interval(neutral.means[f"nll_{key}"], neutral.intervals[f"nll_{key}"]), effect, *variety)
+    written = f"; distinct-2 of {len(generations.questions)} written answers" if generations else ""
+    return (f"side effects: {len(neutral.sums)} neutral answers, {neutral.tokens} tokens{written}", table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table()
     table.add_column("")
-    for name in ("base", "IRM", "vector"):
-        table.add_column(name, justify="right")
-
-    def show(name: str) -> str:
-        return with_interval(neutral.means[name], neutral.intervals[name])
-
-    table.add_row("NLL of neutral answers", show("nll_base"), show("nll_irm"), show("nll_vector"))
-    table.add_row("KL(base || .) on them", "0", show("kl_base_irm"), show("kl_base_vector"))
-    if generations is not None:
-        shares = generations.distinct_2()
-        cells = (with_interval(*shares[name]) for name in ("base", "irm", "vector"))
-        table.add_row(f"distinct-2 of {len(generations.questions)} generated answers", *cells)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
     return table
