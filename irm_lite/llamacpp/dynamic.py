@@ -160,7 +160,8 @@ class DynamicIRM:
         self._code = self.irm.encode(torch.from_numpy(h0)[None].to(self._device))
         if h0.size * len(self.irm.layers) <= _AT_ONCE:
             self._outputs = self.irm.outputs(self._code)[0].transpose(0, 1)  # (L, T, H)
-            self._scaled = (self.strength * self._outputs.float()).cpu().numpy()
+            scaled = self._outputs if self.strength == 1 else self.strength * self._outputs
+            self._scaled = scaled.cpu().numpy()
 
     @torch.inference_mode()
     def _unscaled(self, index: int) -> torch.Tensor:
