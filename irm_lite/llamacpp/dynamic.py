@@ -121,7 +121,7 @@ class DynamicIRM:
     def _wants(self, tensor: int) -> bool:
         """Whether to stop at this node, by its name.
 
-        Reading a thousand names costs 4% of a generated token's time, so for single tokens their places in the graph are
+        Reading a thousand names costs 3% of a generated token's time, so for single tokens their places in the graph are
         kept; each is still checked by name, and a graph that has changed is read anew.
         """
         if self._single and self._plan:
