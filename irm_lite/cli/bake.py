@@ -5,9 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from irm_lite.cli.interrupt import graceful, raise_if
 from irm_lite.cli.output import Common, Output
-from irm_lite.cli.progress import progress
+from irm_lite.cli.progress import stoppable_progress
 from irm_lite.errors import InputError
 
 
@@ -54,12 +53,7 @@ def bake(
     if (undo is None) == (not sources) or (undo is None) != (gguf is not None):
         mend = "irm-lite bake V.gguf --gguf MODEL.gguf -o OUT.gguf, or irm-lite bake --undo FILE.gguf -o OUT.gguf"
         raise InputError("it is not clear what to bake", mend)
-    with graceful(output) as should_stop, progress(output, "writing") as report:
-
-        def on_progress(done: int, of: int, what: str) -> None:
-            raise_if(should_stop())
-            report(done, of, what)
-
+    with stoppable_progress(output, "writing") as on_progress:
         if undo is not None:
             unbake(undo, out, force=force, on_progress=on_progress)
             output.result({"gguf": str(out), "from": str(undo)}, f"{out}: the original of {undo}, its SHA-256 is right")

@@ -9,9 +9,8 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from irm_lite.cli.interrupt import graceful, raise_if
 from irm_lite.cli.output import Common, Output
-from irm_lite.cli.progress import progress
+from irm_lite.cli.progress import stoppable_progress
 from irm_lite.errors import InputError
 
 if TYPE_CHECKING:
@@ -79,12 +78,7 @@ def calibrate(
     except ValueError:
         raise InputError(f"--strengths {strengths!r} is no list of numbers", "write 0.5,1,1.5") from None
     choices = None if layers is None else [parse_layers(layers, max(loaded.layers) + 1, first=1)]
-    with graceful(output) as should_stop, progress(output, "calibrating") as report:
-
-        def on_progress(done: int, of: int, what: str) -> None:
-            raise_if(should_stop())
-            report(done, of, what)
-
+    with stoppable_progress(output, "calibrating") as on_progress:
         model_file = find_gguf(gguf)
         result = find_best(
             loaded,

@@ -5,10 +5,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from irm_lite.cli.interrupt import graceful, raise_if
 from irm_lite.cli.measures import comparison_shown, side_effects_shown
 from irm_lite.cli.output import Common, Output
-from irm_lite.cli.progress import progress
+from irm_lite.cli.progress import stoppable_progress
 
 
 def evaluate(
@@ -55,12 +54,7 @@ def evaluate(
     assert chosen is not None
     if layers is not None:
         chosen = chosen.select(parse_layers(layers, trained.fingerprint.n_layers, first=1))
-    with graceful(output) as should_stop, progress(output, "measuring") as report:
-
-        def on_progress(done: int, of: int, what: str) -> None:
-            raise_if(should_stop())
-            report(done, of, what)
-
+    with stoppable_progress(output, "measuring") as on_progress:
         result = evaluate_run(
             trained,
             chosen,

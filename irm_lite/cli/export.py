@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from irm_lite.cli.interrupt import graceful, raise_if
 from irm_lite.cli.measures import comparison_shown
 from irm_lite.cli.output import Common, Output
-from irm_lite.cli.progress import progress
+from irm_lite.cli.progress import stoppable_progress
 
 
 def export(
@@ -57,12 +56,7 @@ def export(
     if target.exists() and not force:
         raise InputError(f"{target} exists", "choose another -o, or say --force")
     output.note(f"loading {trained.config.model}")
-    with graceful(output) as should_stop, progress(output, "distilling") as report:
-
-        def on_progress(done: int, of: int, what: str) -> None:
-            raise_if(should_stop())
-            report(done, of, what)
-
+    with stoppable_progress(output, "distilling") as on_progress:
         result = export_vector(
             trained,
             target,

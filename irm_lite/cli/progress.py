@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from irm_lite.cli.interrupt import graceful, raise_if
 from irm_lite.cli.output import Output
 from irm_lite.types import Progress as Report
 
@@ -61,6 +62,18 @@ def _plain(output: Output, title: str) -> Report:
             output.note(f"{title}: {done}/{of}, {pace * (of - done):.0f} s left, {what}")
 
     return report
+
+
+@contextmanager
+def stoppable_progress(output: Output, title: str) -> Iterator[Report]:
+    """The same for work that has no checkpoint: a report after the user asked to stop raises Interrupted."""
+    with graceful(output) as should_stop, progress(output, title) as report:
+
+        def report_or_stop(done: int, of: int, what: str) -> None:
+            raise_if(should_stop())
+            report(done, of, what)
+
+        yield report_or_stop
 
 
 @contextmanager

@@ -73,7 +73,7 @@ def bake(
     table, blob = _rows(names, data_size + padding, layout.alignment)
     keys = _keys(header, biases, originals)
     metadata = b"".join(_key(name, value) for name, value in keys.items())
-    start = _START + (layout.metadata_end - _START) + len(metadata) + (layout.table_end - layout.metadata_end) + len(table)
+    start = layout.table_end + len(metadata) + len(table)
     gap = -start % layout.alignment
     total = start + gap + data_size + padding + len(blob)
     _require_place(gguf, out, total, force)
