@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from irm_lite.errors import InputError
 
 LEARNING_RATES = {"paper": 1e-4, "lite": 2e-3, "static": 1e-2}  # paper: its own; lite and static: the demo's (docs/log.md)
-DEPENDENCE_PENALTIES = {"paper": 0.0, "lite": 0.5, "static": 0.0}  # docs/log.md
+DEPENDENCE_PENALTIES = {"paper": 0.0, "lite": 1.0, "static": 0.0}  # docs/log.md
 
 
 @dataclass(kw_only=True)
@@ -33,10 +33,10 @@ class TrainConfig:
     layers: str = "all"
     """Injected layers, 0-based: all, odd, even, 0-29 or 0,3,7-12. At site block, all begins at 1: llama.cpp adds
     nothing after block 0."""
-    rank: int = 32
+    rank: int = 16
     """Rank of each layer's head of a lite IRM."""
-    width: int = 0
-    """Width of a lite IRM's trunk; 0: the hidden size, at most 1024."""
+    width: int = 256
+    """Width of a lite IRM's trunk."""
     quant: Literal["nf4", "fp4", "int8", "none"] = "nf4"
     """Quantisation of the frozen base, by bitsandbytes."""
     double_quant: bool = False
@@ -74,7 +74,7 @@ class TrainConfig:
     """Weight of the paper's penalty: l1 / L * sum |v| over the outputs of a token, mean over tokens."""
     dependence_penalty: float = -1.0
     """Weight of the share of the IRM's output that varies over a row's tokens, prompt included, which no control vector
-    carries; 0: none, -1: 0.5 for lite, 0 for paper."""
+    carries; 0: none, -1: 1 for lite, 0 for paper."""
     optim: str = "auto"
     """Optimiser, by transformers' name (adamw_torch, adamw_bnb_8bit, ...); auto: by device."""
     gradient_checkpointing: bool = False
@@ -96,8 +96,8 @@ class TrainConfig:
     """Also report to TensorBoard, into the run directory."""
 
     def __post_init__(self) -> None:
-        positive = ("rank", "batch_size", "gradient_accumulation_steps", "save_total_limit")
-        natural = ("width", "learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps")
+        positive = ("rank", "width", "batch_size", "gradient_accumulation_steps", "save_total_limit")
+        natural = ("learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps")
         check_keys(self.to_dict(), "settings")
         for name in positive:
             if not getattr(self, name) >= 1:

@@ -96,9 +96,9 @@ class LiteIRM(IRM):
 
     kind = "lite"
 
-    def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site, width: int | None = None, rank: int = 32) -> None:
+    def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site, width: int = 256, rank: int = 16) -> None:
         super().__init__(hidden_size, layers, site)
-        self.width = width or min(hidden_size, 1024)
+        self.width = width
         self.rank = rank
         self.trunk = nn.Sequential(nn.Linear(hidden_size, self.width), nn.SiLU(), nn.Linear(self.width, self.width), nn.SiLU())
         self.down = nn.Parameter(torch.empty(len(layers), rank, self.width))

@@ -139,7 +139,6 @@ def _resolve(config: TrainConfig, base: Base, n_train: int) -> TrainConfig:
         site=config.chosen_site,
         learning_rate=config.peak_learning_rate,
         dependence_penalty=config.chosen_dependence_penalty,
-        width=config.width or min(base.hidden_size, 1024),
         eval_steps=eval_steps,
         save_steps=config.save_steps or eval_steps,
     )

@@ -112,7 +112,7 @@ def test_a_graph_that_has_changed_is_read_anew(twin: LlamaForCausalLM, llama_ggu
                 written.append(token)
                 if number == 4:
                     assert len(dynamic._plan) == 3
-                    dynamic._plan = {place + spoil: name for place, name in dynamic._plan.items()}
+                    dynamic._plan = [(place + spoil, name) for place, name in dynamic._plan]
             logits = expected(twin, irm, tokens + written)
             assert logits[len(tokens) - 1 : -1].argmax(-1).tolist() == written
 

@@ -5,7 +5,7 @@ each tensor whether it is wanted, computes the graph up to there, and hands it o
 the IRM's output is added at its site before ggml goes on. (cb_eval of llama_context_params; ggml-backend.cpp.)
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from irm_lite.types import FloatArray
 _AT_ONCE = 1 << 24  # outputs of all layers are computed together up to this many floats (64 MiB)
 _H0 = b"ffn_inp-0"
 _NODE = {"attn": "ffn_inp", "block": "l_out"}
+_NONE_LEFT = 1 << 62
 
 
 class _Moved(Exception):
@@ -63,8 +64,11 @@ class DynamicIRM:
         self._added = 0
         self._single = False  # one token, whose logits are wanted: generation
         self._asked = 0  # nodes of the graph so far
-        self._found: dict[int, bytes] = {}  # the wanted ones of this graph, by their place in it
-        self._plan: dict[int, bytes] = {}  # the same of the graph for single tokens, once it is known
+        self._next = 0  # nodes before this one are not looked at
+        self._expected: bytes | None = None  # its name, where it is known
+        self._found: list[tuple[int, bytes]] = []  # this graph's wanted nodes: place in it, name
+        self._plan: list[tuple[int, bytes]] = []  # those of the graph for single tokens, once it is known
+        self._ahead: Iterator[tuple[int, bytes]] = iter(())  # what is left of it
 
     @property
     def layers(self) -> frozenset[int]:
@@ -83,8 +87,13 @@ class DynamicIRM:
         self._logits_wanted = logits_wanted
         self._single = len(logits_wanted) == 1 and bool(logits_wanted[0])
         self._failure = self._code = self._outputs = self._scaled = None
-        self._added = self._asked = 0
-        self._found = {}
+        self._added = self._asked = self._next = 0
+        self._expected, self._found = None, []
+        if not self.enabled:
+            self._next = _NONE_LEFT
+        elif self._single and self._plan:
+            self._ahead = iter(self._plan)
+            self._look_ahead()
 
     def after(self) -> bool:
         """Call after it; False: decode it again. Raises what was raised inside, or LlamaCppError where the site is missing."""
@@ -93,7 +102,7 @@ class DynamicIRM:
         if self._failure is not None and not moved:
             raise self._failure
         if self._single and self._plan and (moved or missing):
-            self._plan = {}
+            self._plan = []
             return False
         if missing:
             raise LlamaCppError(
@@ -107,14 +116,13 @@ class DynamicIRM:
     def _evaluate(self, tensor: int, ask: bool, _user_data: Any) -> bool:
         # Nothing may leave this function but a bool: an exception would be printed and lost in ctypes.
         try:
-            if not self.enabled or self._failure is not None:
-                return False
             if ask:
                 self._asked += 1
-                return self._wants(tensor)
+                return self._asked >= self._next and self._wants(tensor)
             self._inject(tensor, self._name(tensor))
         except BaseException as failure:
             self._failure = failure
+            self._next = _NONE_LEFT
             return False
         return True
 
@@ -124,16 +132,19 @@ class DynamicIRM:
         Reading a thousand names costs 3% of a generated token's time, so for single tokens their places in the graph are
         kept; each is still checked by name, and a graph that has changed is read anew.
         """
-        if self._single and self._plan:
-            name = self._plan.get(self._asked)
-            if name is not None and self._name(tensor) != name:
-                raise _Moved
-            return name is not None
         name = self._name(tensor)
+        if self._expected is not None:
+            if name != self._expected:
+                raise _Moved
+            self._look_ahead()
+            return True
         if name in self._wanted:
-            self._found[self._asked] = name
+            self._found.append((self._asked, name))
             return True
         return False
+
+    def _look_ahead(self) -> None:
+        self._next, self._expected = next(self._ahead, (_NONE_LEFT, None))
 
     def _inject(self, tensor: int, name: bytes) -> None:
         layer = self._wanted[name]
