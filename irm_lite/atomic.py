@@ -1,7 +1,8 @@
-"""Files that are either absent or whole: written beside their place, fsynced, renamed."""
+"""Files and folders that are either absent or whole: written beside their place, fsynced, renamed."""
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,32 @@ def write_text(target: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_path(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` to fill; on success it is fsynced and takes the place of `target`."""
+    temporary, aside = (target.with_name(f".{target.name}.{end}") for end in ("partial", "old"))
+    for left_over in (temporary, aside):
+        shutil.rmtree(left_over, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            with file.open("r+b") as handle:
+                os.fsync(handle.fileno())
+        if target.exists():
+            target.replace(aside)
+        try:
+            temporary.replace(target)
+        except OSError:
+            if aside.exists():
+                aside.replace(target)
+            raise
+        sync_folder(target.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:

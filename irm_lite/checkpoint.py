@@ -1,16 +1,13 @@
 """What a resumed training needs, without a pickle: tensors as safetensors, the rest as JSON."""
 
 import json
-import os
 import random
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from irm_lite.atomic import sync_folder
 from irm_lite.errors import RunError
 from irm_lite.tensors import save_tensors
 
@@ -60,33 +57,6 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.random.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.random.set_rng_state_all(state["cuda"])
-
-
-class CheckpointWriter:
-    """`with CheckpointWriter(target) as folder:` fill the folder; it appears at `target` whole, or not at all."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.folder = target.with_name(f".{target.name}.partial")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        return self.folder
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            return
-        for file in self.folder.iterdir():
-            with file.open("r+b") as handle:
-                os.fsync(handle.fileno())
-        aside = self.target.with_name(f".{self.target.name}.old")
-        if self.target.exists():
-            self.target.replace(aside)
-        self.folder.replace(self.target)
-        sync_folder(self.target.parent)
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _strip(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

@@ -79,6 +79,18 @@ def load_dataset(spec: str, answer_column: str = "answer", download: bool = Fals
     return _build(path.stem, _file_rows(path), answer_column)
 
 
+def load_questions(path: Path) -> list[str]:
+    """The prompts in a file: the lines of a .txt, or the questions of a dataset file. Raises DataError where there are none."""
+    if path.suffix.lower() == ".txt":
+        found = [line.strip() for _, row in _file_rows(path) for line in row["text"].splitlines() if line.strip()]
+    else:
+        dataset = load_dataset(str(path))
+        found = [each.question for each in (*dataset.train, *dataset.validation, *dataset.test) if each.question]
+    if not found:
+        raise DataError(f"{path} has no prompts", "give a .txt with one prompt a line, or a dataset with questions")
+    return found
+
+
 def _known() -> str:
     return f"a {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]} file"
 

@@ -64,6 +64,11 @@ class RunDirectory:
         return self.export / "fidelity.json"
 
     @property
+    def recordings(self) -> Path:
+        """A folder for each recording (analysis/recording.py)."""
+        return self.path / "recordings"
+
+    @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 

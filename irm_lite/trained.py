@@ -70,6 +70,12 @@ class TrainedRun:
             raise DataError(f"no held-out sample of {self.config.data} fits into {limit} tokens", "raise --max-length")
         return samples
 
+    @property
+    def held_out_questions(self) -> list[str]:
+        """The questions of the held-out examples."""
+        examples = self.dataset.test or self.dataset.validation
+        return [example.question for example in examples if example.question]
+
 
 def load_run(path: Path | str) -> TrainedRun:
     """Open a run directory that holds an IRM. Raises RunError where it is not a run or has no IRM yet."""

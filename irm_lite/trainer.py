@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerControl, TrainingArguments
 
 from irm_lite import checkpoint
 from irm_lite.architecture import decoder_layers
+from irm_lite.atomic import atomic_folder
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
 from irm_lite.errors import RunError, TrainingFailed
@@ -141,7 +142,7 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
         return best
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        with checkpoint.CheckpointWriter(self.run.checkpoint(self.state.global_step)) as folder:
+        with atomic_folder(self.run.checkpoint(self.state.global_step)) as folder:
             save_irm(self.injected.irm, folder)
             checkpoint.save_state(folder, checkpoint.OPTIMIZER, self.optimizer.state_dict())
             checkpoint.save_state(folder, checkpoint.SCHEDULER, self.lr_scheduler.state_dict())

@@ -46,7 +46,7 @@ class DynamicIRM:
         self.irm.requires_grad_(False).eval()
         self.strength = 1.0
         self.enabled = True
-        self.observers: list[Observer] = []  # called with (layer, the unscaled output (T, H) of the rows at hand)
+        self.observers: list[Observer] = []  # called with (layer, the unscaled output (T, H) of the micro-batch)
         self.callback = ggml_backend_sched_eval_callback(self._evaluate)  # kept here: llama.cpp holds its address alone
         self._n_layers = n_layers
         self._device = device
@@ -161,7 +161,7 @@ class DynamicIRM:
         # The last layer goes on with the rows alone whose logits were asked for.
         chosen = self._logits_wanted if layer == self._n_layers - 1 and len(rows) != len(added) else slice(None)
         for observe in self.observers:
-            observe(layer, self._unscaled(index)[chosen])
+            observe(layer, self._unscaled(index))
         rows += added[chosen]
         self._rows.write(tensor, len(rows))
 

@@ -115,13 +115,17 @@ class Model:
             raise template_failed(error, self.path.name) from None
         return self.tokenize(prompt)
 
-    def decode_pieces(self, tokens: Iterable[int]) -> Iterator[str]:
-        """Text as its tokens come, up to the first that ends the turn; a character is given once it is whole."""
+    def ends_turn(self, token: int) -> bool:
+        """Whether the model says with this token that its turn is over."""
         import llama_cpp
 
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
+
+    def decode_pieces(self, tokens: Iterable[int]) -> Iterator[str]:
+        """Text as its tokens come, up to the first that ends the turn; a character is given once it is whole."""
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         for token in tokens:
-            if llama_cpp.llama_vocab_is_eog(self._vocabulary, token):
+            if self.ends_turn(token):
                 break
             if text := decoder.decode(self._piece(token)):
                 yield text
