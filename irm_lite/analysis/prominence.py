@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from irm_lite.analysis.checks import LEAST_INDICES, require_level, require_positive, table
+from irm_lite.analysis.checks import require_level, require_positive, table
 from irm_lite.analysis.striations import layer_normalised
 from irm_lite.errors import InputError
 from irm_lite.types import DoubleArray, Reals
@@ -56,7 +56,7 @@ def prominent(values: Reals, permutations: int = 1000, alpha: float = 0.05, seed
         reached = permutations - np.searchsorted(largest, statistic[rest] * (1 - 1e-12))
         p[rest] = np.maximum((1 + reached) / (1 + permutations), floor)
         found = p[rest] <= alpha
-        if not found.any() or (~found).sum() < LEAST_INDICES:
+        if not found.any():
             break
         floor, rest = p[rest[found]].max(), rest[~found]
     indices = np.flatnonzero(p <= alpha)
