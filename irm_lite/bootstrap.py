@@ -2,17 +2,20 @@
 
 import numpy as np
 
-from irm_lite.types import DoubleArray
+from irm_lite.types import DoubleArray, IntArray
 
 RESAMPLES = 2000
 Interval = tuple[float, float]
 
 
-def resampled_sums(columns: DoubleArray, seed: int = 0) -> DoubleArray:
-    """Sums of the columns (N, C) over N rows drawn with replacement: (RESAMPLES, C)."""
-    n = len(columns)
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    sums: DoubleArray = counts @ columns
+def resampled_counts(n: int, resamples: int = RESAMPLES, seed: int = 0) -> IntArray:
+    """How often each of n is drawn when n are drawn with replacement: (resamples, n)."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+
+
+def resampled_sums(columns: DoubleArray, seed: int = 0, resamples: int = RESAMPLES) -> DoubleArray:
+    """Sums of the columns (N, C) over N rows drawn with replacement: (resamples, C)."""
+    sums: DoubleArray = resampled_counts(len(columns), resamples, seed) @ columns
     return sums
 
 

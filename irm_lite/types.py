@@ -7,4 +7,6 @@ import numpy as np
 
 FloatArray = np.ndarray[Any, np.dtype[np.float32]]
 DoubleArray = np.ndarray[Any, np.dtype[np.float64]]
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+Reals = np.ndarray[Any, np.dtype[np.floating[Any]]]  # of any precision
 Progress = Callable[[int, int, str], None]  # (done, of, what): how long work reports
