@@ -69,6 +69,11 @@ class RunDirectory:
         return self.path / "recordings"
 
     @property
+    def ablations(self) -> Path:
+        """What zeroing an index did, a file for each index and place (ablation.py)."""
+        return self.path / "ablations"
+
+    @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -37,6 +37,7 @@ def recorded(run: TrainedRun) -> Recording:
     return record(run, run.held_out_questions[:3], new_tokens=6, keep=2)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(1, 7), min_size=1, max_size=5),
     st.integers(0, 2**32 - 1),

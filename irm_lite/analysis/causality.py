@@ -10,6 +10,8 @@ from irm_lite.bootstrap import RESAMPLES, Interval, interval, resampled_sums
 from irm_lite.errors import InputError
 from irm_lite.types import DoubleArray, Reals
 
+MEASURES = ("NLL of aligned answers", "NLL of neutral answers", "KL on aligned answers")  # that an ablation changes
+
 
 @dataclass(frozen=True)
 class AblationEffect:

@@ -1,0 +1,55 @@
+"""irm-lite analyze"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from irm_lite.cli.output import Common, Output
+from irm_lite.cli.progress import stoppable_progress
+from irm_lite.errors import InputError
+
+
+def analyze(
+    *runs: Path,
+    out: Annotated[Path, Parameter(alias="-o")],
+    recording: str | None = None,
+    phase: Literal["prompt", "generated"] = "generated",
+    mark: Annotated[list[int] | None, Parameter(negative="")] = None,
+    samples: int = 100,
+    seed: int = 0,
+    common: Common | None = None,
+) -> None:
+    """Hold recorded runs of one base against chance and against the base itself: report.html and report.json.
+
+    Parameters
+    ----------
+    runs
+        Run directories that have a recording.
+    out
+        The folder to write.
+    recording
+        The recording's name in each run [default: each one's newest].
+    phase
+        The tokens that the statistics are of.
+    mark
+        An index to look at in particular, such as 1512; may be given several times.
+    samples
+        Training answers for the gradient field and the features of the base.
+    seed
+        Seed of permutations and bootstraps.
+    """
+    output = Output(common)
+    if not runs:
+        raise InputError("there is nothing to analyze", "name run directories")
+    from irm_lite import analyze as engine
+    from irm_lite.analysis.report import write_report
+    from irm_lite.trained import load_run
+
+    recorded = engine.with_recordings([load_run(run) for run in runs], recording)
+    output.note(f"loading {recorded[0].run.config.model}")
+    with stoppable_progress(output, "analysing") as on_progress:
+        found = engine.analyze(recorded, phase=phase, marks=mark or (), samples=samples, seed=seed, on_progress=on_progress)
+    page = write_report(found.document, found.heatmaps, out)
+    lines = [f"{each['verdict']}: {each['claim']}\n  {each['text']}" for each in found.document["findings"]]
+    output.result({"report": str(page), **found.document}, *lines, f"the whole of it: {page}")
