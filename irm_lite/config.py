@@ -22,7 +22,7 @@ class TrainConfig:
     model: str = "demo"
     """Base model: a preset (irm-lite models list), hub id, Hugging Face folder or .gguf file."""
     data: str = "anger"
-    """A shipped tone, a .jsonl, .json, .csv, .parquet or .txt file, or hf:owner/name."""
+    """A shipped tone, a .jsonl, .json (SQuAD's too), .csv, .parquet or .txt file, or hf:owner/name."""
     answer_column: str = "answer"
     """Which column of your own file holds the answers."""
     irm: Literal["paper", "lite", "static"] = "lite"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.errors import DataError, MissingPart
+from irm_lite.squad import UNANSWERED, squad_rows
 
 SPLITS = ("train", "validation", "test")
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
@@ -45,6 +46,7 @@ class Dataset:
     train: list[Example]
     validation: list[Example]
     test: list[Example]
+    unanswered: int = 0  # questions of a SQuAD file that have no answer: passed over
 
 
 @cache
@@ -64,7 +66,8 @@ def load_dataset(spec: str, answer_column: str = "answer", download: bool = Fals
     `spec` is a shipped tone ('anger'), a file (.jsonl, .json, .csv, .parquet, .txt) or a Hugging Face dataset
     ('hf:owner/name'). A row has `question` and `answer` (or `answer_column`), or `messages`, or `text`; an optional
     `split` of train, validation or test; else a tenth each goes to validation and test, by a hash of the question. In
-    a .txt file each paragraph is a sample. Raises DataError, naming the row, where something cannot be used.
+    a .txt file each paragraph is a sample. A .json file is a list of rows, or SQuAD's (squad.py). Raises DataError,
+    naming the row, where something cannot be used.
     """
     if spec in tones():
         rows: Iterable[tuple[str, Any]] = ((f"row {row['id']}", row) for row in _shipped())
@@ -122,8 +125,11 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     rows = _parse_json(path.read_text(encoding="utf-8-sig"), str(path))
+    if isinstance(rows, dict) and "data" in rows:
+        yield from squad_rows(rows, path)
+        return
     if not isinstance(rows, list):
-        raise DataError(f"{path} is not a list of rows", "write [{...}, {...}], or one object a line as .jsonl")
+        raise DataError(f"{path} is not a list of rows", "write [{...}, {...}], one object a line as .jsonl, or give SQuAD's JSON")
     yield from ((f"{path}, item {number}", row) for number, row in enumerate(rows, 1))
 
 
@@ -194,7 +200,11 @@ def _hub_rows(name: str, download: bool) -> Iterator[tuple[str, Any]]:
 
 def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str) -> Dataset:
     parts: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    unanswered = 0
     for where, row in rows:
+        if row is UNANSWERED:
+            unanswered += 1
+            continue
         if not isinstance(row, dict):
             raise DataError(f"{where}: a row must be an object with named fields", "the README says what rows look like")
         example = _example(row, where, answer_column)
@@ -217,7 +227,7 @@ def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str) -> Da
             parts[donor] = [example for example in parts[donor] if _subject(example) != chosen]
             if not parts[donor]:
                 raise DataError(f"{name} has too few samples to split", "give at least a few dozen")
-    return Dataset(name, parts["train"], parts["validation"], parts["test"])
+    return Dataset(name, parts["train"], parts["validation"], parts["test"], unanswered)
 
 
 def _example(row: dict[str, Any], where: str, answer_column: str) -> Example:

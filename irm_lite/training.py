@@ -92,6 +92,7 @@ class _Job:
     train: list[Sample]
     validation: list[Sample]
     too_long: int
+    unanswered: int
     arguments: TrainingArguments
 
 
@@ -111,7 +112,8 @@ def _prepare(config: TrainConfig, run: RunDirectory) -> _Job:
     options: dict[str, Any] = {"width": resolved.width, "rank": resolved.rank} if resolved.irm == "lite" else {}
     irm = build_irm(resolved.irm, base.hidden_size, layers, resolved.chosen_site, **options).to(base.plan.device)
     arguments = _arguments(resolved, run, len(train_samples))
-    return _Job(run, resolved, base, irm, train_samples, validation, long_train + long_validation + long_test, arguments)
+    too_long = long_train + long_validation + long_test
+    return _Job(run, resolved, base, irm, train_samples, validation, too_long, dataset.unanswered, arguments)
 
 
 def _layers(config: TrainConfig, base: Base) -> tuple[int, ...]:
@@ -166,6 +168,8 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
     )
     if job.too_long:
         emit("warning", text=f"{job.too_long} samples are longer than {config.max_length} tokens and left out")
+    if job.unanswered:
+        emit("warning", text=f"{job.unanswered} questions of {config.data} have no answer and are passed over")
     if checkpoint is None:
         nll = mean_nll(base, job.validation)
         emit("eval", step=0, nll=nll, perplexity=perplexity(nll), of="base")
