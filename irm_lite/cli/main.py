@@ -25,17 +25,16 @@ _USERS_ERRORS = tuple(
 def fill_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """What the flags leave open, from --config's file, then from the model's preset, for the verbs that train."""
     by_flag = {name: argument for argument in arguments for name in argument.names}
-    if "--max-steps" not in by_flag:
-        return
-    config = by_flag.get("--config")
-    if config is not None and config.tokens:
-        path = config.tokens[0].value
-        Dict(read_config_file(Path(path)), use_commands_as_keys=False, source=path)(app, commands, arguments)
-    tokens = by_flag["--model"].tokens
-    preset = presets().get(tokens[0].value if tokens else EMBEDDED)
-    if preset is not None:
-        Dict(preset.train, use_commands_as_keys=False, source=f"preset {preset.name}")(app, commands, arguments)
-    wish = by_flag["--download"].tokens
+    if "--max-steps" in by_flag:
+        config = by_flag.get("--config")
+        if config is not None and config.tokens:
+            path = config.tokens[0].value
+            Dict(read_config_file(Path(path)), use_commands_as_keys=False, source=path)(app, commands, arguments)
+        tokens = by_flag["--model"].tokens
+        preset = presets().get(tokens[0].value if tokens else EMBEDDED)
+        if preset is not None:
+            Dict(preset.train, use_commands_as_keys=False, source=f"preset {preset.name}")(app, commands, arguments)
+    wish = by_flag["--download"].tokens if "--download" in by_flag else []
     if wish and (wish[-1].implicit_value is True or wish[-1].value.lower() == "true"):
         del os.environ["HF_HUB_OFFLINE"]  # before any library that reads it is imported
 
@@ -59,6 +58,7 @@ app.command("irm_lite.cli.evaluate:evaluate", name="eval", help="Measure a run: 
 app.command("irm_lite.cli.bake:bake", name="bake", help="Write a copy of a GGUF with the steering in it, or take it out.")
 app.command("irm_lite.cli.calibrate:calibrate", name="calibrate", help="Find the best strength and layers of a vector.")
 app.command("irm_lite.cli.vector:app", name="vector", help="Control vectors: what is in one, and arithmetic with them.")
+app.command("irm_lite.cli.data:app", name="data", help="Datasets: what is in one, and answers rewritten in a tone.")
 app.command("irm_lite.cli.models:app", name="models", help="Base models known by name.")
 app.command("irm_lite.cli.doctor:doctor", name="doctor", help="What works on this machine, what is missing, and the mend.")
 
