@@ -25,6 +25,7 @@ def loaded_by(code: str) -> set[str]:
         "from irm_lite.cli.main import run; run(['models', 'list'])",
         "import irm_lite.run, irm_lite.config, irm_lite.dataset, irm_lite.analysis.pooling",
         "from irm_lite.cli.main import run; run(['data', 'check', 'anger'])",
+        "from irm_lite.cli.main import run; run(['data', 'rewrite', '--show-prompt'])",
     ],
 )
 def test_nothing_heavy(code: str) -> None:
