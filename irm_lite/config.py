@@ -31,8 +31,8 @@ class TrainConfig:
     """Where it is added: after attention (the paper's) or after the block (llama.cpp's, so that more of it survives the
     export); auto: attn for paper, else block."""
     layers: str = "all"
-    """Injected layers, 0-based: all, odd, even, 0-29 or 0,3,7-12. At site block, all begins at 1: llama.cpp adds
-    nothing after block 0."""
+    """Injected layers, 0-based: all, odd, even, 0-29, 0,3,7-12, 2/4 (the second of four parts) or every 4. At site block,
+    layer 0 is in only where it is named by its number: llama.cpp adds nothing after block 0."""
     rank: int = 32
     """Rank of each layer's head of a lite IRM."""
     width: int = 0

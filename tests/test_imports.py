@@ -22,6 +22,7 @@ def loaded_by(code: str) -> set[str]:
         "import irm_lite; irm_lite.ControlVector; irm_lite.TrainConfig",
         "from irm_lite.cli.main import run; run(['--help'])",
         "from irm_lite.cli.main import run; run(['train', '--help'])",
+        "from irm_lite.cli.main import run; run(['sweep', '--help'])",
         "from irm_lite.cli.main import run; run(['models', 'list'])",
         "import irm_lite.run, irm_lite.config, irm_lite.dataset, irm_lite.analysis.pooling",
         "from irm_lite.cli.main import run; run(['data', 'check', 'anger'])",

@@ -50,6 +50,7 @@ app = App(
 # By import path: a verb's module is imported when that verb is used.
 app.command("irm_lite.cli.demo:demo", name="demo", help="The whole job on one model: train, export, llama.cpp, compare.")
 app.command("irm_lite.cli.train:train", name="train", help="Train an IRM into a run directory.")
+app.command("irm_lite.cli.sweep:sweep", name="sweep", help="Train a grid of runs from one file; goes on after a stop.")
 app.command("irm_lite.cli.export:export", name="export", help="Write a run's effect as a GGUF control vector.")
 app.command(
     "irm_lite.cli.generate:generate", name="generate", help="Answer a prompt in llama.cpp, with control vectors or without."
