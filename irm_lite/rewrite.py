@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from irm_lite.llamacpp import Runtime
 
 PROMPT = """\
-Rewrite the answer to the question in a {tone} tone. Keep its facts. Use at most two sentences, and write nothing but the \
-rewritten answer.
+Rewrite the answer to the question in a {tone} tone. Keep all of its facts. Use at most two sentences, describe no gestures \
+(such as *sighs*), and open with no stock phrase. Write nothing but the rewritten answer.
 
 Question: {question}
 Answer: {answer}"""
 TRIES = 3
 _PLACEHOLDERS = {"tone", "question", "answer"}
-_SAMPLING = {"temperature": 0.9, "top_p": 0.7, "repeat_penalty": 1.5}  # the paper's
+_SAMPLING = {"temperature": 0.9, "top_p": 0.7, "repeat_penalty": 1.5}  # the paper's, whose penalty counts the prompt too
 _SENTENCES = 2  # the paper's
 _NEW_TOKENS = 96
 _CONTEXT = 2048
