@@ -22,7 +22,7 @@ class TrainConfig:
     model: str = "demo"
     """Base model: a preset (irm-lite models list), hub id, Hugging Face folder or .gguf file."""
     data: str = "anger"
-    """A shipped tone, a .jsonl, .json, .csv, .parquet or .txt file, or hf:owner/name."""
+    """A shipped tone, a .jsonl, .json (SQuAD's too), .csv, .parquet or .txt file, or hf:owner/name."""
     answer_column: str = "answer"
     """Which column of your own file holds the answers."""
     irm: Literal["paper", "lite", "static"] = "lite"
@@ -31,8 +31,8 @@ class TrainConfig:
     """Where it is added: after attention (the paper's) or after the block (llama.cpp's, so that more of it survives the
     export); auto: attn for paper, else block."""
     layers: str = "all"
-    """Injected layers, 0-based: all, odd, even, 0-29 or 0,3,7-12. At site block, all begins at 1: llama.cpp adds
-    nothing after block 0."""
+    """Injected layers, 0-based: all, odd, even, 0-29, 0,3,7-12, 2/4 (the second of four parts) or every 4. At site block,
+    layer 0 is in only where it is named by its number: llama.cpp adds nothing after block 0."""
     rank: int = 16
     """Rank of each layer's head of a lite IRM."""
     width: int = 256

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.errors import DataError, MissingPart
+from irm_lite.squad import UNANSWERED, squad_rows
 
 SPLITS = ("train", "validation", "test")
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
@@ -45,6 +46,7 @@ class Dataset:
     train: list[Example]
     validation: list[Example]
     test: list[Example]
+    unanswered: int = 0  # questions of a SQuAD file that have no answer: passed over
 
 
 @cache
@@ -58,25 +60,28 @@ def tones() -> tuple[str, ...]:
     return tuple(sorted(key for key in _shipped()[0] if key not in ("id", "split", "question")))
 
 
-def load_dataset(spec: str, answer_column: str = "answer", download: bool = False) -> Dataset:
+def load_dataset(
+    spec: str, answer_column: str = "answer", download: bool = False, refused: list[DataError] | None = None
+) -> Dataset:
     """Read a dataset.
 
     `spec` is a shipped tone ('anger'), a file (.jsonl, .json, .csv, .parquet, .txt) or a Hugging Face dataset
     ('hf:owner/name'). A row has `question` and `answer` (or `answer_column`), or `messages`, or `text`; an optional
     `split` of train, validation or test; else a tenth each goes to validation and test, by a hash of the question. In
-    a .txt file each paragraph is a sample. Raises DataError, naming the row, where something cannot be used.
+    a .txt file each paragraph is a sample. A .json file is a list of rows, or SQuAD's (squad.py). Raises DataError,
+    naming the row, where something cannot be used; with a list `refused`, errors of single rows go there instead.
     """
     if spec in tones():
         rows: Iterable[tuple[str, Any]] = ((f"row {row['id']}", row) for row in _shipped())
-        return _build(spec, rows, spec)
+        return _build(spec, rows, spec, refused)
     if spec.startswith("hf:"):
         if not spec.removeprefix("hf:").strip():
             raise DataError("hf: names no dataset", "write hf:owner/name")
-        return _build(spec, _hub_rows(spec.removeprefix("hf:"), download), answer_column)
+        return _build(spec, _hub_rows(spec.removeprefix("hf:"), download), answer_column, refused)
     path = Path(spec).expanduser()
     if not path.suffix and not path.exists():
         raise DataError(f"there is no tone or file {spec!r}", f"the tones are {', '.join(tones())}; or give {_known()}")
-    return _build(path.stem, _file_rows(path), answer_column)
+    return _build(path.stem, _file_rows(path), answer_column, refused)
 
 
 def load_questions(path: Path) -> list[str]:
@@ -134,8 +139,11 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     rows = _parse_json(path.read_text(encoding="utf-8-sig"), str(path))
+    if isinstance(rows, dict) and "data" in rows:
+        yield from squad_rows(rows, path)
+        return
     if not isinstance(rows, list):
-        raise DataError(f"{path} is not a list of rows", "write [{...}, {...}], or one object a line as .jsonl")
+        raise DataError(f"{path} is not a list of rows", "write [{...}, {...}], one object a line as .jsonl, or give SQuAD's JSON")
     yield from ((f"{path}, item {number}", row) for number, row in enumerate(rows, 1))
 
 
@@ -204,22 +212,23 @@ def _hub_rows(name: str, download: bool) -> Iterator[tuple[str, Any]]:
             yield f"{name}, {split} row {number}", row if split not in SPLITS else {**row, "split": split}
 
 
-def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str) -> Dataset:
+def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str, refused: list[DataError] | None) -> Dataset:
     parts: dict[str, list[Example]] = {split: [] for split in SPLITS}
+    unanswered = 0
     for where, row in rows:
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: a row must be an object with named fields", "the README says what rows look like")
-        example = _example(row, where, answer_column)
+        if row is UNANSWERED:
+            unanswered += 1
+            continue
         try:
-            "".join((*(message["content"] for message in example.messages), example.text or "")).encode()
-        except UnicodeEncodeError:
-            raise DataError(f"{where}: half a character (a lone surrogate) in the text", "mend or remove it") from None
-        split = row.get("split") or _hash_split(example)
-        if not isinstance(split, str) or split not in parts:
-            raise DataError(f"{where}: unknown split {split!r}", f"use {', '.join(SPLITS)}")
-        parts[split].append(example)
+            example, split = _placed(row, where, answer_column)
+        except DataError as error:
+            if refused is None:
+                raise
+            refused.append(error)
+        else:
+            parts[split].append(example)
     if not any(parts.values()):
-        raise DataError(f"{name} has no samples", "give at least a few dozen")
+        raise refused[0] if refused else DataError(f"{name} has no samples", "give at least a few dozen")
     # A handful of rows may hash into one split; training and validation must each have something.
     for needy in ("train", "validation"):
         if not parts[needy]:
@@ -229,7 +238,22 @@ def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str) -> Da
             parts[donor] = [example for example in parts[donor] if _subject(example) != chosen]
             if not parts[donor]:
                 raise DataError(f"{name} has too few samples to split", "give at least a few dozen")
-    return Dataset(name, parts["train"], parts["validation"], parts["test"])
+    return Dataset(name, parts["train"], parts["validation"], parts["test"], unanswered)
+
+
+def _placed(row: Any, where: str, answer_column: str) -> tuple[Example, str]:
+    """The sample in a row, and its split."""
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a row must be an object with named fields", "the README says what rows look like")
+    example = _example(row, where, answer_column)
+    try:
+        "".join((*(message["content"] for message in example.messages), example.text or "")).encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{where}: half a character (a lone surrogate) in the text", "mend or remove it") from None
+    split = row.get("split") or _hash_split(example)
+    if not isinstance(split, str) or split not in SPLITS:
+        raise DataError(f"{where}: unknown split {split!r}", f"use {', '.join(SPLITS)}")
+    return example, split
 
 
 def _example(row: dict[str, Any], where: str, answer_column: str) -> Example:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +22,7 @@ from irm_lite.fingerprint import fingerprint_gguf
 from irm_lite.injection import inject
 from irm_lite.irm import IRM
 from irm_lite.packing import answer_logits, pack, rows
+from irm_lite.texts import distinct_2
 from irm_lite.types import DoubleArray, Progress
 
 if TYPE_CHECKING:
@@ -245,12 +245,6 @@ class Generations:
     def to_dict(self) -> dict[str, Any]:
         measured = {name: {"value": value, "interval_95": list(each)} for name, (value, each) in self.distinct_2().items()}
         return {"questions": self.questions, **self.texts, "distinct_2": measured}
-
-
-def distinct_2(text: str) -> float:
-    """Share of different ones among the word pairs of a text of two words or more."""
-    pairs = list(pairwise(text.lower().split()))
-    return len(set(pairs)) / len(pairs)
 
 
 @dataclass(frozen=True)

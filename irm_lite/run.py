@@ -78,9 +78,17 @@ class RunDirectory:
         return self.path / "tensorboard"
 
     def create(
-        self, config: TrainConfig, fingerprint: Fingerprint, versions: dict[str, str], chat_template: str | None = None
+        self,
+        config: TrainConfig,
+        fingerprint: Fingerprint,
+        versions: dict[str, str],
+        chat_template: str | None = None,
+        asked: TrainConfig | None = None,
     ) -> None:
-        """Start a run: writes base.json and run.toml, the lock being held. Raises RunError where something is there."""
+        """Start a run: writes base.json and run.toml, the lock being held. Raises RunError where something is there.
+
+        `asked` is the configuration before what it left open was chosen.
+        """
         import tomli_w
 
         self.require_absent()
@@ -89,6 +97,8 @@ class RunDirectory:
             if chat_template is not None:
                 write_text(self.chat_template, chat_template)
             document = {"format": FORMAT, "created": now(), "train": config.to_dict(), "versions": versions}
+            if asked is not None:
+                document["asked"] = asked.to_dict()
             write_text(self.path / "run.toml", tomli_w.dumps(document))
         except OSError as error:
             raise RunError(f"the run directory {self.path} cannot be written ({error.strerror})", "choose another --out") from None
@@ -113,6 +123,22 @@ class RunDirectory:
         if self.chat_template.exists():  # wherever the run has been moved to
             settings = {**settings, "chat_template": str(self.chat_template)}
         return TrainConfig.from_dict(settings, str(self.path / "run.toml"))
+
+    def started(self) -> bool:
+        """Whether a training has begun here."""
+        return (self.path / "run.toml").is_file()
+
+    def asked(self) -> TrainConfig | None:
+        """The configuration as it was asked for; None where the run was made before that was noted."""
+        found = self._toml().get("asked")
+        return TrainConfig.from_dict(found, str(self.path / "run.toml")) if isinstance(found, dict) else None
+
+    def finished(self) -> Event | None:
+        """The event that ended the training, None where it was interrupted, failed or still goes on."""
+        last: Event = {}
+        for event in self.events():
+            last = event
+        return last if last.get("kind") == "end" and "best_nll" in last else None
 
     def created(self) -> str:
         return str(self._toml().get("created", ""))
@@ -198,7 +224,7 @@ def find_runs(folder: Path) -> list[RunDirectory]:
     """The run directories directly under `folder`, newest first."""
     if not folder.is_dir():
         return []
-    found = [path for path in folder.iterdir() if (path / "run.toml").is_file()]
+    found = [path for path in folder.iterdir() if RunDirectory(path).started()]
     return [RunDirectory(path) for path in sorted(found, key=lambda path: (path / "run.toml").stat().st_mtime, reverse=True)]
 
 

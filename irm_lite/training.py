@@ -21,7 +21,7 @@ from irm_lite.dataset import load_dataset, tones
 from irm_lite.errors import DataError, InputError, Interrupted, MissingPart, RunError, TrainingFailed
 from irm_lite.injection import inject
 from irm_lite.irm import IRM, build_irm, load_irm
-from irm_lite.layers import WORDS, format_layers, parse_layers
+from irm_lite.layers import format_layers, needs_depth, parse_layers
 from irm_lite.presets import presets
 from irm_lite.quiet import quiet_libraries
 from irm_lite.reporter import Reporter
@@ -36,10 +36,11 @@ def train(
     config: TrainConfig,
     out: Path,
     *,
+    base: Base | None = None,
     on_event: Listener = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainedRun:
-    """Train a new IRM into the run directory `out`, which must not exist.
+    """Train a new IRM into the run directory `out`, which must not exist. `base`: the one that `config` names, loaded already.
 
     `on_event` gets every event that goes to events.jsonl. Once `should_stop` says so, the step is finished, a checkpoint
     written and Interrupted raised. Raises InputError kinds for what the user gave, TrainingFailed where the loss is not
@@ -49,11 +50,11 @@ def train(
     if not str(out).strip("."):
         raise InputError("the run directory has no name", "give one with --out")
     run.require_absent()
-    job = _prepare(config, run)
+    job = _prepare(config, run, base)
     template = read_chat_template(config.chat_template) if config.chat_template else None
     with run.writing():
         try:
-            run.create(job.config, job.base.fingerprint, _versions(), template)
+            run.create(job.config, job.base.fingerprint, _versions(), template, asked=absolute(config))
             return _fit(job, None, on_event, should_stop)
         except BaseException:
             if not any(event["kind"] == "step" for event in run.events()):
@@ -62,9 +63,13 @@ def train(
 
 
 def resume(
-    directory: Path, *, on_event: Listener = lambda event: None, should_stop: Callable[[], bool] = lambda: False
+    directory: Path,
+    *,
+    base: Base | None = None,
+    on_event: Listener = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainedRun:
-    """Go on with a run from its newest checkpoint, as it would have gone on. Raises as `train` does."""
+    """Go on with a run from its newest checkpoint, as it would have gone on. Takes a loaded base and raises as `train` does."""
     run = RunDirectory(directory)
     config = run.config()
     if run.newest_checkpoint() is None:
@@ -73,7 +78,7 @@ def resume(
         TrainerState.load_from_json(str(run.checkpoints()[-1] / "trainer_state.json"))
     except (OSError, ValueError, TypeError) as error:
         raise RunError(f"{run.checkpoints()[-1]} is damaged ({error})", "remove it and resume from the one before") from None
-    job = _prepare(config, run)
+    job = _prepare(config, run, base)
     warning = check_fit(run.fingerprint(), job.base.fingerprint, job.base.name, run)
     with run.writing():
         if warning:
@@ -92,14 +97,15 @@ class _Job:
     train: list[Sample]
     validation: list[Sample]
     too_long: int
+    unanswered: int
     arguments: TrainingArguments
 
 
-def _prepare(config: TrainConfig, run: RunDirectory) -> _Job:
+def _prepare(config: TrainConfig, run: RunDirectory, base: Base | None) -> _Job:
     if config.report_to == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
         raise MissingPart("--report-to tensorboard needs the tensorboard package", "pip install 'irm-lite[tensorboard]'")
     dataset = load_dataset(config.data, config.answer_column, config.download)
-    base = load_base_of(config)
+    base = base or load_base_of(config)
     layers = _layers(config, base)
     train_samples, long_train = encode_all(base.tokenizer, dataset.train, config.max_length)
     validation, long_validation = encode_all(base.tokenizer, dataset.validation, config.max_length)
@@ -111,28 +117,34 @@ def _prepare(config: TrainConfig, run: RunDirectory) -> _Job:
     options: dict[str, Any] = {"width": resolved.width, "rank": resolved.rank} if resolved.irm == "lite" else {}
     irm = build_irm(resolved.irm, base.hidden_size, layers, resolved.chosen_site, **options).to(base.plan.device)
     arguments = _arguments(resolved, run, len(train_samples))
-    return _Job(run, resolved, base, irm, train_samples, validation, long_train + long_validation + long_test, arguments)
+    too_long = long_train + long_validation + long_test
+    return _Job(run, resolved, base, irm, train_samples, validation, too_long, dataset.unanswered, arguments)
 
 
 def _layers(config: TrainConfig, base: Base) -> tuple[int, ...]:
     """At block outputs layer 0 is left out unless it is named: llama.cpp has no direction there."""
-    first = 1 if config.chosen_site == "block" and config.layers.strip().lower() in WORDS else 0
+    first = 1 if config.chosen_site == "block" and needs_depth(config.layers) else 0
     return parse_layers(config.layers, base.n_layers, first)
 
 
-def _resolve(config: TrainConfig, base: Base, n_train: int) -> TrainConfig:
-    """What was left to choose, chosen; paths that exist made absolute, so that a run opens from any folder."""
-    eval_steps = min(config.eval_steps or math.ceil(_total_steps(config, n_train) / 6), _total_steps(config, n_train))
-    here: dict[str, str] = {}
+def absolute(config: TrainConfig) -> TrainConfig:
+    """Paths that exist made absolute, so that a run opens from any folder."""
+    here: dict[str, Any] = {}
     if config.model not in presets() and Path(config.model).expanduser().exists():
         here["model"] = str(Path(config.model).expanduser().resolve())
     if config.data not in tones() and not config.data.startswith("hf:"):
         here["data"] = str(Path(config.data).expanduser().resolve())
     if config.chat_template and config.chat_template not in presets():
         here["chat_template"] = str(Path(config.chat_template).resolve())
-    choices: dict[str, Any] = {**here, "device": base.plan.device, "dtype": base.plan.dtype}
+    return dataclasses.replace(config, **here)
+
+
+def _resolve(config: TrainConfig, base: Base, n_train: int) -> TrainConfig:
+    """What was left to choose, chosen."""
+    eval_steps = min(config.eval_steps or math.ceil(_total_steps(config, n_train) / 6), _total_steps(config, n_train))
+    choices: dict[str, Any] = {"device": base.plan.device, "dtype": base.plan.dtype}
     return dataclasses.replace(
-        config,
+        absolute(config),
         **choices,
         layers=format_layers(_layers(config, base)),
         optim=base.plan.optim if config.optim == "auto" else config.optim,
@@ -165,6 +177,8 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
     )
     if job.too_long:
         emit("warning", text=f"{job.too_long} samples are longer than {config.max_length} tokens and left out")
+    if job.unanswered:
+        emit("warning", text=f"{job.unanswered} questions of {config.data} have no answer and are passed over")
     if checkpoint is None:
         nll = mean_nll(base, job.validation)
         emit("eval", step=0, nll=nll, perplexity=perplexity(nll), of="base")
@@ -200,9 +214,10 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
             f"--optim {config.optim} needs a package that is not here ({error})", "install it, or say --optim auto"
         ) from None
     state = trainer.state
+    seconds = round(time.monotonic() - started, 1)
     early = state.global_step < job.arguments.max_steps
     if early and should_stop():
-        emit("end", reason="interrupted", step=state.global_step)
+        emit("end", reason="interrupted", step=state.global_step, seconds=seconds)
         raise Interrupted(f"stopped after step {state.global_step}", f"go on with irm-lite train --resume {run.path}")
     emit(
         "end",
@@ -210,7 +225,7 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         step=state.global_step,
         best_nll=state.best_metric,
         best_step=state.best_global_step,
-        seconds=round(time.monotonic() - started, 1),
+        seconds=seconds,
     )
     trained = TrainedRun(run, config, load_irm(run.path, base.plan.device), base.fingerprint)
     trained.base = base  # it is loaded already

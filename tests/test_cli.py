@@ -56,7 +56,7 @@ def test_bad_input_is_one_line_with_the_mend_and_exit_code_2(
         (["train", *model, "--data", "empty.jsonl"], "no samples"),
         (["train", *model, "--data", "gap.jsonl"], "line 2"),
         (["train", *model, "--layers", "0-99"], "0-2"),
-        (["train", *model, "--layers", "one"], "odd, even or all"),
+        (["train", *model, "--layers", "one"], "odd, even, all"),
         (["train", *model, "--out", "taken"], "--resume"),
         (["train", "--config", "bad.toml"], "batch_sise"),
         (["train", "--config", "absent.toml"], "absent.toml"),

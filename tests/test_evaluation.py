@@ -14,12 +14,13 @@ from irm_lite.config import TrainConfig
 from irm_lite.control_vector import ControlVector
 from irm_lite.dataset import load_dataset
 from irm_lite.errors import VectorError
-from irm_lite.evaluation import Comparison, Generations, compare, compare_in_llamacpp, distinct_2, evaluate_run, kl, tally
+from irm_lite.evaluation import Comparison, Generations, compare, compare_in_llamacpp, evaluate_run, kl, tally
 from irm_lite.fingerprint import Fingerprint
 from irm_lite.injection import inject, static_irm
 from irm_lite.irm import build_irm
 from irm_lite.llamacpp import Runtime
 from irm_lite.run import RunDirectory
+from irm_lite.texts import distinct_2
 from irm_lite.trained import TrainedRun
 
 

@@ -22,9 +22,12 @@ def loaded_by(code: str) -> set[str]:
         "import irm_lite; irm_lite.ControlVector; irm_lite.TrainConfig",
         "from irm_lite.cli.main import run; run(['--help'])",
         "from irm_lite.cli.main import run; run(['train', '--help'])",
+        "from irm_lite.cli.main import run; run(['sweep', '--help'])",
         "from irm_lite.cli.main import run; run(['models', 'list'])",
         "import irm_lite.run, irm_lite.config, irm_lite.dataset, irm_lite.analysis.pooling",
         "from irm_lite.analysis import causality, explanation, field_control, prominence, ranking",
+        "from irm_lite.cli.main import run; run(['data', 'check', 'anger'])",
+        "from irm_lite.cli.main import run; run(['data', 'rewrite', '--show-prompt'])",
     ],
 )
 def test_nothing_heavy(code: str) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irm_lite.errors import LayerError
-from irm_lite.layers import format_layers, parse_layers
+from irm_lite.layers import format_layers, needs_depth, parse_layers
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -26,6 +26,13 @@ layer_sets = st.sets(st.integers(0, 120), min_size=1)
         (" 1 - 2 , 0 ", 3, (0, 1, 2)),
         (" ODD ", 4, (1, 3)),
         ("007", 8, (7,)),
+        ("1/4", 32, tuple(range(8))),
+        ("3/4", 32, tuple(range(16, 24))),
+        (" 4/4 ", 30, tuple(range(22, 30))),
+        ("1/1", 3, (0, 1, 2)),
+        ("every 4", 32, (3, 7, 11, 15, 19, 23, 27, 31)),
+        ("Every  3", 8, (2, 5)),
+        ("every 1", 3, (0, 1, 2)),
     ],
 )
 def test_a_specification_names_these_layers(spec: str, n_layers: int, expected: tuple[int, ...]) -> None:
@@ -40,7 +47,7 @@ def test_layers_below_the_first_are_left_out_of_words(spec: str, expected: tuple
 @pytest.mark.parametrize(
     ("spec", "fragment"),
     [
-        ("", "write layers as 0-29, 0,3,7-12, odd, even or all"),
+        ("", "write layers as 0-29, 0,3,7-12, odd, even, all, 2/4"),
         ("1,,2", "'' is not a layer or a range"),
         ("1,", "'' is not a layer or a range"),
         ("-3", "'-3' is not a layer or a range"),
@@ -53,6 +60,15 @@ def test_layers_below_the_first_are_left_out_of_words(spec: str, expected: tuple
         ("\u0663", "is not a layer or a range"),  # a digit, but not one that anything else here reads
         ("9999999", "is not a layer or a range"),
         ("7-3", "write 3-7"),
+        ("0/4", "no part 0 of 4: write 1/4, 2/4, 3/4 or 4/4"),
+        ("5/4", "no part 5 of 4"),
+        ("1/0", "no part 1 of 0"),
+        ("1/16", "names no layer here"),
+        ("1/4,3/4", "'1/4' is not a layer or a range"),
+        ("1/2/3", "'1/2/3' is not a layer or a range"),
+        ("every 0", "write every 2, every 4"),
+        ("every 9", "names no layer here"),
+        ("every", "'every' is not a layer or a range"),
         ("8", "its layers are 0-7"),
         ("0-8", "its layers are 0-7"),
         ("999999", "its layers are 0-7"),
@@ -74,6 +90,27 @@ def test_a_layer_below_the_first_is_refused_with_the_range() -> None:
 def test_a_word_that_names_no_layer_is_refused(spec: str, n_layers: int, first: int) -> None:
     with pytest.raises(LayerError):
         parse_layers(spec, n_layers, first)
+
+
+@quick
+@given(st.integers(1, 100), st.integers(1, 12))
+def test_parts_share_the_layers_out_evenly_and_in_order(n_layers: int, parts: int) -> None:
+    shares = []
+    for part in range(1, parts + 1):
+        try:
+            shares.append(parse_layers(f"{part}/{parts}", n_layers))
+        except LayerError:
+            assert n_layers < parts
+            shares.append(())
+    assert [layer for share in shares for layer in share] == list(range(n_layers))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "depends"), [("all", True), ("ODD", True), (" 2/4", True), ("every 4", True), ("0-3", False), ("x", False)]
+)
+def test_what_depends_on_the_depth_is_told_from_numbers(spec: str, depends: bool) -> None:
+    assert needs_depth(spec) is depends
 
 
 @quick
@@ -104,7 +141,7 @@ def test_overlapping_ranges_name_each_layer_once_in_order(ranges: list[list[int]
 
 
 @quick
-@given(st.one_of(st.text(max_size=12), st.text("0123456789,- oade", max_size=12)), st.integers(2, 40))
+@given(st.one_of(st.text(max_size=12), st.text("0123456789,-/ oadevry", max_size=12)), st.integers(2, 40))
 def test_any_text_gives_layers_of_the_model_or_a_layer_error(spec: str, n_layers: int) -> None:
     try:
         layers = parse_layers(spec, n_layers)

@@ -25,17 +25,16 @@ _USERS_ERRORS = tuple(
 def fill_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """What the flags leave open, from --config's file, then from the model's preset, for the verbs that train."""
     by_flag = {name: argument for argument in arguments for name in argument.names}
-    if "--max-steps" not in by_flag:
-        return
-    config = by_flag.get("--config")
-    if config is not None and config.tokens:
-        path = config.tokens[0].value
-        Dict(read_config_file(Path(path)), use_commands_as_keys=False, source=path)(app, commands, arguments)
-    tokens = by_flag["--model"].tokens
-    preset = presets().get(tokens[0].value if tokens else EMBEDDED)
-    if preset is not None:
-        Dict(preset.train, use_commands_as_keys=False, source=f"preset {preset.name}")(app, commands, arguments)
-    wish = by_flag["--download"].tokens
+    if "--max-steps" in by_flag:
+        config = by_flag.get("--config")
+        if config is not None and config.tokens:
+            path = config.tokens[0].value
+            Dict(read_config_file(Path(path)), use_commands_as_keys=False, source=path)(app, commands, arguments)
+        tokens = by_flag["--model"].tokens
+        preset = presets().get(tokens[0].value if tokens else EMBEDDED)
+        if preset is not None:
+            Dict(preset.train, use_commands_as_keys=False, source=f"preset {preset.name}")(app, commands, arguments)
+    wish = by_flag["--download"].tokens if "--download" in by_flag else []
     if wish and (wish[-1].implicit_value is True or wish[-1].value.lower() == "true"):
         del os.environ["HF_HUB_OFFLINE"]  # before any library that reads it is imported
 
@@ -51,6 +50,7 @@ app = App(
 # By import path: a verb's module is imported when that verb is used.
 app.command("irm_lite.cli.demo:demo", name="demo", help="The whole job on one model: train, export, llama.cpp, compare.")
 app.command("irm_lite.cli.train:train", name="train", help="Train an IRM into a run directory.")
+app.command("irm_lite.cli.sweep:sweep", name="sweep", help="Train a grid of runs from one file; goes on after a stop.")
 app.command("irm_lite.cli.export:export", name="export", help="Write a run's effect as a GGUF control vector.")
 app.command(
     "irm_lite.cli.generate:generate", name="generate", help="Answer a prompt in llama.cpp, with control vectors or without."
@@ -62,6 +62,7 @@ app.command("irm_lite.cli.vector:app", name="vector", help="Control vectors: wha
 app.command("irm_lite.cli.ablate:ablate", name="ablate", help="Zero an index and measure what that does, against controls.")
 app.command("irm_lite.cli.analyze:analyze", name="analyze", help="What runs reveal, against chance and the base: a report.")
 app.command("irm_lite.cli.record:record", name="record", help="Record what an IRM puts out, token by token.")
+app.command("irm_lite.cli.data:app", name="data", help="Datasets: what is in one, and answers rewritten in a tone.")
 app.command("irm_lite.cli.models:app", name="models", help="Base models known by name.")
 app.command("irm_lite.cli.doctor:doctor", name="doctor", help="What works on this machine, what is missing, and the mend.")
 

@@ -77,9 +77,10 @@ def stoppable_progress(output: Output, title: str) -> Iterator[Report]:
 
 
 @contextmanager
-def training_progress(output: Output) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give a listener for a training's events."""
-    with progress(output, "training") as report:
+def training_progress(output: Output, title: str = "") -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give a listener for a training's events; a title, where there are several, stands before each line."""
+    before = f"{title}: " if title else ""
+    with progress(output, title or "training") as report:
 
         def listen(event: dict[str, Any]) -> None:
             kind = event["kind"]
@@ -90,17 +91,17 @@ def training_progress(output: Output) -> Iterator[Callable[[dict[str, Any]], Non
             elif kind == "start":
                 samples = event["samples"]
                 output.note(
-                    f"{event['irm']} IRM of {event['parameters'] / 1e6:.2f} M parameters, layers {event['layers']}, on "
+                    f"{before}{event['irm']} IRM of {event['parameters'] / 1e6:.2f} M parameters, layers {event['layers']}, on "
                     f"{event['model']} ({event['device']}, {event['dtype']}): {samples['train']} samples, "
                     f"{event['max_steps']} steps"
                 )
             elif kind == "eval":
-                output.note(f"step {event['step']}: validation NLL {event['nll']:.3f} nats a token ({event['of']})")
+                output.note(f"{before}step {event['step']}: validation NLL {event['nll']:.3f} nats a token ({event['of']})")
             elif kind == "sample":
-                output.note(f"  {event['prompt']}\n  -> {' '.join(event['text'].split())}", style="dim")
+                output.note(f"{before}  {event['prompt']}\n  -> {' '.join(event['text'].split())}", style="dim")
             elif kind == "warning":
-                output.warn(event["text"])
+                output.warn(before + event["text"])
             elif kind == "end":
-                output.note(f"training ended: {event['reason']}")
+                output.note(f"{before}training ended: {event['reason']}")
 
         yield listen

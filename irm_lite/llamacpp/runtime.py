@@ -4,7 +4,6 @@ import ctypes
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,12 @@ from irm_lite.control_vector import ControlVector
 from irm_lite.dataset import Message
 from irm_lite.errors import InputError, LlamaCppError
 from irm_lite.llamacpp.model import Model, complaint, forget_complaints
+from irm_lite.llamacpp.sampling import TOP_P, Sampling, sampler_chain
 from irm_lite.types import FloatArray
 
 if TYPE_CHECKING:
     from irm_lite.irm import IRM
     from irm_lite.llamacpp.dynamic import DynamicIRM
-
-_TOP_K, _TOP_P, _MIN_P = 40, 0.95, 0.05  # llama.cpp's own defaults for sampling
 
 
 class Runtime:
@@ -148,25 +146,41 @@ class Runtime:
         return self.model.decode_pieces(tokens)
 
     def generate_tokens(
-        self, prompt: Sequence[int], *, max_new_tokens: int = 128, temperature: float = 0.0, seed: int = 0
+        self,
+        prompt: Sequence[int],
+        *,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        seed: int = 0,
+        top_p: float = TOP_P,
+        repeat_penalty: float = 1.0,
     ) -> Iterator[int]:
-        """Token ids that follow the prompt's, as they are sampled; whoever reads them decides when the turn is over."""
+        """Token ids that follow the prompt's, as they are sampled; whoever reads them decides when the turn is over.
+
+        `repeat_penalty` r holds back tokens of the prompt and of what was sampled (Keskar et al. 2019, arXiv 1909.05858):
+        their logits are divided by r, or multiplied where negative.
+        """
         if max_new_tokens < 1 or not 0 <= temperature < math.inf or not 0 <= seed < 2**32:
             raise InputError(
                 f"max_new_tokens {max_new_tokens}, temperature {temperature} or seed {seed} is out of range",
                 "give at least 1 token, a temperature of 0 or more, a seed from 0 to 4294967295",
+            )
+        if not 0 < top_p <= 1 or not 0 < repeat_penalty < math.inf:
+            raise InputError(
+                f"top_p {top_p} or repeat_penalty {repeat_penalty} is out of range", "give a top_p up to 1, both above 0"
             )
         room = self.n_ctx - len(prompt)
         if room < 1:
             raise InputError(
                 f"the prompt of {len(prompt)} tokens fills the context of {self.n_ctx}", "shorten it or raise --context"
             )
-        return islice(self._sample(prompt, temperature, seed), min(max_new_tokens, room))
+        sampling = Sampling(temperature, seed, top_p, repeat_penalty)
+        return islice(self._sample(prompt, sampling), min(max_new_tokens, room))
 
-    def _sample(self, prompt: Sequence[int], temperature: float, seed: int) -> Iterator[int]:
+    def _sample(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
         import llama_cpp
 
-        with _sampler(temperature, seed) as sampler:
+        with sampler_chain(sampling, prompt, self.model.n_vocabulary, self.n_ctx) as sampler:
             use = self._forget()
             for at in range(0, len(prompt), self._n_batch):
                 part = prompt[at : at + self._n_batch]
@@ -222,29 +236,6 @@ class Runtime:
             pointer = llama_cpp.llama_get_logits_ith(self._context, int(row))
             found[at] = np.ctypeslib.as_array(pointer, shape=(self.model.n_vocabulary,))
         return found
-
-
-@contextmanager
-def _sampler(temperature: float, seed: int) -> Iterator[Any]:
-    import llama_cpp
-
-    chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-    if temperature == 0:
-        links = [llama_cpp.llama_sampler_init_greedy()]
-    else:
-        links = [
-            llama_cpp.llama_sampler_init_top_k(_TOP_K),
-            llama_cpp.llama_sampler_init_top_p(_TOP_P, 1),
-            llama_cpp.llama_sampler_init_min_p(_MIN_P, 1),
-            llama_cpp.llama_sampler_init_temp(temperature),
-            llama_cpp.llama_sampler_init_dist(seed),
-        ]
-    try:
-        for link in links:
-            llama_cpp.llama_sampler_chain_add(chain, link)
-        yield chain
-    finally:
-        llama_cpp.llama_sampler_free(chain)
 
 
 def _cores() -> int:

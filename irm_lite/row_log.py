@@ -1,0 +1,42 @@
+"""Files of JSON rows that grow by one row at a time, each there whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from irm_lite.errors import DataError
+
+Row = dict[str, Any]
+
+
+def append_row(path: Path, row: Row) -> None:
+    """Add one row, fsynced: once this returns, neither a crash nor a power cut takes it away."""
+    with path.open("ab") as file:
+        file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file, none where there is no file. A last line that a crash has torn is cut off.
+
+    Raises DataError naming the line where a whole line is no JSON object.
+    """
+    if not path.exists():
+        return []
+    with path.open("r+b") as file:
+        data = file.read()
+        whole = data.rfind(b"\n") + 1
+        file.truncate(whole)
+    return [_parse(line, f"{path}, line {number}") for number, line in enumerate(data[:whole].splitlines(), 1)]
+
+
+def _parse(line: bytes, where: str) -> Row:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        row = None
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: not a row of this file", "mend or remove it")
+    return row
