@@ -132,8 +132,8 @@ class _Before:
             for (row, sizes), then in zip(self._rows, self._log_probs, strict=True):
                 now, labels = _log_probs(run.base, row), row["labels"]
                 change = F.nll_loss(now, labels, reduction="none") - F.nll_loss(then, labels, reduction="none")
-                nlls += [float(each.sum()) for each in change.split(sizes)]
-                divergences += [float(each.sum()) for each in kl(then, now).split(sizes)]
+                nlls += [float(each.sum()) for each in torch.split(change, sizes)]
+                divergences += [float(each.sum()) for each in torch.split(kl(then, now), sizes)]
         return [np.array(nlls[:n]), np.array(nlls[n:]), np.array(divergences[:n])]
 
 
@@ -152,7 +152,7 @@ def zeroed(run: "TrainedRun", index: int, where: Where) -> Iterator[None]:
             vector[..., index] = 0
             return vector
 
-        run.irm.layer_output = without  # type: ignore[method-assign]
+        run.irm.layer_output = without  # type: ignore[method-assign,assignment]
         try:
             yield
         finally:

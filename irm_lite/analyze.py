@@ -24,7 +24,7 @@ from irm_lite.dataset import load_dataset
 from irm_lite.errors import InputError, RunError
 from irm_lite.irm import Site
 from irm_lite.run import RunDirectory, now
-from irm_lite.types import DoubleArray, FloatArray, Progress
+from irm_lite.types import DoubleArray, FloatArray, Progress, Reals
 
 if TYPE_CHECKING:
     from irm_lite.trained import TrainedRun
@@ -153,7 +153,10 @@ def _of_run(
     }
     if len(run.irm.layers) > 1:  # of one layer nothing can be striated
         field = own.field(run.config.data, run.config.answer_column, run.irm.site)[list(run.irm.layers)]
-        features = {**own.features(run.irm.layers, run.irm.site), "gradient of the base": importance(np.abs(field))}
+        features: dict[str, Reals] = {
+            **own.features(run.irm.layers, run.irm.site),
+            "gradient of the base": importance(np.abs(field)),
+        }
         normalised = layer_normalised(mean)
         described |= {
             "two_way": two_way(mean).to_dict(),

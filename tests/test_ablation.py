@@ -93,7 +93,8 @@ def test_an_ablation_leaves_no_trace(run: TrainedRun) -> None:
 
     def logits() -> Tensor:
         with torch.no_grad(), inject(run.base.model, run.irm):
-            return run.base.model(ids).logits
+            found: Tensor = run.base.model(ids).logits
+            return found
 
     before = logits()
     for where in ("irm", "base"):

@@ -31,7 +31,8 @@ def gradient_field(
         for group in rows(list(samples)):
             row = pack(group)
             logits = answer_logits(base.model, row)
-            (F.cross_entropy(logits.float(), row["labels"].to(logits.device), reduction="sum") / tokens).backward()
+            loss = F.cross_entropy(logits.float(), row["labels"].to(logits.device), reduction="sum") / tokens
+            torch.autograd.backward(loss)
             done += len(group)
             on_progress(done, len(samples), "the base's gradient field")
     assert irm.vectors.grad is not None
