@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch.nn import functional as F
 
 from irm_lite.base_model import Base
