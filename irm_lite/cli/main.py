@@ -60,6 +60,7 @@ app.command("irm_lite.cli.bake:bake", name="bake", help="Write a copy of a GGUF 
 app.command("irm_lite.cli.calibrate:calibrate", name="calibrate", help="Find the best strength and layers of a vector.")
 app.command("irm_lite.cli.vector:app", name="vector", help="Control vectors: what is in one, and arithmetic with them.")
 app.command("irm_lite.cli.record:record", name="record", help="Record what an IRM puts out, token by token.")
+app.command("irm_lite.cli.heatmap:heatmap", name="heatmap", help="Draw a recording or a control vector.")
 app.command("irm_lite.cli.models:app", name="models", help="Base models known by name.")
 app.command("irm_lite.cli.doctor:doctor", name="doctor", help="What works on this machine, what is missing, and the mend.")
 
