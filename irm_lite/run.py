@@ -68,6 +68,11 @@ class RunDirectory:
         """A folder for each recording (analysis/recording.py)."""
         return self.path / "recordings"
 
+    def newest_recording(self) -> Path | None:
+        """The folder of the recording that was written last, or None."""
+        found = self.recordings.glob("*/recording.json")
+        return max((each.parent for each in found), key=lambda folder: (folder / "recording.json").stat().st_mtime, default=None)
+
     @property
     def ablations(self) -> Path:
         """What zeroing an index did, a file for each index and place (ablation.py)."""

@@ -1,15 +1,20 @@
 """Heatmaps of layers x neuron index: a PNG by matplotlib, and half-block cells for the terminal."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
+from irm_lite.analysis.drawing import MARK_POINTS, literal, mark_indices, new_figure, save_figure
 from irm_lite.analysis.pooling import colour_limit, pool_signed_max
-from irm_lite.atomic import atomic_path
 from irm_lite.types import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _PIXELS = 1400  # columns of the picture; more neurons than that are pooled, never dropped
 _NEGATIVE, _ZERO, _POSITIVE = (59, 115, 201), (24, 24, 24), (237, 107, 52)  # told apart by colour-blind readers too
@@ -17,14 +22,15 @@ _NEGATIVE_256, _POSITIVE_256 = (234, 235, 237, 60, 61, 67, 68, 75), (234, 235, 2
 _POWER = 0.7
 
 
-def save_heatmap(values: FloatArray, layers: tuple[int, ...], path: Path, title: str) -> None:
-    """Draw (L, H) values, row by layer, colour centred on zero, as PNG or SVG by the path's suffix."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def save_heatmap(values: FloatArray, layers: tuple[int, ...], path: Path, title: str, marks: Sequence[int] = ()) -> None:
+    """Draw (L, H) values as `heatmap_figure` does, as PNG or SVG by the path's suffix."""
+    save_figure(heatmap_figure(values, layers, title, marks), path)
 
+
+def heatmap_figure(values: FloatArray, layers: tuple[int, ...], title: str, marks: Sequence[int] = ()) -> "Figure":
+    """(L, H) values, row by layer, colour centred on zero; each index of `marks` has a line and its number above."""
     limit = colour_limit(values, robust=True)
-    figure = Figure(figsize=(12, 1.6 + 0.14 * len(layers)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12, max(3.6, 1.8 + 0.14 * len(layers)))
     axes = figure.add_subplot()
     image = axes.imshow(
         pool_signed_max(values, _PIXELS),
@@ -39,12 +45,11 @@ def save_heatmap(values: FloatArray, layers: tuple[int, ...], path: Path, title:
     axes.set_yticks(range(0, len(layers), every), [str(layer) for layer in layers[::every]])
     axes.set_xlabel("neuron index (position in the hidden size)")
     axes.set_ylabel("layer")
-    axes.set_title(title)
-    figure.colorbar(
-        image, ax=axes, label="value added to the residual stream (full colour at the 99.5th percentile)", extend="both"
-    )
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    axes.set_title(literal(title), loc="left", fontsize=10, pad=MARK_POINTS if marks else None)
+    mark_indices(axes, marks)
+    bar = figure.colorbar(image, ax=axes, extend="both", pad=0.01)
+    bar.set_label("added to the residual stream\n(full colour: 99.5th percentile)", fontsize=8)
+    return figure
 
 
 def terminal_heatmap(values: FloatArray, columns: int, rows: int = 15, truecolor: bool = True) -> list[Text]:

@@ -49,6 +49,7 @@ app = App(
 )
 # By import path: a verb's module is imported when that verb is used.
 app.command("irm_lite.cli.demo:demo", name="demo", help="The whole job on one model: train, export, llama.cpp, compare.")
+app.command("irm_lite.cli.data:app", name="data", help="Datasets: what is in one, and answers rewritten in a tone.")
 app.command("irm_lite.cli.train:train", name="train", help="Train an IRM into a run directory.")
 app.command("irm_lite.cli.sweep:sweep", name="sweep", help="Train a grid of runs from one file; goes on after a stop.")
 app.command("irm_lite.cli.export:export", name="export", help="Write a run's effect as a GGUF control vector.")
@@ -59,10 +60,10 @@ app.command("irm_lite.cli.evaluate:evaluate", name="eval", help="Measure a run: 
 app.command("irm_lite.cli.bake:bake", name="bake", help="Write a copy of a GGUF with the steering in it, or take it out.")
 app.command("irm_lite.cli.calibrate:calibrate", name="calibrate", help="Find the best strength and layers of a vector.")
 app.command("irm_lite.cli.vector:app", name="vector", help="Control vectors: what is in one, and arithmetic with them.")
+app.command("irm_lite.cli.record:record", name="record", help="Record what an IRM puts out, token by token.")
+app.command("irm_lite.cli.heatmap:heatmap", name="heatmap", help="Draw a recording or a control vector.")
 app.command("irm_lite.cli.ablate:ablate", name="ablate", help="Zero an index and measure what that does, against controls.")
 app.command("irm_lite.cli.analyze:analyze", name="analyze", help="What runs reveal, against chance and the base: a report.")
-app.command("irm_lite.cli.record:record", name="record", help="Record what an IRM puts out, token by token.")
-app.command("irm_lite.cli.data:app", name="data", help="Datasets: what is in one, and answers rewritten in a tone.")
 app.command("irm_lite.cli.models:app", name="models", help="Base models known by name.")
 app.command("irm_lite.cli.doctor:doctor", name="doctor", help="What works on this machine, what is missing, and the mend.")
 
