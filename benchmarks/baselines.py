@@ -14,6 +14,7 @@ All figures are of the test split.
 
 import argparse
 import json
+import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import numpy as np
 import torch
 
 from irm_lite.base_model import Base
-from irm_lite.calibration import Reference, Setting, calibrate, layer_choices
+from irm_lite.calibration import Reference, Setting, layer_choices
 from irm_lite.chat_format import encode, encode_all
 from irm_lite.control_vector import ControlVector
 from irm_lite.dataset import Example, load_dataset
@@ -36,7 +37,8 @@ from irm_lite.llamacpp import Runtime
 from irm_lite.trained import TrainedRun, load_run
 from irm_lite.types import FloatArray
 
-STEPS = 7  # of the bisection, in powers of two from 1/4 to 256 times a vector of unit norm
+CHOSEN_ON = 12  # validation answers of each kind
+STEPS = 6  # of the bisection, in powers of two from 1/4 to 256 times a vector of unit norm
 PERSONA_PAIRS = 80
 
 
@@ -68,16 +70,22 @@ def compare(run: TrainedRun) -> dict[str, Any]:
     distilled = ControlVector.load(run.directory.default_vector)
     vectors = {"distilled": distilled, "mean of the IRM": mean_vector(run)}
     chosen = dict.fromkeys(vectors, (1.0, distilled.layers))
-    own = calibrate(distilled, gguf, run.config.data, strengths=(1.0,), choices=[distilled.layers], samples=16).settings[0]
-    for name, vector in contenders(run).items():
-        vectors[name] = vector
-        chosen[name] = best_setting(vector, gguf, run.config.data, own.kl_neutral)
-    aligned, neutral = (encode_all(base.tokenizer, load_dataset(tone).test, 512)[0] for tone in (run.config.data, "neutral"))
+    tones = [load_dataset(tone) for tone in (run.config.data, "neutral")]
+    aligned, neutral = (encode_all(base.tokenizer, tone.test, 512)[0] for tone in tones)
+    choosing = [encode_all(base.tokenizer, tone.validation, 512)[0] for tone in tones]
     rows: dict[str, Any] = {}
-    n_ctx = context_for([*aligned, *neutral])
+    n_ctx = context_for([*aligned, *neutral, *choosing[0], *choosing[1]])
     with Runtime(gguf, irm=run.irm, n_ctx=n_ctx) as runtime:
         assert runtime.dynamic is not None
         runtime.dynamic.enabled = False
+        validation = Reference(runtime, *(samples[:CHOSEN_ON] for samples in choosing))
+        runtime.set_vector(distilled)
+        own = validation.measure(runtime, "all", 1.0)
+        for name, vector in contenders(run).items():
+            print(f"{run.config.data}: the best setting of {name}", file=sys.stderr, flush=True)
+            vectors[name] = vector
+            chosen[name] = best_setting(vector, runtime, validation, own.kl_neutral)
+        runtime.set_vector(None)
         reference = Reference(runtime, aligned, neutral)
         rows["nll_base"] = reference.nll
         for name, vector in vectors.items():
@@ -95,13 +103,14 @@ def compare(run: TrainedRun) -> dict[str, Any]:
     return rows
 
 
-def best_setting(vector: ControlVector, gguf: Path, tone: str, budget: float) -> tuple[float, tuple[int, ...]]:
+def best_setting(vector: ControlVector, runtime: Runtime, validation: Reference, budget: float) -> tuple[float, tuple[int, ...]]:
     """The strength and layers with the lowest NLL at a side effect of at most the budget, on the validation split."""
     tried: list[tuple[float, float, tuple[int, ...]]] = []
     for layers in (layer_choices(vector)[0], layer_choices(vector)[2]):
 
         def at(strength: float, layers: tuple[int, ...] = layers) -> Setting:
-            return calibrate(vector, gguf, tone, strengths=(strength,), choices=[layers], samples=16).settings[0]
+            runtime.set_vector(vector, strength, layers)
+            return validation.measure(runtime, "", strength)
 
         low, high = -2.0, 8.0
         for _ in range(STEPS):
