@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +55,7 @@ def with_recordings(runs: Sequence["TrainedRun"], recording: str | None = None) 
     """Each run with its recording of that name, or its newest. Raises InputError where one has none, or bases differ."""
     found = []
     for run in runs:
-        folder = run.directory.recordings / recording if recording else newest_recording(run.directory)
+        folder = run.directory.recordings / recording if recording else run.directory.newest_recording()
         if folder is None:
             raise RunError(f"{run.directory.path} has no recording", f"irm-lite record {run.directory.path}")
         loaded = load_recording(folder)
@@ -73,12 +72,6 @@ def with_recordings(runs: Sequence["TrainedRun"], recording: str | None = None) 
     if len(set(names)) < len(names):
         raise InputError("two runs have the same name", "rename one of their folders")
     return found
-
-
-def newest_recording(directory: RunDirectory) -> Path | None:
-    """The recording written last, or None."""
-    found = list(directory.recordings.glob("*/recording.json"))
-    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
 
 
 def analyze(
