@@ -52,7 +52,7 @@ def analysed(names: list[str], layers: int = 4, width: int = 48, hostile: str = 
             "pairs": [each.to_dict() for each in compare_runs(ranked, 5)],
             "k": 5,
             "common": common(ranked).to_dict(),
-            "common_by_data": {f"anger{hostile}": common(ranked).to_dict()},
+            "common_by_data": {f"anger{hostile}": common(ranked, 1e-9).to_dict()},
         }
     return document, heatmaps
 

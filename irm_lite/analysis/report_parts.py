@@ -36,6 +36,9 @@ class Table:
     def folded(self) -> bool:
         return len(self.rows) > _FOLD_FROM
 
+    def is_numeric(self, column: int) -> bool:
+        return any(row[column].is_number for row in self.rows)
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -90,7 +93,8 @@ def chart(title: str, unit: str, marks: list[Mark]) -> list[Chart]:
 
 
 def shown(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1e-3 or abs(value) >= 1e3 else f"{value:.3f}"
+    """Three decimals; two digits of what they would not show."""
+    return f"{value:.3f}" if value == 0 or 5e-3 <= abs(value) < 1e3 else f"{value:.{2 if abs(value) < 1 else 6}g}"
 
 
 def _when_there(show: Callable[[float], str]) -> Callable[[float | None], Cell]:

@@ -97,7 +97,7 @@ def _striations(runs: Sequence[Run]) -> Section:
     )
     charts = chart(
         "Index share of each run",
-        "share of variance; bar: permutations, mean to 95th percentile; hollow: the untouched base's gradient field",
+        "share of variance; bar: permutations, mean to 95th percentile; hollow: the untouched base's gradient field; line: 0",
         marks,
     )
     return Section("Striations", text, charts, table("", [*columns, *parts], rows))
@@ -158,7 +158,8 @@ def _indices(runs: Sequence[Run]) -> Section:
         }
         ranked = {each["index"]: each for key in ("top", "marked") for each in run.get(key, [])}
         marked = {each["index"] for each in run.get("marked", [])}
-        for index in sorted(ranked.keys() | stands_out.keys(), key=lambda each: (ranked.get(each, {}).get("rank", 1e9), each)):
+        in_order = sorted(ranked, key=lambda index: ranked[index]["rank"])
+        for index in [*in_order, *(index for index in stands_out if index not in ranked)]:
             statistic, p = stands_out.get(index, (None, None))
             rows.append(
                 [
@@ -199,18 +200,16 @@ def _across(across: Run) -> Section:
         ]
         for pair in across.get("pairs", [])
     ]
-    common = [("all runs", across["common"])] if "common" in across else []
-    shared = [
-        [Cell(of), count(index), count(worst), p_value(p)]
-        for of, each in [*common, *across.get("common_by_data", {}).items()]
-        for index, worst, p in zip(each["indices"], each["worst_rank"], each["p"], strict=True)
-    ]
+    commons = [("all runs", across["common"])] if "common" in across else []
+    commons += across.get("common_by_data", {}).items()
+    shared = [row for of, each in commons for row in _common(of, each)]
+    levels = ", ".join(sorted({f"{each['alpha']:g}" for _, each in commons}))
     tables = table("Spearman of the importances", ["run", *map(str, range(1, len(names) + 1))], matrix)
     tables += table(
         "Indices near the top of every run",
         ["runs", "index", "worst rank", "adjusted p"],
         shared,
-        "Null: independent uniform ranks (Holm over indices).",
+        f"Null: independent uniform ranks. Those with a p, after Holm over all indices, of {levels} at most.",
     )
     tables += table(
         "Each two runs",
@@ -222,6 +221,13 @@ def _across(across: Run) -> Section:
         "not that the tone is why: a neutral run and the base's own features are the controls."
     )
     return Section("Across runs", text, tables=tables)
+
+
+def _common(of: str, found: Run) -> list[list[Cell]]:
+    if not found["indices"]:
+        return [[Cell(of), Cell("none"), Cell(""), Cell("")]]
+    columns = zip(found["indices"], found["worst_rank"], found["p"], strict=True)
+    return [[Cell(of), count(index), count(worst), p_value(p)] for index, worst, p in columns]
 
 
 def _explanation(runs: Sequence[Run]) -> Section:
@@ -248,7 +254,7 @@ def _explanation(runs: Sequence[Run]) -> Section:
         "of the base; partial: given all other features. Null: no correlation, 0. R²: the share of the importance's ranks that "
         "all features together explain."
     )
-    charts = chart("Importance against features of the base", "Spearman, with 95% intervals over indices", marks)
+    charts = chart("Importance against features of the base", "Spearman, with 95% intervals over indices; line: 0", marks)
     tables = table("All features together", ["run", "R²", "adjusted R²"], totals) + table("Each feature", columns, rows)
     return Section("Explained by the base", text, charts, tables)
 
@@ -282,7 +288,7 @@ def _ablations(runs: Sequence[Run]) -> Section:
         "What changes when one index is ablated, against other indices ablated on the same samples. 95% intervals over samples; "
         "rank 1: no control reaches the effect; beyond: the effect less the controls' mean."
     )
-    legend = "dot: the index, with its 95% interval; bar: the central 95% of controls"
+    legend = "dot: the index, with its 95% interval; bar: the central 95% of controls; line: 0"
     drawn = [each for measure, marks in by_measure.items() for each in chart(f"Ablations: {measure}", legend, marks)]
     return Section("Ablations", text, drawn, table("", [*columns, "rank", "p", "beyond controls [95%]"], rows))
 
