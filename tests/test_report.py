@@ -93,20 +93,21 @@ def test_the_tables_show_the_documents_numbers_with_interval_and_null(report: tu
     read, _, document, _ = report
     run = document["runs"][1]
     assert [line["run"] for line in table(read, "NLL: base")] == ["angry", "sad", "neutral"]
-    assert table(read, "NLL: base")[1]["NLL: irm".replace("irm", "IRM")] == "2.327"
+    assert table(read, "NLL: base")[1]["NLL: IRM"] == "2.327"
     test = run["striation_test"]["index_share"]
     line = table(read, "index share", "all pairs' r")[1]
     assert float(line["index share"]) == pytest.approx(test["observed"], abs=5e-4)
     field = run["field"]
-    line = table(read, "R² mean")[1]
-    estimate = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", table(read, "R² mean")[1]["added [95%]"])
+    estimate = re.fullmatch(r"(\S+) \[(\S+), (\S+)\]", table(read, "index share: IRM")[1]["added [95%]"])
     assert estimate is not None
     expected = (field["added"]["neighbour_correlation"], *field["neighbour_correlation_added_95"])
     assert [float(each) for each in estimate.groups()] == pytest.approx(expected, abs=5e-4)
+    line = table(read, "slope by layer")[1]
+    left = field["left"]["neighbour_correlation"]
     null = re.fullmatch(r"(\S+) \((\S+)\)", line["permuted: mean (95th)"])
     assert null is not None
-    left = field["left"]["index_share"]
     assert [float(each) for each in null.groups()] == pytest.approx((left["null_mean"], left["null_95th"]), abs=5e-4)
+    assert float(line["p"]) == pytest.approx(left["p"], rel=0.1)
     ablated = run["ablations"][0]
     line = table(read, "beyond controls [95%]")[2]
     assert line["effect [95%]"].startswith(f"{ablated['effect']:.3f} [{ablated['effect_95'][0]:.3f}, ")

@@ -12,7 +12,7 @@ class Cell:
     """What is shown, and what it is sorted by. `bars` are drawn as a small chart instead; `shade` in -1..1 colours it."""
 
     text: str
-    value: float | str | None = None
+    value: float | None = None
     bars: tuple[float, ...] = ()
     shade: float | None = None
 
@@ -22,7 +22,7 @@ class Cell:
 
     @property
     def is_number(self) -> bool:
-        return isinstance(self.value, int | float)
+        return self.value is not None
 
 
 @dataclass(frozen=True)

@@ -66,49 +66,50 @@ def _runs(runs: Sequence[Run]) -> Section:
 
 
 def _striations(runs: Sequence[Run]) -> Section:
-    marks, rows = [], []
+    marks, rows, parts = [], [], []
     for run in runs:
-        test, raw, normalised = (run.get(key, {}) for key in ("striation_test", "two_way", "two_way_layer_normalised"))
-        share, neighbours = (test.get(key, {}) for key in ("index_share", "neighbour_correlation"))
-        if not (test or raw or normalised or run.get("correlations")):
-            continue
-        rows.append(
-            [
-                Cell(run["name"]),
-                number(share.get("observed")),
-                null(share),
-                p_value(share.get("p")),
-                number(neighbours.get("observed")),
-                null(neighbours),
-                p_value(neighbours.get("p")),
-                number(run.get("correlations", {}).get("all_pairs")),
-                *(number(part.get(key)) for part in (normalised, raw) for key in ("index", "layer", "rest")),
-            ]
-        )
+        test, likeness = run.get("striation_test", {}), run.get("correlations", {})
+        share, neighbours = test.get("index_share", {}), test.get("neighbour_correlation", {})
+        if test or likeness:
+            rows.append(
+                [
+                    Cell(run["name"]),
+                    number(share.get("observed")),
+                    null(share),
+                    p_value(share.get("p")),
+                    number(neighbours.get("observed")),
+                    null(neighbours),
+                    p_value(neighbours.get("p")),
+                    number(likeness.get("all_pairs")),
+                ]
+            )
+        shares = [run.get(key, {}) for key in ("two_way_layer_normalised", "two_way")]
+        if any(shares):
+            parts.append([Cell(run["name"]), *(number(each.get(key)) for each in shares for key in ("index", "layer", "rest"))])
         if share:
             field_share = run.get("field", {}).get("field", {}).get("index_share")
             marks.append(Mark(run["name"], share["observed"], band=(share["null_mean"], share["null_95th"]), other=field_share))
     columns = ["run", "index share", "permuted: mean (95th)", "p", "neighbours' r", "permuted: mean (95th)", "p", "all pairs' r"]
-    parts = [f"{part}, {how}" for how in ("layers normalised", "as it is") for part in ("index", "layer", "rest")]
+    of_parts = [f"{part}, {how}" for how in ("layers normalised", "as it is") for part in ("index", "layer", "rest")]
     text = (
-        "Does the same neuron index light up in every layer? Index share: the part of the variance that the index explains, "
-        "layers apart. Neighbours' r: the correlation of a layer with the next. Null: the indices permuted within each layer. "
-        "It is a weak one, since whatever stands in the residual stream is striated: the next section has the stronger control."
+        "Does the same neuron index light up in every layer? Index share: the part of the output's variance that the index "
+        "explains. Neighbours' r: the correlation of a layer with the next. Null: the indices permuted within each layer. It is "
+        "a weak one, since whatever stands in the residual stream is striated: the base's gradient field is the stronger control."
     )
     charts = chart(
         "Index share of each run",
         "share of variance; bar: permutations, mean to 95th percentile; hollow: the untouched base's gradient field; line: 0",
         marks,
     )
-    return Section("Striations", text, charts, table("", [*columns, *parts], rows))
+    tables = table("Against permutations", columns, rows) + table("Shares of variance", ["run", *of_parts], parts)
+    return Section("Striations", text, charts, tables)
 
 
 def _field(runs: Sequence[Run], gradients: Mapping[str, Run]) -> Section:
-    rows, by_field = [], []
+    rows, left, by_field = [], [], []
     for run in runs:
         if not (control := run.get("field")):
             continue
-        left = control["left"]["index_share"]
         rows.append(
             [
                 Cell(run["name"]),
@@ -116,13 +117,14 @@ def _field(runs: Sequence[Run], gradients: Mapping[str, Run]) -> Section:
                 estimate(control["added"]["index_share"], control["index_share_added_95"]),
                 *(number(control[of]["neighbour_correlation"]) for of in ("values", "field")),
                 estimate(control["added"]["neighbour_correlation"], control["neighbour_correlation_added_95"]),
-                number(control["r2_mean"]),
-                bars(control["r2"]),
-                number(left["observed"]),
-                null(left),
-                p_value(left["p"]),
             ]
         )
+        remains = [
+            (number(each["observed"]), null(each), p_value(each["p"]))
+            for each in (control["left"][key] for key in ("index_share", "neighbour_correlation"))
+        ]
+        fits = [number(control["r2_mean"]), bars(control["r2"]), bars(control["slopes"])]
+        left.append([Cell(run["name"]), *fits, *remains[0], *remains[1]])
     for name, gradient in gradients.items():
         likeness, shares = gradient.get("cosines", {}), gradient.get("two_way", {})
         by_field.append(
@@ -133,13 +135,15 @@ def _field(runs: Sequence[Run], gradients: Mapping[str, Run]) -> Section:
             ]
         )
     columns = ["run", "index share: IRM", "field", "added [95%]", "neighbours' r: IRM", "field", "added [95%]"]
-    columns += ["R² mean", "R² by layer", "left: index share", "permuted: mean (95th)", "p"]
+    permuted = ["permuted: mean (95th)", "p"]
+    left_columns = ["run", "R² mean", "R² by layer", "slope by layer", "index share", *permuted, "neighbours' r", *permuted]
     text = (
         "The stronger control: the gradient of the answers' NLL with respect to a vector added at each layer of the base, with "
         "no IRM and nothing trained. Added: the IRM's striation less the field's, with a 95% interval over indices: it says "
-        "nothing of another training. R²: of the IRM's layers regressed on the field's. Left: what that regression leaves."
+        "nothing of another training. What the field leaves: each layer of the IRM regressed on that layer of the field, and the "
+        "striation of the residuals against permutations."
     )
-    tables = table("IRM against field", columns, rows)
+    tables = table("IRM against field", columns, rows) + table("What the field leaves", left_columns, left)
     tables += table(
         "Gradient fields of the untouched base",
         ["answers", "neighbours' cosine", "all pairs' cosine", "index share", "layer share", "rest"],
