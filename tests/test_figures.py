@@ -1,6 +1,7 @@
 """Pictures show what was planted, where it was planted; `irm-lite heatmap` draws them all."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,9 @@ def test_the_verb_draws_recordings_runs_and_vectors(
     assert (found["target"], found["marks"]) == (str(run.recordings / "held-out"), [1512])
     assert (found["prompt"], found["token"], len(found["figures"])) == (0, 2, 8)
     assert {path.suffix for path in (tmp_path / "there").iterdir()} == {".svg"}
+    recording.save(run.recordings / "a-later-one")
+    os.utime(run.recordings / "held-out" / "recording.json", (1e9, 1e9))
+    assert run.newest_recording() == run.recordings / "a-later-one"
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich's word for a terminal
     assert cli.run(["heatmap", str(run.default_vector)]) == 0
     shown = capsys.readouterr().out

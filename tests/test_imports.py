@@ -26,7 +26,7 @@ def loaded_by(code: str) -> set[str]:
         "from irm_lite.cli.main import run; run(['models', 'list'])",
         "import irm_lite.run, irm_lite.config, irm_lite.dataset, irm_lite.analysis.pooling",
         "from irm_lite.cli.main import run; run(['heatmap', '--help'])",
-        "import irm_lite.draw",
+        "import irm_lite.draw, irm_lite.analysis.report",
         "from irm_lite.analysis import causality, explanation, field_control, prominence, ranking",
         "from irm_lite.cli.main import run; run(['data', 'check', 'anger'])",
         "from irm_lite.cli.main import run; run(['data', 'rewrite', '--show-prompt'])",
