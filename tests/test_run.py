@@ -147,9 +147,9 @@ def test_a_damaged_or_newer_run_is_refused(
 @pytest.mark.parametrize(
     ("old", "new", "fragment"),
     [
-        ("rank = 32", "rank = 0", "--rank 0 makes no sense"),
-        ("rank = 32", "rank = 'x'", "rank must be of type int"),
-        ("rank = 32", "rang = 32", "there is no setting 'rang'"),
+        ("rank = 16", "rank = 0", "--rank 0 makes no sense"),
+        ("rank = 16", "rank = 'x'", "rank must be of type int"),
+        ("rank = 16", "rang = 16", "there is no setting 'rang'"),
         ('irm = "static"', 'irm = "bogus"', "bogus"),
     ],
 )
