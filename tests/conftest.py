@@ -1,6 +1,7 @@
 """Fixtures: models made on the spot once a session, and the demo model."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,14 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would fetch something fails instead
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT is heeded, also where the tests run in the background of a shell that has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -357,6 +357,7 @@ def test_the_verb_shows_its_prompt_and_refuses_what_it_must(
     assert not (tmp_path / "o.jsonl").exists()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_after_the_row_and_the_same_command_goes_on(
     data: Path, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -336,6 +336,7 @@ def test_the_verb_gives_a_table_fails_with_1_and_goes_on(
     assert cli.run(["sweep", "absent.toml"]) == 2
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_saves_the_run_and_ends_with_130(
     llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
