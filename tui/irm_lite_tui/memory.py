@@ -50,6 +50,6 @@ def memory_line(config: TrainConfig) -> tuple[str, bool]:
         return f"Memory: {free / 1e9:.1f} GB are free here; what this model needs is not known before it is loaded.", True
     needed = estimate(config, preset)
     fits = needed <= free
-    verdict = "Should fit" if fits else "Does not look as if it fits"
-    gpu = "; a GPU is not looked at" if config.device in ("auto", "cuda") else ""
-    return f"Memory: roughly {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free here. {verdict}{gpu}.", fits
+    verdict = "Should fit" if fits else "Too little, it seems"
+    gpu = " (GPUs are not looked at)" if config.device in ("auto", "cuda") else ""
+    return f"Memory: roughly {needed / 1e9:.1f} of {free / 1e9:.1f} GB free here. {verdict}{gpu}.", fits

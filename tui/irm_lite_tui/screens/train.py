@@ -7,7 +7,6 @@ from typing import ClassVar
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
-from textual.css.query import NoMatches
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widgets import Button, Collapsible, Footer, Static
@@ -51,22 +50,22 @@ class TrainScreen(Screen[None]):
         self._filled: dict[str, str] = {}  # what the model's preset has put into the form
         self._data: tuple[str, str] | None = None  # what the preview shows, or will
         self._soon: Timer | None = None
+        self._rows: dict[str, SettingRow] = {}
+        self._out = SettingRow(_OUT)
+        self._checking = False  # a check is due once all that was typed is in
 
     def compose(self) -> ComposeResult:
-        known = form_fields()
         suggestions = {"model": tuple(presets()), "data": tones(), "chat_template": tuple(presets())}
+        self._rows = {name: SettingRow(field, suggestions.get(name, ())) for name, field in form_fields().items()}
         yield ModeBar()
         with Vertical(id="body"):
             with VerticalScroll(id="form", can_focus=False):
-                for name in BASIC:
-                    yield SettingRow(known[name], suggestions.get(name, ()))
-                yield SettingRow(_OUT)
+                yield from (self._rows[name] for name in BASIC)
+                yield self._out
                 yield Static("", id="complaint")
                 yield Button("Start (ctrl+r)", id="start", variant="primary", compact=True)
                 with Collapsible(title="More settings (ctrl+o)"):
-                    for name, field in known.items():
-                        if name not in BASIC:
-                            yield SettingRow(field, suggestions.get(name, ()))
+                    yield from (row for name, row in self._rows.items() if name not in BASIC)
             yield DataPreview()
         yield Static("", id="help")
         yield Static("", id="memory")
@@ -87,12 +86,9 @@ class TrainScreen(Screen[None]):
             return
         self._fill({name: field.shown(getattr(config, name)) for name, field in form_fields().items()})
 
-    def _row(self, name: str) -> SettingRow:
-        return self.query_one(f"#row-{name}", SettingRow)
-
     def _fill(self, texts: dict[str, str]) -> None:
         for name, text in texts.items():
-            self._row(name).text = text
+            self._rows[name].text = text
 
     # What is typed
 
@@ -103,34 +99,33 @@ class TrainScreen(Screen[None]):
     def on_setting_changed(self, message: SettingChanged) -> None:
         if message.name == "model":
             self._follow_preset()
-        self._check()
+        if not self._checking:
+            self._checking = True
+            self.call_later(self._check)
 
     def _follow_preset(self) -> None:
         """Put in what the model's preset sets, and take back what the one before had set, unless it was edited since."""
         known = form_fields()
         for name, text in self._filled.items():
-            if self._row(name).text == text:
-                self._row(name).text = known[name].shown(known[name].default)
-        wanted = preset_settings(self._row("model").text)
-        untouched = {name: text for name, text in wanted.items() if self._row(name).text == known[name].shown(known[name].default)}
+            if self._rows[name].text == text:
+                self._rows[name].text = known[name].shown(known[name].default)
+        wanted = preset_settings(self._rows["model"].text)
+        untouched = {name: text for name, text in wanted.items() if self._rows[name].text == known[name].shown(known[name].default)}
         self._fill(untouched)
         self._filled = untouched
 
     def _check(self) -> TrainConfig | None:
         """Show what is wrong below the fields it is wrong with; the configuration where nothing is."""
-        try:
-            texts = {name: self._row(name).text for name in form_fields()}
-            out = self._row("out")
-        except NoMatches:  # the form is still being mounted
-            return None
+        self._checking = False
+        texts = {name: row.text for name, row in self._rows.items()}
         config, errors = read_form(texts)
-        for name in form_fields():
-            self._row(name).complain(errors.get(name, ""))
+        for name, row in self._rows.items():
+            row.complain(errors.get(name, ""))
         complaint = self.query_one("#complaint", Static)
         complaint.update(line(errors.get("", "")))
         complaint.display = "" in errors
-        wrong_out = self._wrong_out(out.text.strip())
-        out.complain(wrong_out)
+        wrong_out = self._wrong_out(self._out.text.strip())
+        self._out.complain(wrong_out)
         memory = self.query_one("#memory", Static)
         if config is not None:
             text, fits = memory_line(config)
@@ -188,7 +183,7 @@ class TrainScreen(Screen[None]):
     def action_defaults(self) -> None:
         self._filled = {}
         self._fill({name: field.shown(field.default) for name, field in form_fields().items()})
-        self._fill({"out": ""})
+        self._out.text = ""
         self._follow_preset()
 
     def action_start(self) -> None:
@@ -199,7 +194,7 @@ class TrainScreen(Screen[None]):
             return
         from irm_lite_tui.screens.dashboard import DashboardScreen
 
-        asked = self._row("out").text.strip()
+        asked = self._out.text.strip()
         out = Path(asked).expanduser() if asked else default_run(config)
         try:
             settings = _write_settings(config)

@@ -28,42 +28,36 @@ class SettingRow(Vertical):
     def __init__(self, field: Field, suggestions: tuple[str, ...] = ()) -> None:
         super().__init__(id=f"row-{field.name}")
         self.field = field
-        self._suggestions = suggestions
+        default = field.shown(field.default)
+        self._control: Input | Select[str]
+        if field.choices:
+            choices = [(choice, choice) for choice in field.choices]
+            self._control = Select(choices, value=default, allow_blank=False, compact=True)
+        else:
+            self._control = Input(default, compact=True, suggester=SuggestFromList(suggestions) if suggestions else None)
+        self._error = Static("", classes="error")
 
     def compose(self) -> ComposeResult:
-        default = self.field.shown(self.field.default)
         with Horizontal():
             yield Label(Text(self.field.label))
-            if self.field.choices:
-                choices = [(choice, choice) for choice in self.field.choices]
-                yield Select(choices, value=default, allow_blank=False, compact=True, id=f"set-{self.field.name}")
-            else:
-                suggester = SuggestFromList(self._suggestions) if self._suggestions else None
-                yield Input(default, compact=True, suggester=suggester, id=f"set-{self.field.name}")
-        yield Static("", classes="error")
+            yield self._control
+        yield self._error
 
     @property
     def text(self) -> str:
         """What stands in the control."""
-        control = self._control
-        return str(control.value)
+        return str(self._control.value)
 
     @text.setter
     def text(self, text: str) -> None:
-        control = self._control
-        if isinstance(control, Input) or text in self.field.choices:
-            control.value = text
-
-    @property
-    def _control(self) -> "Input | Select[str]":
-        return self.query_one(Select) if self.field.choices else self.query_one(Input)
+        if isinstance(self._control, Input) or text in self.field.choices:
+            self._control.value = text
 
     def complain(self, error: str) -> None:
         """Show what is wrong with it; nothing where the text is empty."""
-        shown = self.query_one(".error", Static)
-        if shown.display or error:
-            shown.update(line(error))
-            shown.display = bool(error)
+        if self._error.display or error:
+            self._error.update(line(error))
+            self._error.display = bool(error)
 
     def _edited(self) -> None:
         self.set_class(self.text != self.field.shown(self.field.default), "changed")
