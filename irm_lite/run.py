@@ -10,13 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from irm_lite.atomic import write_text
 from irm_lite.config import TrainConfig
 from irm_lite.errors import RunError
-from irm_lite.fingerprint import Fingerprint
 from irm_lite.holder import Holder
+
+if TYPE_CHECKING:
+    from irm_lite.fingerprint import Fingerprint
 
 FORMAT = 1
 _LOCK, _HOLDER = "lock", "lock.holder"
@@ -91,7 +93,7 @@ class RunDirectory:
     def create(
         self,
         config: TrainConfig,
-        fingerprint: Fingerprint,
+        fingerprint: "Fingerprint",
         versions: dict[str, str],
         chat_template: str | None = None,
         asked: TrainConfig | None = None,
@@ -154,7 +156,9 @@ class RunDirectory:
     def created(self) -> str:
         return str(self._toml().get("created", ""))
 
-    def fingerprint(self) -> Fingerprint:
+    def fingerprint(self) -> "Fingerprint":
+        from irm_lite.fingerprint import Fingerprint  # needs numpy, which the UI's first frame does not wait for
+
         try:
             data = json.loads((self.path / "base.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from textual.message import Message
 
-from irm_lite.dataset import Example
-
 if TYPE_CHECKING:
+    from irm_lite.dataset import Example
     from irm_lite_tui.children import Child
     from irm_lite_tui.dashboard_reader import Reading
     from irm_lite_tui.run_state import RunView
@@ -88,11 +87,11 @@ class RunRead(Message):
 
 
 class SettingChanged(Message):
-    """A field of the form was edited."""
+    """A field of the form was edited: what stands in it now."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, text: str) -> None:
         super().__init__()
-        self.name = name
+        self.name, self.text = name, text
 
 
 class SettingFocused(Message):
@@ -106,6 +105,6 @@ class SettingFocused(Message):
 class DataRead(Message):
     """The head of a dataset was read: its first rows and a line about it, or what is wrong with it."""
 
-    def __init__(self, spec: str, rows: list[Example], about: str, failed: bool) -> None:
+    def __init__(self, spec: str, rows: "list[Example]", about: str, failed: bool) -> None:
         super().__init__()
         self.spec, self.rows, self.about, self.failed = spec, rows, about, failed

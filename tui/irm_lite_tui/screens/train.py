@@ -50,26 +50,35 @@ class TrainScreen(Screen[None]):
         self._filled: dict[str, str] = {}  # what the model's preset has put into the form
         self._data: tuple[str, str] | None = None  # what the preview shows, or will
         self._soon: Timer | None = None
-        self._rows: dict[str, SettingRow] = {}
-        self._out = SettingRow(_OUT)
+        self.texts = {name: field.shown(field.default) for name, field in form_fields().items()} | {"out": ""}
+        self._rows: dict[str, SettingRow] = {}  # those that are mounted
         self._checking = False  # a check is due once all that was typed is in
 
     def compose(self) -> ComposeResult:
-        suggestions = {"model": tuple(presets()), "data": tones(), "chat_template": tuple(presets())}
-        self._rows = {name: SettingRow(field, suggestions.get(name, ())) for name, field in form_fields().items()}
         yield ModeBar()
         with Vertical(id="body"):
             with VerticalScroll(id="form", can_focus=False):
-                yield from (self._rows[name] for name in BASIC)
-                yield self._out
+                yield from (self._new_row(name) for name in (*BASIC, "out"))
                 yield Static("", id="complaint")
                 yield Button("Start (ctrl+r)", id="start", variant="primary", compact=True)
                 with Collapsible(title="More settings (ctrl+o)"):
-                    yield from (row for name, row in self._rows.items() if name not in BASIC)
+                    yield Vertical(id="more")
             yield DataPreview()
         yield Static("", id="help")
         yield Static("", id="memory")
         yield Footer()
+
+    def _new_row(self, name: str) -> SettingRow:
+        field = _OUT if name == "out" else form_fields()[name]
+        suggestions = {"model": tuple(presets()), "data": tones(), "chat_template": tuple(presets())}
+        self._rows[name] = SettingRow(field, self.texts[name], suggestions.get(name, ()))
+        return self._rows[name]
+
+    async def on_collapsible_expanded(self) -> None:
+        """The rows that few need are made when they are wanted: they take longer than all the rest of the screen."""
+        missing = [name for name in form_fields() if name not in self._rows]
+        await self.query_one("#more").mount_all([self._new_row(name) for name in missing])
+        self._check()
 
     def on_mount(self) -> None:
         self.query_one("#help", Static).update(line("tab goes to the first field, escape leaves a field, ctrl+r starts"))
@@ -84,11 +93,13 @@ class TrainScreen(Screen[None]):
         except IrmLiteError as error:
             self.notify(line(str(error)).plain, severity="error", markup=False)
             return
-        self._fill({name: field.shown(getattr(config, name)) for name, field in form_fields().items()})
+        self.fill({name: field.shown(getattr(config, name)) for name, field in form_fields().items()})
 
-    def _fill(self, texts: dict[str, str]) -> None:
-        for name, text in texts.items():
-            self._rows[name].text = text
+    def fill(self, texts: dict[str, str]) -> None:
+        """Put texts into fields, by name."""
+        self.texts |= texts
+        for name in texts.keys() & self._rows.keys():
+            self._rows[name].text = texts[name]
 
     # What is typed
 
@@ -97,6 +108,7 @@ class TrainScreen(Screen[None]):
         self.query_one("#help", Static).update(paragraphs(f"{field.label}: {field.help}"))
 
     def on_setting_changed(self, message: SettingChanged) -> None:
+        self.texts[message.name] = message.text
         if message.name == "model":
             self._follow_preset()
         if not self._checking:
@@ -105,34 +117,30 @@ class TrainScreen(Screen[None]):
 
     def _follow_preset(self) -> None:
         """Put in what the model's preset sets, and take back what the one before had set, unless it was edited since."""
-        known = form_fields()
-        for name, text in self._filled.items():
-            if self._rows[name].text == text:
-                self._rows[name].text = known[name].shown(known[name].default)
-        wanted = preset_settings(self._rows["model"].text)
-        untouched = {name: text for name, text in wanted.items() if self._rows[name].text == known[name].shown(known[name].default)}
-        self._fill(untouched)
-        self._filled = untouched
+        defaults = {name: field.shown(field.default) for name, field in form_fields().items()}
+        self.fill({name: defaults[name] for name, text in self._filled.items() if self.texts[name] == text})
+        wanted = preset_settings(self.texts["model"])
+        self._filled = {name: text for name, text in wanted.items() if self.texts[name] == defaults[name]}
+        self.fill(self._filled)
 
     def _check(self) -> TrainConfig | None:
         """Show what is wrong below the fields it is wrong with; the configuration where nothing is."""
         self._checking = False
-        texts = {name: row.text for name, row in self._rows.items()}
-        config, errors = read_form(texts)
+        config, errors = read_form(self.texts)
+        errors |= {"out": wrong} if (wrong := self._wrong_out(self.texts["out"].strip())) else {}
         for name, row in self._rows.items():
             row.complain(errors.get(name, ""))
         complaint = self.query_one("#complaint", Static)
-        complaint.update(line(errors.get("", "")))
-        complaint.display = "" in errors
-        wrong_out = self._wrong_out(self._out.text.strip())
-        self._out.complain(wrong_out)
+        elsewhere = "; ".join(f"{name}: {error}" if name else error for name, error in errors.items() if name not in self._rows)
+        complaint.update(paragraphs(elsewhere))
+        complaint.display = bool(elsewhere)
         memory = self.query_one("#memory", Static)
         if config is not None:
             text, fits = memory_line(config)
             memory.update(line(text))
             memory.set_class(not fits, "failed")
-        self._read_data_soon(texts["data"].strip(), texts["answer_column"].strip())
-        return None if wrong_out else config
+        self._read_data_soon(self.texts["data"].strip(), self.texts["answer_column"].strip())
+        return None if errors else config
 
     def _wrong_out(self, out: str) -> str:
         try:
@@ -182,8 +190,7 @@ class TrainScreen(Screen[None]):
 
     def action_defaults(self) -> None:
         self._filled = {}
-        self._fill({name: field.shown(field.default) for name, field in form_fields().items()})
-        self._out.text = ""
+        self.fill({name: field.shown(field.default) for name, field in form_fields().items()} | {"out": ""})
         self._follow_preset()
 
     def action_start(self) -> None:
@@ -194,7 +201,7 @@ class TrainScreen(Screen[None]):
             return
         from irm_lite_tui.screens.dashboard import DashboardScreen
 
-        asked = self._out.text.strip()
+        asked = self.texts["out"].strip()
         out = Path(asked).expanduser() if asked else default_run(config)
         try:
             settings = _write_settings(config)

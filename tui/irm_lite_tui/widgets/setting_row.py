@@ -25,16 +25,17 @@ class SettingRow(Vertical):
     SettingRow:focus-within Label { color: $text; }
     """
 
-    def __init__(self, field: Field, suggestions: tuple[str, ...] = ()) -> None:
+    def __init__(self, field: Field, text: str, suggestions: tuple[str, ...] = ()) -> None:
         super().__init__(id=f"row-{field.name}")
         self.field = field
-        default = field.shown(field.default)
         self._control: Input | Select[str]
         if field.choices:
             choices = [(choice, choice) for choice in field.choices]
-            self._control = Select(choices, value=default, allow_blank=False, compact=True)
+            self._control = Select(
+                choices, value=text if text in field.choices else field.choices[0], allow_blank=False, compact=True
+            )
         else:
-            self._control = Input(default, compact=True, suggester=SuggestFromList(suggestions) if suggestions else None)
+            self._control = Input(text, compact=True, suggester=SuggestFromList(suggestions) if suggestions else None)
         self._error = Static("", classes="error")
 
     def compose(self) -> ComposeResult:
@@ -61,7 +62,7 @@ class SettingRow(Vertical):
 
     def _edited(self) -> None:
         self.set_class(self.text != self.field.shown(self.field.default), "changed")
-        self.post_message(SettingChanged(self.field.name))
+        self.post_message(SettingChanged(self.field.name, self.text))
 
     def on_input_changed(self, event: Input.Changed) -> None:
         event.stop()
