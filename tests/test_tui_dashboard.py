@@ -103,7 +103,7 @@ async def test_start_watch_stop_resume(tmp_path: Path, script: Callable[[Script]
     app = Bare(DashboardScreen(out, ["train", "--out", str(out), "--json"]))
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: app.note == "loading the base", "the child's line")
-        assert app.state == "gone"
+        assert app.state == "starting"
         go.touch()
         await until(pilot, lambda: app.state == "running" and "12/40" in app.numbers, "the training")
         assert app.note == ""

@@ -51,14 +51,14 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         self.folder = folder
         self._modes["runs"] = partial(_screen, "runs", folder)
         self.preferences, self._complaint = load_preferences()
-
-    def on_mount(self) -> None:
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
         if self.preferences.theme not in self.available_themes:
             self._complaint = f"there is no theme {self.preferences.theme!r}: the palette (ctrl+p) lists them"
             self.preferences.theme = DARK.name
-        self.theme = self.preferences.theme
+        self.set_reactive(App.theme, self.preferences.theme)  # before the first frame takes its colours
+
+    def on_mount(self) -> None:
         self.set_keymap(self.preferences.keys)
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
         if self._complaint:

@@ -13,7 +13,7 @@ from irm_lite.holder import Holder
 from irm_lite.run import RunDirectory
 from irm_lite_tui.run_log import RunLog, number
 
-State = Literal["running", "stopped", "done", "failed", "damaged", "gone"]
+State = Literal["starting", "running", "stopped", "done", "failed", "damaged", "gone"]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A training as it goes: of this UI or started anywhere else, attached to by its run directory."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -90,11 +91,14 @@ class DashboardScreen(Screen[None]):
 
     async def on_run_read(self, message: RunRead) -> None:
         self._busy = False
-        changed = self.reading != message.reading
-        self.reading = message.reading
+        reading = message.reading
+        if reading.view.state == "gone" and self._child is not None:
+            reading = replace(reading, view=replace(reading.view, state="starting", problem=""))
+        changed = self.reading != reading
+        self.reading = reading
         if changed:
-            await self._show(message.reading)
-        self._show_note(message.reading)
+            await self._show(reading)
+        self._show_note(reading)
 
     async def _show(self, reading: Reading) -> None:
         self.query_one(RunNumbers).show(reading)
@@ -109,7 +113,7 @@ class DashboardScreen(Screen[None]):
         view = reading.view
         if self._failure:
             self._note(self._failure, failed=True)
-        elif view.state == "gone" and self._child is not None:
+        elif view.state == "starting":
             self._note(self._child_says or "starting: the base is loaded first", failed=False)
         elif view.problem:
             self._note(view.problem, failed=view.state in ("failed", "damaged", "gone"))
@@ -154,7 +158,7 @@ class DashboardScreen(Screen[None]):
 
     def _view(self) -> RunView | None:
         """The run, if it is there."""
-        if self.reading is None or self.reading.view.state == "gone":
+        if self.reading is None or self.reading.view.state in ("gone", "starting"):
             self._say("there is no run here yet", failed=True)
             return None
         return self.reading.view
@@ -164,7 +168,7 @@ class DashboardScreen(Screen[None]):
             self.app.pop_screen()
 
     def action_stop(self) -> None:
-        if self._child is not None and (self.reading is None or self.reading.view.state == "gone"):
+        if self._child is not None and (self.reading is None or self.reading.view.state == "starting"):
             self._child.stop()
             self._say("stopping")
             return

@@ -15,7 +15,10 @@ class CurvePlot(Widget):
     """Named series of points in one frame, each in a colour of its own; the legend stands in the border."""
 
     DEFAULT_CSS = """
-    CurvePlot { border: round $border-blurred; border-title-color: $text-muted; padding: 0 1 0 0; min-height: 4; }
+    CurvePlot {
+        text-wrap: nowrap; text-overflow: ellipsis;
+        border: round $border-blurred; border-title-color: $text-muted; padding: 0 1 0 0; min-height: 4;
+    }
     """
 
     def __init__(self, title: str, id: str | None = None) -> None:

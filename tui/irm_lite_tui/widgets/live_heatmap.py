@@ -10,7 +10,10 @@ class LiveHeatmap(Widget):
     """Mean |IRM output| over the newest step, pooled to the width by largest magnitude."""
 
     DEFAULT_CSS = """
-    LiveHeatmap { border: round $border-blurred; border-title-color: $text-muted; border-subtitle-color: $text-muted; }
+    LiveHeatmap {
+        text-wrap: nowrap; text-overflow: ellipsis;
+        border: round $border-blurred; border-title-color: $text-muted; border-subtitle-color: $text-muted;
+    }
     """
 
     def __init__(self, id: str | None = None) -> None:

@@ -11,7 +11,7 @@ class ModeBar(Widget):
     """A click on a mode opens it. In an app without modes it shows them and does nothing."""
 
     DEFAULT_CSS = """
-    ModeBar { dock: top; height: 1; background: $panel; color: $text-muted; }
+    ModeBar { dock: top; height: 1; text-wrap: nowrap; text-overflow: ellipsis; background: $panel; color: $text-muted; }
     """
 
     def render(self) -> Text:

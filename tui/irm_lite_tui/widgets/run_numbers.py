@@ -15,7 +15,7 @@ class RunNumbers(Widget):
     """State and name, a bar of the steps, then loss, NLL, speed, time left, memory and learning rate."""
 
     DEFAULT_CSS = """
-    RunNumbers { height: 4; padding: 0 1; background: $surface; }
+    RunNumbers { height: 4; text-wrap: nowrap; text-overflow: ellipsis; padding: 0 1; background: $surface; }
     """
 
     def __init__(self, id: str | None = None) -> None:

@@ -11,8 +11,16 @@ from irm_lite_tui.plot import sparkline
 from irm_lite_tui.run_state import RunView, age
 from irm_lite_tui.text import line
 
-SIGNS = {"running": "●", "done": "✓", "stopped": "■", "failed": "✗", "damaged": "!", "gone": "?"}
-COLOURS = {"running": "accent", "done": "success", "stopped": "warning", "failed": "error", "damaged": "error", "gone": "error"}
+SIGNS = {"starting": "○", "running": "●", "done": "✓", "stopped": "■", "failed": "✗", "damaged": "!", "gone": "?"}
+COLOURS = {
+    "starting": "accent",
+    "running": "accent",
+    "done": "success",
+    "stopped": "warning",
+    "failed": "error",
+    "damaged": "error",
+    "gone": "error",
+}
 _STATES = list(SIGNS)
 
 # What each column is sorted by; what has none comes last.
