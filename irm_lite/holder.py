@@ -5,6 +5,7 @@ import platform
 import re
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 from irm_lite.errors import RunError
 
@@ -44,14 +45,27 @@ class Holder:
         return self.here and psutil.pid_exists(self.pid)
 
     def interrupt(self) -> None:
-        """Ask it to finish its step, save and end, as ctrl+c does. Raises RunError where that is not possible."""
+        """Ask it to finish its step, save and end, as ctrl+c does. Raises RunError where that is not possible.
+
+        A shell script's background jobs ignore SIGINT: those get SIGTERM, which the command line takes the same way.
+        """
         if not self.here:
             raise RunError(f"the training runs on {self.host}", f"stop process {self.pid} there")
         try:
-            os.kill(self.pid, signal.SIGINT)
+            os.kill(self.pid, signal.SIGTERM if _ignores_sigint(self.pid) else signal.SIGINT)
         except ProcessLookupError:
             raise RunError(f"process {self.pid} has ended already", "nothing is left to stop") from None
         except OSError as error:
             raise RunError(
                 f"process {self.pid} cannot be stopped ({error.strerror})", "stop it as the user who started it"
             ) from None
+
+
+def _ignores_sigint(pid: int) -> bool:
+    """As Linux tells it; False elsewhere."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    masks = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+    return bool(int(masks.get("SigIgn", "0"), 16) >> (signal.SIGINT - 1) & 1)

@@ -1,7 +1,6 @@
 """The screen of runs, in an app with nothing else."""
 
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,12 +27,15 @@ __all__ = ["own_place", "script"]
 pytestmark = pytest.mark.usefixtures("own_place")
 
 TRAINING = """
-import os, signal, sys
+import sys, threading
+from irm_lite.cli.interrupt import graceful
+from irm_lite.cli.output import Output
 from irm_lite.run import RunDirectory
 run = RunDirectory(sys.argv[1])
-with run.writing():
+with run.writing(), graceful(Output(None)) as should_stop:
     print("held", flush=True)
-    signal.sigwait({signal.SIGINT})
+    while not should_stop():
+        threading.Event().wait(0.02)
     run.append_event("end", reason="interrupted", step=3)
 """
 
@@ -54,15 +56,12 @@ class Bare(App[None]):
 
 
 @contextmanager
-def headless_training(run: RunDirectory) -> Iterator["subprocess.Popen[str]"]:
-    """A process of somebody else's that holds the run's lock until it gets SIGINT."""
-
-    def mask() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-
-    with subprocess.Popen(
-        [sys.executable, "-c", TRAINING, str(run.path)], stdout=subprocess.PIPE, text=True, preexec_fn=mask
-    ) as process:
+def headless_training(run: RunDirectory, shell_script: bool = False) -> Iterator["subprocess.Popen[str]"]:
+    """A process of somebody else's that holds the run's lock until it is asked to stop, as irm-lite train does."""
+    command = [sys.executable, "-c", TRAINING, str(run.path)]
+    if shell_script:  # whose background jobs ignore SIGINT
+        command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
         try:
@@ -239,14 +238,15 @@ async def test_delete_asks_first(tmp_path: Path) -> None:
         await until(pilot, lambda: "No runs" in screen_text(app), "the empty table")
 
 
-async def test_stop_reaches_a_training_started_elsewhere(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell_script", [False, True])
+async def test_stop_reaches_a_training_started_elsewhere(tmp_path: Path, shell_script: bool) -> None:
     run = plant_run(tmp_path / "live", training(3, 40))
     app = Bare(tmp_path)
     async with app.run_test(size=(160, 24)) as pilot:
         await listed(pilot, 1)
         await pilot.press("x")
         await until(pilot, lambda: "nothing writes live" in notified(app), "the refusal")
-        with headless_training(run) as process:
+        with headless_training(run, shell_script) as process:
             await pilot.press("x")
             assert process.wait(30) == 0
         assert list(run.events())[-1]["reason"] == "interrupted"
