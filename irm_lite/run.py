@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from irm_lite.atomic import write_text
 from irm_lite.config import TrainConfig
 from irm_lite.errors import RunError
-from irm_lite.fingerprint import Fingerprint
+from irm_lite.holder import Holder
+
+if TYPE_CHECKING:
+    from irm_lite.fingerprint import Fingerprint
 
 FORMAT = 1
 _LOCK, _HOLDER = "lock", "lock.holder"
@@ -36,6 +39,11 @@ class RunDirectory:
         """Those that are there, by step, the newest last."""
         found = [path for path in (self.path / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{1,12}", path.name, re.ASCII)]
         return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+    @property
+    def event_file(self) -> Path:
+        """Where `append_event` writes; for readers that go on where they stopped."""
+        return self.path / "events.jsonl"
 
     @property
     def export(self) -> Path:
@@ -85,7 +93,7 @@ class RunDirectory:
     def create(
         self,
         config: TrainConfig,
-        fingerprint: Fingerprint,
+        fingerprint: "Fingerprint",
         versions: dict[str, str],
         chat_template: str | None = None,
         asked: TrainConfig | None = None,
@@ -148,7 +156,9 @@ class RunDirectory:
     def created(self) -> str:
         return str(self._toml().get("created", ""))
 
-    def fingerprint(self) -> Fingerprint:
+    def fingerprint(self) -> "Fingerprint":
+        from irm_lite.fingerprint import Fingerprint  # needs numpy, which the UI's first frame does not wait for
+
         try:
             data = json.loads((self.path / "base.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
@@ -158,7 +168,7 @@ class RunDirectory:
     def events(self) -> Iterator[Event]:
         """All events so far. A line that is no JSON object (torn by a crash) is passed over."""
         try:
-            file = (self.path / "events.jsonl").open(encoding="utf-8", errors="replace")
+            file = self.event_file.open(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return
         with file:
@@ -175,7 +185,7 @@ class RunDirectory:
         finite = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values.items()}
         event: Event = {"time": now(), "kind": kind, **finite}
         line = json.dumps(event, allow_nan=False) + "\n"  # NaN is no JSON
-        with (self.path / "events.jsonl").open("a+b") as file:
+        with self.event_file.open("a+b") as file:
             if file.tell() > 0:  # a line torn by a crash must not swallow this one
                 file.seek(-1, os.SEEK_END)
                 if file.read(1) != b"\n":
@@ -199,11 +209,29 @@ class RunDirectory:
         except OSError as error:
             raise RunError(f"{self.path} cannot be written ({error.strerror or error})", "choose another place") from None
         try:
-            holder.write_text(f"process {os.getpid()} since {now()}\n", encoding="utf-8")
+            holder.write_text(f"{Holder.me(now())}\n", encoding="utf-8")
             yield
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
+
+    def holder(self) -> Holder | None:
+        """Who writes here at the moment. The lock is tried only where a live process is named, which then holds it: no
+        training that is about to start finds it taken."""
+        from filelock import FileLock, Timeout
+
+        try:
+            holder = Holder.parse((self.path / _HOLDER).read_bytes()[:1000].decode("utf-8", "replace"))
+            if holder is None or (holder.here and not holder.alive()):
+                return None
+            if holder.here:
+                with FileLock(self.path / _LOCK, timeout=0):
+                    return None  # another process has got that number since
+        except Timeout:
+            return holder
+        except OSError:
+            return None
+        return holder  # locks of another machine cannot be seen from here
 
     def newest_checkpoint(self) -> Path | None:
         """The checkpoint of the highest step, or None."""
@@ -231,6 +259,13 @@ def find_runs(folder: Path) -> list[RunDirectory]:
         return []
     found = [path for path in folder.iterdir() if RunDirectory(path).started()]
     return [RunDirectory(path) for path in sorted(found, key=lambda path: (path / "run.toml").stat().st_mtime, reverse=True)]
+
+
+def default_run(config: TrainConfig, folder: Path = Path("runs")) -> Path:
+    """FOLDER/DATA-IRM, or the first of DATA-IRM-2, -3 ... that is free."""
+    data = Path(config.data.removeprefix("hf:")).stem
+    first = folder / f"{data}-{config.irm}"
+    return next(path for number in range(1, 10**6) if not (path := first if number == 1 else Path(f"{first}-{number}")).exists())
 
 
 def now() -> str:

@@ -12,8 +12,9 @@ from irm_lite.cli.interrupt import graceful, raise_if
 from irm_lite.cli.measures import comparison_shown
 from irm_lite.cli.output import Common, Output, safe
 from irm_lite.cli.progress import progress, training_progress
-from irm_lite.cli.train import Flags, default_run
+from irm_lite.cli.train import Flags
 from irm_lite.config import TrainConfig
+from irm_lite.run import default_run
 
 if TYPE_CHECKING:
     from irm_lite.demo import DemoResult

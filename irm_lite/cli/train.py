@@ -11,6 +11,7 @@ from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import training_progress
 from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError
+from irm_lite.run import default_run
 
 Flags = Annotated[TrainConfig | None, Parameter(name="*")]
 
@@ -53,10 +54,3 @@ def train(
         f"run {directory.path}: best validation NLL {end['best_nll']:.3f} at step {end['best_step']}, {end['seconds']:.0f} s",
         f"next: irm-lite export {shlex.quote(str(directory.path))}",
     )
-
-
-def default_run(config: TrainConfig) -> Path:
-    """runs/DATA-IRM, or the first of DATA-IRM-2, -3 ... that is free."""
-    data = Path(config.data.removeprefix("hf:")).stem
-    first = Path("runs") / f"{data}-{config.irm}"
-    return next(path for number in range(1, 10**6) if not (path := first if number == 1 else Path(f"{first}-{number}")).exists())

@@ -1,39 +1,147 @@
-"""The application: for now one screen that lists the runs."""
+"""The application: modes, keys, themes, preferences. What is shown is in screens/, one file each."""
 
-import sys
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from textual.app import App, ComposeResult
+from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
-from textual.widgets import Footer, Header
+from textual.dom import DOMNode
+from textual.screen import Screen
 
-from irm_lite_tui.run_table import RunTable
+from irm_lite.analysis.visible import visible
+from irm_lite.errors import InputError
+from irm_lite_tui.children import running_children
+from irm_lite_tui.messages import ChildEnded, OpenIn, SortChanged
+from irm_lite_tui.preferences import load_preferences, save_preferences
+from irm_lite_tui.screens.ask import AskScreen
+from irm_lite_tui.themes import DARK, LIGHT
+from irm_lite_tui.widgets.mode_bar import TITLES
 
 
-class IrmLiteApp(App[None]):
-    """Runs under one folder, newest first."""
+def _screen(mode: str, path: Path | None = None) -> Screen[Any]:
+    """The screen of a mode; its module is imported when it is opened first."""
+    module = import_module(f"irm_lite_tui.screens.{mode}")
+    screen: Screen[Any] = getattr(module, f"{mode.capitalize()}Screen")(path)
+    return screen
+
+
+class IrmLiteApp(App[None], inherit_bindings=False):
+    """`folder` holds the runs."""
 
     TITLE = "irm-lite"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("q", "quit", "Quit"), Binding("r", "refresh", "Refresh")]
+    CSS_PATH = "styles/app.tcss"
+    DEFAULT_MODE = "runs"
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {mode: partial(_screen, mode) for mode in TITLES}
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *(
+            Binding(str(number), f"open_mode('{mode}')", title, show=False, id=f"mode.{mode}")
+            for number, (mode, title) in enumerate(TITLES.items(), 1)
+        ),
+        Binding("question_mark", "help", "Help", key_display="?", id="help"),
+        Binding("q", "quit", "Quit", show=False, id="quit"),
+        Binding("ctrl+c", "help_quit", show=False, system=True),
+    ]
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
-
-    def compose(self) -> ComposeResult:
-        yield Header()
-        yield RunTable(self.folder)
-        yield Footer()
+        self._modes["runs"] = partial(_screen, "runs", folder)
+        self.preferences, self._complaint = load_preferences()
+        for theme in (DARK, LIGHT):
+            self.register_theme(theme)
+        if self.preferences.theme not in self.available_themes:
+            self._complaint = f"there is no theme {self.preferences.theme!r}: the palette (ctrl+p) lists them"
+            self.preferences.theme = DARK.name
+        self.set_reactive(App.theme, self.preferences.theme)  # before the first frame takes its colours
 
     def on_mount(self) -> None:
-        self.sub_title = str(self.folder)
+        self.set_keymap(self.preferences.keys)
+        self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
+        if self._complaint:
+            self._warn(self._complaint)
 
-    def action_refresh(self) -> None:
-        self.query_one(RunTable).refresh_runs()
+    # Preferences
+
+    def _keep_theme(self, name: str) -> None:
+        if name != self.preferences.theme:
+            self.preferences.theme = name
+            self._save()
+
+    def on_sort_changed(self, message: SortChanged) -> None:
+        self.preferences.sort, self.preferences.descending = message.column, message.descending
+        self._save()
+
+    def _save(self) -> None:
+        complaint = save_preferences(self.preferences)
+        if complaint:
+            self._warn(complaint)
+
+    def _warn(self, text: str) -> None:
+        self.notify(text, severity="warning", markup=False)
+
+    def handle_bindings_clash(self, clashed_bindings: set[Binding], node: DOMNode) -> None:
+        names = ", ".join(sorted(binding.id or binding.action for binding in clashed_bindings))
+        self._warn(f"the keys of {names} are taken by others: mend [keys] in the preferences")
+
+    # Modes
+
+    async def action_open_mode(self, mode: str) -> None:
+        if not self.screen.is_modal:
+            await self.switch_mode(mode)
+
+    async def on_open_in(self, message: OpenIn) -> None:
+        """Open a path in a mode; what that mode showed before is closed."""
+        if message.mode == self.current_mode:
+            return
+        await self.remove_mode(message.mode)
+        self.add_mode(message.mode, partial(_screen, message.mode, message.path))
+        await self.switch_mode(message.mode)
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        for mode, title in TITLES.items():
+            yield SystemCommand(title, f"Go to {title}", partial(self.action_open_mode, mode))
+        yield from super().get_system_commands(screen)
+
+    def on_child_ended(self, message: ChildEnded) -> None:
+        """Of a child whose screen is closed already."""
+        if message.code not in (0, 130):
+            self._warn(visible(message.last) or f"a child process ended with exit code {message.code}")
+
+    # Help and the end
+
+    def action_help(self) -> None:
+        """Show the keys, or hide them."""
+        if self.screen.query("HelpPanel"):
+            self.action_hide_help_panel()
+        else:
+            self.action_show_help_panel()
+
+    async def action_quit(self) -> None:
+        """Ask where a child of this UI still runs: it goes on when the UI ends."""
+        children = running_children()
+        if not children:
+            self.exit()
+            return
+        if isinstance(self.screen, AskScreen):
+            return
+        works = "1 process" if len(children) == 1 else f"{len(children)} processes"
+        detail = f"{works} that you started here will go on. Open irm-lite again to watch or stop it."
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                for child in children:
+                    child.let_go()
+                self.exit()
+
+        self.push_screen(AskScreen("Quit while work goes on?", "Quit", detail), answered)
 
 
 def main() -> None:
-    """Open the UI on ./runs."""
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("runs")
-    IrmLiteApp(folder).run()
+    """Open the UI on ./runs. Raises InputError on a terminal that can show no application."""
+    if os.environ.get("TERM") == "dumb":
+        raise InputError("this terminal (TERM=dumb) cannot show the application", "use the verbs (irm-lite --help)")
+    IrmLiteApp(Path("runs")).run()

@@ -1,0 +1,216 @@
+"""The application around the screens: modes, keys, themes, the end."""
+
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from textual.command import CommandPalette
+from textual.widgets import HelpPanel
+
+import irm_lite_tui.app
+from irm_lite.errors import InputError
+from irm_lite_tui.app import IrmLiteApp, main
+from irm_lite_tui.children import Child, running_children
+from irm_lite_tui.messages import OpenIn
+from irm_lite_tui.screens.ask import AskScreen
+from irm_lite_tui.screens.runs import RunsScreen
+from irm_lite_tui.screens.train import TrainScreen
+from irm_lite_tui.widgets.mode_bar import ModeBar
+from irm_lite_tui.widgets.run_table import RunTable
+from tui_helpers import Script, own_place, plant_run, screen_text, script, until
+
+__all__ = ["own_place", "script"]
+pytestmark = pytest.mark.usefixtures("own_place")
+
+EATEN = {"ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z", "ctrl+i", "ctrl+m", "ctrl+j", "ctrl+h", "ctrl+a"}  # tmux, flow control, terminals
+
+
+async def test_modes_by_key_and_by_mouse(tmp_path: Path) -> None:
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test(size=(100, 30)) as pilot:
+        assert isinstance(app.screen, RunsScreen)
+        assert app.screen.folder == tmp_path
+        await pilot.press("2")
+        await until(pilot, lambda: isinstance(app.screen, TrainScreen))
+        await pilot.press("tab", "1")  # into the field, not to the runs
+        assert isinstance(app.screen, TrainScreen)
+        await pilot.press("escape", "1")
+        await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+        await pilot.click(ModeBar, offset=(22, 0))
+        await until(pilot, lambda: isinstance(app.screen, TrainScreen))
+
+
+async def test_a_run_opens_in_another_mode(tmp_path: Path) -> None:
+    run = plant_run(tmp_path / "run", irm="paper")
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await pilot.press("2")
+        await until(pilot, lambda: isinstance(app.screen, TrainScreen))
+        before = app.screen
+        await pilot.press("1")
+        await until(pilot, lambda: isinstance(app.screen, RunsScreen) and app.screen.query_one(RunTable).row_count)
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, TrainScreen) and app.screen is not before)
+        assert isinstance(app.screen, TrainScreen)
+        assert app.screen.path == run.path
+        app.post_message(OpenIn("train", tmp_path))
+        await pilot.pause()
+        assert app.screen.path == run.path  # it is open
+
+
+async def test_help_and_palette(tmp_path: Path) -> None:
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await pilot.press("question_mark")
+        await until(pilot, lambda: len(app.screen.query(HelpPanel)) == 1)
+        await until(pilot, lambda: "Rename" in screen_text(app), "keys that the footer leaves out")
+        await pilot.press("question_mark")
+        await until(pilot, lambda: not app.screen.query(HelpPanel))
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: isinstance(app.screen, CommandPalette))
+        await pilot.press(*"train")
+        await until(pilot, lambda: "Go to Train" in screen_text(app), "the command")
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(app.screen, TrainScreen))
+
+
+def test_no_key_is_one_that_terminals_eat() -> None:
+    from irm_lite_tui.screens import compare, dashboard
+
+    screens = (RunsScreen, TrainScreen, dashboard.DashboardScreen, compare.CompareScreen)
+    bindings = [binding for owner in (IrmLiteApp, *screens) for binding in owner._merge_bindings()]
+    keys = {binding for binding, _ in bindings}
+    assert "q" in keys
+    assert not keys & EATEN
+
+
+async def test_preferences_are_kept(tmp_path: Path, own_place: Path) -> None:
+    plant_run(tmp_path / "runs" / "run")
+    app = IrmLiteApp(tmp_path / "runs")
+    async with app.run_test(size=(100, 30)) as pilot:
+        assert app.theme == "irm-dark"
+        await until(pilot, lambda: app.screen.query_one(RunTable).row_count)
+        app.theme = "irm-light"
+        await until(pilot, lambda: app.preferences.theme == "irm-light")
+        await pilot.press("s", "S")
+        await pilot.pause()
+    again = IrmLiteApp(tmp_path / "runs")
+    async with again.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: again.screen.query_one(RunTable).row_count)
+        assert again.theme == "irm-light"
+        assert again.screen.query_one(RunTable).sort_by == app.preferences.sort != "age"
+        assert again.screen.query_one(RunTable).descending
+    assert tomllib.loads((own_place / "tui.toml").read_text())["theme"] == "irm-light"
+
+
+async def test_keys_of_ones_own(tmp_path: Path, own_place: Path) -> None:
+    own_place.mkdir()
+    (own_place / "tui.toml").write_text('theme = "gone"\n[keys]\n"mode.train" = "f2,9"\n')
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test(size=(100, 30)) as pilot:
+        assert any("there is no theme 'gone'" in each.message for each in app._notifications)
+        assert app.theme == "irm-dark"
+        await pilot.press("2")
+        assert isinstance(app.screen, RunsScreen)
+        await pilot.press("9")
+        await until(pilot, lambda: isinstance(app.screen, TrainScreen))
+
+
+async def test_quit_at_once_where_nothing_runs(tmp_path: Path) -> None:
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test() as pilot:
+        await pilot.press("q")
+        await until(pilot, lambda: not app.is_running or app._exit)
+
+
+async def test_quit_asks_while_a_child_runs_and_leaves_it_running(tmp_path: Path, script: Callable[[Script], None]) -> None:
+    script([["err", "at work"], ["until interrupted"], ["exit", 130]])
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test() as pilot:
+        child = Child(["train"], app)
+        child.start()
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await pilot.press("y")
+        await until(pilot, lambda: app._exit)
+    assert running_children() == [child]
+    child.stop()
+    assert child._process is not None
+    child._process.wait(30)
+
+
+async def test_a_child_that_fails_after_its_screen_is_closed(tmp_path: Path, script: Callable[[Script], None]) -> None:
+    script([["until", str(tmp_path / "go")], ["err", "irm-lite: memory ran out [red]: smaller"], ["exit", 1]])
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test() as pilot:
+        from irm_lite_tui.screens.dashboard import DashboardScreen
+
+        app.push_screen(DashboardScreen(tmp_path / "run", ["train"]))
+        await until(pilot, lambda: running_children())
+        await pilot.press("escape")
+        await until(pilot, lambda: isinstance(app.screen, RunsScreen))
+        (tmp_path / "go").touch()
+        said = "irm-lite: memory ran out [red]: smaller"
+        await until(pilot, lambda: any(said in each.message for each in app._notifications), "the failure")
+
+
+@pytest.mark.parametrize("theme", ["irm-dark", "irm-light"])
+async def test_both_themes_colour_what_they_show(tmp_path: Path, theme: str) -> None:
+    """The accent is in the picture, and the table's ground is the theme's."""
+    plant_run(tmp_path / "run")
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test(size=(80, 24)) as pilot:
+        app.theme = theme
+        await until(pilot, lambda: app.screen.query_one(RunTable).row_count)
+        drawn = app.export_screenshot().lower()
+        chosen = app.current_theme
+        assert chosen.name == theme
+        assert chosen.primary in drawn
+        assert chosen.surface is not None
+        assert chosen.surface in drawn
+
+
+def test_a_dumb_terminal_gets_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    with pytest.raises(InputError, match="cannot show the application: use the verbs"):
+        main()
+
+
+async def test_no_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    plant_run(tmp_path / "run")
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: app.screen.query_one(RunTable).row_count)
+        drawn = [segment for strip in app.screen._compositor.render_strips() for segment in strip]
+        assert app.no_color
+        shown = app._filters[0].apply(drawn, app.screen.styles.background)
+        colours = [segment.style.color.triplet for segment in shown if segment.style and segment.style.color]
+        assert len(colours) > 10
+        assert all(each is not None and each.red == each.green == each.blue for each in colours)
+
+
+def test_the_application_loads_no_engine() -> None:
+    program = (
+        "import sys, irm_lite_tui.app, irm_lite_tui.screens.runs, irm_lite_tui.screens.train, irm_lite_tui.screens.dashboard\n"
+        "import irm_lite_tui.screens.compare, irm_lite_tui.fields; irm_lite_tui.fields.form_fields()\n"
+        "from irm_lite_tui.memory import memory_line; from irm_lite.config import TrainConfig; memory_line(TrainConfig())\n"
+        "print(*sorted({'torch', 'transformers', 'bitsandbytes', 'llama_cpp', 'matplotlib', 'cyclopts'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_the_modes_are_those_of_the_messages() -> None:
+    from typing import get_args
+
+    from irm_lite_tui.messages import Mode
+
+    assert tuple(irm_lite_tui.app.IrmLiteApp.MODES) == get_args(Mode)

@@ -1,0 +1,123 @@
+"""What the tests of the UI share: planted runs, waiting for a condition, text snapshots (RENEW=1 writes them anew)."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from textual.app import App
+from textual.pilot import Pilot
+
+from irm_lite.config import TrainConfig
+from irm_lite.fingerprint import Fingerprint
+from irm_lite.run import RunDirectory
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+SIZES = [(80, 24), (140, 45)]
+
+Script = list[list[Any]]
+
+
+async def until(pilot: Pilot[Any], condition: Callable[[], object], what: str = "", seconds: float = 30) -> None:
+    """Let the app work until the condition holds; fails naming `what` after so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what}"
+        await pilot.pause(0.02)
+    await pilot.pause()
+
+
+def screen_text(app: App[Any]) -> str:
+    """The screen as lines of text, without colours."""
+    strips = app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips) + "\n"
+
+
+def check_snapshot(app: App[Any], name: str) -> None:
+    """The screen is as tests/snapshots/NAME-WxH.txt has it. To renew them: RENEW=1 pytest tests/test_tui_*.py, then look."""
+    file = SNAPSHOTS / f"{name}-{app.size.width}x{app.size.height}.txt"
+    shown = screen_text(app)
+    if os.environ.get("RENEW"):
+        file.write_text(shown, encoding="utf-8")
+    assert shown == file.read_text(encoding="utf-8"), f"{file.name} differs: look at it, then RENEW=1"
+
+
+def plant_run(path: Path, events: list[tuple[str, dict[str, Any]]] | None = None, **settings: Any) -> RunDirectory:
+    """A run with these events, on the demo model."""
+    run = RunDirectory(path)
+    run.create(TrainConfig(**settings), Fingerprint("llama", 30, 576, "0" * 64), {})
+    for kind, values in events or []:
+        run.append_event(kind, **values)
+    return run
+
+
+def training(steps: int, of: int, *, ended: str = "", every: int = 10) -> list[tuple[str, dict[str, Any]]]:
+    """Events of a training whose loss falls from 4 to 2; `ended` is the reason of its end, if it has one."""
+    about = {"device": "cpu", "dtype": "bfloat16", "max_steps": of, "resumed_from": None}
+    events: list[tuple[str, dict[str, Any]]] = [("start", about), ("eval", {"step": 0, "nll": 4.0, "of": "base"})]
+    for step in range(1, steps + 1):
+        events.append(("step", step_event(step, of)))
+        if step % every == 0:
+            events.append(("eval", {"step": step, "nll": 4 - 1.5 * step / of, "of": "irm"}))
+            events.append(("sample", {"step": step, "prompt": "Why is the sky blue?", "text": f"Because of step {step}!"}))
+    if ended in ("done", "no more improvement"):
+        events.append(
+            ("end", {"reason": ended, "step": steps, "best_nll": 4 - 1.5 * steps / of, "best_step": steps, "seconds": 9.0})
+        )
+    elif ended:
+        events.append(("end", {"reason": ended, "step": steps}))
+    return events
+
+
+def step_event(step: int, of: int) -> dict[str, Any]:
+    return {
+        "step": step,
+        "max_steps": of,
+        "loss": 4 - 2 * step / of,
+        "learning_rate": 0.002 * (1 - step / of),
+        "tokens": 500 * step,
+        "tokens_per_second": 250.0,
+        "eta_seconds": 2.0 * (of - step),
+        "memory_bytes": 1.5 * 2**30,
+    }
+
+
+def plant_live(run: RunDirectory, n_layers: int = 29, hidden: int = 576) -> None:
+    """A live snapshot that grows towards the last layer and index."""
+    values = np.outer(np.linspace(0.1, 1, n_layers), np.linspace(0.1, 1, hidden)).astype(np.float32)
+    save_file({"mean_abs": values}, run.live, metadata={"layers": f"1-{n_layers}"})
+
+
+@pytest.fixture
+def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own for the preferences, and screens that look ten times a second."""
+    import irm_lite_tui.screens.dashboard
+    import irm_lite_tui.screens.runs
+
+    for module in (irm_lite_tui.screens.dashboard, irm_lite_tui.screens.runs):
+        monkeypatch.setattr(module, "EVERY_SECONDS", 0.1)
+    folder = tmp_path / "config"
+    monkeypatch.setenv("IRM_LITE_CONFIG", str(folder))
+    return folder
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], None]:
+    """Give a function that sets what the next children do (scripted_child.py)."""
+    import irm_lite_tui.children
+
+    file = tmp_path / "script.json"
+    program = (sys.executable, str(Path(__file__).parent / "scripted_child.py"))
+    monkeypatch.setattr(irm_lite_tui.children, "PROGRAM", program)
+    monkeypatch.setenv("SCRIPTED_CHILD", str(file))
+
+    def set_script(steps: Script) -> None:
+        file.write_text(json.dumps(steps), encoding="utf-8")
+
+    return set_script

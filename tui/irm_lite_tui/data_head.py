@@ -1,0 +1,22 @@
+"""The first rows of a dataset, for a look before the training."""
+
+from pathlib import Path
+
+from irm_lite.dataset import Example, load_dataset
+from irm_lite.errors import IrmLiteError
+
+_ROWS = 5
+_LARGEST = 64 << 20  # bytes that are read for a look
+
+
+def read_head(spec: str, answer_column: str) -> tuple[list[Example], str, bool]:
+    """(first training rows, a line about the data, whether something is wrong). Raises nothing; nothing is downloaded."""
+    try:
+        path = Path(spec).expanduser()
+        if path.is_file() and path.stat().st_size > _LARGEST:
+            return [], f"{path.stat().st_size >> 20} MB: too large for a look here; irm-lite data check reads it", False
+        dataset = load_dataset(spec, answer_column)
+    except (IrmLiteError, OSError, ValueError) as error:
+        return [], str(error), True
+    parts = f"{len(dataset.train)} to train on, {len(dataset.validation)} to validate, {len(dataset.test)} to test"
+    return dataset.train[:_ROWS], parts, False

@@ -1,0 +1,110 @@
+"""Every message that crosses a widget's border."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from irm_lite.dataset import Example
+    from irm_lite_tui.children import Child
+    from irm_lite_tui.dashboard_reader import Reading
+    from irm_lite_tui.run_state import RunView
+
+Mode = Literal["runs", "train", "heatmap", "chat", "export"]
+
+
+# The application
+
+
+class OpenIn(Message):
+    """A path (run, recording or vector) shall be opened in another mode's screen."""
+
+    def __init__(self, mode: Mode, path: Path) -> None:
+        super().__init__()
+        self.mode, self.path = mode, path
+
+
+# Child processes
+
+
+class ChildLine(Message):
+    """A child wrote a line."""
+
+    def __init__(self, child: "Child", stream: Literal["out", "err"], text: str) -> None:
+        super().__init__()
+        self.child, self.stream, self.text = child, stream, text
+
+
+class ChildEnded(Message):
+    """A child has ended: with its exit code, its JSON document if it wrote one, and its last line on stderr."""
+
+    def __init__(self, child: "Child", code: int, document: Mapping[str, Any] | None, last: str) -> None:
+        super().__init__()
+        self.child, self.code, self.document, self.last = child, code, document, last
+
+
+# Runs
+
+
+class RunsRead(Message):
+    """The folder of runs was looked at."""
+
+    def __init__(self, views: "list[RunView]") -> None:
+        super().__init__()
+        self.views = views
+
+
+class RunActionDone(Message):
+    """A run was deleted, or could not be: one line to show."""
+
+    def __init__(self, text: str, failed: bool) -> None:
+        super().__init__()
+        self.text, self.failed = text, failed
+
+
+class SortChanged(Message):
+    """The runs are sorted by another column, or the other way round."""
+
+    def __init__(self, column: str, descending: bool) -> None:
+        super().__init__()
+        self.column, self.descending = column, descending
+
+
+# Dashboard
+
+
+class RunRead(Message):
+    """The watched run was looked at."""
+
+    def __init__(self, reading: "Reading") -> None:
+        super().__init__()
+        self.reading = reading
+
+
+# Train form
+
+
+class SettingChanged(Message):
+    """A field of the form was edited: what stands in it now."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__()
+        self.name, self.text = name, text
+
+
+class SettingFocused(Message):
+    """A field of the form has the focus: its help is wanted."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
+class DataRead(Message):
+    """The head of a dataset was read: its first rows and a line about it, or what is wrong with it."""
+
+    def __init__(self, spec: str, rows: "list[Example]", about: str, failed: bool) -> None:
+        super().__init__()
+        self.spec, self.rows, self.about, self.failed = spec, rows, about, failed

@@ -1,0 +1,53 @@
+"""What can be done to a run's folder. Each raises RunError with the mend where it cannot be done."""
+
+import shutil
+from pathlib import Path
+
+from irm_lite.errors import RunError
+from irm_lite.run import RunDirectory
+
+
+def rename(path: Path, name: str) -> Path:
+    """Give the run another name in the same folder."""
+    name = name.strip()
+    if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
+        raise RunError(f"{name!r} is no name for a folder", "give one without / and \\")
+    target = path.with_name(name)
+    if target == path:
+        return path
+    _require_free(path)
+    if target.exists():
+        raise RunError(f"{target} exists", "choose another name")
+    try:
+        path.rename(target)
+    except OSError as error:
+        raise RunError(f"{path} cannot be renamed ({error.strerror})", "look at its folder's rights") from None
+    return target
+
+
+def delete(path: Path) -> None:
+    """Remove the run with all that is in it; of a link, the link alone."""
+    _require_free(path)
+    try:
+        if path.is_symlink():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RunError(f"{path} cannot be removed ({error.strerror}: {error.filename})", "look at its rights") from None
+
+
+def stop(path: Path) -> None:
+    """Ask the process that writes the run to save and end."""
+    holder = RunDirectory(path).holder()
+    if holder is None:
+        raise RunError(f"nothing writes {path.name} at the moment", "there is nothing to stop")
+    holder.interrupt()
+
+
+def _require_free(path: Path) -> None:
+    holder = RunDirectory(path).holder()
+    if holder is not None:
+        raise RunError(f"{path.name} is being written by {holder}", "stop it first")

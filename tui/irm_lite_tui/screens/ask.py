@@ -1,0 +1,68 @@
+"""Small windows: a question to say yes or no to, and a text to give."""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, Static
+
+from irm_lite.errors import IrmLiteError
+from irm_lite_tui.text import paragraphs
+
+
+class AskScreen(ModalScreen[bool]):
+    """A question with what will be done on the button; nothing is done unless it is pressed, or y."""
+
+    CSS_PATH = "../styles/ask.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("y", "answer(True)", "Yes"),
+        Binding("n,escape", "answer(False)", "No"),
+        Binding("left,right", "app.focus_next", show=False),
+    ]
+
+    def __init__(self, question: str, yes: str, detail: str = "") -> None:
+        super().__init__()
+        self.question, self.yes, self.detail = question, yes, detail
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="window"):
+            yield Static(Text(self.question), id="question")
+            yield Static(Text(self.detail), id="detail")
+            with Horizontal(id="buttons"):
+                yield Button("No (n)", id="no")
+                yield Button(f"{self.yes} (y)", id="yes", variant="error")
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        self.dismiss(event.button.id == "yes")
+
+    def action_answer(self, answer: bool) -> None:
+        self.dismiss(answer)
+
+
+class NameScreen(ModalScreen[str | None]):
+    """A text to edit. `attempt` does what it is for; its error stays in the window, to be mended."""
+
+    CSS_PATH = "../styles/ask.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
+
+    def __init__(self, title: str, text: str, attempt: Callable[[str], object]) -> None:
+        super().__init__()
+        self.question, self.text, self.attempt = title, text, attempt
+
+    def compose(self) -> ComposeResult:
+        with Vertical(id="window"):
+            yield Static(Text(self.question), id="question")
+            yield Input(self.text)
+            yield Static("", id="detail")
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        try:
+            self.attempt(event.value)
+        except IrmLiteError as error:
+            self.query_one("#detail", Static).update(paragraphs(str(error)))
+        else:
+            self.dismiss(event.value)

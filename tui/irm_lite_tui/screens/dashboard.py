@@ -1,0 +1,207 @@
+"""A training as it goes: of this UI or started anywhere else, attached to by its run directory."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+from textual.worker import get_current_worker
+
+from irm_lite.errors import IrmLiteError
+from irm_lite_tui import run_actions
+from irm_lite_tui.children import Child
+from irm_lite_tui.dashboard_reader import DashboardReader, Reading
+from irm_lite_tui.messages import ChildEnded, ChildLine, Mode, OpenIn, RunRead
+from irm_lite_tui.run_state import RunView
+from irm_lite_tui.text import line
+from irm_lite_tui.widgets.curve_plot import CurvePlot
+from irm_lite_tui.widgets.live_heatmap import LiveHeatmap
+from irm_lite_tui.widgets.mode_bar import ModeBar
+from irm_lite_tui.widgets.run_numbers import RunNumbers
+from irm_lite_tui.widgets.sample_columns import SampleColumns
+
+EVERY_SECONDS = 0.5
+
+
+class DashboardScreen(Screen[None]):
+    """`path` is the run. `arguments`, if given, are those of an `irm-lite` that is to be started and that writes it."""
+
+    CSS_PATH = "../styles/dashboard.tcss"
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-normal")]  # noqa: RUF012 - as Textual declares it
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "back", "Back", id="dashboard.back"),
+        Binding("x", "stop", "Stop", id="dashboard.stop"),
+        Binding("r", "resume", "Resume", id="dashboard.resume"),
+        Binding("o", "folder", "Path", tooltip="Show the run's path and copy it", id="dashboard.folder"),
+        Binding("h", "open_in('heatmap')", "Heatmap", id="dashboard.heatmap"),
+        Binding("t", "open_in('chat')", "Chat", id="dashboard.chat"),
+        Binding("e", "open_in('export')", "Export", id="dashboard.export"),
+    ]
+
+    def __init__(self, path: Path | None = None, arguments: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.path = path
+        self.arguments = arguments
+        self.reading: Reading | None = None
+        self._reader = DashboardReader(path) if path is not None else None
+        self._child: Child | None = None
+        self._child_says, self._failure = "", ""
+        self._busy = False
+
+    def compose(self) -> ComposeResult:
+        yield ModeBar()
+        yield RunNumbers()
+        yield Static("", id="note")
+        with Horizontal(id="pictures"):
+            yield CurvePlot("loss and validation NLL", id="curves")
+            yield LiveHeatmap()
+        yield SampleColumns(id="samples")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        if self.arguments:
+            self._start(self.arguments)
+        if self._reader is None:
+            self._note("No run chosen: escape, then enter on one.", failed=False)
+            return
+        self._look()
+        self.set_interval(EVERY_SECONDS, self._look)
+
+    def on_unmount(self) -> None:
+        if self._child is not None:
+            self._child.target = self.app  # which says how it ended
+
+    # Reading
+
+    def _look(self) -> None:
+        if not self._busy:
+            self._busy = True
+            self.run_worker(self._read, thread=True, group="look")
+
+    def _read(self) -> None:
+        assert self._reader is not None
+        reading = self._reader.read()
+        if not get_current_worker().is_cancelled:
+            self.post_message(RunRead(reading))
+
+    async def on_run_read(self, message: RunRead) -> None:
+        self._busy = False
+        reading = message.reading
+        if reading.view.state == "gone" and self._child is not None:
+            reading = replace(reading, view=replace(reading.view, state="starting", problem=""))
+        changed = self.reading != reading
+        self.reading = reading
+        if changed:
+            await self._show(reading)
+        self._show_note(reading)
+
+    async def _show(self, reading: Reading) -> None:
+        self.query_one(RunNumbers).show(reading)
+        plot = self.query_one(CurvePlot)
+        plot.show({"loss": reading.loss, "validation": reading.validation})
+        plot.border_subtitle = plot.legend()
+        self.query_one(LiveHeatmap).show(reading.live)
+        await self.query_one(SampleColumns).show(reading.samples, reading.validation)
+
+    def _show_note(self, reading: Reading) -> None:
+        """One line: what is wrong, what is going on, or the newest warning."""
+        view = reading.view
+        if self._failure:
+            self._note(self._failure, failed=True)
+        elif view.state == "starting":
+            self._note(self._child_says or "starting: the base is loaded first", failed=False)
+        elif view.problem:
+            self._note(view.problem, failed=view.state in ("failed", "damaged", "gone"))
+        elif reading.warnings:
+            self._note(f"warning: {reading.warnings[-1]}", failed=False)
+        else:
+            self._note("long events file: the curve is drawn from samples of it" if reading.sampled else "", failed=False)
+
+    def _note(self, text: str, failed: bool) -> None:
+        note = self.query_one("#note", Static)
+        note.update(line(text))
+        note.set_class(failed, "failed")
+        note.display = bool(text)
+
+    # The process
+
+    def _start(self, arguments: Sequence[str]) -> None:
+        self._failure = ""
+        self._child = Child(arguments, self)
+        try:
+            self._child.start()
+        except OSError as error:
+            self._failure, self._child = f"the training cannot be started ({error.strerror})", None
+
+    def on_child_line(self, message: ChildLine) -> None:
+        if message.stream == "err" and message.text.strip():
+            self._child_says = message.text
+
+    def on_child_ended(self, message: ChildEnded) -> None:
+        message.stop()
+        self._child = None
+        if message.code not in (0, 130):
+            self._failure = message.last or f"the training ended with exit code {message.code}"
+            self._note(self._failure, failed=True)
+        if self._reader is not None:
+            self._look()
+
+    # What the keys do
+
+    def _say(self, text: str, failed: bool = False) -> None:
+        self.notify(line(text).plain, severity="error" if failed else "information", markup=False)
+
+    def _view(self) -> RunView | None:
+        """The run, if it is there."""
+        if self.reading is None or self.reading.view.state in ("gone", "starting"):
+            self._say("there is no run here yet", failed=True)
+            return None
+        return self.reading.view
+
+    def action_back(self) -> None:
+        if len(self.app.screen_stack) > 1:
+            self.app.pop_screen()
+
+    def action_stop(self) -> None:
+        if self._child is not None and (self.reading is None or self.reading.view.state == "starting"):
+            self._child.stop()
+            self._say("stopping")
+            return
+        view = self._view()
+        if view is None:
+            return
+        try:
+            run_actions.stop(view.path)
+        except IrmLiteError as error:
+            self._say(str(error), failed=True)
+        else:
+            self._say("stops after this step and saves")
+
+    def action_resume(self) -> None:
+        view = self._view()
+        if view is None:
+            return
+        if view.state not in ("stopped", "failed"):
+            self._say(f"the run is {view.state}: there is nothing to resume", failed=True)
+        elif self._child is not None:
+            self._say("it is starting already", failed=True)
+        else:
+            self._start(["train", "--resume", str(view.path), "--json"])
+            self._say("resuming: the base is loaded first")
+
+    def action_folder(self) -> None:
+        view = self._view()
+        if view is not None:
+            path = str(view.path.resolve())
+            self.app.copy_to_clipboard(path)
+            self._say(f"copied: {path}")
+
+    def action_open_in(self, mode: Mode) -> None:
+        view = self._view()
+        if view is not None:
+            self.post_message(OpenIn(mode, view.path))
