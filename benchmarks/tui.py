@@ -86,7 +86,9 @@ def main() -> None:
     }
     for name, goal in GOALS.items():
         print(f"{name:<22}{result[name]:>9}   goal {goal:g} or less")
-    print(f"warm 90th percentile {result['warm_ms_p90']} ms, cold {result['cold_ms_p90']} ms, {result['frame_bytes']} bytes a frame")
+    print(
+        f"warm 90th percentile {result['warm_ms_p90']} ms, cold {result['cold_ms_p90']} ms, {result['frame_bytes']} bytes a frame"
+    )
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
 

@@ -27,7 +27,17 @@ class ColourMap:
     mark: int = 255  # grey level of the crosshair
 
 
-_CIVIDIS = ((0, 34, 78), (67, 78, 108), (125, 124, 120), (188, 174, 108), (254, 232, 56))  # matplotlib's
+_CIVIDIS = (  # matplotlib's, made for colour-blind readers
+    (0, 34, 78),
+    (26, 56, 111),
+    (67, 78, 108),
+    (97, 101, 111),
+    (125, 124, 120),
+    (155, 148, 118),
+    (188, 174, 108),
+    (222, 201, 88),
+    (254, 232, 56),
+)
 _CIVIDIS_256 = (17, 237, 60, 243, 101, 143, 185, 227)
 _GREY, _GREY_256 = ((8, 8, 8), (238, 238, 238)), (232, 235, 238, 241, 244, 247, 251, 255)
 _WHITE = (247, 247, 247)
@@ -47,7 +57,7 @@ COLOUR_MAPS = {
         (234, 235, 237, 60, 96, 97, 133, 171),
         (234, 235, 237, 65, 71, 77, 114, 120),
     ),
-    "cividis |v|": ColourMap(_CIVIDIS, _CIVIDIS, _CIVIDIS_256, _CIVIDIS_256),  # made for colour-blind readers
+    "cividis |v|": ColourMap(_CIVIDIS, _CIVIDIS, _CIVIDIS_256, _CIVIDIS_256),
     "grey |v|": ColourMap(_GREY, _GREY, _GREY_256, _GREY_256),
 }
 

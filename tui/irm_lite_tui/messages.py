@@ -65,8 +65,9 @@ class SourceLoaded(Message):
 class SourceFailed(Message):
     """A worker could not read it: one line that says why, and the mend."""
 
-    def __init__(self, why: str, compared: bool) -> None:
+    def __init__(self, path: Path, why: str, compared: bool) -> None:
         super().__init__()
+        self.path = path
         self.why = why
         self.compared = compared
 

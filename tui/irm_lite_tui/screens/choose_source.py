@@ -45,11 +45,11 @@ class ChooseSource(ModalScreen[Path | None]):
         self.post_message(SourcesFound(found))
 
     def on_sources_found(self, message: SourcesFound) -> None:
-        self._found = message.found
+        self._found = [each for each in message.found if each[1] != self._near]
         options = self.query_one(OptionList)
-        options.set_options(Text(visible(name)) for name, _ in message.found)
-        options.display = bool(message.found)
-        if message.found:
+        options.set_options(Text(visible(name)) for name, _ in self._found)
+        options.display = bool(self._found)
+        if self._found:
             options.highlighted = 0
             options.focus()
 

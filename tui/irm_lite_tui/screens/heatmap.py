@@ -53,14 +53,14 @@ class HeatmapScreen(Screen[None]):
         Binding("colon", "jump", "Go to", key_display=":"),
         Binding("m", "next_mode", "Mode"),
         Binding("p", "next_phase", "Phase"),
-        Binding("left_square_bracket", "token(-1)", "Token", key_display="[ ]"),
+        Binding("left_square_bracket", "token(-1)", "Token", key_display="[]"),
         Binding("right_square_bracket", "token(1)", "Token on", show=False),
         Binding("left_curly_bracket", "prompt(-1)", "Prompt back", show=False),
         Binding("right_curly_bracket", "prompt(1)", "Prompt on", show=False),
-        Binding("d", "difference", "Subtract"),
-        Binding("s", "scale", "Scale"),
-        Binding("c", "next_colours", "Colours"),
+        Binding("d", "difference", "Diff"),
         Binding("t", "top", "Top"),
+        Binding("s", "scale", "Scale"),
+        Binding("c", "next_colours", "Hue"),
         Binding("w", "save", "Save"),
         Binding("o", "open", "Open"),
     ]
@@ -87,7 +87,7 @@ class HeatmapScreen(Screen[None]):
             yield HeatmapPanel()
             yield TopNeurons()
         yield TokenSlider()
-        yield Footer()
+        yield Footer(compact=True)
 
     def on_mount(self) -> None:
         if self.app.no_color:
@@ -115,9 +115,9 @@ class HeatmapScreen(Screen[None]):
         try:
             self.post_message(SourceLoaded(load_source(path), compared))
         except IrmLiteError as error:
-            self.post_message(SourceFailed(str(error), compared))
+            self.post_message(SourceFailed(path, str(error), compared))
         except OSError as error:
-            self.post_message(SourceFailed(f"{path} cannot be read ({error.strerror or error})", compared))
+            self.post_message(SourceFailed(path, f"{path} cannot be read ({error.strerror or error})", compared))
 
     def on_source_loaded(self, message: SourceLoaded) -> None:
         fresh = not message.compared and (self._source is None or self._source.path != message.source.path)
@@ -125,6 +125,8 @@ class HeatmapScreen(Screen[None]):
             self._other = message.source
         else:
             self._source = message.source
+            if fresh and (kept := self._source.prompts):
+                self._choice = replace(self._choice, prompt=0, token=kept[0].n_prompt)
         self._draw()
         if fresh and self._picture is not None:
             self.query_one(HeatmapPanel).grid.go(*self._picture.top(1)[0])
@@ -132,7 +134,7 @@ class HeatmapScreen(Screen[None]):
             self.query_one(HeatmapPanel).grid.focus()
 
     def on_source_failed(self, message: SourceFailed) -> None:
-        if message.compared or (self._source is not None and self._source.path == self._path):
+        if message.compared or (self._source is not None and self._source.path == message.path):  # what is drawn stays
             self.notify(visible(message.why), severity="error", markup=False)
             return
         self._source = self._picture = None

@@ -38,7 +38,7 @@ class HeatmapGrid(ScrollView, can_focus=True):
         Binding("shift+right,pagedown", "pan(1)", "Pan right", show=False),
         Binding("home", "edge(0)", "First index", show=False),
         Binding("end", "edge(1)", "Last index", show=False),
-        Binding("plus,equals_sign", "zoom(1)", "Zoom", key_display="+/-"),
+        Binding("plus,equals_sign", "zoom(1)", "Zoom", key_display="+-"),
         Binding("minus,underscore", "zoom(-1)", "Zoom out", show=False),
         Binding("0", "zoom(-99)", "All indices", show=False),
     ]

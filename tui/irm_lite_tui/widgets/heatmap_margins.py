@@ -1,5 +1,6 @@
 """The heatmap's margins: mean |v| by index above it, the indices below it, the layers and their mean |v| beside it."""
 
+import math
 from typing import Self
 
 import numpy as np
@@ -169,7 +170,8 @@ class LayerMargin(Margin):
 
 def _round_step(least: float) -> int:
     """The smallest 1, 2 or 5 times a power of ten that is no less."""
-    return next(digit * 10**power for power in range(10) for digit in (1, 2, 5) if digit * 10**power >= least)
+    power: int = 10 ** max(0, math.floor(math.log10(max(least, 1))))
+    return next(digit * power for digit in (1, 2, 5, 10) if digit * power >= least)
 
 
 def _bar(length: float, width: int) -> str:
