@@ -83,7 +83,8 @@ def test_a_map_grows_lighter_or_darker_all_the_way_and_the_crosshair_is_another_
         steps = np.diff(side)
         assert (steps >= 0).all() or (steps <= 0).all()
         assert abs(side[-1] - side[0]) > 60
-    assert mark(name, truecolor) not in found
+    crosshair = mark(name, truecolor).get_truecolor()
+    assert min(float(np.linalg.norm(np.subtract(crosshair, each.get_truecolor()))) for each in found) > 70
     assert all((each.number is None) == truecolor for each in found)
 
 

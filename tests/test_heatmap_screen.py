@@ -14,7 +14,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from PIL import Image
-from rich.color import ColorType
+from rich.color import Color, ColorType
+from textual import events
 from textual.app import App
 from textual.geometry import Region
 from textual.pilot import Pilot
@@ -23,8 +24,10 @@ from textual.widgets import Input, OptionList, Static
 from irm_lite.analysis.pooling import pool_signed_max
 from irm_lite.control_vector import ControlVector
 from irm_lite_tui.heatmap_source import Choice, Picture, load_source
+from irm_lite_tui.heatmap_window import column_of
 from irm_lite_tui.screens.heatmap import HeatmapScreen
 from irm_lite_tui.widgets.heatmap_grid import HeatmapGrid
+from irm_lite_tui.widgets.heatmap_margins import LayerMargin
 from irm_lite_tui.widgets.heatmap_panel import HeatmapPanel
 from irm_lite_tui.widgets.heatmap_prompt import JumpPrompt
 from irm_lite_tui.widgets.heatmap_tokens import TokenSlider
@@ -200,12 +203,19 @@ async def test_zoom_and_pan_show_what_they_say(tmp_path: Path) -> None:
         assert panel.grid.window.columns == window.width
 
 
+def colours(grid: HeatmapGrid) -> list[Color]:
+    """The map's, the crosshair's and the empty cell's."""
+    grid.render_lines(Region(0, 0, 1, 1))
+    assert grid._cells is not None
+    return grid._cells.colours
+
+
 def _painted(grid: HeatmapGrid) -> list[tuple[int, int]]:
     """Column and layer of the cells that are neither zero's colour nor the crosshair's."""
     window = grid.window
     found: set[tuple[int, int]] = set()
     assert grid.picture is not None
-    zero, mark = grid._painter().colours[24], grid._painter().colours[49]
+    zero, mark = colours(grid)[24], colours(grid)[49]
     for y, strip in enumerate(grid.render_lines(Region(0, 0, window.width, window.height))):
         x = 0
         for text, style, _ in strip:
@@ -232,6 +242,37 @@ async def test_click_hover_and_wheel(recording: Path) -> None:
         assert "pointer" not in app.text("#readout")
 
 
+async def test_the_wheel_zooms_at_the_pointer_and_pans_with_shift(tmp_path: Path) -> None:
+    ControlVector({4: np.arange(1000, dtype=np.float32)}, "llama").save(tmp_path / "v.gguf")
+    app = Bare(tmp_path / "v.gguf")
+    async with app.run_test(size=(60, 20)) as pilot:
+        await drawn(pilot, app)
+        under = app.grid.neuron_at(20, 1)
+        await pilot._post_mouse_events([events.MouseScrollUp], app.grid, (20, 1), button=0)
+        window = app.grid.window
+        assert window.columns == 2 * window.width
+        assert under is not None
+        assert column_of(under[1], window.columns, 1000) - window.left == 20
+        await pilot._post_mouse_events([events.MouseScrollUp], app.grid, (20, 1), button=0, shift=True)
+        assert app.grid.window.left == max(0, window.left - window.width // 2)
+        await pilot._post_mouse_events([events.MouseScrollDown], app.grid, (20, 1), button=0)
+        assert app.grid.window.columns == window.width
+
+
+async def test_more_layers_than_rows_scroll(tmp_path: Path) -> None:
+    ControlVector({layer: np.ones(30, dtype=np.float32) for layer in range(1, 81)}, "llama").save(tmp_path / "v.gguf")
+    app = Bare(tmp_path / "v.gguf")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await drawn(pilot, app)
+        assert app.grid.window.halves == 1
+        await pilot.press("colon", *"l80", "enter")
+        await pilot.pause()
+        assert app.grid.window.top == 40 - app.grid.window.height
+        last = app.grid.region.y + app.grid.window.height - 1
+        assert app.lines()[last].startswith(" 80 ")
+        assert app.lines()[last - 1].startswith(" 77 ")
+
+
 async def test_the_list_moves_the_crosshair(recording: Path) -> None:
     top = load_source(recording).picture(Choice()).top(4)
     app = Bare(recording)
@@ -252,16 +293,34 @@ async def test_scales_and_colours_change_what_is_drawn(recording: Path) -> None:
     app = Bare(recording)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
-        seen = {tuple(str(each) for each in app.grid._painter().colours[:49])}
+        seen = {tuple(str(each) for each in colours(app.grid)[:49])}
         robust = app.grid.render_line(0)
         await pilot.press("s")
+        await pilot.pause()
         assert "largest" in app.text("#title")
         assert app.grid.render_line(0) != robust
         for _ in range(4):
             await pilot.press("c")
-            app.grid.render_line(0)
-            seen.add(tuple(str(each) for each in app.grid._painter().colours[:49]))
+            await pilot.pause()
+            seen.add(tuple(str(each) for each in colours(app.grid)[:49]))
         assert len(seen) == 5
+
+
+async def test_another_theme_changes_the_margins_and_what_is_beside_the_picture(recording: Path) -> None:
+    app = Bare(recording)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await drawn(pilot, app)
+        margin = app.heatmap.query_one(LayerMargin)
+
+        def seen() -> tuple[Color, list[object]]:
+            return colours(app.grid)[-1], [style for _, style, _ in margin.render_line(0)]
+
+        dark = seen()
+        app.theme = "textual-light"
+        await until(pilot, lambda: seen()[0] != dark[0])
+        assert seen()[1] != dark[1]
+        for strip in app.grid.render_lines(Region(0, 0, 100, 1)):
+            assert [style.bgcolor for _, style, _ in strip if style is not None][-1] == seen()[0]
 
 
 @pytest.mark.parametrize("truecolor", [True, False])

@@ -24,7 +24,8 @@ class ColourMap:
     positive: tuple[RGB, ...]
     negative_256: tuple[int, ...]
     positive_256: tuple[int, ...]
-    mark: int = 255  # grey level of the crosshair
+    mark: RGB = (255, 255, 255)  # the crosshair's colour, far from all of the map's
+    mark_256: int = 231
 
 
 _CIVIDIS = (  # matplotlib's, made for colour-blind readers
@@ -39,7 +40,7 @@ _CIVIDIS = (  # matplotlib's, made for colour-blind readers
     (254, 232, 56),
 )
 _CIVIDIS_256 = (17, 237, 60, 243, 101, 143, 185, 227)
-_GREY, _GREY_256 = ((8, 8, 8), (238, 238, 238)), (232, 235, 238, 241, 244, 247, 251, 255)
+_GREY, _GREY_256 = ((8, 8, 8), (200, 200, 200)), (232, 234, 236, 238, 241, 244, 247, 250)
 _WHITE = (247, 247, 247)
 
 COLOUR_MAPS = {
@@ -49,7 +50,8 @@ COLOUR_MAPS = {
         (_WHITE, (229, 131, 104), (103, 0, 31)),
         (231, 189, 153, 111, 69, 26, 25, 18),
         (231, 224, 217, 210, 203, 196, 160, 124),
-        mark=0,
+        (0, 170, 0),
+        34,
     ),
     "purple-green": ColourMap(
         (ZERO, (174, 139, 189)),
@@ -57,7 +59,7 @@ COLOUR_MAPS = {
         (234, 235, 237, 60, 96, 97, 133, 171),
         (234, 235, 237, 65, 71, 77, 114, 120),
     ),
-    "cividis |v|": ColourMap(_CIVIDIS, _CIVIDIS, _CIVIDIS_256, _CIVIDIS_256),
+    "cividis |v|": ColourMap(_CIVIDIS, _CIVIDIS, _CIVIDIS_256, _CIVIDIS_256, (255, 0, 175), 199),
     "grey |v|": ColourMap(_GREY, _GREY, _GREY_256, _GREY_256),
 }
 
@@ -75,9 +77,9 @@ def shades(name: str, truecolor: bool = True) -> list[Color]:
 
 
 def mark(name: str, truecolor: bool = True) -> Color:
-    """The crosshair's colour, which the map does not have."""
-    grey = COLOUR_MAPS[name].mark
-    return Color.from_rgb(grey, grey, grey) if truecolor else Color.from_ansi(231 if grey else 16)
+    """The crosshair's colour."""
+    chosen = COLOUR_MAPS[name]
+    return Color.from_rgb(*chosen.mark) if truecolor else Color.from_ansi(chosen.mark_256)
 
 
 def shade_numbers(values: FloatArray, limit: float) -> IntArray:

@@ -12,6 +12,7 @@ from textual.containers import Horizontal
 from textual.screen import Screen
 from textual.types import CSSPathType
 from textual.widgets import Footer, Static
+from textual.worker import get_current_worker
 
 from irm_lite.analysis.recording import Phase
 from irm_lite.analysis.visible import visible
@@ -87,7 +88,7 @@ class HeatmapScreen(Screen[None]):
             yield HeatmapPanel()
             yield TopNeurons()
         yield TokenSlider()
-        yield Footer(compact=True)
+        yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         if self.app.no_color:
@@ -112,12 +113,15 @@ class HeatmapScreen(Screen[None]):
         self._read(path, compared=True)
 
     def _read(self, path: Path, compared: bool) -> None:
+        message: SourceLoaded | SourceFailed
         try:
-            self.post_message(SourceLoaded(load_source(path), compared))
+            message = SourceLoaded(load_source(path), compared)
         except IrmLiteError as error:
-            self.post_message(SourceFailed(path, str(error), compared))
+            message = SourceFailed(path, str(error), compared)
         except OSError as error:
-            self.post_message(SourceFailed(path, f"{path} cannot be read ({error.strerror or error})", compared))
+            message = SourceFailed(path, f"{path} cannot be read ({error.strerror or error})", compared)
+        if not get_current_worker().is_cancelled:  # another one was asked for meanwhile
+            self.post_message(message)
 
     def on_source_loaded(self, message: SourceLoaded) -> None:
         fresh = not message.compared and (self._source is None or self._source.path != message.source.path)
@@ -143,7 +147,7 @@ class HeatmapScreen(Screen[None]):
 
     def _poll(self) -> None:
         """A live snapshot is read again when it is written anew."""
-        if self._source is None or not self._source.live:
+        if self._source is None or not self._source.live or not self.is_current:
             return
         try:
             written = self._source.path.stat().st_mtime_ns

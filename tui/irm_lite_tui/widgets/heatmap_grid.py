@@ -47,6 +47,7 @@ class HeatmapGrid(ScrollView, can_focus=True):
         super().__init__()
         self.picture: Picture | None = None
         self._row, self._index, self._zoom = 0, 0, 0
+        self._columns, self._halves = 1, 1
         self._robust, self._map = True, "blue-orange"
         self._cells: Cells | None = None
         self._numbers: IntArray | None = None  # (L, columns) shades at this zoom
@@ -101,15 +102,20 @@ class HeatmapGrid(ScrollView, can_focus=True):
         found = [(row, shown_index(picture.values[row], column, self._columns)) for row in sorted(rows)]
         return max(found, key=lambda neuron: float(picture.magnitudes[neuron]))
 
+    def render_lines(self, crop: Region) -> list[Strip]:
+        empty: Color = self.background_colors[1].rich_color
+        if self._cells is None or self._cells.colours[_EMPTY] != empty:  # the first time, another map, another theme
+            truecolor = self.app.console.color_system == "truecolor"
+            self._cells = Cells([*shades(self._map, truecolor), mark(self._map, truecolor), empty])
+            self._strips.clear()
+        return plain_lines(self, crop)
+
     def render_line(self, y: int) -> Strip:
         line = y + self.scroll_offset.y
-        strip = self._strips.get(line)
-        if strip is None:
-            strip = self._strips[line] = self._draw(line)
-        return strip
-
-    def render_lines(self, crop: Region) -> list[Strip]:
-        return plain_lines(self, crop)
+        if line not in self._strips and self._cells is not None:
+            width, left = self.size.width, self.scroll_offset.x
+            self._strips[line] = self._cells.strip(*(self._half(half, left, width) for half in (2 * line, 2 * line + 1)))
+        return self._strips[line]
 
     def action_move(self, columns: int, layers: int) -> None:
         """By cells: where a cell shows several indices, to the one that the next cell shows."""
@@ -219,10 +225,6 @@ class HeatmapGrid(ScrollView, can_focus=True):
         first = self._row * self._halves
         return set(range(first // 2, (first + self._halves - 1) // 2 + 1))
 
-    def _draw(self, line: int) -> Strip:
-        width, left = self.size.width, self.scroll_offset.x
-        return self._painter().strip(*(self._half(half, left, width) for half in (2 * line, 2 * line + 1)))
-
     def _half(self, half: int, left: int, width: int) -> IntArray:
         """The shade numbers (width,) of a half line."""
         shown = np.full(width, _EMPTY, dtype=np.int64)
@@ -237,12 +239,3 @@ class HeatmapGrid(ScrollView, can_focus=True):
         if row == self._row and 0 <= (cross := self._crosshair_column() - left) < width:
             shown[cross] = _MARK
         return shown
-
-    def _painter(self) -> Cells:
-        if self._cells is None:
-            truecolor = self.app.console.color_system == "truecolor"
-            empty: Color = self.background_colors[1].rich_color
-            self._cells = Cells([*shades(self._map, truecolor), mark(self._map, truecolor), empty])
-        return self._cells
-
-    _columns, _halves = 1, 1

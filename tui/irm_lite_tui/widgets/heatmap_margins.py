@@ -1,4 +1,4 @@
-"""The heatmap's margins: mean |v| by index above it, the indices below it, the layers and their mean |v| beside it."""
+"""The heatmap's margins: indices and their mean |v| above it, layers and their mean |v| beside it."""
 
 import math
 from typing import Self

@@ -20,12 +20,12 @@ class HeatmapPanel(Vertical):
     """
 
     def compose(self) -> ComposeResult:
+        yield PositionBar()
+        yield Ruler()
         yield IndexMargin()
         with Horizontal():
             yield LayerMargin()
             yield HeatmapGrid()
-        yield Ruler()
-        yield PositionBar()
 
     @property
     def grid(self) -> HeatmapGrid:
