@@ -15,7 +15,6 @@ class HeatmapPanel(Vertical):
 
     DEFAULT_CSS = """
     HeatmapPanel { background: $background; }
-    HeatmapPanel IndexMargin, HeatmapPanel Ruler, HeatmapPanel PositionBar { padding-left: 10; }
     HeatmapPanel.tall IndexMargin { height: 3; }
     """
 
