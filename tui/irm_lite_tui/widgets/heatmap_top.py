@@ -48,7 +48,7 @@ class TopNeurons(Widget, can_focus=True):
         """Fill the list; the cursor keeps its place."""
         self._neurons = picture.top(_COUNT)
         self._lines = [
-            f"{rank:>4} {index:>5} {picture.layers[row]:>5} {picture.values[row, index]:>+8.3g} "
+            f"{rank:>4} {index:>5} {picture.layers[row]:>5} {picture.values[row, index]:>+#8.3g} "
             for rank, (row, index) in enumerate(self._neurons, 1)
         ]
         self._cursor = min(self._cursor, len(self._lines) - 1)
