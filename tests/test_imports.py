@@ -36,8 +36,9 @@ def test_nothing_heavy(code: str) -> None:
     assert loaded_by(code) == set()
 
 
-def test_the_ui_loads_no_engine() -> None:
-    assert loaded_by("import irm_lite_tui.app") == {"textual"}
+@pytest.mark.parametrize("module", ["app", "screens.heatmap"])
+def test_the_ui_loads_no_engine(module: str) -> None:
+    assert loaded_by(f"import irm_lite_tui.{module}") == {"textual"}
 
 
 def test_the_engine_loads_no_ui() -> None:

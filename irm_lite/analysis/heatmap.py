@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PIXELS = 1400  # columns of the picture; more neurons than that are pooled, never dropped
-_NEGATIVE, _ZERO, _POSITIVE = (59, 115, 201), (24, 24, 24), (237, 107, 52)  # told apart by colour-blind readers too
-_NEGATIVE_256, _POSITIVE_256 = (234, 235, 237, 60, 61, 67, 68, 75), (234, 235, 237, 95, 131, 137, 173, 209)
-_POWER = 0.7
+NEGATIVE, ZERO, POSITIVE = (59, 115, 201), (24, 24, 24), (237, 107, 52)  # RGB, told apart by colour-blind readers too
+NEGATIVE_256, POSITIVE_256 = (234, 235, 237, 60, 61, 67, 68, 75), (234, 235, 237, 95, 131, 137, 173, 209)
+POWER = 0.7
 
 
 def save_heatmap(values: FloatArray, layers: tuple[int, ...], path: Path, title: str, marks: Sequence[int] = ()) -> None:
@@ -75,11 +75,11 @@ def terminal_heatmap(values: FloatArray, columns: int, rows: int = 15, truecolor
 
 def _colour(shade: float) -> Color:
     """Of a value in -1..1; the power brings weak values up to where the eye sees them."""
-    target, weight = (_POSITIVE if shade > 0 else _NEGATIVE), abs(shade) ** _POWER
-    red, green, blue = (round(zero + (full - zero) * weight) for zero, full in zip(_ZERO, target, strict=True))
+    target, weight = (POSITIVE if shade > 0 else NEGATIVE), abs(shade) ** POWER
+    red, green, blue = (round(zero + (full - zero) * weight) for zero, full in zip(ZERO, target, strict=True))
     return Color.from_rgb(red, green, blue)
 
 
 def _colour_of_256(shade: float) -> Color:
-    ramp = _POSITIVE_256 if shade > 0 else _NEGATIVE_256
-    return Color.from_ansi(ramp[round(abs(shade) ** _POWER * (len(ramp) - 1))])
+    ramp = POSITIVE_256 if shade > 0 else NEGATIVE_256
+    return Color.from_ansi(ramp[round(abs(shade) ** POWER * (len(ramp) - 1))])

@@ -1,0 +1,58 @@
+"""A picture as a file: CSV here, PNG and SVG by a process of their own."""
+
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from irm_lite.analysis.visible import visible
+from irm_lite.atomic import atomic_path
+from irm_lite.errors import InputError
+from irm_lite_tui.heatmap_source import Picture
+
+_SECONDS = 120  # a picture takes two or three; a machine may be busy
+
+
+def save(picture: Picture, path: Path, title: str, marks: tuple[int, ...]) -> None:
+    """Write as .csv (a row a layer, a column an index), .png or .svg. Raises InputError where that fails."""
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".png", ".svg"):
+        raise InputError(f"{path.name} is no picture's name", "end it in .png, .svg or .csv")
+    try:
+        if suffix == ".csv":
+            _save_csv(picture, path)
+        else:
+            _save_drawn(picture, path, title, marks)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error})", "choose another place") from None
+
+
+def _save_csv(picture: Picture, path: Path) -> None:
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["layer", *range(picture.values.shape[1])])
+        for layer, values in zip(picture.layers, picture.values, strict=True):
+            writer.writerow([layer, *values.tolist()])
+
+
+def _save_drawn(picture: Picture, path: Path, title: str, marks: tuple[int, ...]) -> None:
+    from safetensors.numpy import save_file
+
+    about = json.dumps({"layers": picture.layers, "title": title, "marks": marks})
+    with tempfile.TemporaryDirectory() as folder:
+        values = Path(folder) / "values.safetensors"
+        save_file({"values": np.ascontiguousarray(picture.values)}, values, {"about": about})
+        command = [sys.executable, "-m", "irm_lite_tui.save_picture", str(values), str(path)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, stdin=subprocess.DEVNULL
+            )
+        except subprocess.TimeoutExpired:
+            raise InputError(f"{path} was not drawn in {_SECONDS} s", "try again when the machine is less busy") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise InputError(f"{path} was not drawn ({visible(last)[:200]})", "choose another place, or save as .csv")

@@ -1,0 +1,33 @@
+"""Ask for the name of a picture's file."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Label
+
+
+class ChooseFile(ModalScreen[Path | None]):
+    """The path as it was typed, None where the question was left."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back")]
+
+    def __init__(self, title: str, proposed: Path) -> None:
+        super().__init__()
+        self._title, self._proposed = title, proposed
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Label(Text(self._title))
+            yield Input(str(self._proposed), select_on_focus=False)
+
+    def on_mount(self) -> None:
+        self.query_one(Input).focus()
+
+    def on_input_submitted(self, message: Input.Submitted) -> None:
+        if message.value.strip():
+            self.dismiss(Path(message.value.strip()).expanduser())

@@ -1,0 +1,61 @@
+"""Choose what to draw, or what to subtract."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input, Label, OptionList
+
+from irm_lite.analysis.visible import visible
+from irm_lite_tui.heatmap_source import drawables_near
+from irm_lite_tui.messages import SourcesFound
+
+
+class ChooseSource(ModalScreen[Path | None]):
+    """Recordings, vectors and live snapshots of the run at hand and of its neighbours; or a path."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back")]
+
+    def __init__(self, title: str, near: Path | None) -> None:
+        super().__init__()
+        self._title, self._near = title, near
+        self._found: list[tuple[str, Path]] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Label(Text(self._title))
+            yield OptionList()
+            yield Input(placeholder="or a path: a run, a recording, a .gguf")
+
+    def on_mount(self) -> None:
+        self.query_one(Input).focus()
+        self._look()
+
+    @work(thread=True)
+    def _look(self) -> None:
+        try:
+            found = drawables_near(self._near or Path("runs") / "any")
+        except OSError:  # deleted while it is listed
+            found = []
+        self.post_message(SourcesFound(found))
+
+    def on_sources_found(self, message: SourcesFound) -> None:
+        self._found = [each for each in message.found if each[1] != self._near]
+        options = self.query_one(OptionList)
+        options.set_options(Text(visible(name)) for name, _ in self._found)
+        options.display = bool(self._found)
+        if self._found:
+            options.highlighted = 0
+            options.focus()
+
+    def on_option_list_option_selected(self, message: OptionList.OptionSelected) -> None:
+        self.dismiss(self._found[message.option_index][1])
+
+    def on_input_submitted(self, message: Input.Submitted) -> None:
+        if message.value.strip():
+            self.dismiss(Path(message.value.strip()).expanduser())

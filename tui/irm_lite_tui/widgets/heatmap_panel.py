@@ -1,0 +1,48 @@
+"""The heatmap with its margins: all that another screen needs to show a picture."""
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal, Vertical
+
+from irm_lite_tui.heatmap_source import Picture
+from irm_lite_tui.heatmap_window import Window
+from irm_lite_tui.messages import WindowMoved
+from irm_lite_tui.widgets.heatmap_grid import HeatmapGrid
+from irm_lite_tui.widgets.heatmap_margins import IndexMargin, LayerMargin, Margin, PositionBar, Ruler
+
+
+class HeatmapPanel(Vertical):
+    """`show` a Picture; `grid` takes the keys."""
+
+    DEFAULT_CSS = """
+    HeatmapPanel { background: $background; }
+    HeatmapPanel.tall IndexMargin { height: 3; }
+    """
+
+    def compose(self) -> ComposeResult:
+        yield PositionBar()
+        yield Ruler()
+        yield IndexMargin()
+        with Horizontal():
+            yield LayerMargin()
+            yield HeatmapGrid()
+
+    @property
+    def grid(self) -> HeatmapGrid:
+        return self.query_one(HeatmapGrid)
+
+    def show(self, picture: Picture) -> None:
+        """Draw this one; zoom and crosshair stay."""
+        self.grid.show(picture)
+        self._follow(picture, self.grid.window)  # at once: waiting for the message would be a frame more
+
+    def on_resize(self) -> None:
+        self.set_class(self.size.height >= 30, "tall")
+
+    def on_window_moved(self, message: WindowMoved) -> None:
+        """The margins follow; the message goes on to the screen."""
+        if (picture := self.grid.picture) is not None:
+            self._follow(picture, message.window)
+
+    def _follow(self, picture: Picture, window: Window) -> None:
+        for margin in self.query(Margin):
+            margin.follow(picture, window)

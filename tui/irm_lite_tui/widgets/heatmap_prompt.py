@@ -1,0 +1,37 @@
+"""The line that opens with `:`."""
+
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.widgets import Input
+
+from irm_lite_tui.messages import JumpGiven
+
+
+class JumpPrompt(Input):
+    """Posts JumpGiven on Enter, and goes; Escape goes without."""
+
+    DEFAULT_CSS = """
+    JumpPrompt, JumpPrompt:focus { height: 1; border: none; padding: 0 1; display: none; background: $panel; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Back", show=False)]
+
+    def __init__(self) -> None:
+        super().__init__(placeholder="1512 an index, l12 a layer, p0 a prompt, t7 a token", max_length=80, compact=True)
+
+    def open(self) -> None:
+        self.value = ""
+        self.display = True
+        self.focus()
+
+    def action_leave(self) -> None:
+        self.display = False
+
+    def on_input_submitted(self, message: Input.Submitted) -> None:
+        message.stop()
+        self.display = False
+        self.post_message(JumpGiven(message.value))
+
+    def on_blur(self, event: events.Blur) -> None:
+        self.display = False
