@@ -1,0 +1,193 @@
+"""The chat screen against a scripted server."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.app import App
+from textual.pilot import Pilot
+from textual.widgets import Input, Static
+
+import irm_lite_tui.children
+from irm_lite_tui.chat_sources import Sources
+from irm_lite_tui.screens.chat import ChatScreen
+from irm_lite_tui.screens.chat_sources import ChatSourcesScreen
+from irm_lite_tui.widgets.answer_column import AnswerColumn
+from irm_lite_tui.widgets.layer_range import LayerRange
+from irm_lite_tui.widgets.slider import StrengthSlider
+from irm_lite_tui.widgets.token_map import TokenMap
+from tui_helpers import SIZES, check_snapshot, screen_text, until
+
+
+class Bare(App[None]):
+    """An app with this screen alone, on these sources."""
+
+    def __init__(self, sources: Sources) -> None:
+        super().__init__()
+        self.sources = sources
+
+    def on_mount(self) -> None:
+        self.push_screen(ChatScreen())
+
+    @property
+    def chat(self) -> ChatScreen:
+        return next(screen for screen in self.screen_stack if isinstance(screen, ChatScreen))
+
+    def state(self) -> str:
+        return str(self.chat.query_one("#state", Static).render())
+
+    def said(self, column: str) -> str:
+        """All that a column shows, its state too where it stands."""
+        return "\n".join(str(each.render()) for each in self.chat.query(f"#{column} Static").results(Static) if each.display)
+
+
+@pytest.fixture(autouse=True)
+def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(irm_lite_tui.children, "PROGRAM", (sys.executable, str(Path(__file__).parent / "scripted_serve.py")))
+    monkeypatch.setattr("irm_lite_tui.screens.chat.sources_of", lambda path: Bare.current)
+    monkeypatch.chdir(tmp_path)
+
+
+def app(gguf: str = "model.gguf", vector: str = "anger.gguf", irm: str = "runs/anger") -> Bare:
+    Bare.current = Sources(gguf, vector, irm)  # type: ignore[attr-defined]
+    return Bare(Bare.current)  # type: ignore[attr-defined]
+
+
+async def ready(pilot: Pilot[Any], bare: Bare) -> None:
+    await until(pilot, lambda: bare.state().startswith("ready: base, vector, irm"), "the server")
+
+
+async def ask(pilot: Pilot[Any], bare: Bare, prompt: str) -> None:
+    bare.chat.query_one("#prompt", Input).value = prompt
+    bare.chat.query_one("#prompt", Input).focus()
+    await pilot.press("enter")
+    await until(pilot, lambda: bare.chat.turns and bare.chat.turns[-1].over, "the answers")
+    await until(pilot, lambda: " at " in bare.said("irm"), "the answers' text")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_three_columns_answer_and_remember(size: tuple[int, int]) -> None:
+    bare = app()
+    async with bare.run_test(size=size) as pilot:
+        await ready(pilot, bare)
+        await ask(pilot, bare, "Why [red]?[/red]")
+        assert "Why [red]?[/red]" in bare.said("irm")
+        for name in ("base", "vector", "irm"):
+            assert f"{name} turn 1 at 1 [b]x[/b]\\x1b[31m" in bare.said(name)
+        await ask(pilot, bare, "And then?")
+        assert "irm turn 3 at 1" in bare.said("irm")  # its own answer stands in between
+        await pilot.pause(0.1)
+        check_snapshot(bare, "chat")
+        await pilot.press("ctrl+n")
+        await until(pilot, lambda: "turn" not in screen_text(bare), "an empty screen")
+        await ask(pilot, bare, "Again?")
+        assert "irm turn 1 at 1" in bare.said("irm")
+
+
+async def test_strength_and_layers_move_while_it_writes() -> None:
+    bare = app("slow")
+    async with bare.run_test(size=(100, 30)) as pilot:
+        await ready(pilot, bare)
+        bare.chat.query_one("#prompt", Input).value = "go"
+        await pilot.press("enter")
+        await until(pilot, lambda: "[31m" in bare.said("irm"), "the beginning")
+        await pilot.press("enter")
+        assert len(bare.chat.turns) == 1
+        bare.chat.query_one(StrengthSlider).focus()
+        await pilot.press("right", "pageup", "end")  # 1.05, 1.55, 1
+        await until(pilot, lambda: "<1.05|> <1.55|> <1.0|>" in bare.said("vector"), "the strengths")
+        bare.chat.query_one(LayerRange).focus()
+        await pilot.press("right", "right", "right", "right", "space", "left", "home")
+        await until(pilot, lambda: "<|1-3> <|2-3> <|3-3> <|all>" in bare.said("irm"), "the layers")
+        assert await pilot.click(StrengthSlider, offset=(9, 0))
+        await until(pilot, lambda: "<-2.0|>" in bare.said("irm"), "the click")
+        await pilot.press("escape")
+        await until(pilot, lambda: bare.chat.turns[-1].over, "the end")
+        assert bare.state().startswith("ready")
+
+
+async def test_the_cursor_shows_what_steered_a_token() -> None:
+    bare = app()
+    async with bare.run_test(size=(100, 30)) as pilot:
+        await ready(pilot, bare)
+        await ask(pilot, bare, "?")
+        assert not bare.chat.query_one(TokenMap).display
+        column = bare.chat.query_one("#irm", AnswerColumn)
+        column.strip.focus()
+        await pilot.press("home", "right", "right")
+        await until(pilot, lambda: bare.chat.query_one(TokenMap).display, "the heatmap")
+        await until(pilot, lambda: "index 2 at layer 1 +2.5" in screen_text(bare), "token 2's outputs times the strength")
+        assert "token 3/6  3" in str(column.border_subtitle)
+        bare.chat.query_one("#base", AnswerColumn).strip.focus()
+        await pilot.press("left")
+        await until(pilot, lambda: not bare.chat.query_one(TokenMap).display, "no heatmap of the base")
+
+
+async def test_copy_and_save() -> None:
+    bare = app()
+    async with bare.run_test(size=(100, 30)) as pilot:
+        await ready(pilot, bare)
+        await ask(pilot, bare, "Why?")
+        bare.chat.query_one("#vector", AnswerColumn).strip.focus()
+        await pilot.press("f2")
+        assert bare.clipboard == "vector turn 1 at 1 [b]x[/b]\x1b[31m"
+        bare.chat.query_one("#prompt").focus()
+        await pilot.press("f2", "f3")
+        (saved,) = Path().glob("chat-*.md")
+        assert saved.read_text() == bare.clipboard
+        assert "### irm" in bare.clipboard
+
+
+async def test_what_is_missing_is_a_state() -> None:
+    bare = app(gguf="", vector="", irm="")
+    async with bare.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "no model" in bare.state(), "the state")
+        await pilot.press("x", "enter")
+        assert not bare.chat.turns
+        await pilot.press("ctrl+o")
+        assert isinstance(bare.screen, ChatSourcesScreen)
+        bare.screen.query_one("#gguf", Input).value = "model.gguf"
+        bare.screen.query_one("#irm", Input).value = "broken"
+        await pilot.press("enter")
+        await until(pilot, lambda: "broken is damaged" in bare.state(), "the IRM's error")
+        assert "no vector: ctrl+o" in bare.said("vector")
+        assert "make it again" in bare.said("irm")
+        bare.chat.query_one("#prompt", Input).focus()
+        await pilot.press("enter")
+        await until(pilot, lambda: "base turn 1" in bare.said("base"), "the base alone answers")
+        await pilot.press("ctrl+o", "escape")
+        assert bare.screen is bare.chat
+
+
+@pytest.mark.parametrize(
+    ("gguf", "said"), [("dies", "the model [red]went[/red] away"), ("rubbish", "what is no event"), ("newer", "protocol 99")]
+)
+async def test_a_server_that_fails_is_a_state(gguf: str, said: str) -> None:
+    bare = app(gguf, vector="", irm="")
+    seen: list[str] = []
+    async with bare.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: seen.append(bare.state()) or said in bare.state() or "ready" in bare.state(), said)
+        assert any(said in each for each in seen) or gguf == "rubbish"
+        await pilot.press("f5")
+        await until(pilot, lambda: said in bare.state() or "ready" in bare.state(), "again")
+
+
+async def test_a_program_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(irm_lite_tui.children, "PROGRAM", ("/no/such/program",))
+    bare = app()
+    async with bare.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "cannot be started" in bare.state(), "the state")
+
+
+async def test_a_tiny_terminal_does_not_crash() -> None:
+    bare = app()
+    async with bare.run_test(size=(80, 24)) as pilot:
+        await ready(pilot, bare)
+        await ask(pilot, bare, "Why?")
+        bare.chat.query_one("#irm", AnswerColumn).strip.focus()
+        await pilot.press("end")
+        for size in ((20, 5), (1, 1), (59, 12), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await pilot.press("left")
+        assert "irm turn 1" in screen_text(bare)

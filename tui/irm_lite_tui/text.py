@@ -1,0 +1,15 @@
+"""Text from models, data and files, as text: nothing in it is markup, nothing acts on the terminal."""
+
+from rich.text import Text
+
+from irm_lite.analysis.visible import visible
+
+
+def line(text: str, style: str = "") -> Text:
+    """On one line; line breaks and control characters stand there as escapes."""
+    return Text(visible(text), style=style, no_wrap=True, overflow="ellipsis")
+
+
+def paragraphs(text: str, style: str = "") -> Text:
+    """With its own line breaks; other control characters stand there as escapes."""
+    return Text("\n".join(visible(each) for each in text.replace("\t", "    ").split("\n")), style=style)
