@@ -63,7 +63,8 @@ def test_what_is_no_event_becomes_an_error() -> None:
     bad = [b"x", b"[1]", b"7", b"{}", b'{"kind": ["a"]}', b"\xff", b"[" * 100_000]
     bad += [json.dumps({**good, key: []}).encode() for key in ("column", "token", "text", "norm")]
     ready = {"kind": "ready", "protocol": 1, "model": {"path": "m", "n_layers": 3}, "columns": {"base": {}}}
-    bad += [json.dumps({**ready, **wrong}).encode() for wrong in ({"model": {}}, {"columns": {"base": 1}}, {"protocol": "1"})]
+    spoilt: list[dict[str, object]] = [{"model": {}}, {"columns": {"base": 1}}, {"protocol": "1"}]
+    bad += [json.dumps({**ready, **wrong}).encode() for wrong in spoilt]
     assert read_event(json.dumps(ready).encode()) == ready
     for line in bad:
         event = read_event(line)
@@ -100,8 +101,8 @@ def test_sources_are_found_beside_a_run_a_vector_or_nothing(tmp_path: Path, llam
     (folder.path / "irm.safetensors").write_bytes(b"")
     assert "give its GGUF" in sources_of(folder.path).wrong
     (tmp_path / "half.gguf").write_bytes(b"GGUF\3")
-    for wrong in (tmp_path / "none", tmp_path / "half.gguf"):
-        assert sources_of(wrong).wrong
+    for place in (tmp_path / "none", tmp_path / "half.gguf"):
+        assert sources_of(place).wrong
 
 
 @pytest.mark.parametrize(

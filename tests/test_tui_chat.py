@@ -1,6 +1,7 @@
 """The chat screen against a scripted server."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,7 @@ from tui_helpers import SIZES, check_snapshot, screen_text, until
 
 
 class Bare(App[None]):
-    """An app with this screen alone, on these sources."""
-
-    def __init__(self, sources: Sources) -> None:
-        super().__init__()
-        self.sources = sources
+    """An app with this screen alone."""
 
     def on_mount(self) -> None:
         self.push_screen(ChatScreen())
@@ -42,16 +39,17 @@ class Bare(App[None]):
         return "\n".join(str(each.render()) for each in self.chat.query(f"#{column} Static").results(Static) if each.display)
 
 
-@pytest.fixture(autouse=True)
-def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Bare]:
+    """Give a function that makes an app on these sources, in a folder of its own."""
+
+    def on(gguf: str = "model.gguf", vector: str = "anger.gguf", irm: str = "runs/anger") -> Bare:
+        monkeypatch.setattr("irm_lite_tui.screens.chat.sources_of", lambda path: Sources(gguf, vector, irm))
+        return Bare()
+
     monkeypatch.setattr(irm_lite_tui.children, "PROGRAM", (sys.executable, str(Path(__file__).parent / "scripted_serve.py")))
-    monkeypatch.setattr("irm_lite_tui.screens.chat.sources_of", lambda path: Bare.current)
     monkeypatch.chdir(tmp_path)
-
-
-def app(gguf: str = "model.gguf", vector: str = "anger.gguf", irm: str = "runs/anger") -> Bare:
-    Bare.current = Sources(gguf, vector, irm)  # type: ignore[attr-defined]
-    return Bare(Bare.current)  # type: ignore[attr-defined]
+    return on
 
 
 async def ready(pilot: Pilot[Any], bare: Bare) -> None:
@@ -67,7 +65,7 @@ async def ask(pilot: Pilot[Any], bare: Bare, prompt: str) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_three_columns_answer_and_remember(size: tuple[int, int]) -> None:
+async def test_three_columns_answer_and_remember(app: Callable[..., Bare], size: tuple[int, int]) -> None:
     bare = app()
     async with bare.run_test(size=size) as pilot:
         await ready(pilot, bare)
@@ -85,7 +83,7 @@ async def test_three_columns_answer_and_remember(size: tuple[int, int]) -> None:
         assert "irm turn 1 at 1" in bare.said("irm")
 
 
-async def test_strength_and_layers_move_while_it_writes() -> None:
+async def test_strength_and_layers_move_while_it_writes(app: Callable[..., Bare]) -> None:
     bare = app("slow")
     async with bare.run_test(size=(100, 30)) as pilot:
         await ready(pilot, bare)
@@ -107,7 +105,7 @@ async def test_strength_and_layers_move_while_it_writes() -> None:
         assert bare.state().startswith("ready")
 
 
-async def test_the_cursor_shows_what_steered_a_token() -> None:
+async def test_the_cursor_shows_what_steered_a_token(app: Callable[..., Bare]) -> None:
     bare = app()
     async with bare.run_test(size=(100, 30)) as pilot:
         await ready(pilot, bare)
@@ -124,7 +122,7 @@ async def test_the_cursor_shows_what_steered_a_token() -> None:
         await until(pilot, lambda: not bare.chat.query_one(TokenMap).display, "no heatmap of the base")
 
 
-async def test_copy_and_save() -> None:
+async def test_copy_and_save(app: Callable[..., Bare]) -> None:
     bare = app()
     async with bare.run_test(size=(100, 30)) as pilot:
         await ready(pilot, bare)
@@ -139,7 +137,7 @@ async def test_copy_and_save() -> None:
         assert "### irm" in bare.clipboard
 
 
-async def test_what_is_missing_is_a_state() -> None:
+async def test_what_is_missing_is_a_state(app: Callable[..., Bare]) -> None:
     bare = app(gguf="", vector="", irm="")
     async with bare.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "no model" in bare.state(), "the state")
@@ -157,30 +155,38 @@ async def test_what_is_missing_is_a_state() -> None:
         await pilot.press("enter")
         await until(pilot, lambda: "base turn 1" in bare.said("base"), "the base alone answers")
         await pilot.press("ctrl+o", "escape")
-        assert bare.screen is bare.chat
+        assert not isinstance(bare.app.screen, ChatSourcesScreen)
 
 
-@pytest.mark.parametrize(
-    ("gguf", "said"), [("dies", "the model [red]went[/red] away"), ("rubbish", "what is no event"), ("newer", "protocol 99")]
-)
-async def test_a_server_that_fails_is_a_state(gguf: str, said: str) -> None:
+@pytest.mark.parametrize(("gguf", "said"), [("dies", "the model [red]went[/red] away"), ("newer", "protocol 99")])
+async def test_a_server_that_fails_is_a_state(app: Callable[..., Bare], gguf: str, said: str) -> None:
     bare = app(gguf, vector="", irm="")
-    seen: list[str] = []
     async with bare.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: seen.append(bare.state()) or said in bare.state() or "ready" in bare.state(), said)
-        assert any(said in each for each in seen) or gguf == "rubbish"
+        await until(pilot, lambda: said in bare.state(), said)
+        await pilot.press("x", "enter")
+        assert not bare.chat.turns
+        first = bare.chat._serve
         await pilot.press("f5")
-        await until(pilot, lambda: said in bare.state() or "ready" in bare.state(), "again")
+        await until(pilot, lambda: said in bare.state() and (gguf == "dies" or bare.chat._serve is not first), "the same again")
 
 
-async def test_a_program_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rubbish_between_events_does_no_harm(app: Callable[..., Bare]) -> None:
+    bare = app("rubbish", vector="", irm="")
+    async with bare.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: "ready: base" in bare.state(), "the server")
+        bare.chat.query_one("#prompt", Input).value = "?"
+        await pilot.press("enter")
+        await until(pilot, lambda: "base turn 1" in bare.said("base"), "the answer")
+
+
+async def test_a_program_that_is_not_there(app: Callable[..., Bare], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(irm_lite_tui.children, "PROGRAM", ("/no/such/program",))
     bare = app()
     async with bare.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "cannot be started" in bare.state(), "the state")
 
 
-async def test_a_tiny_terminal_does_not_crash() -> None:
+async def test_a_tiny_terminal_does_not_crash(app: Callable[..., Bare]) -> None:
     bare = app()
     async with bare.run_test(size=(80, 24)) as pilot:
         await ready(pilot, bare)
