@@ -71,6 +71,8 @@ for line in sys.stdin:
             else:
                 columns[column] = {"sources": [source], "layers": "1-3", "warning": None}
                 ready(request["id"])
+        case "chat" if request["max_new_tokens"] < 1:
+            say("error", id=request["id"], text="max_new_tokens 0 is out of range: give a whole number from 1 to 16777216")
         case "chat":
             chat(request)
             asked = request["id"]

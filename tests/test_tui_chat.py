@@ -5,12 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 import irm_lite_tui.children
+from irm_lite.control_vector import ControlVector
 from irm_lite_tui.chat_sources import Sources
 from irm_lite_tui.screens.chat import ChatScreen
 from irm_lite_tui.screens.chat_sources import ChatSourcesScreen
@@ -105,6 +107,22 @@ async def test_strength_and_layers_move_while_it_writes(app: Callable[..., Bare]
         assert bare.state().startswith("ready")
 
 
+async def test_a_request_that_is_refused_can_be_asked_again(app: Callable[..., Bare]) -> None:
+    bare = app()
+    async with bare.run_test(size=(80, 24)) as pilot:
+        await ready(pilot, bare)
+        for name, value in {"tokens": "0", "seed": "9" * 400, "temperature": "1e999"}.items():
+            bare.chat.query_one(f"#{name}", Input).value = value
+        bare.chat.query_one("#prompt", Input).value = "Why?"
+        await pilot.press("enter")
+        await until(pilot, lambda: "is out of range" in bare.state(), "the refusal")
+        assert bare.chat.turns[-1].over
+        assert (bare.chat.turns[-1].seed, bare.chat.turns[-1].temperature) == (0, 0.0)
+        bare.chat.query_one("#tokens", Input).value = ""
+        await ask(pilot, bare, "Why?")
+        assert "irm turn 1" in bare.said("irm")
+
+
 async def test_the_cursor_shows_what_steered_a_token(app: Callable[..., Bare]) -> None:
     bare = app()
     async with bare.run_test(size=(100, 30)) as pilot:
@@ -184,6 +202,28 @@ async def test_a_program_that_is_not_there(app: Callable[..., Bare], monkeypatch
     bare = app()
     async with bare.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "cannot be started" in bare.state(), "the state")
+
+
+async def test_the_real_server_is_understood(
+    app: Callable[..., Bare], monkeypatch: pytest.MonkeyPatch, llama_gguf: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(irm_lite_tui.children, "PROGRAM", (sys.executable, "-m", "irm_lite"))
+    directions = {layer: np.full(64, 0.25 * layer, np.float32) for layer in (1, 2)}
+    ControlVector(directions, "llama").save(tmp_path / "v.gguf")
+    bare = app(str(llama_gguf), str(tmp_path / "v.gguf"), str(tmp_path / "none"))
+    async with bare.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: "no run.toml" in bare.said("irm"), "the missing run", seconds=120)
+        assert "vector" in bare.chat._loaded
+        bare.chat.query_one("#tokens", Input).value = "4"
+        bare.chat.query_one(StrengthSlider).action_put(0.5)
+        bare.chat.query_one("#prompt", Input).value = "Which ocean is the biggest?"
+        await pilot.press("enter")
+        await until(pilot, lambda: bare.chat.turns and bare.chat.turns[-1].over, "the answers")
+        answer = bare.chat.turns[-1].answers["vector"]
+        assert answer.norms == pytest.approx([0.5 * 0.25 * (64 * (1 + 4)) ** 0.5] * len(answer.tokens))
+        bare.chat.query_one("#vector", AnswerColumn).strip.focus()
+        await pilot.press("home")
+        await until(pilot, lambda: "at layer 2 +0.25" in screen_text(bare), "the heatmap")
 
 
 async def test_a_tiny_terminal_does_not_crash(app: Callable[..., Bare]) -> None:

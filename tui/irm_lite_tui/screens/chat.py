@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 import time
 from pathlib import Path
 from typing import Any, ClassVar
@@ -202,6 +203,8 @@ class ChatScreen(Screen[None]):
         elif column in COLUMNS:
             self._wrong[column] = event["text"]
             self._titles()
+        elif event.get("id") is not None and event.get("id") == self._chat_id:  # the whole request was refused
+            self._close_answers(event["text"])
         self._say(event["text"], wrong=True)
 
     def on_serve_ended(self, message: ServeEnded) -> None:
@@ -234,30 +237,31 @@ class ChatScreen(Screen[None]):
     def _ask(self, serve: Serve, prompt: str) -> None:
         columns = [name for name in COLUMNS if name in self._loaded]
         strength, layers = self.query_one(StrengthSlider).strength, self.query_one(LayerRange).spec
-        seed, temperature, most = (self._number(name) for name, _, _ in _NUMBERS)
-        turn = Turn(prompt, strength, layers, int(seed), temperature, {name: Answer() for name in columns})
+        seed, temperature, most = int(self._number("seed")), self._number("temperature"), int(self._number("tokens"))
+        turn = Turn(prompt, strength, layers, seed, temperature, {name: Answer() for name in columns})
         self._chat_id = serve.ask(
             "chat",
             messages={name: history(self.turns, name, prompt) for name in columns},
             strength=strength,
             layers=layers,
-            seed=int(seed),
+            seed=seed,
             temperature=temperature,
-            max_new_tokens=int(most),
+            max_new_tokens=most,
         )
         self.turns.append(turn)
         self._say(f"writing {', '.join(columns)}")
-        self.query_one(TokenMap).display = False
+        self.query_one(TokenMap).hide()
         for name in columns:
             self.query_one(f"#{name}", AnswerColumn).begin(turn)
 
     def _number(self, name: str) -> float:
-        """What a field says, its default where it says nothing that is a number."""
+        """What a field says, its default where it says nothing that is a finite number."""
         default = next(value for known, value, _ in _NUMBERS if known == name)
         try:
-            return float(self.query_one(f"#{name}", Input).value)
+            number = float(self.query_one(f"#{name}", Input).value)
         except ValueError:
             return float(default)
+        return number if math.isfinite(number) else float(default)
 
     def action_stop(self) -> None:
         if self.turns and not self.turns[-1].over and self._serve is not None:
@@ -268,7 +272,7 @@ class ChatScreen(Screen[None]):
         self.turns, self._chat_id = [], None
         for column in self.query(AnswerColumn):
             column.clear()
-        self.query_one(TokenMap).display = False
+        self.query_one(TokenMap).hide()
         self._titles()
 
     # Steering
@@ -296,7 +300,7 @@ class ChatScreen(Screen[None]):
         if self._serve is not None and self._loaded.get(message.column, {}).get("layers"):
             self._serve.ask("outputs", column=message.column, token=message.token)
         else:
-            self.query_one(TokenMap).display = False
+            self.query_one(TokenMap).hide()
 
     def _outputs(self, event: dict[str, Any]) -> None:
         name, token = event["column"], event["token"]

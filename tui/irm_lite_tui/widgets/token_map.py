@@ -13,11 +13,10 @@ HalfArray = np.ndarray[Any, np.dtype[np.float16]]
 
 
 class TokenMap(Widget):
-    """Hidden until there is something to show."""
+    """Hidden until there is something to show, and where the screen is small (styles/chat.tcss)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.display = False
         self._values: np.ndarray[Any, np.dtype[np.float32]] = np.zeros((0, 0), dtype=np.float32)
         self._title = Text()
 
@@ -28,8 +27,12 @@ class TokenMap(Widget):
         value = float(self._values[row, index]) * strength
         self._title = line(f"{column} {token!r}  layers {layers[0]}-{layers[-1]}  largest: index {index} at layer {layers[row]}")
         self._title.append(f" {value:+.3g}", "bold")
-        self.display = True
+        self.add_class("shown")
         self.refresh()
+
+    def hide(self) -> None:
+        """Show nothing any more."""
+        self.remove_class("shown")
 
     def render(self) -> Text:
         width, rows = self.size.width, self.size.height - 1
