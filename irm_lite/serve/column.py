@@ -40,7 +40,7 @@ class End:
 class Steered:
     """What steered one token: unscaled outputs (L, H) at these L layers, and the strength that they were added with."""
 
-    outputs: FloatArray | HalfArray
+    outputs: HalfArray
     layers: tuple[int, ...]
     strength: float
 
