@@ -65,6 +65,7 @@ app.command("irm_lite.cli.heatmap:heatmap", name="heatmap", help="Draw a recordi
 app.command("irm_lite.cli.ablate:ablate", name="ablate", help="Zero an index and measure what that does, against controls.")
 app.command("irm_lite.cli.analyze:analyze", name="analyze", help="What runs reveal, against chance and the base: a report.")
 app.command("irm_lite.cli.models:app", name="models", help="Base models known by name.")
+app.command("irm_lite.cli.serve:serve", name="serve", help="Answers for other programs: JSON lines in, JSON lines out.")
 app.command("irm_lite.cli.doctor:doctor", name="doctor", help="What works on this machine, what is missing, and the mend.")
 
 

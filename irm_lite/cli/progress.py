@@ -12,6 +12,7 @@ from irm_lite.cli.output import Output
 from irm_lite.types import Progress as Report
 
 _PLAIN_SECONDS = 20.0  # between plain lines
+_JSON_SECONDS = 1.0  # with --json, where a program reads them
 
 
 @contextmanager
@@ -47,6 +48,7 @@ def progress(output: Output, title: str) -> Iterator[Report]:
 
 
 def _plain(output: Output, title: str) -> Report:
+    seconds = _JSON_SECONDS if output.json else _PLAIN_SECONDS
     first: tuple[float, int] | None = None  # when the first report came, and how much was done by then
     last, before = time.monotonic(), 0
 
@@ -56,7 +58,7 @@ def _plain(output: Output, title: str) -> Report:
         if first is None or done < before:  # another stage has begun
             first = (now, done)
         before = done
-        if now - last >= _PLAIN_SECONDS or done == of:
+        if now - last >= seconds or done == of:
             last = now
             pace = (now - first[0]) / max(done - first[1], 1)
             output.note(f"{title}: {done}/{of}, {pace * (of - done):.0f} s left, {what}")

@@ -108,7 +108,7 @@ class Model:
         if not self.template:
             raise BaseModelError(f"{self.path} has no chat template", "give one with --chat-template FILE")
         special = (llama_cpp.llama_vocab_bos(self._vocabulary), llama_cpp.llama_vocab_eos(self._vocabulary))
-        bos, eos = ("" if token < 0 else self._piece(token, special=True).decode(errors="replace") for token in special)
+        bos, eos = ("" if token < 0 else self.piece(token, special=True).decode(errors="replace") for token in special)
         try:
             prompt = Jinja2ChatFormatter(str(self.template), eos_token=eos, bos_token=bos)(messages=list(messages)).prompt
         except Exception as error:  # Jinja's, and whatever a template raises
@@ -127,12 +127,13 @@ class Model:
         for token in tokens:
             if self.ends_turn(token):
                 break
-            if text := decoder.decode(self._piece(token)):
+            if text := decoder.decode(self.piece(token)):
                 yield text
         if text := decoder.decode(b"", final=True):
             yield text
 
-    def _piece(self, token: int, special: bool = False) -> bytes:
+    def piece(self, token: int, special: bool = False) -> bytes:
+        """A token's bytes, which may be part of a character; of special tokens none unless asked for."""
         import llama_cpp
 
         room = 64

@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # numpy would delay the first frame
     from irm_lite_tui.heatmap_source import Source
     from irm_lite_tui.heatmap_window import Window
     from irm_lite_tui.run_state import RunView
+    from irm_lite_tui.serving import Serve
 
 Mode = Literal["runs", "train", "heatmap", "chat", "export"]
 
@@ -197,3 +198,57 @@ class PictureNotSaved(Message):
     def __init__(self, why: str) -> None:
         super().__init__()
         self.why = why
+
+
+# Chat
+
+
+class ServeSaid(Message):
+    """`irm-lite serve` sent an event (docs/serve.md), checked."""
+
+    def __init__(self, serve: "Serve", event: dict[str, Any]) -> None:
+        super().__init__()
+        self.serve, self.event = serve, event
+
+
+class ServeEnded(Message):
+    """`irm-lite serve` has ended: with its exit code and its last line on stderr."""
+
+    def __init__(self, serve: "Serve", code: int, last: str) -> None:
+        super().__init__()
+        self.serve, self.code, self.last = serve, code, last
+
+
+class StrengthMoved(Message):
+    """The strength slider stands elsewhere."""
+
+    def __init__(self, strength: float) -> None:
+        super().__init__()
+        self.strength = strength
+
+
+class LayersMoved(Message):
+    """The layer range reaches elsewhere; both ends belong to it."""
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__()
+        self.low, self.high = low, high
+
+
+class TokenChosen(Message):
+    """The cursor stands on a token of a column's latest answer."""
+
+    def __init__(self, column: str, token: int) -> None:
+        super().__init__()
+        self.column, self.token = column, token
+
+
+# Export
+
+
+class JobEnded(Message):
+    """An export or a bake has ended well: which, and its JSON document."""
+
+    def __init__(self, job: str, document: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.job, self.document = job, document
