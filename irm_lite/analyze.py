@@ -9,6 +9,7 @@ import numpy as np
 
 import irm_lite
 from irm_lite.analysis.base_features import base_features, top_tokens
+from irm_lite.analysis.checks import require_index_range
 from irm_lite.analysis.explanation import explain
 from irm_lite.analysis.field_control import against_field
 from irm_lite.analysis.findings import findings
@@ -87,9 +88,7 @@ def analyze(
     own features and gradient fields. Raises InputError where a mark is out of range, or the runs cannot be used."""
     first = runs[0].run
     width = first.irm.hidden_size
-    for index in marks:
-        if not 0 <= index < width:
-            raise InputError(f"there is no index {index}", f"the hidden size is {width}: give 0 to {width - 1}")
+    require_index_range(marks, width)
     if samples < 2:
         raise InputError(f"--samples {samples} is too few", "give at least 2")
     own = _OfTheBase(first, samples, on_progress)

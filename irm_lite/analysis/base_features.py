@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irm_lite.architecture import decoder_layers
+from irm_lite.architecture import decoder_layers, hidden_state
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
 from irm_lite.irm import Site
@@ -67,8 +67,7 @@ def _stream_power(base: Base, samples: Sequence[Sample], layers: tuple[int, ...]
     def watch(index: int) -> Any:
         def add(_module: object, args: tuple[Tensor, ...], output: object) -> None:
             # The norm that reads the stream after attention gets it as its input; a block hands it on as its output.
-            stream = args[0] if site == "attn" else (output[0] if isinstance(output, tuple) else output)
-            assert isinstance(stream, Tensor)
+            stream = args[0] if site == "attn" else hidden_state(output)
             total[index].add_(stream.float().square().sum(dim=tuple(range(stream.dim() - 1))))
 
         return add
