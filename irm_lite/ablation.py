@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irm_lite.analysis.causality import MEASURES, AblationEffect, effect_against_controls
-from irm_lite.analysis.checks import require_index_range
-from irm_lite.analysis.ranking import importance
+from irm_lite.analysis.statistics.causality import MEASURES, AblationEffect, effect_against_controls
+from irm_lite.analysis.statistics.checks import require_index_range
+from irm_lite.analysis.statistics.ranking import importance
 from irm_lite.architecture import decoder_layers, hidden_state, with_hidden_state
 from irm_lite.chat_format import Sample
 from irm_lite.errors import DataError, InputError

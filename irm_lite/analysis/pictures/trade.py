@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from irm_lite.analysis.drawing import new_figure, save_figure
+from irm_lite.analysis.pictures.drawing import new_figure, save_figure
 from irm_lite.calibration import Calibration
 
 
