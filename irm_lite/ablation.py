@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irm_lite.analysis.causality import MEASURES, AblationEffect, effect_against_controls
-from irm_lite.analysis.ranking import importance
+from irm_lite.analysis.statistics.causality import MEASURES, AblationEffect, effect_against_controls
+from irm_lite.analysis.statistics.checks import require_index_range
+from irm_lite.analysis.statistics.ranking import importance
 from irm_lite.architecture import decoder_layers, hidden_state, with_hidden_state
-from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
 from irm_lite.errors import DataError, InputError
-from irm_lite.evaluation import kl, neutral_samples
+from irm_lite.evaluation import kl, log_probabilities, neutral_samples
 from irm_lite.injection import inject
-from irm_lite.packing import answer_logits, pack, rows
+from irm_lite.packing import pack, rows
 from irm_lite.types import DoubleArray, Progress
 
 if TYPE_CHECKING:
@@ -75,11 +75,8 @@ def ablate(
     fewer), and the MATCHED ones nearest in importance, by `mean_abs` (L, H), the recorded mean |output|. Raises InputError
     where an index is out of range.
     """
-    width = run.irm.hidden_size
-    for index in indices:
-        if not 0 <= index < width:
-            raise InputError(f"there is no index {index}", f"the hidden size is {width}: give 0 to {width - 1}")
-    others = np.setdiff1d(np.arange(width), indices)
+    require_index_range(indices, run.irm.hidden_size)
+    others = np.setdiff1d(np.arange(run.irm.hidden_size), indices)
     if controls < LEAST_CONTROLS:
         raise InputError(f"{controls} control indices are too few", f"give at least {LEAST_CONTROLS}")
     if samples < 2:
@@ -119,7 +116,7 @@ class _Before:
         groups = [*rows(aligned, _ROW_TOKENS), *rows(neutral, _ROW_TOKENS)]
         self._rows = [(pack(group), [each.n_answer for each in group]) for group in groups]
         with inject(run.base.model, run.irm):
-            self._log_probs = [_log_probs(run.base, row) for row, _ in self._rows]
+            self._log_probs = [log_probabilities(run.base, row, None).cpu() for row, _ in self._rows]
         of_aligned, of_neutral = (np.array([float(each.n_answer) for each in part]) for part in (aligned, neutral))
         self.sizes = [of_aligned, of_neutral, of_aligned]  # of each of MEASURES
 
@@ -130,15 +127,11 @@ class _Before:
         run, n = self._run, len(self.sizes[0])
         with inject(run.base.model, run.irm), zeroed(run, index, where):  # in this order: the IRM's own part is zeroed too
             for (row, sizes), then in zip(self._rows, self._log_probs, strict=True):
-                now, labels = _log_probs(run.base, row), row["labels"]
+                now, labels = log_probabilities(run.base, row, None).cpu(), row["labels"]
                 change = F.nll_loss(now, labels, reduction="none") - F.nll_loss(then, labels, reduction="none")
                 nlls += [float(each.sum()) for each in torch.split(change, sizes)]
                 divergences += [float(each.sum()) for each in torch.split(kl(then, now), sizes)]
         return [np.array(nlls[:n]), np.array(nlls[n:]), np.array(divergences[:n])]
-
-
-def _log_probs(base: Base, row: dict[str, Tensor]) -> Tensor:
-    return F.log_softmax(answer_logits(base.model, row).float(), dim=-1).cpu()
 
 
 @contextmanager

@@ -3,30 +3,31 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import irm_lite
-from irm_lite.analysis.base_features import base_features, top_tokens
-from irm_lite.analysis.explanation import explain
-from irm_lite.analysis.field_control import against_field
-from irm_lite.analysis.findings import findings
+from irm_lite.analysis.base_features import base_features, stream_power, top_tokens
 from irm_lite.analysis.gradient_field import gradient_field, shuffled
-from irm_lite.analysis.prominence import prominent
-from irm_lite.analysis.ranking import common, compare_runs, importance
 from irm_lite.analysis.recording import Phase, Recording, Statistics, load_recording
-from irm_lite.analysis.striations import correlations, cosines, layer_normalised, striation_test, two_way
+from irm_lite.analysis.report.findings import findings
+from irm_lite.analysis.statistics.checks import require_index_range
+from irm_lite.analysis.statistics.explanation import explain
+from irm_lite.analysis.statistics.field_control import against_field
+from irm_lite.analysis.statistics.prominence import prominent
+from irm_lite.analysis.statistics.ranking import common, compare_runs, importance
+from irm_lite.analysis.statistics.striations import correlations, cosines, layer_normalised, striation_test, two_way
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample, encode_all
+from irm_lite.config import TrainConfig
 from irm_lite.dataset import load_dataset
 from irm_lite.errors import InputError, RunError
-from irm_lite.irm import Site
+from irm_lite.irm import Site, saved_shape
 from irm_lite.run import RunDirectory, now
+from irm_lite.trained import TrainedRun, load_run
 from irm_lite.types import DoubleArray, FloatArray, Progress, Reals
-
-if TYPE_CHECKING:
-    from irm_lite.trained import TrainedRun
 
 FORMAT = 1
 TOP = 20  # indices that two runs' top lists are compared by
@@ -44,34 +45,42 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A run and the recording of it that is looked at."""
+    """A run and the recording of it that is looked at. Its IRM is not loaded: 24 of the paper's would not fit."""
 
-    name: str
-    run: "TrainedRun"
+    directory: RunDirectory
+    config: TrainConfig
     recording: Recording
 
+    @property
+    def name(self) -> str:
+        return self.directory.path.name
 
-def with_recordings(runs: Sequence["TrainedRun"], recording: str | None = None) -> list[Recorded]:
-    """Each run with its recording of that name, or its newest. Raises InputError where one has none, or bases differ."""
-    found = []
-    for run in runs:
-        folder = run.directory.recordings / recording if recording else run.directory.newest_recording()
-        if folder is None:
-            raise RunError(f"{run.directory.path} has no recording", f"irm-lite record {run.directory.path}")
-        loaded = load_recording(folder)
-        if (loaded.about.layers, loaded.about.hidden_size) != (list(run.irm.layers), run.irm.hidden_size):
-            raise RunError(f"{folder} is a recording of another IRM", "record again with --force")
-        found.append(Recorded(run.directory.path.name, run, loaded))
-    first = runs[0]
-    for run in runs[1:]:
-        if run.fingerprint.weights != first.fingerprint.weights:
+
+def with_recordings(runs: Sequence[Path], recording: str | None = None) -> list[Recorded]:
+    """Each run with its recording of that name, or its newest. Raises RunError where one has none, InputError where bases
+    differ."""
+    found = [_with_recording(RunDirectory(path), recording) for path in runs]
+    first, *others = found
+    for each in others:
+        if each.directory.fingerprint().weights != first.directory.fingerprint().weights:
             raise InputError(
-                f"{first.directory.path} and {run.directory.path} are of different bases", "analyze the runs of one base together"
+                f"{first.directory.path} and {each.directory.path} are of different bases", "analyze the runs of one base together"
             )
     names = [each.name for each in found]
     if len(set(names)) < len(names):
         raise InputError("two runs have the same name", "rename one of their folders")
     return found
+
+
+def _with_recording(run: RunDirectory, name: str | None) -> Recorded:
+    config, shape = run.config(), saved_shape(run.path)
+    folder = run.recordings / name if name else run.newest_recording()
+    if folder is None:
+        raise RunError(f"{run.path} has no recording", f"irm-lite record {run.path}")
+    recording = load_recording(folder)
+    if (tuple(recording.about.layers), recording.about.hidden_size) != shape:
+        raise RunError(f"{folder} is a recording of another IRM", "record again with --force")
+    return Recorded(run, config, recording)
 
 
 def analyze(
@@ -85,13 +94,11 @@ def analyze(
 ) -> Analysis:
     """Statistics of the runs' mean outputs, each beside its null or control. `samples`: training answers for the base's
     own features and gradient fields. Raises InputError where a mark is out of range, or the runs cannot be used."""
-    first = runs[0].run
-    width = first.irm.hidden_size
-    for index in marks:
-        if not 0 <= index < width:
-            raise InputError(f"there is no index {index}", f"the hidden size is {width}: give 0 to {width - 1}")
+    width = runs[0].recording.about.hidden_size
+    require_index_range(marks, width)
     if samples < 2:
         raise InputError(f"--samples {samples} is too few", "give at least 2")
+    first = load_run(runs[0].directory.path)
     own = _OfTheBase(first, samples, on_progress)
     entries, heatmaps, ranks = [], {}, []
     for number, each in enumerate(runs):
@@ -123,31 +130,31 @@ def _phase(recorded: Recorded, phase: Phase) -> Statistics:
 def _of_run(
     recorded: Recorded, statistics: Statistics, phase: Phase, own: "_OfTheBase", marks: Sequence[int], seed: int
 ) -> dict[str, Any]:
-    run, about = recorded.run, recorded.recording.about
+    config, about = recorded.config, recorded.recording.about
     mean, rank = statistics.mean, importance(statistics.mean_abs)
     order = np.argsort(-rank, kind="stable")
     place = {int(index): number for number, index in enumerate(order, 1)}
     described: dict[str, Any] = {
         "name": recorded.name,
-        "data": run.config.data,
-        "kind": run.irm.kind,
-        "site": run.irm.site,
-        "layers": list(run.irm.layers),
-        "seed": run.config.seed,
-        "nll": nlls(run.directory),
+        "data": config.data,
+        "kind": about.kind,
+        "site": about.site,
+        "layers": about.layers,
+        "seed": config.seed,
+        "nll": nlls(recorded.directory),
         "measured_in": about.measured_in,
         "tokens": {name: each.tokens for name, each in recorded.recording.statistics.items()},
         "phase": phase,
         "top": [_ranked(int(index), rank, place) for index in order[:10]],
         "marked": [_ranked(index, rank, place) for index in marks],
         "near_zero": statistics.near_zero.tolist(),
-        "lens": _lens(own.base, run.irm.layers, mean),
-        "ablations": ablations(run.directory),
+        "lens": _lens(own.base, about.layers, mean),
+        "ablations": ablations(recorded.directory),
     }
-    if len(run.irm.layers) > 1:  # of one layer nothing can be striated
-        field = own.field(run.config.data, run.config.answer_column, run.irm.site)[list(run.irm.layers)]
+    if len(about.layers) > 1:  # of one layer nothing can be striated
+        field = own.field(config.data, config.answer_column, about.site)[about.layers]
         features: dict[str, Reals] = {
-            **own.features(run.irm.layers, run.irm.site),
+            **own.features(about.layers, about.site),
             "gradient of the base": importance(np.abs(field)),
         }
         normalised = layer_normalised(mean)
@@ -167,7 +174,7 @@ def _ranked(index: int, rank: DoubleArray, place: dict[int, int]) -> dict[str, A
     return {"index": index, "importance": float(rank[index]), "rank": place[index]}
 
 
-def _lens(base: Base, layers: tuple[int, ...], mean: DoubleArray) -> list[dict[str, Any]]:
+def _lens(base: Base, layers: list[int], mean: DoubleArray) -> list[dict[str, Any]]:
     rows = np.unique(np.linspace(0, len(layers) - 1, _LENS_LAYERS).round().astype(int))
     return [
         {"layer": layers[row], **{way: [{"token": token, "logit": logit} for token, logit in each] for way, each in tokens.items()}}
@@ -177,7 +184,7 @@ def _lens(base: Base, layers: tuple[int, ...], mean: DoubleArray) -> list[dict[s
 
 def _across(runs: Sequence[Recorded], ranks: DoubleArray, k: int) -> dict[str, Any]:
     """Rankings compared, and the indices common to all runs, to each tone's, and to all runs but the neutral ones."""
-    tones = [each.run.config.data for each in runs]
+    tones = [each.config.data for each in runs]
     pairs = compare_runs(ranks, k)
     spearman = np.eye(len(runs))
     for pair in pairs:
@@ -218,11 +225,11 @@ def ablations(directory: RunDirectory) -> list[dict[str, Any]]:
 class _OfTheBase:
     """What is computed of the untouched base, once for all runs that ask for it."""
 
-    def __init__(self, run: "TrainedRun", samples: int, on_progress: Progress) -> None:
+    def __init__(self, run: TrainedRun, samples: int, on_progress: Progress) -> None:
         self.base, self._samples, self._progress = run.base, samples, on_progress
         self._max_length = run.config.max_length
         self._fields: dict[tuple[str, Site], FloatArray] = {}
-        self._features: dict[tuple[tuple[int, ...], Site], dict[str, FloatArray]] = {}
+        self._power: dict[Site, FloatArray] = {}
 
     def field(self, data: str, answer_column: str, site: Site) -> FloatArray:
         """The gradient field of these answers at every layer, (n_layers, H)."""
@@ -230,10 +237,10 @@ class _OfTheBase:
             self._fields[data, site] = self._field(self._answers(data, answer_column), site, data)
         return self._fields[data, site]
 
-    def features(self, layers: tuple[int, ...], site: Site) -> dict[str, FloatArray]:
-        if (layers, site) not in self._features:
-            self._features[layers, site] = base_features(self.base, self._answers("neutral"), layers, site)
-        return self._features[layers, site]
+    def features(self, layers: list[int], site: Site) -> dict[str, FloatArray]:
+        if site not in self._power:
+            self._power[site] = stream_power(self.base, self._answers("neutral"), site)
+        return base_features(self.base, self._power[site], layers, site)
 
     def described(self) -> dict[str, Any]:
         """Striation of the gradient fields: of the runs' answers, of neutral ones, and of answers with their tokens shuffled."""

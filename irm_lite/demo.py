@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from irm_lite.analysis.heatmap import save_heatmap
+from irm_lite.analysis.pictures.heatmap import save_heatmap
 from irm_lite.base_model import locate
 from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError

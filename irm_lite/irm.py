@@ -6,6 +6,8 @@ that nobody holds L vectors a token at once: `encode` once a forward, `layer_out
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -178,16 +180,38 @@ def load_irm(folder: Path, device: str | torch.device = "cpu") -> IRM:
     """Read what `save_irm` wrote. Raises RunError where it is missing, damaged, or of a newer format."""
     from safetensors.torch import load_file
 
-    try:
-        description = json.loads((folder / "irm.json").read_text(encoding="utf-8"))
-        if description["format"] > FORMAT:
-            raise RunError(f"{folder} holds an IRM of a newer irm-lite", "pip install -U irm-lite")
-        layers = parse_layers(description["layers"], 10**6)
+    with _refusing(folder):
+        description = _description(folder)
+        layers, width = _shape(description)
         with torch.device("meta"):
-            irm = build_irm(description["kind"], description["hidden_size"], layers, description["site"], **description["options"])
+            irm = build_irm(description["kind"], width, layers, description["site"], **description["options"])
         irm.load_state_dict(load_file(folder / "irm.safetensors", device=str(device)), assign=True)
         if not all(torch.isfinite(parameter).all() for parameter in irm.parameters()):
             raise ValueError("it holds NaN or infinity")
+        return irm
+
+
+def saved_shape(folder: Path) -> tuple[tuple[int, ...], int]:
+    """Injected layers and hidden size of what `save_irm` wrote, without its weights. Raises RunError as `load_irm` does."""
+    with _refusing(folder):
+        return _shape(_description(folder))
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    description: dict[str, Any] = json.loads((folder / "irm.json").read_text(encoding="utf-8"))
+    if description["format"] > FORMAT:
+        raise RunError(f"{folder} holds an IRM of a newer irm-lite", "pip install -U irm-lite")
+    return description
+
+
+def _shape(description: dict[str, Any]) -> tuple[tuple[int, ...], int]:
+    return parse_layers(description["layers"], 10**6), int(description["hidden_size"])
+
+
+@contextmanager
+def _refusing(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         missing = Path(error.filename).name if error.filename else "irm.safetensors"
         raise RunError(
@@ -197,4 +221,3 @@ def load_irm(folder: Path, device: str | torch.device = "cpu") -> IRM:
         raise
     except Exception as error:  # whatever is wrong inside, the file is not what save_irm wrote
         raise RunError(f"the IRM in {folder} is damaged ({' '.join(str(error).split())[:200]})", "train it again") from None
-    return irm

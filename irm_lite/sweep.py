@@ -16,10 +16,9 @@ from irm_lite.config import TrainConfig, check_keys
 from irm_lite.errors import InputError, Interrupted, IrmLiteError, RunError
 from irm_lite.presets import presets
 from irm_lite.run import RunDirectory
-from irm_lite.trained import load_base_of
+from irm_lite.trained import BASE_SETTINGS, load_base_of
 
 _TABLES = ("train", "grid", "setting")
-_BASE_SETTINGS = ("model", "quant", "double_quant", "device", "dtype", "chat_template")
 Settings = dict[str, Any]
 
 
@@ -175,7 +174,7 @@ def _word(key: str, value: Any) -> str:
 
 
 def _base_settings(config: TrainConfig) -> Settings:
-    return {name: getattr(config, name) for name in _BASE_SETTINGS}
+    return {name: getattr(config, name) for name in BASE_SETTINGS}
 
 
 def _require_same(run: RunDirectory, config: TrainConfig) -> None:

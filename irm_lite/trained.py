@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+BASE_SETTINGS = ("model", "quant", "double_quant", "device", "dtype", "chat_template")
+
+
 class TrainedRun:
     """`.config`, `.irm` and `.fingerprint` at once; `.base` and `.dataset` are loaded when they are first asked for."""
 
@@ -45,6 +48,13 @@ class TrainedRun:
             self.warnings.append(warning)
         self.irm.to(base.plan.device)
         return base
+
+    def share_base(self, other: "TrainedRun") -> None:
+        """Take the base that another run has loaded, where it is loaded and this run's is the same one, loaded the same way."""
+        same = all(getattr(self.config, name) == getattr(other.config, name) for name in BASE_SETTINGS)
+        if same and self.fingerprint == other.fingerprint and "base" in other.__dict__:
+            self.irm.to(other.base.plan.device)
+            self.__dict__["base"] = other.base
 
     @property
     def gguf_path(self) -> Path | None:

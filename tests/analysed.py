@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from irm_lite.analysis.causality import effect_against_controls
-from irm_lite.analysis.explanation import explain
-from irm_lite.analysis.field_control import against_field
-from irm_lite.analysis.prominence import prominent
-from irm_lite.analysis.ranking import common, compare_runs, importance
-from irm_lite.analysis.striations import correlations, cosines, layer_normalised, striation_test, two_way
+from irm_lite.analysis.statistics.causality import effect_against_controls
+from irm_lite.analysis.statistics.explanation import explain
+from irm_lite.analysis.statistics.field_control import against_field
+from irm_lite.analysis.statistics.prominence import prominent
+from irm_lite.analysis.statistics.ranking import common, compare_runs, importance
+from irm_lite.analysis.statistics.striations import correlations, cosines, layer_normalised, striation_test, two_way
 from irm_lite.types import FloatArray
 
 LOUD = 7  # the index that every run uses most

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from irm_lite import train
 from irm_lite.ablation import MATCHED, ablate, zeroed
-from irm_lite.analysis.causality import MEASURES
+from irm_lite.analysis.statistics.causality import MEASURES
 from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError
 from irm_lite.evaluation import neutral_samples

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from irm_lite import train
-from irm_lite.analysis.findings import FAILS, HOLDS, UNCLEAR, findings
+from irm_lite.analysis.report.findings import FAILS, HOLDS, UNCLEAR, findings
 from irm_lite.analyze import Recorded, analyze, nlls, with_recordings
 from irm_lite.cli.main import run as command
 from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError, RunError
 from irm_lite.presets import presets
 from irm_lite.record import record
-from irm_lite.trained import TrainedRun, load_run
+from irm_lite.trained import TrainedRun
 from tiny_models import write_hf_folder
 
 
@@ -40,7 +40,7 @@ def runs(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[T
 
 @pytest.fixture(scope="module")
 def recorded(runs: list[TrainedRun]) -> list[Recorded]:
-    return with_recordings(runs)
+    return with_recordings([run.directory.path for run in runs])
 
 
 def test_the_document_holds_what_the_recordings_do(recorded: list[Recorded]) -> None:
@@ -83,19 +83,19 @@ def test_the_command_writes_report_with_ablations(
     assert (tmp_path / "report" / "report.html").is_file()
 
 
-def test_a_run_of_another_base_or_without_recording_is_refused(runs: list[TrainedRun], llama_gguf: Path, tmp_path: Path) -> None:
-
+def test_a_run_of_another_base_or_without_recording_is_refused(runs: list[TrainedRun], tmp_path: Path) -> None:
+    first = runs[0].directory.path
     with pytest.raises(RunError, match="has no recording"):
-        with_recordings([trained(Path(runs[0].config.model), tmp_path / "bare")])
+        with_recordings([trained(Path(runs[0].config.model), tmp_path / "bare").directory.path])
     template = presets()["llama-2-7b-chat"].chat_template
     other = trained(
         write_hf_folder(tmp_path / "other", layers=4, chat_template=template), tmp_path / "of-another", layers="0-2", irm="paper"
     )
     record(other, other.held_out_questions[:1], new_tokens=1, keep=0).save(other.directory.recordings / "held-out")
     with pytest.raises(InputError, match="are of different bases"):
-        with_recordings([runs[0], other])
+        with_recordings([first, other.directory.path])
     with pytest.raises(InputError, match="same name"):
-        with_recordings([runs[0], load_run(runs[0].directory.path)])
+        with_recordings([first, first])
 
 
 def test_a_mark_out_of_range_is_refused(recorded: list[Recorded]) -> None:

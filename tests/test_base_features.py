@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irm_lite.analysis.base_features import base_features, top_tokens
+from irm_lite.analysis.base_features import base_features, stream_power, top_tokens
 from irm_lite.analysis.gradient_field import gradient_field, shuffled
 from irm_lite.base_model import Base, load_base
 from irm_lite.chat_format import Sample, encode_all
@@ -96,7 +96,7 @@ def test_features_are_what_a_plain_forward_shows(base: Base, samples: list[Sampl
     for handle in handles:
         handle.remove()
     rms = np.sqrt(squares / count)
-    found = base_features(base, samples, layers, site)
+    found = base_features(base, stream_power(base, samples, site), layers, site)
     np.testing.assert_allclose(found["residual RMS"], (rms / rms.mean(1, keepdims=True)).mean(0), rtol=1e-4)
     state = {name: value.double().numpy() for name, value in model.state_dict().items()}
     norms = {

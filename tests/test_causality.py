@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from irm_lite.analysis.causality import effect_against_controls
+from irm_lite.analysis.statistics.causality import effect_against_controls
 from irm_lite.bootstrap import resampled_counts
 from irm_lite.errors import InputError
 from irm_lite.types import DoubleArray

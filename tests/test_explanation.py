@@ -8,7 +8,7 @@ import statsmodels.api as sm
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from irm_lite.analysis.explanation import explain
+from irm_lite.analysis.statistics.explanation import explain
 from irm_lite.bootstrap import resampled_counts
 from irm_lite.errors import InputError
 from irm_lite.types import DoubleArray

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from irm_lite.analysis.field_control import against_field
-from irm_lite.analysis.striations import correlations, layer_normalised, striation_test, two_way
+from irm_lite.analysis.statistics.field_control import against_field
+from irm_lite.analysis.statistics.striations import correlations, layer_normalised, striation_test, two_way
 from irm_lite.bootstrap import resampled_counts
 from irm_lite.errors import InputError
 from irm_lite.types import DoubleArray

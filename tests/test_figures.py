@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from irm_lite.analysis.drawing import literal, save_figure
-from irm_lite.analysis.figures import choose_token, default_marks, pictures
-from irm_lite.analysis.heatmap import heatmap_figure
+from irm_lite.analysis.pictures.drawing import literal, save_figure
+from irm_lite.analysis.pictures.figures import choose_token, default_marks, pictures
+from irm_lite.analysis.pictures.heatmap import heatmap_figure
 from irm_lite.analysis.recording import PHASES, Description, Prompt, Recording
 from irm_lite.analysis.running import Running
 from irm_lite.cli import main as cli

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 
-from irm_lite.analysis.heatmap import save_heatmap, terminal_heatmap
+from irm_lite.analysis.pictures.heatmap import save_heatmap, terminal_heatmap
 
 
 def planted(layers: int = 6, width: int = 4096) -> np.ndarray:

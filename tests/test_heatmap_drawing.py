@@ -11,8 +11,8 @@ from matplotlib import colormaps
 from rich.color import Color
 from textual.strip import Strip
 
-from irm_lite.analysis.heatmap import terminal_heatmap
-from irm_lite.analysis.pooling import pool_signed_max
+from irm_lite.analysis.pictures.heatmap import terminal_heatmap
+from irm_lite.analysis.pictures.pooling import pool_signed_max
 from irm_lite.types import FloatArray, IntArray
 from irm_lite_tui.colour_maps import COLOUR_MAPS, LEVELS, N_SHADES, mark, shade_numbers, shades
 from irm_lite_tui.heatmap_window import column_of, first_index, halves_of, shown_index, zooms

@@ -21,7 +21,7 @@ from textual.geometry import Region
 from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
-from irm_lite.analysis.pooling import pool_signed_max
+from irm_lite.analysis.pictures.pooling import pool_signed_max
 from irm_lite.control_vector import ControlVector
 from irm_lite_tui.heatmap_source import Choice, Picture, load_source
 from irm_lite_tui.heatmap_window import column_of

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irm_lite.analysis.pooling import colour_limit, pool_signed_max
+from irm_lite.analysis.pictures.pooling import colour_limit, pool_signed_max
 from irm_lite.types import FloatArray
 
 quick = settings(deadline=None, max_examples=60)

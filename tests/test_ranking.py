@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from irm_lite.analysis.holm import holm
-from irm_lite.analysis.prominence import prominent
-from irm_lite.analysis.ranking import common, compare_runs, importance
+from irm_lite.analysis.statistics.holm import holm
+from irm_lite.analysis.statistics.prominence import prominent
+from irm_lite.analysis.statistics.ranking import common, compare_runs, importance
 from irm_lite.errors import InputError
 from irm_lite.types import DoubleArray
 from rates import TRIALS, most

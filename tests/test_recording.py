@@ -1,5 +1,6 @@
 """Recordings: statistics in constant memory against direct computation, both runtimes against one forward, files."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,12 @@ from irm_lite import train
 from irm_lite.analysis.recording import Recording, load_recording, recording_name
 from irm_lite.analysis.running import Running
 from irm_lite.chat_format import encode_prompt
+from irm_lite.cli.main import run as command
 from irm_lite.config import TrainConfig
 from irm_lite.errors import DataError, RunError
 from irm_lite.injection import inject
 from irm_lite.record import in_transformers, record
-from irm_lite.trained import TrainedRun
+from irm_lite.trained import TrainedRun, load_run
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -148,6 +150,7 @@ def test_a_folder_gives_back_what_was_written(recorded: Recording, tmp_path: Pat
         (lambda document: document.update(hidden_size=65), "has the shape"),
         (lambda document: document["prompts"][0]["tokens"].pop(), "tokens and outputs of shape"),
         (lambda document: document.update(extra=1), "is damaged"),
+        (lambda document: document.update(site="somewhere"), "is damaged"),
         (lambda document: document.pop("base"), "is damaged"),
     ],
 )
@@ -179,6 +182,44 @@ def test_nan_is_refused(recorded: Recording, tmp_path: Path) -> None:
     spoilt.save(tmp_path / "one")
     with pytest.raises(RunError, match="NaN or infinity in the outputs of prompt 1"):
         load_recording(tmp_path / "one")
+
+
+def test_the_command_records_several_runs_on_one_base(
+    run: TrainedRun, recorded: Recording, llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = train(dataclasses.replace(run.config, seed=1), tmp_path / "other").directory.path
+    arguments = [
+        "record",
+        str(run.directory.path),
+        str(other),
+        "--limit",
+        "3",
+        "--new-tokens",
+        "6",
+        "--keep",
+        "2",
+        "--name",
+        "both",
+    ]
+    assert command([*arguments, "--json"]) == 0
+    documents = json.loads(capsys.readouterr().out)["recordings"]
+    assert [Path(each["recording"]).parent.parent for each in documents] == [run.directory.path, other]
+    directly = record(load_run(other), run.held_out_questions[:3], new_tokens=6)
+    for path, direct in ((run.directory.path, recorded), (other, directly)):
+        found = load_recording(path / "recordings" / "both")
+        assert found.about.run == path.name
+        np.testing.assert_array_equal(found.statistics["generated"].mean, direct.statistics["generated"].mean)
+    assert command(arguments) == 2
+    assert "choose another --name, or say --force" in capsys.readouterr().err
+
+
+def test_a_base_is_shared_only_with_a_run_on_the_same_one(run: TrainedRun) -> None:
+    again, coarser = load_run(run.directory.path), load_run(run.directory.path)
+    coarser.config = dataclasses.replace(run.config, dtype="bfloat16")
+    for each in (again, coarser):
+        each.share_base(run)
+    assert again.base is run.base
+    assert "base" not in vars(coarser)
 
 
 def test_no_prompts(run: TrainedRun) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 import browser
 from analysed import LOUD, analysed
-from irm_lite.analysis.report import write_report
-from irm_lite.analysis.visible import visible
+from irm_lite.analysis.pictures.visible import visible
+from irm_lite.analysis.report.page import write_report
 from irm_lite.errors import InputError
 
 VOID = {"meta", "link", "rect", "br", "input"}

@@ -10,7 +10,7 @@ from scipy.spatial.distance import cosine
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
-from irm_lite.analysis.striations import correlations, cosines, layer_normalised, striation_test, two_way
+from irm_lite.analysis.statistics.striations import correlations, cosines, layer_normalised, striation_test, two_way
 from irm_lite.errors import InputError
 from irm_lite.types import DoubleArray
 from rates import TRIALS, most

@@ -1,15 +1,27 @@
 #!/usr/bin/env bash
-# The paper done again: 24 runs, their recordings, ablations of each tone's most important index, the report.
+# The paper done again: 24 runs, their recordings, the report; then what zeroing the common indices does, and the report anew.
 # Goes on where it was stopped. From the project's root, with irm-lite installed: docs/paper/run.sh [FOLDER OF THE RUNS]
 set -euo pipefail
 runs=${1:-runs/paper}
+report=docs/paper
 irm-lite sweep docs/paper/paper.toml --out "$runs"
+missing=()
 for run in "$runs"/*/; do
-    [ -d "$run/recordings/held-out" ] || irm-lite record "$run" --limit 12 --new-tokens 24
+    [ -d "$run/recordings/held-out" ] || missing+=("$run")
 done
+[ ${#missing[@]} -eq 0 ] || irm-lite record "${missing[@]}" --limit 12 --new-tokens 24
+irm-lite analyze "$runs"/*/ -o "$report"
+read -ra indices < <(python - "$report/report.json" <<'END'
+import json, sys
+report = json.load(open(sys.argv[1]))
+common = report["across"]["common"]["indices"] or [each["index"] for each in report["runs"][0]["top"]]
+print(*(f"--index {index}" for index in common[:3]))
+END
+)
 for tone in anger sadness neutral; do
     for where in irm base; do
-        irm-lite ablate "$runs/$tone-all" --where $where
+        [ -e "$runs/$tone-all/ablations/${indices[1]}-$where.json" ] ||
+            irm-lite ablate "$runs/$tone-all" "${indices[@]}" --where $where
     done
 done
-irm-lite analyze "$runs"/*/ -o docs/paper/report
+irm-lite analyze "$runs"/*/ -o "$report"

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irm_lite.architecture import decoder_layers
+from irm_lite.architecture import decoder_layers, hidden_state
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
 from irm_lite.irm import Site
@@ -16,8 +16,9 @@ from irm_lite.types import FloatArray
 
 
 @torch.no_grad()
-def base_features(base: Base, samples: Sequence[Sample], layers: tuple[int, ...], site: Site) -> dict[str, FloatArray]:
-    """Each (H,), by name. A model whose head is its embedding has one of the two norms.
+def base_features(base: Base, power: FloatArray, layers: Sequence[int], site: Site) -> dict[str, FloatArray]:
+    """Each (H,), by name. `power` is `stream_power` at all layers of the base, of which `layers` count. A model whose head is
+    its embedding has one of the two norms.
 
     - residual RMS: of the stream that the site adds to, over tokens; each layer to unit mean, mean over the layers
     - norm gain: |gain| of the norm that reads the stream next, the same mean
@@ -35,7 +36,7 @@ def base_features(base: Base, samples: Sequence[Sample], layers: tuple[int, ...]
         following = [*(block.input_layernorm for block in blocks[1:]), model.model.norm]
         gains = [following[layer].weight for layer in layers]
     features = {
-        "residual RMS": _mean_over_layers(_stream_power(base, samples, layers, site).sqrt()),
+        "residual RMS": _mean_over_layers(torch.from_numpy(power[list(layers)]).sqrt()),
         "norm gain": _mean_over_layers(torch.stack([gain.float().abs() for gain in gains])),
         "final gain": final,
         "head norm": head,
@@ -58,22 +59,22 @@ def _mean_over_layers(values: Tensor) -> Tensor:
     return (values / values.mean(1, keepdim=True)).mean(0)
 
 
-def _stream_power(base: Base, samples: Sequence[Sample], layers: tuple[int, ...], site: Site) -> Tensor:
-    """Mean square of the residual stream at the site, (L, H), over all tokens of the samples."""
+@torch.no_grad()
+def stream_power(base: Base, samples: Sequence[Sample], site: Site) -> FloatArray:
+    """Mean square of the residual stream at the site, (n_layers, H), over all tokens of the samples."""
     blocks: Any = decoder_layers(base.model)
-    total = torch.zeros(len(layers), base.hidden_size, device=base.model.device)
+    total = torch.zeros(base.n_layers, base.hidden_size, device=base.model.device)
     count = 0
 
     def watch(index: int) -> Any:
         def add(_module: object, args: tuple[Tensor, ...], output: object) -> None:
             # The norm that reads the stream after attention gets it as its input; a block hands it on as its output.
-            stream = args[0] if site == "attn" else (output[0] if isinstance(output, tuple) else output)
-            assert isinstance(stream, Tensor)
+            stream = args[0] if site == "attn" else hidden_state(output)
             total[index].add_(stream.float().square().sum(dim=tuple(range(stream.dim() - 1))))
 
         return add
 
-    watched = [blocks[layer].post_attention_layernorm if site == "attn" else blocks[layer] for layer in layers]
+    watched = [block.post_attention_layernorm if site == "attn" else block for block in blocks]
     handles = [module.register_forward_hook(watch(index)) for index, module in enumerate(watched)]
     try:
         for group in rows(list(samples)):
@@ -84,7 +85,8 @@ def _stream_power(base: Base, samples: Sequence[Sample], layers: tuple[int, ...]
     finally:
         for handle in handles:
             handle.remove()
-    return total / count
+    found: FloatArray = (total / count).cpu().numpy()
+    return found
 
 
 def top_tokens(base: Base, vectors: FloatArray, k: int = 8) -> list[dict[str, list[tuple[str, float]]]]:

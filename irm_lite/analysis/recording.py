@@ -68,7 +68,7 @@ class Description:
     run: str
     data: str
     kind: str
-    site: str
+    site: Literal["attn", "block"]
     layers: list[int]
     hidden_size: int
     base: Fingerprint
@@ -122,6 +122,8 @@ def load_recording(folder: Path) -> Recording:
         document["base"] = Fingerprint.from_dict(document["base"])
         document["prompts"] = [Prompt(**each) for each in document["prompts"]]
         about = Description(**document)
+        if about.site not in ("attn", "block"):
+            raise ValueError(f"there is no site {about.site!r}")
         arrays = load_file(folder / "statistics.safetensors")
         outputs = load_file(folder / "outputs.safetensors")
         statistics = {phase: _statistics(phase, phases[phase], arrays, about) for phase in PHASES if phase in phases}

@@ -43,11 +43,10 @@ def analyze(
     if not runs:
         raise InputError("there is nothing to analyze", "name run directories")
     from irm_lite import analyze as engine
-    from irm_lite.analysis.report import write_report
-    from irm_lite.trained import load_run
+    from irm_lite.analysis.report.page import write_report
 
-    recorded = engine.with_recordings([load_run(run) for run in runs], recording)
-    output.note(f"loading {recorded[0].run.config.model}")
+    recorded = engine.with_recordings(runs, recording)
+    output.note(f"loading {recorded[0].config.model}")
     with stoppable_progress(output, "analysing") as on_progress:
         found = engine.analyze(recorded, phase=phase, marks=mark or (), samples=samples, seed=seed, on_progress=on_progress)
     page = write_report(found.document, found.heatmaps, out)

@@ -57,7 +57,7 @@ def calibrate(
         Write the vector at the best setting, so that strength 1 is that, to this .gguf.
     """
     output = Output(common)
-    from irm_lite.analysis.trade import save_trade
+    from irm_lite.analysis.pictures.trade import save_trade
     from irm_lite.calibration import STRENGTHS
     from irm_lite.calibration import calibrate as find_best
     from irm_lite.control_vector import ControlVector

@@ -86,7 +86,7 @@ def _answers(result: "DemoResult") -> list[Table]:
 
 
 def _picture(result: "DemoResult") -> list[Text | str]:
-    from irm_lite.analysis.heatmap import terminal_heatmap
+    from irm_lite.analysis.pictures.heatmap import terminal_heatmap
 
     vector = result.export.vector
     values = vector.as_array(max(vector.layers) + 1)[list(vector.layers)]

@@ -10,7 +10,7 @@ from rich.text import Text
 from irm_lite.cli.output import Common, Output, safe
 
 if TYPE_CHECKING:
-    from irm_lite.draw import Drawn
+    from irm_lite.analysis.pictures.draw import Drawn
 
 
 def heatmap(
@@ -42,7 +42,7 @@ def heatmap(
         png or svg.
     """
     output = Output(common)
-    from irm_lite.draw import draw
+    from irm_lite.analysis.pictures.draw import draw
 
     drawn = draw(target, out, marks=mark, prompt=prompt, token=token, suffix=format)
     if drawn.choice is None and "sparsity" in drawn.files:
@@ -55,7 +55,7 @@ def heatmap(
 
 def _in_the_terminal(drawn: "Drawn") -> list[Text]:
     """The heatmap as half blocks, where there is a terminal to show them."""
-    from irm_lite.analysis.heatmap import terminal_heatmap
+    from irm_lite.analysis.pictures.heatmap import terminal_heatmap
 
     console = Console()
     if not console.is_terminal:

@@ -1,21 +1,25 @@
 """irm-lite record"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
 
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import stoppable_progress
+from irm_lite.errors import InputError, RunError
+from irm_lite.run import RunDirectory
+
+if TYPE_CHECKING:
+    from irm_lite.analysis.recording import Recording
+    from irm_lite.trained import TrainedRun
 
 _LARGEST = 5
 
 
 def record(
-    run: Path,
-    /,
-    *,
+    *runs: Path,
     prompts: Path | None = None,
     limit: int = 45,
     new_tokens: int = 32,
@@ -29,10 +33,10 @@ def record(
 
     Parameters
     ----------
-    run
-        The run directory.
+    runs
+        Run directories, one after the other; those on one base load it once.
     prompts
-        A .txt with one prompt a line, or a dataset file whose questions are asked [default: the run's held-out questions].
+        A .txt with one prompt a line, or a dataset file whose questions are asked [default: each run's held-out questions].
     limit
         At most so many prompts.
     new_tokens
@@ -42,37 +46,57 @@ def record(
     gguf
         Record in llama.cpp on this model file, or on a preset's [default: in transformers on the run's base].
     name
-        The recording's name in RUN/recordings [default: held-out, or the prompt file's name].
+        The recording's name in each RUN/recordings [default: held-out, or the prompt file's name].
     force
         Write over an existing recording.
     """
     output = Output(common)
+    if not runs:
+        raise InputError("there is nothing to record", "name run directories")
+    if limit < 1:
+        raise InputError(f"--limit {limit} leaves no prompt", "give at least 1")
     from irm_lite import record as engine
     from irm_lite.analysis.recording import recording_name
     from irm_lite.dataset import load_questions
-    from irm_lite.errors import InputError, RunError
     from irm_lite.presets import find_gguf
     from irm_lite.trained import load_run
 
-    trained = load_run(run)
-    if limit < 1:
-        raise InputError(f"--limit {limit} leaves no prompt", "give at least 1")
-    target = trained.directory.recordings / recording_name(name or (prompts.stem if prompts else "held-out"))
-    if target.exists() and not force:
-        raise RunError(f"{target} exists", "choose another --name, or say --force")
-    questions = load_questions(prompts) if prompts else trained.held_out_questions
-    with stoppable_progress(output, "recording") as on_progress:
-        recording = engine.record(
-            trained,
-            questions[:limit],
-            new_tokens=new_tokens,
-            keep=keep,
-            gguf=find_gguf(gguf) if gguf else None,
-            on_progress=on_progress,
+    file = find_gguf(gguf) if gguf else None
+    questions = load_questions(prompts) if prompts else None
+    targets = {
+        run: RunDirectory(run).recordings / recording_name(name or (prompts.stem if prompts else "held-out")) for run in runs
+    }
+    there = next((target for target in targets.values() if target.exists()), None)
+    if there and not force:
+        raise RunError(f"{there} exists", "choose another --name, or say --force")
+    before: TrainedRun | None = None
+    documents: list[dict[str, Any]] = []
+    tables: list[Table] = []
+    for number, (run, target) in enumerate(targets.items(), 1):
+        trained = load_run(run)
+        if before is not None:
+            trained.share_base(before)
+        asked = (questions or trained.held_out_questions)[:limit]
+        title = "recording" if len(targets) == 1 else f"run {number} of {len(targets)}, {run.name}"
+        with stoppable_progress(output, title) as on_progress:
+            recording = engine.record(trained, asked, new_tokens=new_tokens, keep=keep, gguf=file, on_progress=on_progress)
+            recording.save(target)
+        for warning in trained.warnings:
+            output.warn(warning)
+        documents.append(
+            {
+                "recording": str(target),
+                "measured_in": recording.about.measured_in,
+                "prompts": len(asked),
+                "tokens": {phase: each.tokens for phase, each in recording.statistics.items()},
+            }
         )
-        recording.save(target)
-    for warning in trained.warnings:
-        output.warn(warning)
+        tables.append(_table(recording, target))
+        before = trained
+    output.result({"recordings": documents}, *tables, f"see it: irm-lite heatmap {documents[-1]['recording']}")
+
+
+def _table(recording: "Recording", target: Path) -> Table:
     table = Table(title=f"{target}: in {recording.about.measured_in}, {recording.about.n_prompts} prompts")
     for column in ("phase", "tokens", "mean |v|", "|v| < 1e-4", "indices most often among a layer's largest"):
         table.add_column(column, justify="right")
@@ -80,9 +104,4 @@ def record(
         often = each.in_top.sum(0).argsort()[::-1][:_LARGEST]
         share = f"{100 * each.near_zero.mean():.1f}%"
         table.add_row(phase, str(each.tokens), f"{each.mean_abs.mean():.4f}", share, ", ".join(map(str, often)))
-    tokens = {phase: each.tokens for phase, each in recording.statistics.items()}
-    output.result(
-        {"recording": str(target), "measured_in": recording.about.measured_in, "prompts": len(questions[:limit]), "tokens": tokens},
-        table,
-        f"see it: irm-lite heatmap {target}",
-    )
+    return table

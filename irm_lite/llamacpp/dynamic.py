@@ -66,6 +66,7 @@ class DynamicIRM:
         self._asked = 0  # nodes of the graph so far
         self._next = 0  # nodes before this one are not looked at
         self._expected: bytes | None = None  # its name, where it is known
+        self._stop = b""  # the name of the node that was asked about last
         self._found: list[tuple[int, bytes]] = []  # this graph's wanted nodes: place in it, name
         self._plan: list[tuple[int, bytes]] = []  # those of the graph for single tokens, once it is known
         self._ahead: Iterator[tuple[int, bytes]] = iter(())  # what is left of it
@@ -119,7 +120,7 @@ class DynamicIRM:
             if ask:
                 self._asked += 1
                 return self._asked >= self._next and self._wants(tensor)
-            self._inject(tensor, self._name(tensor))
+            self._inject(tensor)
         except BaseException as failure:
             self._failure = failure
             self._next = _NONE_LEFT
@@ -132,7 +133,7 @@ class DynamicIRM:
         Reading a thousand names costs 3% of a generated token's time, so for single tokens their places in the graph are
         kept; each is still checked by name, and a graph that has changed is read anew.
         """
-        name = self._name(tensor)
+        name = self._stop = self._name(tensor)
         if self._expected is not None:
             if name != self._expected:
                 raise _Moved
@@ -146,17 +147,22 @@ class DynamicIRM:
     def _look_ahead(self) -> None:
         self._next, self._expected = next(self._ahead, (_NONE_LEFT, None))
 
-    def _inject(self, tensor: int, name: bytes) -> None:
-        layer = self._wanted[name]
+    def _inject(self, tensor: int) -> None:
+        """At the node that was asked about last: ggml hands over each wanted one before it asks about the next."""
+        layer = self._wanted[self._stop]
         rows = self._rows.read(tensor, 1 if self._single else None)
         if self._code is None:
-            if name != _H0:  # it comes before every other, if it is there
+            if self._stop != _H0:  # it comes before every other, if it is there
                 raise LlamaCppError("llama.cpp's graph of this architecture hides what the IRM reads", "use the control vector")
             self._start(rows)
         if layer not in self._layers:
             return
         self._added += 1
         index = self._place[layer]
+        if self._single and self._scaled is not None and not self.observers:  # the same as below, L times a token
+            rows += self._scaled[index]
+            self._rows.write(tensor, 1)
+            return
         added = self._layer(index) if self._scaled is None else self._scaled[index]
         # The last layer goes on with the rows alone whose logits were asked for.
         chosen = self._logits_wanted if layer == self._n_layers - 1 and len(rows) != len(added) else slice(None)

@@ -12,7 +12,7 @@ from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.screen import Screen
 
-from irm_lite.analysis.visible import visible
+from irm_lite.analysis.pictures.visible import visible
 from irm_lite.errors import InputError
 from irm_lite_tui.children import running_children
 from irm_lite_tui.messages import ChildEnded, OpenIn, SortChanged

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from rich.color import Color
 
-from irm_lite.analysis.heatmap import NEGATIVE, NEGATIVE_256, POSITIVE, POSITIVE_256, POWER, ZERO
+from irm_lite.analysis.pictures.heatmap import NEGATIVE, NEGATIVE_256, POSITIVE, POSITIVE_256, POWER, ZERO
 from irm_lite.types import FloatArray, IntArray
 
 LEVELS = 24  # shades on each side of zero: few enough that neighbours are often equal, which is what makes drawing fast

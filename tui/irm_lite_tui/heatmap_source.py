@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from irm_lite.analysis.pooling import colour_limit
+from irm_lite.analysis.pictures.pooling import colour_limit
+from irm_lite.analysis.pictures.visible import visible
 from irm_lite.analysis.recording import PHASES, Phase, Prompt, Recording, load_recording
-from irm_lite.analysis.visible import visible
 from irm_lite.control_vector import ControlVector
 from irm_lite.errors import InputError, RunError
 from irm_lite.layers import parse_layers

@@ -12,7 +12,7 @@ def main() -> None:
     """The values (L, H) are the tensor `values`; its metadata has the layers, the title and the marked indices, as JSON."""
     from safetensors import safe_open
 
-    from irm_lite.analysis.heatmap import save_heatmap
+    from irm_lite.analysis.pictures.heatmap import save_heatmap
 
     source, target = (Path(each) for each in sys.argv[1:])
     with safe_open(source, framework="numpy") as file:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from irm_lite.analysis.visible import visible
+from irm_lite.analysis.pictures.visible import visible
 from irm_lite.atomic import atomic_path
 from irm_lite.errors import InputError
 from irm_lite_tui.heatmap_source import Picture

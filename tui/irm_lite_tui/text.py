@@ -2,7 +2,7 @@
 
 from rich.text import Text
 
-from irm_lite.analysis.visible import visible
+from irm_lite.analysis.pictures.visible import visible
 
 
 def line(text: str, style: str = "") -> Text:

@@ -11,7 +11,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label, OptionList
 
-from irm_lite.analysis.visible import visible
+from irm_lite.analysis.pictures.visible import visible
 from irm_lite_tui.heatmap_source import drawables_near
 from irm_lite_tui.messages import SourcesFound
 

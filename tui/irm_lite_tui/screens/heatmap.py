@@ -14,8 +14,8 @@ from textual.types import CSSPathType
 from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
 
+from irm_lite.analysis.pictures.visible import visible
 from irm_lite.analysis.recording import Phase
-from irm_lite.analysis.visible import visible
 from irm_lite.errors import InputError, IrmLiteError
 from irm_lite_tui.colour_maps import COLOUR_MAPS
 from irm_lite_tui.heatmap_source import Choice, Picture, Source, load_source, subtract

@@ -10,7 +10,7 @@ from textual.geometry import clamp
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from irm_lite.analysis.visible import visible
+from irm_lite.analysis.pictures.visible import visible
 from irm_lite_tui.fidelity import Measured
 
 GOOD = 0.8  # below it static vectors carry only part of the IRM (export.GOOD_FIDELITY)

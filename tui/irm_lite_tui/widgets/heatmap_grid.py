@@ -10,7 +10,7 @@ from textual.geometry import Region, Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from irm_lite.analysis.pooling import pool_signed_max
+from irm_lite.analysis.pictures.pooling import pool_signed_max
 from irm_lite.types import IntArray
 from irm_lite_tui.colour_maps import N_SHADES, mark, shade_numbers, shades
 from irm_lite_tui.heatmap_source import Picture

@@ -10,7 +10,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from irm_lite.analysis.pooling import pool_signed_max
+from irm_lite.analysis.pictures.pooling import pool_signed_max
 from irm_lite_tui.heatmap_source import Picture
 from irm_lite_tui.heatmap_window import Window, column_of, first_index
 from irm_lite_tui.widgets.heatmap_cells import plain_lines

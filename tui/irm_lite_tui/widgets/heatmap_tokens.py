@@ -9,8 +9,8 @@ from textual import events
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
+from irm_lite.analysis.pictures.visible import visible
 from irm_lite.analysis.recording import Prompt
-from irm_lite.analysis.visible import visible
 from irm_lite_tui.messages import SliderMoved
 
 

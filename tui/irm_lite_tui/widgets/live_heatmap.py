@@ -34,7 +34,7 @@ class LiveHeatmap(Widget):
         width, height = self.content_size
         if width < 1 or height < 1:
             return Text("")
-        from irm_lite.analysis.heatmap import terminal_heatmap
+        from irm_lite.analysis.pictures.heatmap import terminal_heatmap
 
         truecolor = self.app.console.color_system in ("truecolor", None)
         return Text("\n").join(terminal_heatmap(self._live.values, width, height, truecolor))

@@ -6,7 +6,7 @@ import numpy as np
 from rich.text import Text
 from textual.widget import Widget
 
-from irm_lite.analysis.heatmap import terminal_heatmap
+from irm_lite.analysis.pictures.heatmap import terminal_heatmap
 from irm_lite_tui.text import line
 
 HalfArray = np.ndarray[Any, np.dtype[np.float16]]

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from irm_lite.analysis.checks import require_level, require_positive, table
-from irm_lite.analysis.striations import layer_normalised
+from irm_lite.analysis.statistics.checks import require_level, require_positive, table
+from irm_lite.analysis.statistics.striations import layer_normalised
 from irm_lite.errors import InputError
 from irm_lite.types import DoubleArray, Reals
 

@@ -2,17 +2,13 @@
 
 from pathlib import Path
 
-from irm_lite.atomic import atomic_path
+from irm_lite.analysis.pictures.drawing import new_figure, save_figure
 from irm_lite.calibration import Calibration
 
 
 def save_trade(calibration: Calibration, path: Path, title: str) -> None:
     """Draw as PNG or SVG by the path's suffix; each point is a strength."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 5.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 5.5)
     axes = figure.add_subplot()
     axes.axhline(calibration.nll_base, color="grey", linewidth=1, linestyle="--")
     axes.annotate("no vector", (0, calibration.nll_base), color="grey", xytext=(4, 4), textcoords="offset points")
@@ -38,5 +34,4 @@ def save_trade(calibration: Calibration, path: Path, title: str) -> None:
     axes.set_title(title)
     axes.legend(loc="best")
     axes.grid(alpha=0.3)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    save_figure(figure, path)

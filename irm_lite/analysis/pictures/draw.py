@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irm_lite.analysis.drawing import save_figure
-from irm_lite.analysis.figures import choose_token, default_marks, pictures, vector_picture
+from irm_lite.analysis.pictures.drawing import save_figure
+from irm_lite.analysis.pictures.figures import choose_token, default_marks, pictures, vector_picture
 from irm_lite.analysis.recording import Recording, load_recording
 from irm_lite.control_vector import ControlVector
 from irm_lite.errors import InputError, RunError

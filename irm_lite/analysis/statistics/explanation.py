@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from irm_lite.analysis.checks import per_index, require_positive, require_same_shape
-from irm_lite.analysis.holm import holm
+from irm_lite.analysis.statistics.checks import per_index, require_positive, require_same_shape
+from irm_lite.analysis.statistics.holm import holm
 from irm_lite.bootstrap import RESAMPLES, Interval, interval, resampled_counts
 from irm_lite.errors import InputError
 from irm_lite.types import DoubleArray, IntArray, Reals

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from irm_lite.analysis.pooling import colour_limit
-from irm_lite.analysis.report_sections import sections
-from irm_lite.analysis.visible import visible
+from irm_lite.analysis.pictures.pooling import colour_limit
+from irm_lite.analysis.pictures.visible import visible
+from irm_lite.analysis.report.sections import sections
 from irm_lite.atomic import write_text
 from irm_lite.errors import InputError
 from irm_lite.types import FloatArray
@@ -38,7 +38,7 @@ def _render(document: dict[str, Any], payload: list[dict[str, Any]]) -> str:
     from markupsafe import Markup
 
     environment = Environment(
-        loader=PackageLoader("irm_lite.analysis"),
+        loader=PackageLoader("irm_lite.analysis.report"),
         autoescape=True,
         undefined=ChainableUndefined,
         trim_blocks=True,

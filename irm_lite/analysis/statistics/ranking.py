@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from irm_lite.analysis.checks import require_level, table
-from irm_lite.analysis.holm import holm
+from irm_lite.analysis.statistics.checks import require_level, table
+from irm_lite.analysis.statistics.holm import holm
 from irm_lite.errors import InputError
 from irm_lite.types import DoubleArray, Reals
 

@@ -9,8 +9,8 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
-from irm_lite.analysis.drawing import MARK_POINTS, literal, mark_indices, new_figure, save_figure
-from irm_lite.analysis.pooling import colour_limit, pool_signed_max
+from irm_lite.analysis.pictures.drawing import MARK_POINTS, literal, mark_indices, new_figure, save_figure
+from irm_lite.analysis.pictures.pooling import colour_limit, pool_signed_max
 from irm_lite.types import FloatArray
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from irm_lite.analysis.checks import require_positive, require_same_shape, table
-from irm_lite.analysis.striations import StriationTest, correlations, layer_normalised, striation_test, two_way
+from irm_lite.analysis.statistics.checks import require_positive, require_same_shape, table
+from irm_lite.analysis.statistics.striations import StriationTest, correlations, layer_normalised, striation_test, two_way
 from irm_lite.bootstrap import RESAMPLES, Interval, interval, resampled_counts
 from irm_lite.types import DoubleArray, IntArray, Reals
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irm_lite.analysis.visible import visible
+from irm_lite.analysis.pictures.visible import visible
 from irm_lite.atomic import atomic_path
 
 if TYPE_CHECKING:

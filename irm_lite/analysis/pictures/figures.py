@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irm_lite.analysis.drawing import MARK_POINTS, literal, mark_indices, new_figure
-from irm_lite.analysis.heatmap import heatmap_figure
+from irm_lite.analysis.pictures.drawing import MARK_POINTS, literal, mark_indices, new_figure
+from irm_lite.analysis.pictures.heatmap import heatmap_figure
+from irm_lite.analysis.pictures.visible import short, visible
 from irm_lite.analysis.recording import NEAR_ZERO, HalfArray, Prompt, Recording
-from irm_lite.analysis.visible import short, visible
 from irm_lite.control_vector import ControlVector
 from irm_lite.errors import InputError
 from irm_lite.types import IntArray

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from irm_lite.analysis.report_parts import (
+from irm_lite.analysis.pictures.visible import short
+from irm_lite.analysis.report.parts import (
     Cell,
     Mark,
     Section,
@@ -17,7 +18,6 @@ from irm_lite.analysis.report_parts import (
     shown,
     table,
 )
-from irm_lite.analysis.visible import short
 from irm_lite.layers import format_layers
 
 Run = Mapping[str, Any]

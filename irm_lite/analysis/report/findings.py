@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from irm_lite.analysis.causality import MEASURES
+from irm_lite.analysis.statistics.causality import MEASURES
 
 HOLDS, FAILS, UNCLEAR = "holds", "does not hold", "unclear"
 _LEVEL = 0.05

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from irm_lite.analysis.checks import require_positive
+from irm_lite.analysis.statistics.checks import require_positive
 from irm_lite.bootstrap import RESAMPLES, Interval, interval, resampled_sums
 from irm_lite.errors import InputError
 from irm_lite.types import DoubleArray, Reals

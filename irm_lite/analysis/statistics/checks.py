@@ -1,5 +1,7 @@
 """What no statistic can be made of is refused in one line."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from irm_lite.errors import InputError
@@ -32,6 +34,12 @@ def require_same_shape(values: Reals, what: str, others: Reals, than: str) -> No
         raise InputError(
             f"{what} of shape {values.shape} and {than} of {others.shape} do not fit", "take both from one base and the same layers"
         )
+
+
+def require_index_range(indices: Iterable[int], hidden_size: int) -> None:
+    for index in indices:
+        if not 0 <= index < hidden_size:
+            raise InputError(f"there is no index {index}", f"the hidden size is {hidden_size}: give 0 to {hidden_size - 1}")
 
 
 def require_positive(count: int, what: str) -> None:

@@ -1,0 +1,1 @@
+"""What people look at: matplotlib figures and the terminal's heatmap, of recordings and control vectors."""
