@@ -41,6 +41,8 @@ class IrmLiteApp(App[None], inherit_bindings=False):
             Binding(str(number), f"open_mode('{mode}')", title, show=False, id=f"mode.{mode}")
             for number, (mode, title) in enumerate(TITLES.items(), 1)
         ),
+        Binding("ctrl+pagedown", "turn_mode(1)", "Next screen", show=False, priority=True, id="mode.next"),
+        Binding("ctrl+pageup", "turn_mode(-1)", "Screen before", show=False, priority=True, id="mode.before"),
         Binding("question_mark", "help", "Help", key_display="?", id="help"),
         Binding("q", "quit", "Quit", show=False, id="quit"),
         Binding("ctrl+c", "help_quit", show=False, system=True),
@@ -92,6 +94,11 @@ class IrmLiteApp(App[None], inherit_bindings=False):
     async def action_open_mode(self, mode: str) -> None:
         if not self.screen.is_modal:
             await self.switch_mode(mode)
+
+    async def action_turn_mode(self, step: int) -> None:
+        """As open_mode, and from within a field."""
+        modes = list(TITLES)
+        await self.action_open_mode(modes[(modes.index(self.current_mode) + step) % len(modes)])
 
     async def on_open_in(self, message: OpenIn) -> None:
         """Open a path in a mode; what that mode showed before is closed."""

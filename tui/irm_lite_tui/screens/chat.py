@@ -24,6 +24,7 @@ from irm_lite_tui.serving import Serve
 from irm_lite_tui.text import line, paragraphs
 from irm_lite_tui.widgets.answer_column import AnswerColumn
 from irm_lite_tui.widgets.layer_range import LayerRange
+from irm_lite_tui.widgets.mode_bar import ModeBar
 from irm_lite_tui.widgets.slider import StrengthSlider
 from irm_lite_tui.widgets.token_map import TokenMap
 
@@ -42,12 +43,12 @@ class ChatScreen(Screen[None]):
     HORIZONTAL_BREAKPOINTS = _WIDTHS
     VERTICAL_BREAKPOINTS = _HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "stop", "Stop"),
-        Binding("ctrl+o", "sources", "Load"),
-        Binding("ctrl+n", "new", "New"),
-        Binding("f2", "copy", "Copy"),
-        Binding("f3", "save", "Save"),
-        Binding("f5", "restart", "Restart"),
+        Binding("escape", "stop", "Stop, leave"),
+        Binding("ctrl+o", "sources", "Load", id="chat.sources"),
+        Binding("ctrl+n", "new", "New", id="chat.new"),
+        Binding("f2", "copy", "Copy", id="chat.copy"),
+        Binding("f3", "save", "Save", id="chat.save"),
+        Binding("f5", "restart", "Restart", id="chat.restart"),
     ]
 
     def __init__(self, path: Path | None = None) -> None:
@@ -62,6 +63,7 @@ class ChatScreen(Screen[None]):
         self._depth = 0
 
     def compose(self) -> ComposeResult:
+        yield ModeBar()
         yield Static("", id="state")
         with Horizontal(id="controls"):
             with Horizontal(id="sliders"):
@@ -264,11 +266,19 @@ class ChatScreen(Screen[None]):
         return number if math.isfinite(number) else float(default)
 
     def action_stop(self) -> None:
-        if self.turns and not self.turns[-1].over and self._serve is not None:
+        """Stop the answers; where none is being written, leave the field, so that the modes' keys act."""
+        if not self._stop():
+            self.set_focus(None)
+
+    def _stop(self) -> bool:
+        """Whether there was anything to stop."""
+        writing = self._serve is not None and bool(self.turns) and not self.turns[-1].over
+        if writing and self._serve is not None:
             self._serve.ask("stop")
+        return writing
 
     def action_new(self) -> None:
-        self.action_stop()
+        self._stop()
         self.turns, self._chat_id = [], None
         for column in self.query(AnswerColumn):
             column.clear()

@@ -20,6 +20,7 @@ from irm_lite_tui.text import line, paragraphs
 from irm_lite_tui.widgets.fidelity_gauge import FidelityGauge
 from irm_lite_tui.widgets.job_panel import JobPanel
 from irm_lite_tui.widgets.line_list import LineList
+from irm_lite_tui.widgets.mode_bar import ModeBar
 
 _WIDTHS = [(0, "-narrow"), (110, "-wide")]
 _METHODS = [
@@ -36,9 +37,9 @@ class ExportScreen(Screen[None]):
     CSS_PATH = "../styles/export.tcss"
     HORIZONTAL_BREAKPOINTS = _WIDTHS
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("f6", "export", "Export"),
-        Binding("f7", "bake", "Bake"),
-        Binding("escape", "stop", "Stop"),
+        Binding("f6", "export", "Export", id="export.export"),
+        Binding("f7", "bake", "Bake", id="export.bake"),
+        Binding("escape", "stop", "Stop, leave"),
     ]
 
     def __init__(self, path: Path | None = None) -> None:
@@ -48,6 +49,7 @@ class ExportScreen(Screen[None]):
         self._baked: Path | None = None
 
     def compose(self) -> ComposeResult:
+        yield ModeBar()
         yield Static("", id="state")
         with Horizontal(id="body"):
             with VerticalScroll(id="forms", can_focus=False):
@@ -192,8 +194,12 @@ class ExportScreen(Screen[None]):
             panel.start([*arguments, "--", str(self._vector)])
 
     def action_stop(self) -> None:
-        for panel in self.query(JobPanel):
+        """Stop what runs; where nothing does, leave the field, so that the modes' keys act."""
+        running = [panel for panel in self.query(JobPanel) if panel.running]
+        for panel in running:
             panel.stop()
+        if not running:
+            self.set_focus(None)
 
     def on_job_ended(self, message: JobEnded) -> None:
         try:

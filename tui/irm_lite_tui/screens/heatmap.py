@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic
 from typing import ClassVar
 
 from rich.text import Text
@@ -38,7 +39,9 @@ from irm_lite_tui.widgets.heatmap_panel import HeatmapPanel
 from irm_lite_tui.widgets.heatmap_prompt import JumpPrompt
 from irm_lite_tui.widgets.heatmap_tokens import TokenSlider
 from irm_lite_tui.widgets.heatmap_top import TopNeurons
+from irm_lite_tui.widgets.mode_bar import ModeBar
 
+_LIST_SECONDS = 1.0  # of a live snapshot; nobody reads a list faster
 _POLL_SECONDS = 0.1  # of looking at the date of a live snapshot
 _WIDE, _HIGH = 110, 18  # cells from which the list, and the tokens, have room
 _NOTHING = "Nothing is drawn yet.\n\nPress o to choose a recording, a vector or a live run."
@@ -51,19 +54,19 @@ class HeatmapScreen(Screen[None]):
     CSS_PATH: ClassVar[CSSPathType | None] = [_STYLES / "heatmap.tcss", _STYLES / "dialog.tcss"]
     AUTO_FOCUS = "HeatmapGrid"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("colon", "jump", "Go to", key_display=":"),
-        Binding("m", "next_mode", "Mode"),
-        Binding("p", "next_phase", "Phase"),
-        Binding("left_square_bracket", "token(-1)", "Token", key_display="[]"),
-        Binding("right_square_bracket", "token(1)", "Token on", show=False),
-        Binding("left_curly_bracket", "prompt(-1)", "Prompt back", show=False),
-        Binding("right_curly_bracket", "prompt(1)", "Prompt on", show=False),
-        Binding("d", "difference", "Diff"),
-        Binding("t", "top", "Top"),
-        Binding("s", "scale", "Scale"),
-        Binding("c", "next_colours", "Hue"),
-        Binding("w", "save", "Save"),
-        Binding("o", "open", "Open"),
+        Binding("colon", "jump", "Go to", key_display=":", id="heatmap.jump"),
+        Binding("m", "next_mode", "Mode", id="heatmap.next-mode"),
+        Binding("p", "next_phase", "Phase", id="heatmap.next-phase"),
+        Binding("left_square_bracket", "token(-1)", "Token", key_display="[]", id="heatmap.token-back"),
+        Binding("right_square_bracket", "token(1)", "Token on", show=False, id="heatmap.token-on"),
+        Binding("left_curly_bracket", "prompt(-1)", "Prompt back", show=False, id="heatmap.prompt-back"),
+        Binding("right_curly_bracket", "prompt(1)", "Prompt on", show=False, id="heatmap.prompt-on"),
+        Binding("d", "difference", "Diff", id="heatmap.difference"),
+        Binding("t", "top", "Top", id="heatmap.top"),
+        Binding("s", "scale", "Scale", id="heatmap.scale"),
+        Binding("c", "next_colours", "Hue", id="heatmap.next-colours"),
+        Binding("w", "save", "Save", id="heatmap.save"),
+        Binding("o", "open", "Open", id="heatmap.open"),
     ]
 
     def __init__(self, path: Path | None = None) -> None:
@@ -77,9 +80,11 @@ class HeatmapScreen(Screen[None]):
         self._list_wanted: bool | None = None  # None: where there is room
         self._hovered: tuple[int, int] | None = None
         self._readout = Text()
+        self._listed = 0.0  # when the list of top neurons was drawn
         self._seen = 0  # modification time in ns of the snapshot that is drawn
 
     def compose(self) -> ComposeResult:
+        yield ModeBar()
         yield Static(id="title", markup=False)
         yield Static(id="readout", markup=False)
         yield JumpPrompt()
@@ -171,7 +176,9 @@ class HeatmapScreen(Screen[None]):
         panel = self.query_one(HeatmapPanel)
         panel.grid.paint(self._colours, self._robust)
         panel.show(self._picture)
-        self.query_one(TopNeurons).show(self._picture)
+        if not self._source.live or monotonic() - self._listed >= _LIST_SECONDS:
+            self.query_one(TopNeurons).show(self._picture)
+            self._listed = monotonic()
         if prompts := self._source.prompts:
             choice = self._choice
             self.query_one(TokenSlider).show(

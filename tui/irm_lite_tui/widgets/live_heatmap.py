@@ -36,5 +36,7 @@ class LiveHeatmap(Widget):
             return Text("")
         from irm_lite.analysis.pictures.heatmap import terminal_heatmap
 
+        values = self._live.values
+        values = values.repeat(max(1, 2 * height // len(values)), axis=0)  # two rows a line
         truecolor = self.app.console.color_system in ("truecolor", None)
-        return Text("\n").join(terminal_heatmap(self._live.values, width, height, truecolor))
+        return Text("\n").join(terminal_heatmap(values, width, height, truecolor))
