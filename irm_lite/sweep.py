@@ -60,8 +60,9 @@ def read_sweep(path: Path) -> list[Planned]:
         layers = "1/4"
 
     A run is named by its grid values and its setting: anger-first-quarter. Where the file names no seed, a run's is its place
-    in it: runs that share a seed share the weights that they start from, and so are no independent repetitions. A preset's own settings fill what is left open,
-    as `train` has it; paths are meant from where the command is started. Raises InputError naming table and key.
+    in it: runs that share a seed share the weights that they start from, and are no independent repetitions. A preset's own
+    settings fill what is left open, as `train` has it; paths are meant from where the command is started. Raises InputError
+    naming table and key.
     """
     data = _toml(path)
     common, grid, settings = data.get("train", {}), data.get("grid", {}), data.get("setting", [{}])

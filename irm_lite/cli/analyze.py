@@ -44,11 +44,14 @@ def analyze(
         raise InputError("there is nothing to analyze", "name run directories")
     from irm_lite import analyze as engine
     from irm_lite.analysis.report.page import write_report
+    from irm_lite.recorded import with_recordings
 
-    recorded = engine.with_recordings(runs, recording)
+    recorded = with_recordings(runs, recording)
     output.note(f"loading {recorded[0].config.model}")
     with stoppable_progress(output, "analysing") as on_progress:
         found = engine.analyze(recorded, phase=phase, marks=mark or (), samples=samples, seed=seed, on_progress=on_progress)
+    for note in found.document["notes"]:
+        output.warn(note)
     page = write_report(found.document, found.heatmaps, out)
     lines = [f"{each['verdict']}: {each['claim']}\n  {each['text']}" for each in found.document["findings"]]
     output.result({"report": str(page), **found.document}, *lines, f"the whole of it: {page}")
