@@ -218,7 +218,7 @@ def test_bad_wishes_are_one_line(recording: Recording, tmp_path: Path, capsys: p
         ([one, "--token", "23"], "give 0-22; 9 is the first generated one"),
         ([one, "--format", "gif"], "png"),
         ([vector, "--token", "1"], "leave --prompt and --token out"),
-        ([vector, "--mark", "64"], "give 0-63"),
+        ([vector, "--mark", "64"], "give 0 to 63"),
         ([str(tmp_path)], "give the folder that train wrote"),
         ([str(tmp_path / "absent.gguf")], "absent.gguf"),
     ]:
