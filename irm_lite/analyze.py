@@ -46,12 +46,14 @@ def analyze(
     *,
     phase: Phase = "generated",
     marks: Sequence[int] = (),
+    neutral: str = NEUTRAL,
     samples: int = 100,
     seed: int = 0,
     on_progress: Progress = lambda done, of, what: None,
 ) -> Analysis:
     """Statistics of the runs' mean outputs, each beside its null or control. `samples`: training answers for the base's
-    own features and gradient fields. Raises InputError where a mark is out of range, or the runs cannot be used."""
+    own features and gradient fields. `neutral`: the data of the runs that others are held against as those without an
+    emotion. Raises InputError where a mark is out of range, or the runs cannot be used."""
     width = runs[0].recording.about.hidden_size
     require_index_range(marks, width)
     if samples < 2:
@@ -74,7 +76,7 @@ def analyze(
         "gradient_field": controls.described(),
     }
     if len(runs) > 1:
-        named = [(each.name, each.tone, each.setting) for each in runs]
+        named = [(each.name, each.tone, each.setting, each.is_of(neutral)) for each in runs]
         document["across"] = across(named, np.array(ranks), min(TOP, width), seed)
     document["findings"] = findings(document)
     return Analysis(document, heatmaps)
@@ -169,12 +171,13 @@ def _lens(base: Base, layers: Sequence[int], mean: DoubleArray) -> list[dict[str
     ]
 
 
-def across(runs: Sequence[tuple[str, str, str]], ranks: DoubleArray, k: int, seed: int = 0) -> dict[str, Any]:
+def across(runs: Sequence[tuple[str, str, str, bool]], ranks: DoubleArray, k: int, seed: int = 0) -> dict[str, Any]:
     """Importances (R, H) compared: the indices common to all runs and to each tone's, and what the tone changes.
 
-    `runs` are names, tones and settings.
+    `runs` are names, tones, settings, and whether that tone is the neutral one.
     """
-    names, tones, settings = ([each[part] for each in runs] for part in range(3))
+    names, tones, settings = ([str(each[part]) for each in runs] for part in range(3))
+    emotional = [not neutral for *_, neutral in runs]
     pairs = compare_runs(ranks, k)
     spearman = np.eye(len(runs))
     for pair in pairs:
@@ -189,7 +192,6 @@ def across(runs: Sequence[tuple[str, str, str]], ranks: DoubleArray, k: int, see
         "common": common(ranks, k).to_dict(),
         "common_by_data": {tone: common(ranks[rows], k).to_dict() for tone, rows in groups.items() if len(rows) > 1},
     }
-    emotional = [tone != NEUTRAL for tone in tones]
     if any(a == b and x != y for (a, x), (b, y) in combinations(zip(settings, emotional, strict=True), 2)):
         found["tone"] = tone_effect(ranks, emotional, settings, seed=seed).to_dict()
     return found

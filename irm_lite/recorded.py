@@ -31,6 +31,11 @@ class Recorded:
         config = self.config
         return config.data if config.answer_column == "answer" else f"{config.data}, {config.answer_column}"
 
+    def is_of(self, data: str) -> bool:
+        """Whether it was trained on this: a tone, a file, or that file's name."""
+        path = Path(self.config.data)
+        return data in (self.tone, self.config.data, path.name, path.stem, self.config.answer_column)
+
     @property
     def setting(self) -> str:
         """What runs may share beside their answers."""

@@ -155,9 +155,23 @@ def test_an_answer_column_is_a_tone_of_its_own(llama_folder: Path, tmp_path: Pat
     for column in ("wild", "calm"):
         run = trained(llama_folder, tmp_path / column, data=str(file), answer_column=column, irm="paper", layers="0-2")
         record(run, run.held_out_questions[:2], new_tokens=3, keep=0).save(run.directory.recordings / "held-out")
-    assert command(["analyze", *(str(tmp_path / each) for each in ("wild", "calm")), "-o", str(tmp_path / "o"), "--json"]) == 0
+    assert (
+        command(
+            [
+                "analyze",
+                *(str(tmp_path / each) for each in ("wild", "calm")),
+                "-o",
+                str(tmp_path / "o"),
+                "--neutral",
+                "calm",
+                "--json",
+            ]
+        )
+        == 0
+    )
     document = json.loads(capsys.readouterr().out)
     assert [run["data"] for run in document["runs"]] == [f"{file}, wild", f"{file}, calm"]
+    assert document["across"]["tone"]["blocks"] == 1
     fields = {name: each["two_way"]["index"] for name, each in document["gradient_field"].items()}
     assert set(fields) == {f"{file}, wild (attn)", f"{file}, calm (attn)", "neutral (attn)", f"{file}, wild, shuffled (attn)"}
     assert len(set(fields.values())) == 4

@@ -16,7 +16,7 @@ from irm_lite.types import DoubleArray
 
 WIDTH, LAYERS, SEEDS = 60, 5, 12
 TONES, SETTINGS = ("anger", "sadness", "neutral"), ("a", "b", "c", "d", "e")
-RUNS = [(f"{tone}-{setting}", tone, setting) for setting in SETTINGS for tone in TONES]
+RUNS = [(f"{tone}-{setting}", tone, setting, tone == "neutral") for setting in SETTINGS for tone in TONES]
 
 
 def noise(generator: np.random.Generator) -> list[DoubleArray]:
@@ -39,7 +39,7 @@ def document(outputs: list[DoubleArray], field: DoubleArray, feature: DoubleArra
             "field_prominent": prominent(field, 60).to_dict(),
             "explanation": explain(rank, {"x": generator.standard_normal(WIDTH) if feature is None else feature}, 20).to_dict(),
         }
-        for (name, tone, _), values, rank in zip(RUNS, outputs, ranks, strict=True)
+        for (name, tone, *_), values, rank in zip(RUNS, outputs, ranks, strict=True)
     ]
     return {"base": {"hidden_size": WIDTH}, "runs": runs, "across": across(RUNS, np.array(ranks), 6)}
 
@@ -66,7 +66,7 @@ def test_planted_truth_is_told() -> None:
         generator = np.random.default_rng(seed)
         field = generator.standard_normal((LAYERS, WIDTH))
         outputs = [values + 2 * generator.standard_normal(WIDTH) for values in noise(generator)]  # striated, each its own way
-        for (_, tone, _), values in zip(RUNS, outputs, strict=True):
+        for (_, tone, *_), values in zip(RUNS, outputs, strict=True):
             values[:, 11] = 20  # in every run
             values[:, 22] = 15 if tone != "neutral" else 0  # with an emotion alone
         told = {" ".join(each["claim"].split()[:3]): each for each in findings(document(outputs, field))}
