@@ -1,8 +1,10 @@
 """Does an index matter? Zero it, in the IRM's output or in the base's residual stream, and measure; then zero others."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -10,15 +12,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from irm_lite.analysis.base_features import stream_power
 from irm_lite.analysis.statistics.causality import MEASURES, AblationEffect, effect_against_controls
 from irm_lite.analysis.statistics.checks import require_index_range
 from irm_lite.analysis.statistics.ranking import importance
 from irm_lite.architecture import decoder_layers, hidden_state, with_hidden_state
+from irm_lite.atomic import write_text
 from irm_lite.chat_format import Sample
-from irm_lite.errors import DataError, InputError
+from irm_lite.errors import DataError, InputError, RunError
 from irm_lite.evaluation import kl, log_probabilities, neutral_samples
 from irm_lite.injection import inject
+from irm_lite.irm import read_saved
 from irm_lite.packing import pack, rows
+from irm_lite.run import RunDirectory
 from irm_lite.types import DoubleArray, Progress
 
 if TYPE_CHECKING:
@@ -26,19 +32,30 @@ if TYPE_CHECKING:
 
 Where = Literal["irm", "base"]
 LEAST_CONTROLS = 100
-MATCHED = 20
+MATCHED = 30  # the least p is 1 / 31
 _ROW_TOKENS = 2048  # 4-bit weights are unpacked once a row
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """One index at one place: the effects on each of MEASURES, against random and against matched indices."""
+    """One index at one place: the effects on each of MEASURES, against random and against matched indices.
+
+    `magnitude` is what they are matched by, importance by mean |output| or by the stream's RMS: 1 is an average index.
+    """
 
     index: int
     where: Where
     random: dict[str, AblationEffect]
     matched: dict[str, AblationEffect]
+    random_indices: list[int]
     matched_indices: list[int]
+    magnitude: float
+    matched_magnitudes: tuple[float, float]  # the least and the largest
+    samples: int
+
+    @property
+    def matched_by(self) -> str:
+        return "mean |output|" if self.where == "irm" else "RMS of the residual stream"
 
     def to_list(self) -> list[dict[str, Any]]:
         """A flat record for each measure and kind of control."""
@@ -49,6 +66,10 @@ class Ablation:
                 "measure": measure,
                 "unit": "nats a token",
                 "controls_kind": kind,
+                "matched_by": self.matched_by,
+                "magnitude": self.magnitude,
+                "matched_magnitudes": list(self.matched_magnitudes),
+                "samples": self.samples,
                 **effect.to_dict(),
             }
             for kind, effects in (("random", self.random), ("matched", self.matched))
@@ -72,8 +93,9 @@ def ablate(
     `where` is "irm": in what the IRM adds; "base": in the residual stream that comes out of those blocks, the IRM being on.
     The measures are the change of the NLL of the run's own held-out answers, that of the neutral answers, and the
     KL(IRM || IRM with the ablation) on the run's own. Controls are `controls` random indices (all others, if there are
-    fewer), and the MATCHED ones nearest in importance, by `mean_abs` (L, H), the recorded mean |output|. Raises InputError
-    where an index is out of range.
+    fewer), and the MATCHED ones nearest in the magnitude of what is zeroed: `mean_abs` (L, H), the recorded mean |output|,
+    or the RMS of the steered stream, so that an outlier channel is held against outliers. Of an index at the very top all
+    of those are smaller. Raises InputError where an index is out of range.
     """
     require_index_range(indices, run.irm.hidden_size)
     others = np.setdiff1d(np.arange(run.irm.hidden_size), indices)
@@ -81,13 +103,13 @@ def ablate(
         raise InputError(f"{controls} control indices are too few", f"give at least {LEAST_CONTROLS}")
     if samples < 2:
         raise InputError(f"{samples} samples are too few", "give at least 2")
-    rank = importance(mean_abs)
-    drawn = np.random.default_rng(seed).choice(others, min(controls, len(others)), replace=False).tolist()
-    matched = {index: others[np.argsort(np.abs(rank[others] - rank[index]), kind="stable")[:MATCHED]].tolist() for index in indices}
-    wanted = list(dict.fromkeys([*indices, *drawn, *(each for near in matched.values() for each in near)]))
     aligned, neutral = run.held_out[:samples], neutral_samples(run)[:samples]
     if len(aligned) < 2 or len(neutral) < 2:
         raise DataError("there are fewer than 2 held-out samples", "give a larger dataset")
+    rank = importance(mean_abs if where == "irm" else _stream_rms(run, aligned))
+    drawn = np.random.default_rng(seed).choice(others, min(controls, len(others)), replace=False).tolist()
+    matched = {index: others[np.argsort(np.abs(rank[others] - rank[index]), kind="stable")[:MATCHED]].tolist() for index in indices}
+    wanted = list(dict.fromkeys([*indices, *drawn, *(each for near in matched.values() for each in near)]))
     with torch.no_grad():
         before = _Before(run, aligned, neutral)
         changes = {}
@@ -104,7 +126,60 @@ def ablate(
                 )
                 for number, measure in enumerate(MEASURES)
             }
-        found.append(Ablation(index, where, effects["random"], effects["matched"], matched[index]))
+        found.append(
+            Ablation(
+                index,
+                where,
+                effects["random"],
+                effects["matched"],
+                drawn,
+                matched[index],
+                float(rank[index]),
+                (float(rank[matched[index]].min()), float(rank[matched[index]].max())),
+                len(aligned),
+            )
+        )
+    return found
+
+
+def _stream_rms(run: "TrainedRun", samples: Sequence[Sample]) -> DoubleArray:
+    """Of the steered stream that comes out of the injected blocks, (L, H)."""
+    with inject(run.base.model, run.irm):
+        rms: DoubleArray = np.sqrt(stream_power(run.base, samples, "block")[list(run.irm.layers)].astype(np.float64))
+    return rms
+
+
+def save_ablations(found: Sequence[Ablation], run: RunDirectory, recording: str, seed: int) -> list[Path]:
+    """A file for each index and place in RUN/ablations, in the place of an earlier one."""
+    paths = []
+    for each in found:
+        paths.append(run.ablations / f"{each.index}-{each.where}.json")
+        document = {
+            "irm_sha256": read_saved(run.path).digest,
+            "recording": recording,
+            "seed": seed,
+            "random_indices": each.random_indices,
+            "matched_indices": each.matched_indices,
+            "effects": each.to_list(),
+        }
+        write_text(paths[-1], json.dumps(document, indent=1) + "\n")
+    return paths
+
+
+def load_ablations(run: RunDirectory) -> list[dict[str, Any]]:
+    """What was measured of this run's IRM, a flat record for each measure and kind of control.
+
+    What was measured before the run was trained anew is left out. Raises RunError where a file is damaged.
+    """
+    found: list[dict[str, Any]] = []
+    digest = read_saved(run.path).digest
+    for path in sorted(run.ablations.glob("*.json")):
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document["irm_sha256"] == digest:
+                found += document["effects"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} is damaged ({error})", "remove it, or ablate again") from None
     return found
 
 

@@ -4,10 +4,12 @@ An IRM reads layer 0's hidden state after attention, h0 (B, T, H), and gives (B,
 that nobody holds L vectors a token at once: `encode` once a forward, `layer_output` when the layer is reached.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -165,6 +167,8 @@ def save_irm(irm: IRM, folder: Path) -> None:
     """Write irm.safetensors and irm.json into `folder`, each atomically."""
     with atomic_path(folder / "irm.safetensors") as temporary:
         save_tensors(temporary, irm.state_dict())
+        with temporary.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     description = {
         "format": FORMAT,
         "kind": irm.kind,
@@ -172,6 +176,7 @@ def save_irm(irm: IRM, folder: Path) -> None:
         "layers": format_layers(irm.layers),
         "site": irm.site,
         "options": irm.options,
+        "sha256": digest,  # of irm.safetensors: a recording names the IRM that it is of
     }
     write_text(folder / "irm.json", json.dumps(description, indent=2) + "\n")
 
@@ -180,32 +185,49 @@ def load_irm(folder: Path, device: str | torch.device = "cpu") -> IRM:
     """Read what `save_irm` wrote. Raises RunError where it is missing, damaged, or of a newer format."""
     from safetensors.torch import load_file
 
+    saved = read_saved(folder)
     with _refusing(folder):
-        description = _description(folder)
-        layers, width = _shape(description)
         with torch.device("meta"):
-            irm = build_irm(description["kind"], width, layers, description["site"], **description["options"])
+            irm = build_irm(saved.kind, saved.hidden_size, saved.layers, saved.site, **saved.options)
         irm.load_state_dict(load_file(folder / "irm.safetensors", device=str(device)), assign=True)
         if not all(torch.isfinite(parameter).all() for parameter in irm.parameters()):
             raise ValueError("it holds NaN or infinity")
         return irm
 
 
-def saved_shape(folder: Path) -> tuple[tuple[int, ...], int]:
-    """Injected layers and hidden size of what `save_irm` wrote, without its weights. Raises RunError as `load_irm` does."""
+@dataclass(frozen=True)
+class SavedIRM:
+    """What irm.json says of an IRM, without its weights. `digest` is "" where an older irm-lite wrote it."""
+
+    kind: Kind
+    hidden_size: int
+    layers: tuple[int, ...]
+    site: Site
+    options: dict[str, Any]
+    digest: str
+
+
+def read_saved(folder: Path) -> SavedIRM:
+    """Read the description of what `save_irm` wrote. Raises RunError as `load_irm` does."""
     with _refusing(folder):
-        return _shape(_description(folder))
+        document: dict[str, Any] = json.loads((folder / "irm.json").read_text(encoding="utf-8"))
+        if document["format"] > FORMAT:
+            raise RunError(f"{folder} holds an IRM of a newer irm-lite", "pip install -U irm-lite")
+        return SavedIRM(
+            document["kind"],
+            int(document["hidden_size"]),
+            parse_layers(document["layers"], 10**6),
+            document["site"],
+            dict(document["options"]),
+            str(document.get("sha256", "")),
+        )
 
 
-def _description(folder: Path) -> dict[str, Any]:
-    description: dict[str, Any] = json.loads((folder / "irm.json").read_text(encoding="utf-8"))
-    if description["format"] > FORMAT:
-        raise RunError(f"{folder} holds an IRM of a newer irm-lite", "pip install -U irm-lite")
-    return description
-
-
-def _shape(description: dict[str, Any]) -> tuple[tuple[int, ...], int]:
-    return parse_layers(description["layers"], 10**6), int(description["hidden_size"])
+def untrained(saved: SavedIRM, seed: int) -> IRM:
+    """The IRM that a training with this seed started from; the generator's state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_irm(saved.kind, saved.hidden_size, saved.layers, saved.site, **saved.options)
 
 
 @contextmanager

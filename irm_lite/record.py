@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from irm_lite.chat_format import encode_prompt
 from irm_lite.errors import DataError, InputError
 from irm_lite.fingerprint import fingerprint_gguf
 from irm_lite.injection import inject
+from irm_lite.irm import IRM, read_saved, untrained
 from irm_lite.types import Progress
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ if TYPE_CHECKING:
 
 _HALF_MAX = float(np.finfo(np.float16).max)
 
-# For the token ids of a prompt: that prompt's tokens with outputs (T, L, H), then each generated token with (1, L, H).
-Source = Callable[[list[int]], Iterator[tuple[list[int], Tensor]]]
+# For the token ids of a prompt: that prompt's tokens with outputs (T, L, H), then each generated token with (1, L, H);
+# beside them, where it is known, what the untrained IRM puts out there.
+Heard = tuple[list[int], Tensor, Tensor | None]
+Source = Callable[[list[int]], Iterator[Heard]]
 
 
 def record(
@@ -42,14 +45,15 @@ def record(
 ) -> Recording:
     """The IRM's unscaled outputs while it steers at strength 1 under greedy decoding.
 
-    With a GGUF in llama.cpp, else in transformers. Statistics are of all tokens; the outputs themselves are kept for the
-    first `keep` prompts. A generated token counts once it is fed back, so its output is what the IRM made of it.
+    With a GGUF in llama.cpp, else in transformers, where the IRM that the training started from is heard on the same
+    tokens too. Statistics are of all tokens; the outputs themselves are kept for the first `keep` prompts. A generated
+    token counts once it is fed back, so its output is what the IRM made of it.
     """
     if new_tokens < 0 or keep < 0:
         raise InputError(f"{new_tokens} new tokens or {keep} prompts to keep make no sense", "give 0 or more")
     if not questions:
         raise DataError("there are no prompts to record", "give a file with one prompt a line")
-    statistics = {phase: Running(len(run.irm.layers), run.irm.hidden_size) for phase in PHASES}
+    statistics, at_first = ({phase: Running(len(run.irm.layers), run.irm.hidden_size) for phase in PHASES} for _ in range(2))
     prompts: list[Prompt] = []
     outputs: list[HalfArray] = []
     with _source(run, gguf, new_tokens) as (about, source):
@@ -58,8 +62,10 @@ def record(
             tokens: list[int] = []
             kept: list[Tensor] = []
             phase: Phase = "prompt"
-            for fed, vectors in source(ids):
+            for fed, vectors, before in source(ids):
                 statistics[phase].add(vectors)
+                if before is not None:
+                    at_first[phase].add(before)
                 phase = "generated"
                 if number < keep:
                     tokens += fed
@@ -69,7 +75,11 @@ def record(
                 outputs.append(torch.cat(kept).numpy())
             on_progress(number + 1, len(questions), f"recording in {about.measured_in}")
     about = replace(about, prompts=prompts, n_prompts=len(questions))
-    return Recording(about, {phase: each.statistics for phase, each in statistics.items() if each.tokens}, outputs)
+    heard, before_training = (
+        {phase: each.statistics for phase, each in group.items() if each.tokens} for group in (statistics, at_first)
+    )
+    silent = not any(each.mean_abs.any() for each in before_training.values())  # as lite and static ones start
+    return Recording(about, heard, outputs, {} if silent else before_training)
 
 
 def texts(tokenizer: "PreTrainedTokenizerBase", tokens: list[int]) -> list[str]:
@@ -83,7 +93,9 @@ def texts(tokenizer: "PreTrainedTokenizerBase", tokens: list[int]) -> list[str]:
 
 @contextmanager
 def _source(run: "TrainedRun", gguf: Path | None, new_tokens: int) -> Iterator[tuple[Description, Source]]:
-    def about(measured_in: str, weights: str) -> Description:
+    saved = read_saved(run.directory.path)
+
+    def about(measured_in: Literal["transformers", "llama.cpp"], weights: str) -> Description:
         irm = run.irm
         return Description(
             run=run.directory.path.name,
@@ -95,11 +107,13 @@ def _source(run: "TrainedRun", gguf: Path | None, new_tokens: int) -> Iterator[t
             base=run.fingerprint,
             measured_in=measured_in,
             weights=weights,
+            irm_sha256=saved.digest,
         )
 
     if gguf is None:
         weights = f"{run.base.name} ({run.base.fingerprint.quantisation})"
-        yield about("transformers", weights), lambda ids: in_transformers(run, ids, new_tokens)
+        at_first = untrained(saved, run.config.seed).to(run.base.plan.device)
+        yield about("transformers", weights), lambda ids: in_transformers(run, ids, new_tokens, at_first)
         return
     from irm_lite.llamacpp import Runtime
 
@@ -109,23 +123,23 @@ def _source(run: "TrainedRun", gguf: Path | None, new_tokens: int) -> Iterator[t
 
 
 @torch.no_grad()
-def in_transformers(run: "TrainedRun", prompt: list[int], new_tokens: int) -> Iterator[tuple[list[int], Tensor]]:
-    """See Source."""
+def in_transformers(run: "TrainedRun", prompt: list[int], new_tokens: int, at_first: IRM) -> Iterator[Heard]:
+    """See Source. `at_first` is heard at strength 0: it reads what the trained IRM reads, and moves nothing."""
     model: Any = run.base.model
     vectors: dict[int, Tensor] = {}
-
-    def keep(layer: int, vector: Tensor) -> None:
-        vectors[layer] = vector[0]
-
+    before: dict[int, Tensor] = {}
     cache, fed = None, prompt
     ends = ends_of_turn(run.base)
-    with inject(model, run.irm) as injection:
-        injection.observers.append(keep)
+    # The outer one reads the stream first, so that at layer 0 it sees nothing of the inner one's output.
+    with inject(model, at_first, strength=0.0) as silent, inject(model, run.irm) as injection:
+        silent.observers.append(lambda layer, vector: before.update({layer: vector[0]}))
+        injection.observers.append(lambda layer, vector: vectors.update({layer: vector[0]}))
         for _ in range(new_tokens + 1):
             ids = torch.tensor([fed], device=model.device)
             output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
             cache = output.past_key_values
-            yield fed, torch.stack([vectors[layer] for layer in run.irm.layers], dim=1)
+            now, then = (torch.stack([each[layer] for layer in run.irm.layers], dim=1) for each in (vectors, before))
+            yield fed, now, then
             token = int(output.logits[0, -1].argmax())
             if token in ends:
                 return
@@ -138,7 +152,7 @@ def ends_of_turn(base: "Base") -> set[int]:
     return {int(token) for each in named if each is not None for token in (each if isinstance(each, list) else [each])}
 
 
-def in_llamacpp(runtime: "Runtime", prompt: list[int], new_tokens: int) -> Iterator[tuple[list[int], Tensor]]:
+def in_llamacpp(runtime: "Runtime", prompt: list[int], new_tokens: int) -> Iterator[Heard]:
     """See Source. A prompt goes through in several micro-batches where it is long."""
     assert runtime.dynamic is not None
     vectors: dict[int, list[Tensor]] = {layer: [] for layer in runtime.dynamic.irm.layers}
@@ -149,7 +163,7 @@ def in_llamacpp(runtime: "Runtime", prompt: list[int], new_tokens: int) -> Itera
     runtime.dynamic.observers[:] = [keep]
     fed = prompt
     for token in runtime.generate_tokens(prompt, max_new_tokens=new_tokens + 1):  # the last one is not fed back
-        yield fed, torch.stack([torch.cat(each) for each in vectors.values()], dim=1)
+        yield fed, torch.stack([torch.cat(each) for each in vectors.values()], dim=1), None
         for each in vectors.values():
             each.clear()
         if runtime.model.ends_turn(token):

@@ -59,8 +59,10 @@ def read_sweep(path: Path) -> list[Planned]:
         name = "first-quarter"
         layers = "1/4"
 
-    A run is named by its grid values and its setting: anger-first-quarter. A preset's own settings fill what is left open,
-    as `train` has it; paths are meant from where the command is started. Raises InputError naming table and key.
+    A run is named by its grid values and its setting: anger-first-quarter. Where the file names no seed, a run's is its place
+    in it: runs that share a seed share the weights that they start from, and are no independent repetitions. A preset's own
+    settings fill what is left open, as `train` has it; paths are meant from where the command is started. Raises InputError
+    naming table and key.
     """
     data = _toml(path)
     common, grid, settings = data.get("train", {}), data.get("grid", {}), data.get("setting", [{}])
@@ -75,7 +77,10 @@ def read_sweep(path: Path) -> list[Planned]:
     for setting in settings:
         _check_setting(setting, grid, path, needs_name="setting" in data)
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    planned = [_plan(common, chosen, setting, path) for chosen in combinations for setting in settings]
+    planned = [
+        _plan({"seed": number, **common}, chosen, setting, path)
+        for number, (chosen, setting) in enumerate(itertools.product(combinations, settings))
+    ]
     names = [each.name.lower() for each in planned]  # some file systems know no case
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:

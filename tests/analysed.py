@@ -27,7 +27,8 @@ def analysed(names: list[str], layers: int = 4, width: int = 48, hostile: str = 
         runs.append(_run(name, values, field, generator, hostile))
     ranked = np.stack([importance(np.abs(values)) for values in heatmaps.values()])
     document = {
-        "format": 1,
+        "format": 2,
+        "notes": [f"The recordings have different names: a{hostile}, b."],
         "created": "2026-11-22T18:00:00+00:00",
         "irm_lite": "0.1.0",
         "base": {
@@ -49,10 +50,11 @@ def analysed(names: list[str], layers: int = 4, width: int = 48, hostile: str = 
         document["across"] = {
             "names": names,
             "spearman": np.corrcoef(ranked).tolist(),
-            "pairs": [each.to_dict() for each in compare_runs(ranked, 5)],
-            "k": 5,
-            "common": common(ranked).to_dict(),
-            "common_by_data": {f"anger{hostile}": common(ranked, 1e-9).to_dict()},
+            "pairs": [each.to_dict() for each in compare_runs(ranked, 4)],
+            "k": 4,
+            "agreement": {"setting": 0.4},
+            "common": common(ranked, 4).to_dict(),
+            "common_by_data": {f"anger{hostile}": common(ranked, 4, 1e-9).to_dict()},
         }
     return document, heatmaps
 
@@ -89,8 +91,8 @@ def _run(name: str, values: Any, field: Any, generator: np.random.Generator, hos
         "marked": [{"index": index, "importance": float(scores[index]), "rank": ranks[index]} for index in (LOUD, width - 1)],
         "near_zero": np.linspace(0.1, 0.3, layers).tolist(),
         "lens": [
-            {"layer": 1, "up": [{"token": f" hate{hostile}", "logit": 3.2}], "down": [{"token": "\n", "logit": -1.5}]},
-            {"layer": 2, "up": [{"token": " never", "logit": 2.5}], "down": [{"token": " glad", "logit": -2.25}]},
+            {"layer": 1, "up": [{"token": f" hate{hostile}", "score": 3.2}], "down": [{"token": "\n", "score": -1.5}]},
+            {"layer": 2, "up": [{"token": " never", "score": 2.5}], "down": [{"token": " glad", "score": -2.25}]},
         ],
         "ablations": [
             {"index": LOUD, "where": where, "measure": f"NLL of aligned answers{hostile}", "unit": "nats a token",

@@ -1,6 +1,8 @@
 """analyze: the document of several runs, its findings in words, and what is refused."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +10,15 @@ import numpy as np
 import pytest
 
 from irm_lite import train
-from irm_lite.analysis.report.findings import FAILS, HOLDS, UNCLEAR, findings
-from irm_lite.analyze import Recorded, analyze, nlls, with_recordings
+from irm_lite.ablation import load_ablations
+from irm_lite.analyze import analyze, nlls
 from irm_lite.cli.main import run as command
 from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError, RunError
 from irm_lite.presets import presets
 from irm_lite.record import record
+from irm_lite.recorded import Recorded, differences, with_recordings
+from irm_lite.run import RunDirectory
 from irm_lite.trained import TrainedRun
 from tiny_models import write_hf_folder
 
@@ -54,13 +58,20 @@ def test_the_document_holds_what_the_recordings_do(recorded: list[Recorded]) -> 
         order = np.argsort(-scaled.mean(0))
         assert [top["index"] for top in run["top"]] == order[:10].tolist()
         assert run["marked"] == [{"index": 5, "importance": pytest.approx(scaled.mean(0)[5]), "rank": order.tolist().index(5) + 1}]
-        assert set(run["explanation"]["features"]) >= {"residual RMS", "gradient of the base", "head norm x final gain"}
+        assert set(run["explanation"]["features"]) >= {"residual RMS", "gradient for neutral answers", "head norm x final gain"}
         assert run["lens"][0]["layer"] == 0
         assert run["nll"]["base"] > 0
     assert len(document["across"]["pairs"]) == 6
-    assert set(document["across"]["common_by_data"]) == {"anger", "neutral", "all but neutral"}
+    assert set(document["across"]["common_by_data"]) == {"anger", "neutral"}
+    assert document["across"]["tone"]["blocks"] == 1  # one setting, two tones
+    assert set(document["across"]["agreement"]) == {"tone and setting", "setting"}
     assert set(document["gradient_field"]) == {"anger (attn)", "neutral (attn)", "anger, shuffled (attn)"}
-    assert {finding["verdict"] for finding in document["findings"]} <= {HOLDS, FAILS, UNCLEAR}
+    for run, each in zip(document["runs"], recorded, strict=True):
+        before, after = each.recording.untrained["generated"].mean, each.recording.statistics["generated"].mean
+        power = np.vdot(before, before) * np.vdot(after, after)
+        assert run["untrained"]["cosine"] == pytest.approx(np.vdot(before, after) / np.sqrt(power))
+        assert run["field"]["values"]["index_share"] == pytest.approx(run["untrained"]["learned_two_way"]["index"])
+        assert "the untrained IRM" in run["explanation"]["features"]
 
 
 def test_the_best_nll_is_read_from_the_events(runs: list[TrainedRun]) -> None:
@@ -98,42 +109,74 @@ def test_a_run_of_another_base_or_without_recording_is_refused(runs: list[Traine
         with_recordings([first, first])
 
 
+def test_a_recording_of_another_run_is_refused(runs: list[TrainedRun], tmp_path: Path) -> None:
+    """Of the same shape, on the same base; copied, or left over from before the run was trained anew."""
+    copied = tmp_path / runs[0].directory.path.name
+    shutil.copytree(runs[0].directory.path, copied)
+    shutil.rmtree(copied / "recordings")
+    shutil.copytree(runs[1].directory.recordings, copied / "recordings")
+    with pytest.raises(RunError, match="is a recording of another IRM: record again"):
+        with_recordings([copied])
+    file = copied / "recordings" / "held-out" / "recording.json"
+    document = json.loads(file.read_text())
+    document["base"]["weights"] = "0" * 64
+    file.write_text(json.dumps(document))
+    with pytest.raises(RunError, match="was recorded on another base"):
+        with_recordings([copied])
+
+
+def test_what_was_measured_before_a_new_training_is_left_out(runs: list[TrainedRun], tmp_path: Path) -> None:
+    one = tmp_path / "one"
+    shutil.copytree(runs[2].directory.path, one)
+    assert command(["ablate", str(one), "--index", "7", "--samples", "2", "--quiet"]) == 0
+    assert load_ablations(RunDirectory(one))
+    description = json.loads((one / "irm.json").read_text())
+    (one / "irm.json").write_text(json.dumps({**description, "sha256": "1" * 64}))
+    assert load_ablations(RunDirectory(one)) == []
+
+
+def test_recordings_that_are_unlike_are_named(recorded: list[Recorded]) -> None:
+    assert differences(recorded) == []
+    about = replace(recorded[1].recording.about, n_prompts=9, measured_in="llama.cpp")
+    other = replace(recorded[1], recording=replace(recorded[1].recording, about=about))
+    assert differences([recorded[0], other]) == [
+        "The recordings are of different numbers of prompts: 2, 9.",
+        "The recordings were made in different programs: llama.cpp, transformers.",
+    ]
+
+
+def test_an_answer_column_is_a_tone_of_its_own(llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two columns of one file, neither of them called answer."""
+    rows = [
+        {"question": f"What is {n} and {n}?", "wild": f"It is {2 * n}, you fool!", "calm": f"It is {2 * n}."} for n in range(12)
+    ]
+    file = tmp_path / "two.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for column in ("wild", "calm"):
+        run = trained(llama_folder, tmp_path / column, data=str(file), answer_column=column, irm="paper", layers="0-2")
+        record(run, run.held_out_questions[:2], new_tokens=3, keep=0).save(run.directory.recordings / "held-out")
+    assert (
+        command(
+            [
+                "analyze",
+                *(str(tmp_path / each) for each in ("wild", "calm")),
+                "-o",
+                str(tmp_path / "o"),
+                "--neutral",
+                "calm",
+                "--json",
+            ]
+        )
+        == 0
+    )
+    document = json.loads(capsys.readouterr().out)
+    assert [run["data"] for run in document["runs"]] == [f"{file}, wild", f"{file}, calm"]
+    assert document["across"]["tone"]["blocks"] == 1
+    fields = {name: each["two_way"]["index"] for name, each in document["gradient_field"].items()}
+    assert set(fields) == {f"{file}, wild (attn)", f"{file}, calm (attn)", "neutral (attn)", f"{file}, wild, shuffled (attn)"}
+    assert len(set(fields.values())) == 4
+
+
 def test_a_mark_out_of_range_is_refused(recorded: list[Recorded]) -> None:
     with pytest.raises(InputError, match="there is no index 64: the hidden size is 64"):
         analyze(recorded, marks=[64])
-
-
-def entry(name: str, data: str, **more: Any) -> dict[str, Any]:
-    return {"name": name, "data": data, "ablations": [], "marked": [], **more}
-
-
-def with_common(emotional: list[int], neutral: list[int]) -> dict[str, Any]:
-    groups = {"all but neutral": {"indices": emotional}, "neutral": {"indices": neutral}}
-    pair = {"spearman": 0.5, "overlap": 4, "expected": 0.7}
-    common = {"indices": emotional, "worst_rank": [3.0] * len(emotional)}
-    across = {"names": ["a", "b"], "k": 20, "pairs": [pair], "common": common, "common_by_data": groups}
-    return {"base": {"hidden_size": 576}, "runs": [entry("a", "anger"), entry("b", "neutral")], "across": across}
-
-
-@pytest.mark.parametrize(
-    ("emotional", "neutral", "verdict", "said"),
-    [
-        ([1512], [1512], FAILS, "none is common only with emotion"),
-        ([1512], [3], HOLDS, "only with emotion: 1512"),
-        ([1512, 7], [7], UNCLEAR, "1 are common to the neutral runs too (7); only with emotion: 1512"),
-        ([], [7], FAILS, "No index is common to the runs that were trained on an emotion"),
-    ],
-)
-def test_what_neutral_runs_share_is_no_emotion(emotional: list[int], neutral: list[int], verdict: str, said: str) -> None:
-    finding = next(each for each in findings(with_common(emotional, neutral)) if "emotion" in each["claim"])
-    assert finding["verdict"] == verdict
-    assert said in finding["text"]
-
-
-@pytest.mark.parametrize(("ranks", "verdict"), [([1, 10], HOLDS), ([1, 11], UNCLEAR), ([11, 500], FAILS)])
-def test_a_marked_index_stands_out_where_it_does(ranks: list[int], verdict: str) -> None:
-    document = with_common([], [])
-    for run, rank in zip(document["runs"], ranks, strict=True):
-        run["marked"] = [{"index": 1512, "importance": 1.0, "rank": rank}]
-    finding = next(each for each in findings(document) if "1512" in each["claim"])
-    assert finding["verdict"] == verdict

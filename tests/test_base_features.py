@@ -91,8 +91,8 @@ def test_features_are_what_a_plain_forward_shows(base: Base, samples: list[Sampl
             model(torch.tensor([sample.ids]))
         for row, layer in enumerate(layers):
             stream = after[layer] - mlp[layer] if site == "attn" else after[layer]
-            squares[row] += stream[0].double().square().sum(0).numpy()
-        count += len(sample.ids)
+            squares[row] += stream[0, sample.answer_start - 1 : -1].double().square().sum(0).numpy()
+        count += sample.n_answer
     for handle in handles:
         handle.remove()
     rms = np.sqrt(squares / count)
@@ -126,3 +126,7 @@ def test_the_lens_names_the_tokens_that_a_small_step_pushes(base: Base) -> None:
     order = pushed.argsort(descending=True).tolist()
     assert [token for token, _ in tokens["up"]] == [base.tokenizer.decode([each]) for each in order[:3]]
     assert [token for token, _ in tokens["down"]] == [base.tokenizer.decode([each]) for each in order[:-4:-1]]
+    scores = ((pushed - pushed.mean()) / pushed.std()).tolist()
+    expected = {"up": [scores[each] for each in order[:3]], "down": [scores[each] for each in order[:-4:-1]]}
+    for way, scored in expected.items():
+        np.testing.assert_allclose([score for _, score in tokens[way]], scored, rtol=1e-2)

@@ -212,13 +212,13 @@ def test_bad_wishes_are_one_line(recording: Recording, tmp_path: Path, capsys: p
     ControlVector({2: np.ones(64, np.float32)}, "llama").save(tmp_path / "v.gguf")
     one, vector = str(tmp_path / "one"), str(tmp_path / "v.gguf")
     for arguments, mend in [
-        ([one, "--mark", "2000"], "give 0-1999"),
-        ([one, "--mark", "5", "-1"], "give 0-1999"),
+        ([one, "--mark", "2000"], "give 0 to 1999"),
+        ([one, "--mark", "5", "-1"], "give 0 to 1999"),
         ([one, "--prompt", "1"], "it keeps 0-0"),
         ([one, "--token", "23"], "give 0-22; 9 is the first generated one"),
         ([one, "--format", "gif"], "png"),
         ([vector, "--token", "1"], "leave --prompt and --token out"),
-        ([vector, "--mark", "64"], "give 0-63"),
+        ([vector, "--mark", "64"], "give 0 to 63"),
         ([str(tmp_path)], "give the folder that train wrote"),
         ([str(tmp_path / "absent.gguf")], "absent.gguf"),
     ]:

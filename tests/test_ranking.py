@@ -112,39 +112,46 @@ def test_holm_is_statsmodels() -> None:
         np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1], atol=1e-12)
 
 
-def test_the_p_of_a_worst_rank_is_a_count_of_all_ranks() -> None:
+def test_the_p_of_a_count_is_that_of_all_ranks_there_can_be() -> None:
     importances = np.abs(noise(7, 3, 9))
-    found = common(importances)
-    worst = np.array([max(int((run >= run[index]).sum()) for run in importances) for index in range(9)])
-    assert found.worst_rank.tolist() == worst.tolist()
-    alone = np.array([sum(max(ranks) <= rank for ranks in product(range(1, 10), repeat=3)) / 9**3 for rank in worst])
-    np.testing.assert_allclose(found.p, multipletests(alone, method="holm")[1], atol=1e-12)
+    found = common(importances, 4)
+    ranks = np.array([[int((run >= value).sum()) for value in run] for run in importances])
+    counts = (ranks <= 4).sum(0)
+    assert found.counts.tolist() == counts.tolist()
+    assert found.worst_rank.tolist() == ranks.max(0).tolist()
+    every = [sum(rank <= 4 for rank in ranks) for ranks in product(range(1, 10), repeat=3)]
+    alone = np.array([sum(each >= m for each in every) for m in counts])
+    np.testing.assert_allclose(found.p, multipletests(alone / 9**3, method="holm")[1], atol=1e-12)
 
 
 def test_equal_importances_take_the_worst_rank() -> None:
     importances = np.zeros((4, 40))
     importances[:, :3] = [3.0, 2.0, 2.0]
-    found = common(importances)
+    found = common(importances, 3)
     assert found.worst_rank[:4].tolist() == [1, 3, 3, 40]
-    assert found.indices == [0, 1, 2]
+    assert found.indices == found.in_all == [0, 1, 2]
+    assert common(importances, 2).indices == [0]
 
 
-def test_an_index_is_common_where_it_is_in_all_runs() -> None:
+def test_an_index_is_common_where_most_runs_have_it_on_top() -> None:
     for seed in range(20):
-        importances = np.abs(noise(seed, 5, 200))
-        importances[:, 11] = np.sort(importances, axis=1)[:, -4]  # near the top of all five
-        importances[:4, 22] = 1e3  # on top of four
-        importances[4, 22] = np.median(importances[4])
-        found = common(importances)
-        assert 11 in found.indices
-        assert 22 not in found.indices
+        importances = np.abs(noise(seed, 8, 200))
+        importances[:, 11] = np.sort(importances, axis=1)[:, -4]  # near the top of all eight
+        importances[:7, 22] = 1e3  # on top of all but one
+        importances[7, 22] = np.median(importances[7])
+        importances[:, 33] = np.sort(importances, axis=1)[:, -30]  # better than most everywhere, but never near the top
+        found = common(importances, 10)
+        assert {11, 22} <= set(found.indices)
+        assert 33 not in found.indices
+        assert 11 in found.in_all
+        assert 22 not in found.in_all
         document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
-        assert document["worst_rank"][found.indices.index(11)] <= 6
+        assert document["counts"][found.indices.index(22)] == 7
 
 
 def test_independent_runs_have_a_common_index_no_more_often_than_the_level() -> None:
-    for runs in (2, 4):
-        found = [common(np.abs(noise(seed, runs, 60))) for seed in range(TRIALS)]
+    for runs in (2, 4, 24):
+        found = [common(np.abs(noise(seed, runs, 60)), 10) for seed in range(TRIALS)]
         assert sum(bool(each.indices) for each in found) <= most(0.05)
 
 
@@ -161,9 +168,10 @@ def test_what_cannot_be_used_is_refused() -> None:
         (lambda: compare_runs(values, 0), "a k from 1 to 50"),
         (lambda: compare_runs(values[:1], 3), "1 runs in the importances are too few: give at least 2"),
         (lambda: compare_runs(flat, 3), "run 2 gives every index the same importance"),
-        (lambda: common(flat), "run 2"),
-        (lambda: common(values, alpha=0), "alpha is 0"),
-        (lambda: common(values * np.nan), "in the importances: record again"),
+        (lambda: common(values, 51), "the top 51 of 50 indices"),
+        (lambda: common(flat, 3), "run 2"),
+        (lambda: common(values, 3, alpha=0), "alpha is 0"),
+        (lambda: common(values * np.nan, 3), "in the importances: record again"),
         (lambda: importance(values[0]), "give layers x indices"),
     ]
     for call, expected in cases:

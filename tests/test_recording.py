@@ -1,6 +1,7 @@
 """Recordings: statistics in constant memory against direct computation, both runtimes against one forward, files."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from irm_lite.cli.main import run as command
 from irm_lite.config import TrainConfig
 from irm_lite.errors import DataError, RunError
 from irm_lite.injection import inject
+from irm_lite.irm import read_saved, untrained
 from irm_lite.record import in_transformers, record
 from irm_lite.trained import TrainedRun, load_run
 
@@ -83,7 +85,8 @@ def test_a_recording_is_what_one_forward_over_prompt_and_answer_shows(run: Train
         prompt = recorded.about.prompts[number]
         ids = encode_prompt(run.tokenizer, ({"role": "user", "content": question},))
         assert prompt.n_prompt == len(ids)
-        fed = [token for step, _ in in_transformers(run, ids, 6) for token in step]
+        at_first = untrained(read_saved(run.directory.path), run.config.seed)
+        fed = [token for step, *_ in in_transformers(run, ids, 6, at_first) for token in step]
         seen: dict[int, Tensor] = {}
         with torch.no_grad(), inject(run.base.model, run.irm) as injection:
             injection.observers.append(seen.__setitem__)
@@ -102,6 +105,38 @@ def test_statistics_count_all_prompts_and_outputs_the_kept_ones(recorded: Record
     assert statistics["prompt"].tokens > sum(len(each) for each in kept)
     assert statistics["generated"].tokens <= 18
     assert (statistics["prompt"].maximum >= np.concatenate(kept).max(0) - 1e-3).all()
+
+
+def test_the_untrained_irm_is_the_one_that_training_started_from(llama_folder: Path, tmp_path: Path) -> None:
+    """Recorded beside the trained one on the same tokens, where it changes nothing of what is generated."""
+    settings: Any = {"quant": "none", "dtype": "float32", "sample_tokens": 0, "irm": "paper", "layers": "0,2", "seed": 5}
+    still = train(TrainConfig(model=str(llama_folder), learning_rate=1e-12, max_steps=1, **settings), tmp_path / "still")
+    moved = train(TrainConfig(model=str(llama_folder), learning_rate=1e-2, max_steps=3, **settings), tmp_path / "moved")
+    for run in (still, moved):
+        made = untrained(read_saved(run.directory.path), 5)
+        for name, weight in made.state_dict().items():
+            torch.testing.assert_close(weight, still.irm.state_dict()[name], rtol=0, atol=1e-9)
+    question = moved.held_out_questions[0]
+    found = record(moved, [question], new_tokens=3, keep=1)
+    ids = torch.tensor([encode_prompt(moved.tokenizer, ({"role": "user", "content": question},))])
+    h0: list[Tensor] = []
+    block = moved.base.model.model.layers[0]
+    handle = block.post_attention_layernorm.register_forward_pre_hook(lambda _module, args: h0.append(args[0]))
+    with torch.no_grad():
+        moved.base.model(ids)  # without injection: nothing of it is before layer 0's attention
+        expected = still.irm(h0[0])[0]
+    handle.remove()
+    np.testing.assert_allclose(found.untrained["prompt"].mean, expected.mean(0), atol=1e-6)
+    assert not np.allclose(found.untrained["prompt"].mean, found.statistics["prompt"].mean, atol=1e-3)
+    found.save(tmp_path / "one")
+    loaded = load_recording(tmp_path / "one")
+    np.testing.assert_array_equal(loaded.untrained["generated"].mean_abs, found.untrained["generated"].mean_abs)
+    assert loaded.about.irm_sha256 == hashlib.sha256((moved.directory.path / "irm.safetensors").read_bytes()).hexdigest()
+
+
+def test_an_irm_that_starts_silent_has_no_untrained_side(recorded: Recording) -> None:
+    assert recorded.about.kind == "lite"
+    assert recorded.untrained == {}
 
 
 @pytest.mark.parametrize("n_batch", [512, 8])
@@ -144,7 +179,7 @@ def test_a_folder_gives_back_what_was_written(recorded: Recording, tmp_path: Pat
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda document: document.update(format=2), "was written by a newer irm-lite"),
+        (lambda document: document.update(format=3), "was written by a newer irm-lite"),
         (lambda document: document.update(phases={}), "has no tokens"),
         (lambda document: document["phases"]["prompt"].update(tokens=0), "the prompt phase has no tokens"),
         (lambda document: document.update(hidden_size=65), "has the shape"),

@@ -122,7 +122,7 @@ def test_the_tables_show_the_documents_numbers_with_interval_and_null(report: tu
     assert [(line["runs"], line["index"]) for line in table(read, "worst rank")] == [("all runs", "7"), ("anger", "none")]
     assert table(read, "up")[0]["down"] == "\\n -1.50"
     headings = ["Findings", "Mean output by layer and index", "Runs", "Striations", "Against the gradient field of the base"]
-    assert read.of["h2"] == [*headings, "Indices", "Across runs", "Explained by the base", "Ablations", "Logit lens"]
+    assert read.of["h2"] == [*headings, "Indices", "Across runs", "Explained without the training", "Ablations", "Logit lens"]
 
 
 def test_findings_come_first_in_their_own_words(report: tuple[Read, str, dict[str, Any], Any]) -> None:

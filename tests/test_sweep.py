@@ -86,15 +86,26 @@ def count_loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # The file
 
 
-def test_the_papers_file_names_its_24_runs() -> None:
-    planned = read_sweep(Path(__file__).parents[1] / "docs" / "paper" / "paper.toml")
-    assert len(planned) == 24
-    assert {each.config.data for each in planned} == {"anger", "sadness", "neutral"}
-    assert {(each.config.irm, each.config.site, each.config.model) for each in planned} == {("paper", "attn", "demo")}
+@pytest.mark.parametrize(
+    ("file", "model", "data"),
+    [
+        ("paper", "demo", {"anger": "anger", "sadness": "sadness", "neutral": "neutral"}),
+        (
+            "llama-2-7b-chat",
+            "llama-2-7b-chat",
+            {"squad-angry": "squad-angry.jsonl", "squad-sad": "squad-sad.jsonl", "squad-neutral": "squad-neutral.jsonl"},
+        ),
+    ],
+)
+def test_the_papers_files_name_its_24_runs(file: str, model: str, data: dict[str, str]) -> None:
+    planned = read_sweep(Path(__file__).parents[1] / "docs" / "paper" / f"{file}.toml")
+    assert len({each.config.seed for each in planned}) == 24
+    assert {each.config.data for each in planned} == set(data.values())
+    assert {(each.config.irm, each.config.site, each.config.model) for each in planned} == {("paper", "attn", model)}
     plain = {"all": "0-31", "quarter-1": "0-7", "quarter-2": "8-15", "quarter-3": "16-23", "quarter-4": "24-31"}  # of 32 layers
     expected = {**plain, "every-4": "3,7,11,15,19,23,27,31", "quarter-1-l1": "0-7", "all-l1": "0-31"}
-    for tone in ("anger", "sadness", "neutral"):
-        runs = {each.name.removeprefix(f"{tone}-"): each.config for each in planned if each.config.data == tone}
+    for tone, answers in data.items():
+        runs = {each.name.removeprefix(f"{tone}-"): each.config for each in planned if each.config.data == answers}
         assert runs.keys() == expected.keys()
         for name, config in runs.items():
             assert parse_layers(config.layers, 32) == parse_layers(expected[name], 32)

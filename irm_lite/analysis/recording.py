@@ -17,7 +17,8 @@ from irm_lite.errors import RunError
 from irm_lite.fingerprint import Fingerprint
 from irm_lite.types import DoubleArray, FloatArray
 
-FORMAT = 1
+FORMAT = 2
+_UNTRAINED = "untrained."  # before the phase's name in the files
 NEAR_ZERO = 1e-4  # |v| below this counts as zero, as in the paper's sparsity plot
 Phase = Literal["prompt", "generated"]
 PHASES: tuple[Phase, ...] = ("prompt", "generated")
@@ -76,35 +77,51 @@ class Description:
     weights: str  # the model's name there
     prompts: list[Prompt] = field(default_factory=list)
     n_prompts: int = 0  # all of them; `prompts` keeps those with outputs
+    irm_sha256: str = ""  # of irm.safetensors, so that a recording of an IRM that was trained anew is known
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One recording. `statistics` has only the phases that had tokens; `outputs` a (T, L, H) float16 array a prompt."""
+    """One recording. `statistics` has only the phases that had tokens; `outputs` a (T, L, H) float16 array a prompt.
+
+    `untrained` is of the IRM that the training started from, on the same tokens: the control for what training did. It is
+    empty where that IRM is silent, or was not recorded.
+    """
 
     about: Description
     statistics: dict[Phase, Statistics]
     outputs: list[HalfArray]
+    untrained: dict[Phase, Statistics] = field(default_factory=dict)
+
+    @property
+    def last_phase(self) -> Statistics:
+        """Of the generated tokens; of the prompts' where nothing was generated."""
+        return list(self.statistics.values())[-1]
 
     def save(self, target: Path) -> None:
         """Write the folder, which appears whole, in the place of an earlier one."""
         from safetensors.numpy import save_file
 
+        groups = {f"{prefix}{phase}": each for prefix, of in self._groups for phase, each in of.items()}
         arrays = {
-            f"{phase}.{each.name}": np.ascontiguousarray(getattr(statistics, each.name))
-            for phase, statistics in self.statistics.items()
+            f"{name}.{each.name}": np.ascontiguousarray(getattr(statistics, each.name))
+            for name, statistics in groups.items()
             for each in fields(statistics)
             if each.name not in ("tokens", "top")
         }
         document = {
             "format": FORMAT,
-            "phases": {phase: {"tokens": each.tokens, "top": each.top} for phase, each in self.statistics.items()},
+            "phases": {name: {"tokens": each.tokens, "top": each.top} for name, each in groups.items()},
             **asdict(self.about),
         }
         with atomic_folder(target) as folder:
             save_file(arrays, folder / "statistics.safetensors")
             save_file({str(number): outputs for number, outputs in enumerate(self.outputs)}, folder / "outputs.safetensors")
             (folder / "recording.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+    @property
+    def _groups(self) -> tuple[tuple[str, dict[Phase, Statistics]], ...]:
+        return ("", self.statistics), (_UNTRAINED, self.untrained)
 
 
 def load_recording(folder: Path) -> Recording:
@@ -126,24 +143,30 @@ def load_recording(folder: Path) -> Recording:
             raise ValueError(f"there is no site {about.site!r}")
         arrays = load_file(folder / "statistics.safetensors")
         outputs = load_file(folder / "outputs.safetensors")
-        statistics = {phase: _statistics(phase, phases[phase], arrays, about) for phase in PHASES if phase in phases}
+        statistics, untrained = (
+            {phase: _statistics(f"{of}{phase}", phases, arrays) for phase in PHASES if f"{of}{phase}" in phases}
+            for of in ("", _UNTRAINED)
+        )
         kept = [outputs[str(number)] for number in range(len(about.prompts))]
-        _require_shapes(about, statistics, kept)
+        for group in (statistics, untrained):
+            _require_sound(about, group)
+        _require_kept(about, kept)
     except RunError:
         raise
     except Exception as error:  # whatever is wrong inside, the files are not what `save` wrote
         raise RunError(f"the recording {folder} is damaged ({' '.join(str(error).split())[:200]})", "record again") from None
     if not statistics:
         raise RunError(f"the recording {folder} has no tokens", "record again")
-    return Recording(about, statistics, kept)
+    return Recording(about, statistics, kept, untrained)
 
 
-def _statistics(phase: str, counted: dict[str, Any], arrays: dict[str, Any], about: Description) -> Statistics:
+def _statistics(group: str, counted: dict[str, Any], arrays: dict[str, Any]) -> Statistics:
     names = [each.name for each in fields(Statistics) if each.name not in ("tokens", "top")]
-    return Statistics(**{name: arrays[f"{phase}.{name}"] for name in names}, tokens=int(counted["tokens"]), top=int(counted["top"]))
+    count, top = (int(counted[group][name]) for name in ("tokens", "top"))
+    return Statistics(**{name: arrays[f"{group}.{name}"] for name in names}, tokens=count, top=top)
 
 
-def _require_shapes(about: Description, statistics: dict[Phase, Statistics], outputs: list[HalfArray]) -> None:
+def _require_sound(about: Description, statistics: dict[Phase, Statistics]) -> None:
     """Raise ValueError where an array is not of the recording's size, or holds NaN or infinity."""
     size = (len(about.layers), about.hidden_size)
     for phase, each in statistics.items():
@@ -157,6 +180,10 @@ def _require_shapes(about: Description, statistics: dict[Phase, Statistics], out
                 raise ValueError(f"{phase}.{item.name} has the shape {value.shape}")
             if not np.isfinite(value).all():
                 raise ValueError(f"NaN or infinity in {phase}.{item.name}")
+
+
+def _require_kept(about: Description, outputs: list[HalfArray]) -> None:
+    size = (len(about.layers), about.hidden_size)
     for number, (prompt, vectors) in enumerate(zip(about.prompts, outputs, strict=True)):
         if vectors.shape != (len(prompt.tokens), *size):
             raise ValueError(f"prompt {number} has {len(prompt.tokens)} tokens and outputs of shape {vectors.shape}")

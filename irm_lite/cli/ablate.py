@@ -1,6 +1,5 @@
 """irm-lite ablate"""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,13 +44,11 @@ def ablate(
     output = Output(common)
     from irm_lite import ablation
     from irm_lite.analysis.statistics.ranking import importance
-    from irm_lite.analyze import with_recordings
-    from irm_lite.atomic import write_text
+    from irm_lite.recorded import with_recordings
     from irm_lite.trained import load_run
 
-    trained = load_run(run)
-    recorded = with_recordings([run], recording)[0].recording
-    mean_abs = recorded.statistics["generated" if "generated" in recorded.statistics else "prompt"].mean_abs
+    trained, recorded = load_run(run), with_recordings([run], recording)[0]
+    mean_abs = recorded.recording.last_phase.mean_abs
     chosen = index or [int(importance(mean_abs).argmax())]
     with stoppable_progress(output, "ablating") as on_progress:
         found = ablation.ablate(
@@ -60,13 +57,9 @@ def ablate(
     table = Table(title=f"zeroed in the {'IRM' if where == 'irm' else 'base'}: change in nats a token [95% interval]")
     for column in ("index", "measure", "change", "controls", "their median [2.5, 97.5%]", "rank", "p"):
         table.add_column(column)
-    paths = []
+    paths = [str(path) for path in ablation.save_ablations(found, trained.directory, recorded.folder.name, seed)]
     for each in found:
-        records = each.to_list()
-        path = trained.directory.ablations / f"{each.index}-{where}.json"
-        write_text(path, json.dumps({"effects": records, "matched_indices": each.matched_indices, "seed": seed}, indent=1) + "\n")
-        paths.append(str(path))
-        for row in records:
+        for row in each.to_list():
             low, high = row["control_95"]
             table.add_row(
                 str(each.index),

@@ -16,6 +16,7 @@ def analyze(
     recording: str | None = None,
     phase: Literal["prompt", "generated"] = "generated",
     mark: Annotated[list[int] | None, Parameter(negative="")] = None,
+    neutral: str = "neutral",
     samples: int = 100,
     seed: int = 0,
     common: Common | None = None,
@@ -34,6 +35,8 @@ def analyze(
         The tokens that the statistics are of.
     mark
         An index to look at in particular, such as 1512; may be given several times.
+    neutral
+        The data of the runs without an emotion, which those with one are held against: a tone, or a file's name.
     samples
         Training answers for the gradient field and the features of the base.
     seed
@@ -44,11 +47,16 @@ def analyze(
         raise InputError("there is nothing to analyze", "name run directories")
     from irm_lite import analyze as engine
     from irm_lite.analysis.report.page import write_report
+    from irm_lite.recorded import with_recordings
 
-    recorded = engine.with_recordings(runs, recording)
+    recorded = with_recordings(runs, recording)
     output.note(f"loading {recorded[0].config.model}")
     with stoppable_progress(output, "analysing") as on_progress:
-        found = engine.analyze(recorded, phase=phase, marks=mark or (), samples=samples, seed=seed, on_progress=on_progress)
+        found = engine.analyze(
+            recorded, phase=phase, marks=mark or (), neutral=neutral, samples=samples, seed=seed, on_progress=on_progress
+        )
+    for note in found.document["notes"]:
+        output.warn(note)
     page = write_report(found.document, found.heatmaps, out)
     lines = [f"{each['verdict']}: {each['claim']}\n  {each['text']}" for each in found.document["findings"]]
     output.result({"report": str(page), **found.document}, *lines, f"the whole of it: {page}")

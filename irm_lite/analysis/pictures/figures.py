@@ -12,6 +12,7 @@ from irm_lite.analysis.pictures.drawing import MARK_POINTS, literal, mark_indice
 from irm_lite.analysis.pictures.heatmap import heatmap_figure
 from irm_lite.analysis.pictures.visible import short, visible
 from irm_lite.analysis.recording import NEAR_ZERO, HalfArray, Prompt, Recording
+from irm_lite.analysis.statistics.checks import require_index_range
 from irm_lite.control_vector import ControlVector
 from irm_lite.errors import InputError
 from irm_lite.types import IntArray
@@ -30,13 +31,6 @@ _COLOURS = {"prompt": "#3b73c9", "generated": "#ed6b34"}  # as the terminal's he
 def default_marks(hidden_size: int) -> tuple[int, ...]:
     """The paper's index, where there is one of that number."""
     return (PAPERS_INDEX,) if hidden_size > PAPERS_INDEX else ()
-
-
-def require_marks(marks: Sequence[int], hidden_size: int) -> None:
-    """Raise InputError where one is no index."""
-    for mark in marks:
-        if not 0 <= mark < hidden_size:
-            raise InputError(f"{mark} is no neuron index", f"the hidden size is {hidden_size}: give 0-{hidden_size - 1}")
 
 
 def choose_token(recording: Recording, prompt: int | None = None, token: int | None = None) -> tuple[int, int] | None:
@@ -60,7 +54,7 @@ def choose_token(recording: Recording, prompt: int | None = None, token: int | N
 def pictures(recording: Recording, choice: tuple[int, int] | None, marks: Sequence[int] = ()) -> Iterator[tuple[str, "Figure"]]:
     """Each picture with its name, drawn when it is asked for; those of single tokens only with a `choice`."""
     about, layers = recording.about, tuple(recording.about.layers)
-    require_marks(marks, about.hidden_size)
+    require_index_range(marks, about.hidden_size)
     source = f"{about.run}: {about.kind} IRM at {about.site}, {_clipped(about.data)}, in {about.measured_in}"
     if choice is not None:
         prompt, outputs, number = about.prompts[choice[0]], recording.outputs[choice[0]], choice[0]
@@ -93,7 +87,7 @@ def pictures(recording: Recording, choice: tuple[int, int] | None, marks: Sequen
 
 def vector_picture(vector: ControlVector, name: str, marks: Sequence[int] = ()) -> "Figure":
     """The heatmap of a control vector."""
-    require_marks(marks, vector.hidden_size)
+    require_index_range(marks, vector.hidden_size)
     return heatmap_figure(np.stack(list(vector.directions.values())), vector.layers, f"Control vector {_clipped(name)}", marks)
 
 

@@ -54,19 +54,25 @@ def _runs(runs: Sequence[Run]) -> Section:
             count(run.get("tokens", {}).get("prompt")),
             count(run.get("tokens", {}).get("generated")),
             Cell(run.get("phase", "")),
+            Cell(run.get("recording", "")),
+            count(run.get("prompts")),
             Cell(run.get("measured_in", "")),
             bars(run.get("near_zero", [])),
         ]
         for run in runs
     ]
     columns = ["run", "data", "IRM", "site", "layers", "seed", "NLL: base", "NLL: IRM", "prompt tokens", "generated tokens"]
-    tables = table("", [*columns, "mean over", "measured in", "share of |v| < 1e-4 by layer"], rows)
-    text = "NLL in nats an answer token, on held-out answers. The statistics below are of each run's mean output (L, H)."
+    columns += ["mean over", "recording", "prompts", "measured in", "share of |v| < 1e-4 by layer"]
+    tables = table("", columns, rows)
+    text = (
+        "NLL in nats an answer token, the best of the validations in training (the checkpoint was chosen by it). The statistics "
+        "below are of each run's mean output (L, H) over the tokens of its recording, which are its own answers."
+    )
     return Section("Runs", text, tables=tables)
 
 
 def _striations(runs: Sequence[Run]) -> Section:
-    marks, rows, parts = [], [], []
+    marks, rows, parts, before = [], [], [], []
     for run in runs:
         test, likeness = run.get("striation_test", {}), run.get("correlations", {})
         share, neighbours = test.get("index_share", {}), test.get("neighbour_correlation", {})
@@ -89,6 +95,17 @@ def _striations(runs: Sequence[Run]) -> Section:
         if share:
             field_share = run.get("field", {}).get("field", {}).get("index_share")
             marks.append(Mark(run["name"], share["observed"], band=(share["null_mean"], share["null_95th"]), other=field_share))
+        if untrained := run.get("untrained"):
+            before.append(
+                [
+                    Cell(run["name"]),
+                    number(untrained["cosine"]),
+                    number(run["two_way_layer_normalised"]["index"]),
+                    number(untrained["two_way"]["index"]),
+                    number(untrained["learned_two_way"]["index"]),
+                    number(untrained["correlations"]["neighbours"]),
+                ]
+            )
     columns = ["run", "index share", "permuted: mean (95th)", "p", "neighbours' r", "permuted: mean (95th)", "p", "all pairs' r"]
     of_parts = [f"{part}, {how}" for how in ("layers normalised", "as it is") for part in ("index", "layer", "rest")]
     text = (
@@ -102,6 +119,12 @@ def _striations(runs: Sequence[Run]) -> Section:
         marks,
     )
     tables = table("Against permutations", columns, rows) + table("Shares of variance", ["run", *of_parts], parts)
+    tables += table(
+        "Against the IRM that the training started from, on the same tokens",
+        ["run", "cosine with it", "index share: trained", "untrained", "trained less untrained", "neighbours' r: untrained"],
+        before,
+        "An IRM that does not start at zero keeps some of its first weights: what is like the untrained one was not learned.",
+    )
     return Section("Striations", text, charts, tables)
 
 
@@ -139,7 +162,8 @@ def _field(runs: Sequence[Run], gradients: Mapping[str, Run]) -> Section:
     left_columns = ["run", "R² mean", "R² by layer", "slope by layer", "index share", *permuted, "neighbours' r", *permuted]
     text = (
         "The stronger control: the gradient of the answers' NLL with respect to a vector added at each layer of the base, with "
-        "no IRM and nothing trained. Added: the IRM's striation less the field's, with a 95% interval over indices: it says "
+        "no IRM and nothing trained. Of an IRM that does not start at zero, what training added to its output is held against it. "
+        "Added: the IRM's striation less the field's, with a 95% interval over indices: it says "
         "nothing of another training. What the field leaves: each layer of the IRM regressed on that layer of the field, and the "
         "striation of the residuals against permutations."
     )
@@ -181,7 +205,8 @@ def _indices(runs: Sequence[Run]) -> Section:
     text = (
         "Importance: mean |output|, each layer scaled to a mean of 1, then averaged over layers: 1 is an average index. "
         f"Stands out: mean over layers of |mean output| / the layer's RMS, where it is more than chance allows{level} "
-        "(null: the largest such mean of all indices when indices are permuted within each layer)."
+        "(null: the largest such mean of all indices when indices are permuted within each layer: a weak null, since the base's "
+        "gradient field has such indices too)."
     )
     columns = ["run", "index", "rank", "importance", "stands out: statistic", "adjusted p", ""]
     return Section("Indices", text, tables=table("", columns, rows))
@@ -210,10 +235,23 @@ def _across(across: Run) -> Section:
     levels = ", ".join(sorted({f"{each['alpha']:g}" for _, each in commons}))
     tables = table("Spearman of the importances", ["run", *map(str, range(1, len(names) + 1))], matrix)
     tables += table(
-        "Indices near the top of every run",
-        ["runs", "index", "worst rank", "adjusted p"],
+        f"Indices in the top {across.get('k', 'k')} of many runs",
+        ["runs", "index", "in the top of", "runs in all", "median rank", "worst rank", "adjusted p"],
         shared,
         f"Null: independent uniform ranks. Those with a p, after Holm over all indices, of {levels} at most.",
+    )
+    if tone := across.get("tone"):
+        tables += table(
+            "Indices that runs with an emotion rank otherwise than neutral ones of the same setting",
+            ["index", "difference of mean ranks / hidden size", "adjusted p"],
+            _toned(tone),
+            f"Null: the labels permuted within {tone['blocks']} settings, the largest difference of all indices. Above 0: the "
+            f"runs with an emotion use it more. The largest of all is {tone['largest']:.2f}, the least p {tone['least_p']:.2g}.",
+        )
+    tables += table(
+        "How alike the rankings are",
+        ["runs that share", "median Spearman"],
+        [[Cell(kind), number(rho)] for kind, rho in across.get("agreement", {}).items()],
     )
     tables += table(
         "Each two runs",
@@ -229,9 +267,19 @@ def _across(across: Run) -> Section:
 
 def _common(of: str, found: Run) -> list[list[Cell]]:
     if not found["indices"]:
-        return [[Cell(of), Cell("none"), Cell(""), Cell("")]]
-    columns = zip(found["indices"], found["worst_rank"], found["p"], strict=True)
-    return [[Cell(of), count(index), count(worst), p_value(p)] for index, worst, p in columns]
+        return [[Cell(of), Cell("none"), *(Cell("") for _ in range(5))]]
+    columns = zip(*(found[key] for key in ("indices", "counts", "median_rank", "worst_rank", "p")), strict=True)
+    return [
+        [Cell(of), count(index), count(times), count(found["runs"]), count(median), count(worst), p_value(p)]
+        for index, times, median, worst, p in columns
+    ]
+
+
+def _toned(tone: Run) -> list[list[Cell]]:
+    columns = zip(*(tone[key] for key in ("indices", "difference", "p")), strict=True)
+    return [[count(index), number(difference), p_value(p)] for index, difference, p in columns] or [
+        [Cell("none"), Cell(""), Cell("")]
+    ]
 
 
 def _explanation(runs: Sequence[Run]) -> Section:
@@ -252,15 +300,15 @@ def _explanation(runs: Sequence[Run]) -> Section:
                 ]
             )
             marks.append(Mark(f"{run['name']}: {name}", each["spearman"], each["spearman_95"]))
-    columns = ["run", "feature of the base", "Spearman [95%]", "partial", "p", "p, Holm"]
+    columns = ["run", "feature", "Spearman [95%]", "partial", "p", "p, Holm"]
     text = (
-        "How far does the untouched base foretell which indices an IRM uses? Rank correlations of the importance with features "
-        "of the base; partial: given all other features. Null: no correlation, 0. R²: the share of the importance's ranks that "
-        "all features together explain."
+        "How far does what is known before training foretell which indices an IRM uses? Rank correlations of the importance "
+        "with features of the base, and of the IRM that the training started from; partial: given all other features. Null: no "
+        "correlation, 0. R²: the share of the importance's ranks that all features together explain."
     )
-    charts = chart("Importance against features of the base", "Spearman, with 95% intervals over indices; line: 0", marks)
+    charts = chart("Importance against what is known before training", "Spearman, with 95% intervals over indices; line: 0", marks)
     tables = table("All features together", ["run", "R²", "adjusted R²"], totals) + table("Each feature", columns, rows)
-    return Section("Explained by the base", text, charts, tables)
+    return Section("Explained without the training", text, charts, tables)
 
 
 def _ablations(runs: Sequence[Run]) -> Section:
@@ -279,6 +327,7 @@ def _ablations(runs: Sequence[Run]) -> Section:
                     estimate(each["effect"], each["effect_95"]),
                     Cell(f"{each['controls']} {kind}", float(each["controls"])),
                     estimate(each["control_median"], each["control_95"]),
+                    count(each.get("samples")),
                     count(each["rank"]),
                     p_value(each["p"]),
                     estimate(each["beyond_controls"], each["beyond_controls_95"]),
@@ -290,21 +339,26 @@ def _ablations(runs: Sequence[Run]) -> Section:
     columns = ["run", "index", "ablated in", "measure", "unit", "effect [95%]", "controls", "controls: median [2.5th, 97.5th]"]
     text = (
         "What changes when one index is ablated, against other indices ablated on the same samples. 95% intervals over samples; "
-        "rank 1: no control reaches the effect; beyond: the effect less the controls' mean."
+        "rank 1: no control reaches the effect; beyond: the effect less the controls' mean. Matched controls are the indices "
+        "nearest in what is zeroed: mean |output|, or the RMS of the base's stream."
     )
     legend = "dot: the index, with its 95% interval; bar: the central 95% of controls; line: 0"
     drawn = [each for measure, marks in by_measure.items() for each in chart(f"Ablations: {measure}", legend, marks)]
-    return Section("Ablations", text, drawn, table("", [*columns, "rank", "p", "beyond controls [95%]"], rows))
+    return Section("Ablations", text, drawn, table("", [*columns, "samples", "rank", "p", "beyond controls [95%]"], rows))
 
 
 def _lens(runs: Sequence[Run]) -> Section:
     def words(tokens: Iterable[Run]) -> Cell:
-        return Cell(", ".join(f"{short(each['token'], 24)} {each['logit']:+.2f}" for each in tokens))
+        return Cell(", ".join(f"{short(each['token'], 24)} {each['score']:+.2f}" for each in tokens))
 
     rows = [
         [Cell(run["name"]), count(each["layer"]), words(each.get("up", [])), words(each.get("down", []))]
         for run in runs
         for each in run.get("lens", [])
     ]
-    text = "The mean output of a layer through the final norm and the head: the tokens it makes likelier and less likely, logits."
+    text = (
+        "The mean output of a layer times the final norm's gain, through the head: the tokens that it pushes up and down, in "
+        "standard deviations over the vocabulary. Null: of a random vector the largest is near 4.5 in a vocabulary of 32,000 to "
+        "50,000 tokens."
+    )
     return Section("Logit lens", text, tables=table("", ["run", "layer", "up", "down"], rows))

@@ -11,7 +11,7 @@ from scipy import stats
 from irm_lite.analysis.statistics.checks import require_level, table
 from irm_lite.analysis.statistics.holm import holm
 from irm_lite.errors import InputError
-from irm_lite.types import DoubleArray, Reals
+from irm_lite.types import DoubleArray, IntArray, Reals
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,37 @@ class TwoRuns:
 
 @dataclass(frozen=True)
 class Common:
-    """`indices` are near the top in all runs, the best first; `worst_rank` (1 is the top) and adjusted `p` (H,) are of all."""
+    """`indices` are among the top k of more runs than chance allows, the most frequent first, then by median rank.
+
+    Of all indices (H,): `counts`, the runs that have it among their top k; `median_rank` and `worst_rank` (1 is the top);
+    and p, adjusted.
+    """
 
     indices: list[int]
+    counts: IntArray
+    median_rank: DoubleArray
     worst_rank: DoubleArray
     p: DoubleArray
+    runs: int
+    k: int
     alpha: float
+
+    @property
+    def in_all(self) -> list[int]:
+        """Those that are among the top k of every run."""
+        return [index for index in self.indices if self.counts[index] == self.runs]
 
     def to_dict(self) -> dict[str, Any]:
         """Of the common indices alone."""
         return {
             "indices": self.indices,
+            "in_all": self.in_all,
+            "counts": self.counts[self.indices].tolist(),
+            "median_rank": self.median_rank[self.indices].tolist(),
             "worst_rank": self.worst_rank[self.indices].tolist(),
             "p": self.p[self.indices].tolist(),
+            "runs": self.runs,
+            "k": self.k,
             "alpha": self.alpha,
         }
 
@@ -74,27 +92,31 @@ def compare_runs(importances: Reals, k: int) -> list[TwoRuns]:
     agree, not that the tone is why: see `common`. Raises InputError where the importances or k cannot be used.
     """
     importances = _of_runs(importances)
-    width = importances.shape[1]
-    if not 1 <= k <= width:
-        raise InputError(f"the top {k} of {width} indices is not a choice", f"give a k from 1 to {width}")
+    _require_top(k, importances.shape[1])
     return list(_pairs(importances, k))
 
 
-def common(importances: Reals, alpha: float = 0.05) -> Common:
-    """Indices that are near the top of all R runs' importances (R, H).
+def common(importances: Reals, k: int, alpha: float = 0.05) -> Common:
+    """Indices that are among the top k of many of R runs' importances (R, H).
 
-    The statistic is an index's worst rank r over the runs, p = (r / H)^R under independent uniform ranks, Holm over the
-    H indices; equal importances all take the worst of their ranks. Independence is what a common index is tested
-    against, and runs on one base are not independent: they share that base. A common index may be the base's, not the
-    tone's: the neutral run and the base's own features (`explain`) are the controls. Raises InputError where the
-    importances cannot be used.
+    The statistic is m, the number of runs that have an index among their top k: p is the upper tail of Binomial(R, k / H),
+    that of independent uniform ranks, Holm over the H indices; equal importances all take the worst of their ranks.
+    Independence is what a common index is tested against, and runs on one base are not independent: they share that base,
+    and with one seed the weights that they started from. A common index may be the base's, not the tone's: the neutral
+    runs (`tone_effect`) and the base's own features (`explain`) are the controls. Raises InputError where the importances
+    cannot be used.
     """
     importances = _of_runs(importances)
+    _require_top(k, importances.shape[1])
     require_level(alpha)
-    worst: DoubleArray = stats.rankdata(-importances, method="max", axis=1).max(0)
-    p = holm((worst / importances.shape[1]) ** len(importances))
+    ranks: DoubleArray = stats.rankdata(-importances, method="max", axis=1)
+    counts: IntArray = (ranks <= k).sum(0)
+    runs, width = importances.shape
+    p = holm(stats.binom.sf(counts - 1, runs, k / width))
+    median, worst = np.median(ranks, axis=0), ranks.max(0)
     indices = np.flatnonzero(p <= alpha)
-    return Common(indices[np.argsort(worst[indices], kind="stable")].tolist(), worst, p, alpha)
+    order = np.lexsort((median[indices], -counts[indices]))
+    return Common(indices[order].tolist(), counts, median, worst, p, runs, k, alpha)
 
 
 def _pairs(importances: DoubleArray, k: int) -> Iterator[TwoRuns]:
@@ -105,6 +127,11 @@ def _pairs(importances: DoubleArray, k: int) -> Iterator[TwoRuns]:
         overlap = len(tops[a] & tops[b])
         p = float(stats.hypergeom.sf(overlap - 1, width, k, k))
         yield TwoRuns((a, b), float(rank.statistic), float(rank.pvalue), overlap, k * k / width, p)
+
+
+def _require_top(k: int, width: int) -> None:
+    if not 1 <= k <= width:
+        raise InputError(f"the top {k} of {width} indices is not a choice", f"give a k from 1 to {width}")
 
 
 def _of_runs(importances: Reals) -> DoubleArray:
