@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irm_lite.analysis.statistics.causality import MEASURES, AblationEffect, effect_against_controls
-from irm_lite.analysis.statistics.checks import require_index_range
+from irm_lite.analysis.statistics.checks import require_index_range, require_seed
 from irm_lite.analysis.statistics.ranking import importance
 from irm_lite.architecture import decoder_layers, hidden_state, with_hidden_state
 from irm_lite.chat_format import Sample
@@ -75,7 +75,9 @@ def ablate(
     fewer), and the MATCHED ones nearest in importance, by `mean_abs` (L, H), the recorded mean |output|. Raises InputError
     where an index is out of range.
     """
+    indices = list(dict.fromkeys(indices))
     require_index_range(indices, run.irm.hidden_size)
+    require_seed(seed)
     others = np.setdiff1d(np.arange(run.irm.hidden_size), indices)
     if controls < LEAST_CONTROLS:
         raise InputError(f"{controls} control indices are too few", f"give at least {LEAST_CONTROLS}")

@@ -11,9 +11,9 @@ import numpy as np
 import irm_lite
 from irm_lite.analysis.base_features import base_features, stream_power, top_tokens
 from irm_lite.analysis.gradient_field import gradient_field, shuffled
-from irm_lite.analysis.recording import Phase, Recording, Statistics, load_recording
+from irm_lite.analysis.recording import Phase, Recording, Statistics, load_recording, recording_name
 from irm_lite.analysis.report.findings import findings
-from irm_lite.analysis.statistics.checks import require_index_range
+from irm_lite.analysis.statistics.checks import require_index_range, require_seed
 from irm_lite.analysis.statistics.explanation import explain
 from irm_lite.analysis.statistics.field_control import against_field
 from irm_lite.analysis.statistics.prominence import prominent
@@ -53,7 +53,7 @@ class Recorded:
 
     @property
     def name(self) -> str:
-        return self.directory.path.name
+        return self.directory.name
 
 
 def with_recordings(runs: Sequence[Path], recording: str | None = None) -> list[Recorded]:
@@ -66,19 +66,24 @@ def with_recordings(runs: Sequence[Path], recording: str | None = None) -> list[
             raise InputError(
                 f"{first.directory.path} and {each.directory.path} are of different bases", "analyze the runs of one base together"
             )
-    names = [each.name for each in found]
-    if len(set(names)) < len(names):
-        raise InputError("two runs have the same name", "rename one of their folders")
+    paths = {each.name: each.directory.path for each in reversed(found)}
+    for each in found:
+        if each.directory.path is not paths[each.name]:
+            same = each.directory.path.resolve() == paths[each.name].resolve()
+            mend = "give it once" if same else "rename one of their folders"
+            raise InputError(f"two runs have the same name, {each.name}", mend)
     return found
 
 
 def _with_recording(run: RunDirectory, name: str | None) -> Recorded:
     config, shape = run.config(), saved_shape(run.path)
-    folder = run.recordings / name if name else run.newest_recording()
+    folder = run.newest_recording() if name is None else run.recordings / recording_name(name)
     if folder is None:
         raise RunError(f"{run.path} has no recording", f"irm-lite record {run.path}")
     recording = load_recording(folder)
-    if (tuple(recording.about.layers), recording.about.hidden_size) != shape:
+    about = recording.about
+    same_irm = (tuple(about.layers), about.hidden_size) == shape and about.data == config.data
+    if not same_irm or about.base.weights != run.fingerprint().weights:
         raise RunError(f"{folder} is a recording of another IRM", "record again with --force")
     return Recorded(run, config, recording)
 
@@ -95,14 +100,16 @@ def analyze(
     """Statistics of the runs' mean outputs, each beside its null or control. `samples`: training answers for the base's
     own features and gradient fields. Raises InputError where a mark is out of range, or the runs cannot be used."""
     width = runs[0].recording.about.hidden_size
+    marks = list(dict.fromkeys(marks))
     require_index_range(marks, width)
+    require_seed(seed)
     if samples < 2:
         raise InputError(f"--samples {samples} is too few", "give at least 2")
+    phases = [_phase(each, phase) for each in runs]
     first = load_run(runs[0].directory.path)
     own = _OfTheBase(first, samples, on_progress)
     entries, heatmaps, ranks = [], {}, []
-    for number, each in enumerate(runs):
-        statistics = _phase(each, phase)
+    for number, (each, statistics) in enumerate(zip(runs, phases, strict=True)):
         entries.append(_of_run(each, statistics, phase, own, marks, seed))
         heatmaps[each.name] = statistics.mean.astype(np.float32)
         ranks.append(importance(statistics.mean_abs))
@@ -205,7 +212,7 @@ def nlls(directory: RunDirectory) -> dict[str, float | None]:
     """Validation NLL of the base and the IRM's best, nats a token, from the run's events."""
     found: dict[str, float | None] = {"base": None, "irm": None}
     for event in directory.events():
-        if event["kind"] == "eval" and isinstance(event.get("nll"), float) and event.get("of") in found:
+        if event["kind"] == "eval" and isinstance(event.get("nll"), float) and event.get("of") in list(found):
             before = found[event["of"]]
             found[event["of"]] = event["nll"] if before is None else min(before, event["nll"])
     return found
@@ -216,10 +223,29 @@ def ablations(directory: RunDirectory) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for path in sorted(directory.ablations.glob("*.json")):
         try:
-            found += json.loads(path.read_text(encoding="utf-8"))["effects"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} is damaged ({error})", "remove it, or ablate again") from None
+            effects = json.loads(path.read_text(encoding="utf-8"))["effects"]
+            found += [_measured(each) for each in effects]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise RunError(f"{path} is damaged ({said})", "remove it, or ablate again") from None
     return found
+
+
+def _measured(effect: dict[str, Any]) -> dict[str, Any]:
+    """A record as `ablate` wrote it. Raises KeyError, TypeError or ValueError where it is not."""
+    texts = [effect[key] for key in ("where", "measure", "controls_kind")]
+    whole = [effect[key] for key in ("index", "controls", "rank")]
+    pairs = [effect[key] for key in ("effect_95", "control_95", "beyond_controls_95")]
+    numbers = [
+        *whole,
+        *(effect[key] for key in ("effect", "control_median", "beyond_controls", "p")),
+        *(x for low, high in pairs for x in (low, high)),
+    ]
+    if not all(isinstance(each, str) for each in texts) or not all(isinstance(each, int) for each in whole):
+        raise TypeError("what should be text or a count is none")
+    if not np.isfinite(numbers).all():
+        raise ValueError("NaN or infinity")
+    return effect
 
 
 class _OfTheBase:

@@ -86,7 +86,7 @@ def _source(run: "TrainedRun", gguf: Path | None, new_tokens: int) -> Iterator[t
     def about(measured_in: str, weights: str) -> Description:
         irm = run.irm
         return Description(
-            run=run.directory.path.name,
+            run=run.directory.name,
             data=run.config.data,
             kind=irm.kind,
             site=irm.site,

@@ -46,12 +46,13 @@ def ablate(
     from irm_lite import ablation
     from irm_lite.analysis.statistics.ranking import importance
     from irm_lite.analyze import with_recordings
-    from irm_lite.atomic import write_text
+    from irm_lite.atomic import require_folder, write_text
     from irm_lite.trained import load_run
 
     trained = load_run(run)
     recorded = with_recordings([run], recording)[0].recording
     mean_abs = recorded.statistics["generated" if "generated" in recorded.statistics else "prompt"].mean_abs
+    require_folder(trained.directory.ablations)
     chosen = index or [int(importance(mean_abs).argmax())]
     with stoppable_progress(output, "ablating") as on_progress:
         found = ablation.ablate(

@@ -44,8 +44,10 @@ def analyze(
         raise InputError("there is nothing to analyze", "name run directories")
     from irm_lite import analyze as engine
     from irm_lite.analysis.report.page import write_report
+    from irm_lite.atomic import require_folder
 
     recorded = engine.with_recordings(runs, recording)
+    require_folder(out)
     output.note(f"loading {recorded[0].config.model}")
     with stoppable_progress(output, "analysing") as on_progress:
         found = engine.analyze(recorded, phase=phase, marks=mark or (), samples=samples, seed=seed, on_progress=on_progress)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from irm_lite.cli.output import Common, Output
+from irm_lite.cli.output import Common, Output, safe
 from irm_lite.cli.progress import stoppable_progress
-from irm_lite.errors import InputError, RunError
+from irm_lite.errors import InputError, Interrupted, RunError
 from irm_lite.run import RunDirectory
 
 if TYPE_CHECKING:
@@ -57,18 +57,25 @@ def record(
         raise InputError(f"--limit {limit} leaves no prompt", "give at least 1")
     from irm_lite import record as engine
     from irm_lite.analysis.recording import recording_name
+    from irm_lite.atomic import require_folder
     from irm_lite.dataset import load_questions
+    from irm_lite.irm import saved_shape
     from irm_lite.presets import find_gguf
     from irm_lite.trained import load_run
 
-    file = find_gguf(gguf) if gguf else None
+    file = None if gguf is None else find_gguf(gguf)
     questions = load_questions(prompts) if prompts else None
     targets = {
         run: RunDirectory(run).recordings / recording_name(name or (prompts.stem if prompts else "held-out")) for run in runs
     }
-    there = next((target for target in targets.values() if target.exists()), None)
-    if there and not force:
-        raise RunError(f"{there} exists", "choose another --name, or say --force")
+    for run, target in targets.items():
+        RunDirectory(run).config()
+        saved_shape(run)
+        if target.exists() and not force:
+            raise RunError(f"{target} exists", "choose another --name, or say --force")
+        if target.exists() and not (target / "recording.json").is_file():
+            raise RunError(f"{target} is in the way, and is no recording", "choose another --name, or remove it")
+        require_folder(target.parent)
     before: TrainedRun | None = None
     documents: list[dict[str, Any]] = []
     tables: list[Table] = []
@@ -77,10 +84,14 @@ def record(
         if before is not None:
             trained.share_base(before)
         asked = (questions or trained.held_out_questions)[:limit]
-        title = "recording" if len(targets) == 1 else f"run {number} of {len(targets)}, {run.name}"
-        with stoppable_progress(output, title) as on_progress:
-            recording = engine.record(trained, asked, new_tokens=new_tokens, keep=keep, gguf=file, on_progress=on_progress)
-            recording.save(target)
+        title = "recording" if len(targets) == 1 else f"run {number} of {len(targets)}, {trained.directory.name}"
+        try:
+            with stoppable_progress(output, title) as on_progress:
+                recording = engine.record(trained, asked, new_tokens=new_tokens, keep=keep, gguf=file, on_progress=on_progress)
+        except Interrupted:
+            mend = "name the runs that are left" if number > 1 else "nothing is written"
+            raise Interrupted("stopped" if len(targets) == 1 else f"stopped in {title}", mend) from None
+        recording.save(target)
         for warning in trained.warnings:
             output.warn(warning)
         documents.append(
@@ -97,7 +108,7 @@ def record(
 
 
 def _table(recording: "Recording", target: Path) -> Table:
-    table = Table(title=f"{target}: in {recording.about.measured_in}, {recording.about.n_prompts} prompts")
+    table = Table(title=f"{safe(str(target))}: in {recording.about.measured_in}, {recording.about.n_prompts} prompts")
     for column in ("phase", "tokens", "mean |v|", "|v| < 1e-4", "indices most often among a layer's largest"):
         table.add_column(column, justify="right")
     for phase, each in recording.statistics.items():
