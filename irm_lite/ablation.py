@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from irm_lite.analysis.base_features import stream_power
 from irm_lite.analysis.statistics.causality import MEASURES, AblationEffect, effect_against_controls
-from irm_lite.analysis.statistics.checks import require_index_range
+from irm_lite.analysis.statistics.checks import require_index_range, require_seed
 from irm_lite.analysis.statistics.ranking import importance
 from irm_lite.architecture import decoder_layers, hidden_state, with_hidden_state
 from irm_lite.atomic import write_text
@@ -97,7 +97,9 @@ def ablate(
     or the RMS of the steered stream, so that an outlier channel is held against outliers. Of an index at the very top all
     of those are smaller. Raises InputError where an index is out of range.
     """
+    indices = list(dict.fromkeys(indices))
     require_index_range(indices, run.irm.hidden_size)
+    require_seed(seed)
     others = np.setdiff1d(np.arange(run.irm.hidden_size), indices)
     if controls < LEAST_CONTROLS:
         raise InputError(f"{controls} control indices are too few", f"give at least {LEAST_CONTROLS}")
@@ -176,11 +178,29 @@ def load_ablations(run: RunDirectory) -> list[dict[str, Any]]:
     for path in sorted(run.ablations.glob("*.json")):
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            if document["irm_sha256"] == digest:
-                found += document["effects"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} is damaged ({error})", "remove it, or ablate again") from None
+            effects = [_measured(each) for each in document["effects"]]
+            found += effects if document["irm_sha256"] == digest else []
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise RunError(f"{path} is damaged ({said})", "remove it, or ablate again") from None
     return found
+
+
+def _measured(effect: dict[str, Any]) -> dict[str, Any]:
+    """A record as `to_list` makes it. Raises KeyError, TypeError or ValueError where it is not."""
+    texts = [effect[key] for key in ("where", "measure", "controls_kind", "matched_by")]
+    whole = [effect[key] for key in ("index", "controls", "rank", "samples")]
+    pairs = [effect[key] for key in ("effect_95", "control_95", "beyond_controls_95", "matched_magnitudes")]
+    numbers = [
+        *whole,
+        *(effect[key] for key in ("effect", "control_median", "beyond_controls", "p", "magnitude")),
+        *(x for low, high in pairs for x in (low, high)),
+    ]
+    if not all(isinstance(each, str) for each in texts) or not all(isinstance(each, int) for each in whole):
+        raise TypeError("what should be text or a count is none")
+    if not np.isfinite(numbers).all():
+        raise ValueError("NaN or infinity")
+    return effect
 
 
 class _Before:

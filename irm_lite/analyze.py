@@ -12,7 +12,7 @@ from irm_lite.ablation import load_ablations
 from irm_lite.analysis.base_features import top_tokens
 from irm_lite.analysis.recording import Phase
 from irm_lite.analysis.report.findings import findings
-from irm_lite.analysis.statistics.checks import require_index_range
+from irm_lite.analysis.statistics.checks import require_index_range, require_seed
 from irm_lite.analysis.statistics.explanation import explain
 from irm_lite.analysis.statistics.field_control import against_field
 from irm_lite.analysis.statistics.prominence import prominent
@@ -55,7 +55,9 @@ def analyze(
     own features and gradient fields. `neutral`: the data of the runs that others are held against as those without an
     emotion. Raises InputError where a mark is out of range, or the runs cannot be used."""
     width = runs[0].recording.about.hidden_size
+    marks = list(dict.fromkeys(marks))
     require_index_range(marks, width)
+    require_seed(seed)
     if samples < 2:
         raise InputError(f"--samples {samples} is too few", "give at least 2")
     ranks = [_importance(each, phase) for each in runs]
@@ -211,7 +213,7 @@ def nlls(directory: RunDirectory) -> dict[str, float | None]:
     """Validation NLL of the base and the IRM's best, nats a token, from the run's events."""
     found: dict[str, float | None] = {"base": None, "irm": None}
     for event in directory.events():
-        if event["kind"] == "eval" and isinstance(event.get("nll"), float) and event.get("of") in found:
+        if event["kind"] == "eval" and isinstance(event.get("nll"), float) and event.get("of") in list(found):
             before = found[event["of"]]
             found[event["of"]] = event["nll"] if before is None else min(before, event["nll"])
     return found

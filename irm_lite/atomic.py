@@ -6,6 +6,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
+
+from irm_lite.errors import InputError
 
 
 @contextmanager
@@ -38,7 +41,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder beside `target` to fill; on success it is fsynced and takes the place of `target`."""
     temporary, aside = (target.with_name(f".{target.name}.{end}") for end in ("partial", "old"))
     for left_over in (temporary, aside):
-        shutil.rmtree(left_over, ignore_errors=True)
+        _remove(left_over)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -54,9 +57,26 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                 aside.replace(target)
             raise
         sync_folder(target.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """A folder, or a file that stands in its place."""
+    if path.is_file() or path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def require_folder(folder: Path) -> None:
+    """Raise InputError where nothing could be written into a folder, which need not be there yet: before the work, not after it."""
+    try:
+        with TemporaryFile(dir=next(each for each in (folder, *folder.parents) if each.exists())):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror})", "choose another place") from None
 
 
 def sync_folder(folder: Path) -> None:

@@ -89,8 +89,8 @@ def load_questions(path: Path) -> list[str]:
     if path.suffix.lower() == ".txt":
         found = [line.strip() for _, row in _file_rows(path) for line in row["text"].splitlines() if line.strip()]
     else:
-        dataset = load_dataset(str(path))
-        found = [each.question for each in (*dataset.train, *dataset.validation, *dataset.test) if each.question]
+        rows = ((where, row) for where, row in _file_rows(path) if row is not UNANSWERED)
+        found = [question for where, row in rows if (question := _placed(row, where, "answer")[0].question)]
     if not found:
         raise DataError(f"{path} has no prompts", "give a .txt with one prompt a line, or a dataset with questions")
     return found
@@ -138,7 +138,7 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    rows = _parse_json(path.read_text(encoding="utf-8-sig"), str(path))
+    rows = _parse_json(path.read_text(encoding="utf-8-sig"), str(path), "mend it, or fetch it again if it is cut short")
     if isinstance(rows, dict) and "data" in rows:
         yield from squad_rows(rows, path)
         return
@@ -147,15 +147,16 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     yield from ((f"{path}, item {number}", row) for number, row in enumerate(rows, 1))
 
 
-def _parse_json(text: str, where: str) -> Any:
+def _parse_json(text: str, where: str, mend: str = "mend or remove it") -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})", "mend or remove it") from None
+        place = f"line {error.lineno}, column {error.colno}" if "\n" in text.strip() else f"column {error.colno}"
+        raise DataError(f"{where}: not JSON ({error.msg} at {place})", mend) from None
     except RecursionError:
-        raise DataError(f"{where}: nested too deeply", "mend or remove it") from None
+        raise DataError(f"{where}: nested too deeply", mend) from None
     except ValueError as error:  # a number of thousands of digits
-        raise DataError(f"{where}: not usable JSON ({error})", "mend or remove it") from None
+        raise DataError(f"{where}: not usable JSON ({error})", mend) from None
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -228,7 +229,8 @@ def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str, refus
         else:
             parts[split].append(example)
     if not any(parts.values()):
-        raise refused[0] if refused else DataError(f"{name} has no samples", "give at least a few dozen")
+        none = f"none of the {unanswered} questions of {name} has an answer" if unanswered else f"{name} has no samples"
+        raise refused[0] if refused else DataError(none, "give at least a few dozen")
     # A handful of rows may hash into one split; training and validation must each have something.
     for needy in ("train", "validation"):
         if not parts[needy]:

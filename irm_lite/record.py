@@ -98,7 +98,7 @@ def _source(run: "TrainedRun", gguf: Path | None, new_tokens: int) -> Iterator[t
     def about(measured_in: Literal["transformers", "llama.cpp"], weights: str) -> Description:
         irm = run.irm
         return Description(
-            run=run.directory.path.name,
+            run=run.directory.name,
             data=run.config.data,
             kind=irm.kind,
             site=irm.site,

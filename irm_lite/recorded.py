@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from irm_lite.analysis.recording import Phase, Recording, Statistics, load_recording
+from irm_lite.analysis.recording import Phase, Recording, Statistics, load_recording, recording_name
 from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError, RunError
 from irm_lite.irm import read_saved
@@ -23,7 +23,7 @@ class Recorded:
 
     @property
     def name(self) -> str:
-        return self.directory.path.name
+        return self.directory.name
 
     @property
     def tone(self) -> str:
@@ -61,22 +61,25 @@ def with_recordings(runs: Sequence[Path], recording: str | None = None) -> list[
             raise InputError(
                 f"{first.directory.path} and {each.directory.path} are of different bases", "analyze the runs of one base together"
             )
-    names = [each.name for each in found]
-    if len(set(names)) < len(names):
-        raise InputError("two runs have the same name", "rename one of their folders")
+    paths = {each.name: each.directory.path for each in reversed(found)}
+    for each in found:
+        if each.directory.path is not paths[each.name]:
+            same = each.directory.path.resolve() == paths[each.name].resolve()
+            mend = "give it once" if same else "rename one of their folders"
+            raise InputError(f"two runs have the same name, {each.name}", mend)
     return found
 
 
 def _with_recording(run: RunDirectory, name: str | None) -> Recorded:
     config, saved = run.config(), read_saved(run.path)
-    folder = run.recordings / name if name else run.newest_recording()
+    folder = run.newest_recording() if name is None else run.recordings / recording_name(name)
     if folder is None:
         raise RunError(f"{run.path} has no recording", f"irm-lite record {run.path}")
     recording = load_recording(folder)
     about = recording.about
     if about.base.weights != run.fingerprint().weights:
         raise RunError(f"{folder} was recorded on another base", "record again with --force")
-    same = (tuple(about.layers), about.hidden_size) == (saved.layers, saved.hidden_size)
+    same = (tuple(about.layers), about.hidden_size, about.data) == (saved.layers, saved.hidden_size, config.data)
     if not same or (saved.digest and about.irm_sha256 and about.irm_sha256 != saved.digest):
         raise RunError(f"{folder} is a recording of another IRM", "record again with --force")
     return Recorded(run, config, recording, folder)

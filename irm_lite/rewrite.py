@@ -96,12 +96,16 @@ def rewrite(
         for path in paths.values():
             stack.enter_context(_alone(path))
         wanted = samples[:limit]
-        treated = [(tone, path, _begin(path, {"tone": tone, **made_with}, len(samples))) for tone, path in paths.items()]
+        treated = [(tone, path, _treated(path, {"tone": tone, **made_with}, len(samples))) for tone, path in paths.items()]
         todo = [(tone, path, row) for tone, path, rows in treated for row in range(len(wanted)) if row not in rows]
         if todo:
             from irm_lite.llamacpp import Runtime
 
             runtime = stack.enter_context(Runtime(gguf, n_ctx=_CONTEXT, chat_template=chat_template))
+            runtime.encode_prompt([{"role": "user", "content": prompt}])  # a model without a template leaves no file behind
+            for tone, path in paths.items():
+                if not read_rows(_beside(path)):
+                    append_row(_beside(path), {"tone": tone, **made_with})
             of = len(wanted) * len(paths)
             on_progress(of - len(todo), of, "rewriting")
             for done, (tone, path, number) in enumerate(todo, of - len(todo) + 1):
@@ -126,6 +130,14 @@ def check_prompt(prompt: str) -> None:
     missing = _PLACEHOLDERS - {name for name, *_ in fields}
     if missing:
         raise InputError(f"the prompt lacks {', '.join(f'{{{name}}}' for name in sorted(missing))}", mend)
+
+
+def read_prompt(path: Path) -> str:
+    """The prompt in a file. Raises InputError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the prompt {path} cannot be read ({error})", "give a file with UTF-8 text") from None
 
 
 def files_for(tones: Sequence[str], out: Path) -> dict[str, Path]:
@@ -173,7 +185,8 @@ def _alone(path: Path) -> Iterator[None]:
     """One process a file: two would write every row twice."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path.with_suffix(".lock"), timeout=0)
+    file = path.with_name(f".{path.name}.lock")  # hidden: FILE.lock may be the user's, and goes when we are done
+    lock = FileLock(file, timeout=0)
     try:
         lock.acquire()
     except Timeout:
@@ -181,17 +194,16 @@ def _alone(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.with_suffix(".lock").unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
         lock.release()
 
 
-def _begin(path: Path, made_with: Row, of: int) -> set[int]:
-    """The numbers of the rows that are written or refused already; a new file's settings are noted first."""
+def _treated(path: Path, made_with: Row, of: int) -> set[int]:
+    """The numbers of the rows that are written or refused already. Raises InputError where the file is not of these settings."""
     notes = read_rows(_beside(path))
     if not notes and path.exists():
         raise InputError(f"{path} exists, and is no rewriting", "choose another -o")
     if not notes:
-        append_row(_beside(path), made_with)
         return set()
     other = [name for name, value in made_with.items() if notes[0].get(name) != value]
     if other:

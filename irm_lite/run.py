@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from irm_lite.atomic import write_text
 from irm_lite.config import TrainConfig
-from irm_lite.errors import RunError
+from irm_lite.errors import InputError, RunError
 from irm_lite.holder import Holder
 
 if TYPE_CHECKING:
@@ -31,6 +31,11 @@ class RunDirectory:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
+
+    @property
+    def name(self) -> str:
+        """What the run is called: its folder's name, also where it is given as `.`."""
+        return self.path.name if self.path.name not in ("", "..") else self.path.resolve().name
 
     def checkpoint(self, step: int) -> Path:
         return self.path / "checkpoints" / f"step-{step}"
@@ -116,12 +121,12 @@ class RunDirectory:
         except OSError as error:
             raise RunError(f"the run directory {self.path} cannot be written ({error.strerror})", "choose another --out") from None
 
-    def require_absent(self) -> None:
+    def require_absent(self, mend: str = "choose another --out, or go on with --resume") -> None:
         """Raise RunError where the directory exists and is not empty, or is a file."""
         if self.path.is_dir() and {each.name for each in self.path.iterdir()} <= {_LOCK, _HOLDER}:
             return
         if self.path.exists():
-            raise RunError(f"{self.path} exists", "choose another --out, or go on with --resume")
+            raise RunError(f"{self.path} exists", mend)
 
     def discard(self) -> None:
         """Remove what a training that failed to start has written, and the directory if nothing else is in it."""
@@ -161,12 +166,12 @@ class RunDirectory:
 
         try:
             data = json.loads((self.path / "base.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            return Fingerprint.from_dict(data)
+        except (OSError, ValueError, InputError) as error:
             raise RunError(f"{self.path / 'base.json'} cannot be read ({error})", "the run is damaged") from None
-        return Fingerprint.from_dict(data)
 
     def events(self) -> Iterator[Event]:
-        """All events so far. A line that is no JSON object (torn by a crash) is passed over."""
+        """All events so far. A line that is none (torn by a crash) is passed over."""
         try:
             file = self.event_file.open(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -177,7 +182,7 @@ class RunDirectory:
                     event = json.loads(line)
                 except ValueError:
                     continue
-                if isinstance(event, dict):
+                if isinstance(event, dict) and isinstance(event.get("kind"), str):
                     yield event
 
     def append_event(self, kind: str, **values: Any) -> Event:
@@ -242,9 +247,9 @@ class RunDirectory:
         path = self.path / "run.toml"
         try:
             data = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.path} is not a run directory (no run.toml)", "give the folder that train wrote") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
             raise RunError(f"{path} cannot be read ({error})", "the run is damaged") from None
         if not isinstance(data.get("format"), int) or not isinstance(data.get("train"), dict):
             raise RunError(f"{path} is not a run's file", "the run is damaged")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from irm_lite import training
+from irm_lite.atomic import require_folder
 from irm_lite.base_model import Base
 from irm_lite.config import TrainConfig, check_keys
 from irm_lite.errors import InputError, Interrupted, IrmLiteError, RunError
@@ -102,6 +103,7 @@ def run_sweep(
     reported, and the others go on. `listening` gives the listener for the run of a title ("run 3 of 24, anger-all").
     Raises RunError before anything starts where a directory is another run's, and Interrupted where `should_stop` says so.
     """
+    require_folder(out)
     for each in planned:
         _require_same(RunDirectory(out / each.name), each.config)
     kinds = [_base_settings(each.config) for each in planned]
@@ -136,7 +138,7 @@ def _toml(path: Path) -> Settings:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"there is no file {path}", "check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise InputError(f"{path} is not readable TOML ({error})", "mend it") from None
     unknown = set(data) - set(_TABLES)
     if unknown:
@@ -185,7 +187,7 @@ def _base_settings(config: TrainConfig) -> Settings:
 def _require_same(run: RunDirectory, config: TrainConfig) -> None:
     """Raise RunError where the directory holds anything but this run."""
     if not run.started():
-        run.require_absent()
+        run.require_absent("it is no run of this sweep: choose another --out, or remove it")
         return
     asked, wanted = run.asked(), training.absolute(config).to_dict()
     other = [key for key, value in wanted.items() if asked is None or (key != "download" and asked.to_dict()[key] != value)]

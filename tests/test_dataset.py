@@ -353,7 +353,7 @@ def test_a_bad_row_is_refused_with_its_file_and_line(tmp_path: Path, line: str, 
     [
         ("a.json", '[{"question": "q", "answer": "a"}, {"question": ""}]', "a.json, item 2: the question is empty"),
         ("a.json", '{"question": "q", "answer": "a"}', "is not a list of rows: write [{...}, {...}]"),
-        ("a.json", "[", "a.json: not JSON (Expecting value at column 2): mend or remove it"),
+        ("a.json", "[", "a.json: not JSON (Expecting value at column 2): mend it, or fetch it again if it is cut short"),
         ("a.csv", 'question,answer\n"two\nlines",a\nq,\n', "a.csv, line 4: no 'answer' to the question 'q'"),
         ("a.csv", "question,reply\nq,a\n", "a.csv, line 2: no 'answer' to the question 'q': fill it in or remove the row"),
         ("a.csv", "frage,antwort\nq,a\n", "a.csv, line 2: neither question and answer"),

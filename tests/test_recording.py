@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -245,7 +246,13 @@ def test_the_command_records_several_runs_on_one_base(
         assert found.about.run == path.name
         np.testing.assert_array_equal(found.statistics["generated"].mean, direct.statistics["generated"].mean)
     assert command(arguments) == 2
-    assert "choose another --name, or say --force" in capsys.readouterr().err
+    assert "choose another --name, or say --force or --skip-existing" in capsys.readouterr().err
+    shutil.rmtree(other / "recordings")
+    assert command([*arguments, "--skip-existing", "--json"]) == 0
+    (left,) = json.loads(capsys.readouterr().out)["recordings"]
+    assert Path(left["recording"]).parent.parent == other
+    assert command([*arguments, "--skip-existing", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"recordings": []}
 
 
 def test_a_base_is_shared_only_with_a_run_on_the_same_one(run: TrainedRun) -> None:

@@ -5,11 +5,7 @@ set -euo pipefail
 runs=${1:-runs/paper}
 report=docs/paper
 irm-lite sweep docs/paper/paper.toml --out "$runs"
-missing=()
-for run in "$runs"/*/; do
-    [ -d "$run/recordings/held-out" ] || missing+=("$run")
-done
-[ ${#missing[@]} -eq 0 ] || irm-lite record "${missing[@]}" --limit 12 --new-tokens 24
+irm-lite record "$runs"/*/ --limit 12 --new-tokens 24 --skip-existing
 irm-lite analyze "$runs"/*/ -o "$report"
 read -ra indices < <(python - "$report/report.json" <<'END'
 import json, sys

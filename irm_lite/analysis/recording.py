@@ -139,8 +139,7 @@ def load_recording(folder: Path) -> Recording:
         document["base"] = Fingerprint.from_dict(document["base"])
         document["prompts"] = [Prompt(**each) for each in document["prompts"]]
         about = Description(**document)
-        if about.site not in ("attn", "block"):
-            raise ValueError(f"there is no site {about.site!r}")
+        _require_types(about)
         arrays = load_file(folder / "statistics.safetensors")
         outputs = load_file(folder / "outputs.safetensors")
         statistics, untrained = (
@@ -160,6 +159,23 @@ def load_recording(folder: Path) -> Recording:
     return Recording(about, statistics, kept, untrained)
 
 
+def _require_types(about: Description) -> None:
+    """Raise ValueError where something is not what `save` writes: JSON knows no types."""
+    if about.site not in ("attn", "block"):
+        raise ValueError(f"there is no site {about.site!r}")
+    texts = [about.run, about.data, about.kind, about.measured_in, about.weights, about.irm_sha256]
+    counts = [about.hidden_size, about.n_prompts, *about.layers]
+    for number, prompt in enumerate(about.prompts):
+        texts += [prompt.question, *prompt.tokens]
+        counts.append(prompt.n_prompt)
+        if not 0 <= prompt.n_prompt <= len(prompt.tokens):
+            raise ValueError(f"prompt {number} has {prompt.n_prompt} of {len(prompt.tokens)} tokens")
+    if not all(isinstance(each, str) for each in texts):
+        raise ValueError("what should be text is none")
+    if not all(isinstance(each, int) and each >= 0 for each in counts):
+        raise ValueError("what should be a count is none")
+
+
 def _statistics(group: str, counted: dict[str, Any], arrays: dict[str, Any]) -> Statistics:
     names = [each.name for each in fields(Statistics) if each.name not in ("tokens", "top")]
     count, top = (int(counted[group][name]) for name in ("tokens", "top"))
@@ -176,6 +192,8 @@ def _require_sound(about: Description, statistics: dict[Phase, Statistics]) -> N
             value = getattr(each, item.name)
             if not isinstance(value, np.ndarray):
                 continue
+            if not np.issubdtype(value.dtype, np.number):
+                raise ValueError(f"{phase}.{item.name} is of {value.dtype}")
             if value.shape != (size[:1] if item.name == "near_zero" else size):
                 raise ValueError(f"{phase}.{item.name} has the shape {value.shape}")
             if not np.isfinite(value).all():
@@ -185,8 +203,10 @@ def _require_sound(about: Description, statistics: dict[Phase, Statistics]) -> N
 def _require_kept(about: Description, outputs: list[HalfArray]) -> None:
     size = (len(about.layers), about.hidden_size)
     for number, (prompt, vectors) in enumerate(zip(about.prompts, outputs, strict=True)):
-        if vectors.shape != (len(prompt.tokens), *size):
-            raise ValueError(f"prompt {number} has {len(prompt.tokens)} tokens and outputs of shape {vectors.shape}")
+        if vectors.dtype != np.float16 or vectors.shape != (len(prompt.tokens), *size):
+            raise ValueError(
+                f"prompt {number} has {len(prompt.tokens)} tokens and outputs of shape {vectors.shape}, {vectors.dtype}"
+            )
         if not np.isfinite(vectors).all():
             raise ValueError(f"NaN or infinity in the outputs of prompt {number}")
 
@@ -194,5 +214,5 @@ def _require_kept(about: Description, outputs: list[HalfArray]) -> None:
 def recording_name(name: str) -> str:
     """The name if it can be a folder's. Raises RunError otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise RunError(f"{name!r} is no name for a recording", "use letters, digits, dots and dashes")
+        raise RunError(f"{name!r} is no name for a recording", "give a --name of letters, digits, dots and dashes")
     return name

@@ -44,11 +44,13 @@ def ablate(
     output = Output(common)
     from irm_lite import ablation
     from irm_lite.analysis.statistics.ranking import importance
+    from irm_lite.atomic import require_folder
     from irm_lite.recorded import with_recordings
     from irm_lite.trained import load_run
 
     trained, recorded = load_run(run), with_recordings([run], recording)[0]
     mean_abs = recorded.recording.last_phase.mean_abs
+    require_folder(trained.directory.ablations)
     chosen = index or [int(importance(mean_abs).argmax())]
     with stoppable_progress(output, "ablating") as on_progress:
         found = ablation.ablate(

@@ -47,9 +47,11 @@ def analyze(
         raise InputError("there is nothing to analyze", "name run directories")
     from irm_lite import analyze as engine
     from irm_lite.analysis.report.page import write_report
+    from irm_lite.atomic import require_folder
     from irm_lite.recorded import with_recordings
 
     recorded = with_recordings(runs, recording)
+    require_folder(out)
     output.note(f"loading {recorded[0].config.model}")
     with stoppable_progress(output, "analysing") as on_progress:
         found = engine.analyze(

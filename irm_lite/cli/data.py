@@ -121,7 +121,7 @@ def rewrite(
     output = Output(common)
     from irm_lite import rewrite as engine
 
-    text = engine.PROMPT if prompt is None else prompt.read_text(encoding="utf-8").strip()
+    text = engine.PROMPT if prompt is None else engine.read_prompt(prompt)
     engine.check_prompt(text)
     if show_prompt:
         output.result({"prompt": text}, text)
@@ -153,5 +153,7 @@ def rewrite(
     for row in (row for each in files for row in each.refused[:_EXAMPLES]):
         came = f"three times: {row['tried'][-1]!r}" if row["tried"] else "nothing: the prompt is too long for the context"
         lines.append(f"  refused: {row['question']} {row['original']!r} gave {came}")
-    lines.append(f"next: irm-lite train --data {shlex.quote(str(files[0].path))}")
+    written = next((each.path for each in files if each.rows), None)
+    if written is not None:
+        lines.append(f"next: irm-lite train --data {shlex.quote(str(written))}")
     output.result({"files": [each.to_dict() for each in files], "prompt": text}, *lines)

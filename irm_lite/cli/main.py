@@ -86,12 +86,12 @@ def run(arguments: list[str]) -> int:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises a kernel for a path that we do not use
     try:
         app(arguments, exit_on_error=False, print_error=False)
-    except UnknownCommandError:
-        return _complain(f"there is no verb {arguments[0]!r}: irm-lite --help lists them", EXIT_USAGE)
     except (IrmLiteError, CycloptsError) as error:
         if debug:
             traceback.print_exc()
-        return _complain(str(error), error.exit_code if isinstance(error, IrmLiteError) else EXIT_USAGE)
+        if isinstance(error, CycloptsError):
+            return _complain(_misuse(error, arguments), EXIT_USAGE)
+        return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _complain("interrupted", EXIT_INTERRUPTED)
     except SystemExit:  # rich's way of saying that the pipe is closed
@@ -114,6 +114,18 @@ def run(arguments: list[str]) -> int:
         what = f"{type(error).__name__}: {error}"
         return _complain(f"unexpected error ({what}): run it again with --debug and report what it prints", EXIT_FAILED)
     return EXIT_DONE
+
+
+def _misuse(error: CycloptsError, arguments: list[str]) -> str:
+    """What is wrong with a command line. cyclopts takes a verb that is not there for an argument of the TUI's."""
+    before = error.command_chain or ()
+    if isinstance(error, UnknownCommandError) and error.unused_tokens:
+        verb = error.unused_tokens[0]
+    elif before or not arguments or arguments[0].startswith("-"):
+        return str(error)
+    else:
+        verb = arguments[0]
+    return f"there is no verb {verb!r}: {' '.join(['irm-lite', *before])} --help lists them"
 
 
 def _complain(text: str, code: int) -> int:

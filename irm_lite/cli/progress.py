@@ -8,7 +8,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from irm_lite.cli.interrupt import graceful, raise_if
-from irm_lite.cli.output import Output
+from irm_lite.cli.output import Output, safe
 from irm_lite.types import Progress as Report
 
 _PLAIN_SECONDS = 20.0  # between plain lines
@@ -22,7 +22,7 @@ def progress(output: Output, title: str) -> Iterator[Report]:
         yield lambda done, of, what: None
     elif output.console.is_terminal:
         columns = (
-            TextColumn(title),
+            TextColumn("{task.fields[title]}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -38,9 +38,9 @@ def progress(output: Output, title: str) -> Iterator[Report]:
                 if task is None or done < last:  # the clock starts with the first report of each stage
                     if task is not None:
                         bars.remove_task(task)
-                    task = bars.add_task(title, total=of, what=what)
+                    task = bars.add_task("", total=of, what="", title=safe(title))
                 last = done
-                bars.update(task, completed=done, total=of, what=what)
+                bars.update(task, completed=done, total=of, what=safe(what))
 
             yield report
     else:

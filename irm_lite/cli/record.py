@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from irm_lite.cli.output import Common, Output
+from irm_lite.cli.output import Common, Output, safe
 from irm_lite.cli.progress import stoppable_progress
-from irm_lite.errors import InputError, RunError
+from irm_lite.errors import InputError, Interrupted, RunError
 from irm_lite.run import RunDirectory
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def record(
     gguf: str | None = None,
     name: str | None = None,
     force: Annotated[bool, Parameter(negative="")] = False,
+    skip_existing: Annotated[bool, Parameter(negative="")] = False,
     common: Common | None = None,
 ) -> None:
     """Record what a run's IRM puts out, over prompts and what it generates from them.
@@ -49,6 +50,8 @@ def record(
         The recording's name in each RUN/recordings [default: held-out, or the prompt file's name].
     force
         Write over an existing recording.
+    skip_existing
+        Pass over the runs that have a recording of that name: so the same command goes on after a stop.
     """
     output = Output(common)
     if not runs:
@@ -57,18 +60,27 @@ def record(
         raise InputError(f"--limit {limit} leaves no prompt", "give at least 1")
     from irm_lite import record as engine
     from irm_lite.analysis.recording import recording_name
+    from irm_lite.atomic import require_folder
     from irm_lite.dataset import load_questions
+    from irm_lite.irm import read_saved
     from irm_lite.presets import find_gguf
     from irm_lite.trained import load_run
 
-    file = find_gguf(gguf) if gguf else None
+    file = None if gguf is None else find_gguf(gguf)
     questions = load_questions(prompts) if prompts else None
     targets = {
         run: RunDirectory(run).recordings / recording_name(name or (prompts.stem if prompts else "held-out")) for run in runs
     }
-    there = next((target for target in targets.values() if target.exists()), None)
-    if there and not force:
-        raise RunError(f"{there} exists", "choose another --name, or say --force")
+    for run, target in list(targets.items()):
+        RunDirectory(run).config()
+        read_saved(run)
+        if target.exists() and not (target / "recording.json").is_file():
+            raise RunError(f"{target} is in the way, and is no recording", "choose another --name, or remove it")
+        if target.exists() and skip_existing:
+            del targets[run]
+        elif target.exists() and not force:
+            raise RunError(f"{target} exists", "choose another --name, or say --force or --skip-existing")
+        require_folder(target.parent)
     before: TrainedRun | None = None
     documents: list[dict[str, Any]] = []
     tables: list[Table] = []
@@ -77,10 +89,14 @@ def record(
         if before is not None:
             trained.share_base(before)
         asked = (questions or trained.held_out_questions)[:limit]
-        title = "recording" if len(targets) == 1 else f"run {number} of {len(targets)}, {run.name}"
-        with stoppable_progress(output, title) as on_progress:
-            recording = engine.record(trained, asked, new_tokens=new_tokens, keep=keep, gguf=file, on_progress=on_progress)
-            recording.save(target)
+        title = "recording" if len(targets) == 1 else f"run {number} of {len(targets)}, {trained.directory.name}"
+        try:
+            with stoppable_progress(output, title) as on_progress:
+                recording = engine.record(trained, asked, new_tokens=new_tokens, keep=keep, gguf=file, on_progress=on_progress)
+        except Interrupted:
+            mend = "--skip-existing goes on there" if number > 1 else "nothing is written"
+            raise Interrupted("stopped" if len(targets) == 1 else f"stopped in {title}", mend) from None
+        recording.save(target)
         for warning in trained.warnings:
             output.warn(warning)
         documents.append(
@@ -93,11 +109,12 @@ def record(
         )
         tables.append(_table(recording, target))
         before = trained
-    output.result({"recordings": documents}, *tables, f"see it: irm-lite heatmap {documents[-1]['recording']}")
+    last = f"see it: irm-lite heatmap {documents[-1]['recording']}" if documents else "all of them are recorded already"
+    output.result({"recordings": documents}, *tables, last)
 
 
 def _table(recording: "Recording", target: Path) -> Table:
-    table = Table(title=f"{target}: in {recording.about.measured_in}, {recording.about.n_prompts} prompts")
+    table = Table(title=f"{safe(str(target))}: in {recording.about.measured_in}, {recording.about.n_prompts} prompts")
     for column in ("phase", "tokens", "mean |v|", "|v| < 1e-4", "indices most often among a layer's largest"):
         table.add_column(column, justify="right")
     for phase, each in recording.statistics.items():

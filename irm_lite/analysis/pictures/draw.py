@@ -10,6 +10,7 @@ import numpy as np
 from irm_lite.analysis.pictures.drawing import save_figure
 from irm_lite.analysis.pictures.figures import choose_token, default_marks, pictures, vector_picture
 from irm_lite.analysis.recording import Recording, load_recording
+from irm_lite.atomic import require_folder
 from irm_lite.control_vector import ControlVector
 from irm_lite.errors import InputError, RunError
 from irm_lite.run import RunDirectory
@@ -63,6 +64,7 @@ def draw(
         what = f"Mean output over {statistics.tokens} {phase} tokens"
         drawn = pictures(loaded, choice, marks)
     folder = folder or (target if target.is_dir() else target.parent) / "figures"
+    require_folder(folder)
     files = {}
     for name, figure in drawn:
         files[name] = folder / f"{name}.{suffix}"

@@ -18,6 +18,7 @@ from irm_lite.errors import InputError
 from irm_lite.types import IntArray
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PAPERS_INDEX = 1512  # the paper's neuron
@@ -55,7 +56,7 @@ def pictures(recording: Recording, choice: tuple[int, int] | None, marks: Sequen
     """Each picture with its name, drawn when it is asked for; those of single tokens only with a `choice`."""
     about, layers = recording.about, tuple(recording.about.layers)
     require_index_range(marks, about.hidden_size)
-    source = f"{about.run}: {about.kind} IRM at {about.site}, {_clipped(about.data)}, in {about.measured_in}"
+    source = f"{_clipped(about.run)}: {about.kind} IRM at {about.site}, {_clipped(about.data)}, in {about.measured_in}"
     if choice is not None:
         prompt, outputs, number = about.prompts[choice[0]], recording.outputs[choice[0]], choice[0]
         one = f"prompt-{number}"
@@ -101,6 +102,7 @@ def largest_by_layer(outputs: HalfArray, layers: tuple[int, ...], of: str) -> "F
     every = max(1, len(layers) // 32)
     axes.set_xticks(range(0, len(layers), every), [str(layer) for layer in layers[::every]])
     axes.set_xlabel("layer")
+    axes.set_ylim(bottom=0)
     axes.set_ylabel(f"how many of the {len(found)} largest |v|")
     axes.set_title(literal(f"The {len(found)} largest |v| by layer, {of}"), loc="left", fontsize=10)
     return figure
@@ -122,7 +124,7 @@ def largest_by_token(outputs: HalfArray, prompt: Prompt, of: str) -> "Figure":
     axes.set_xlabel("token")
     axes.set_ylabel(f"how many of the {len(found)} largest |v|")
     axes.set_title(literal(f"The {len(found)} largest |v| by token, {of}"), loc="left", fontsize=10)
-    axes.legend()
+    _legend_above(axes)
     return figure
 
 
@@ -140,7 +142,7 @@ def sparsity(recording: Recording, source: str) -> "Figure":
     axes.set_xlabel("layer")
     axes.set_ylabel(f"share of |v| < {NEAR_ZERO:g}, %")
     axes.set_title(literal(f"Sparsity by layer\n{source}"), loc="left", fontsize=10)
-    axes.legend()
+    _legend_above(axes)
     return figure
 
 
@@ -169,6 +171,12 @@ def often_largest(recording: Recording, source: str, marks: Sequence[int] = ()) 
     mark_indices(panels[0], marks)
     panels[-1].set_xlabel("neuron index (position in the hidden size)")
     return figure
+
+
+def _legend_above(axes: "Axes") -> None:
+    """A legend over the bars, not on them; bars of zero stand at the foot."""
+    axes.set_ylim(0, 1.25 * (max(bar.get_height() for bar in axes.patches) or 1))  # type: ignore[attr-defined]
+    axes.legend(loc="upper right", ncols=2)
 
 
 def _largest(outputs: HalfArray, count: int) -> IntArray:

@@ -11,12 +11,12 @@ LEAST_INDICES = 8
 _LARGEST = float(np.finfo(np.float32).max)  # recordings are float32; what is larger would overflow when squared
 
 
-def table(values: Reals, what: str, rows: str = "layers") -> DoubleArray:
-    """`values` as float64, (rows, H): at least two rows and LEAST_INDICES indices, all finite. Raises InputError."""
+def table(values: Reals, what: str, rows: str = "layers", least: int = 2) -> DoubleArray:
+    """`values` as float64, (rows, H): at least `least` rows and LEAST_INDICES indices, all finite. Raises InputError."""
     if values.ndim != 2:
         raise InputError(f"{what} of shape {values.shape} cannot be used", f"give {rows} x indices")
-    if len(values) < 2:
-        raise InputError(f"{len(values)} {rows} in {what} are too few", "give at least 2")
+    if len(values) < least:
+        raise InputError(f"{len(values)} {rows} in {what} are too few", f"give at least {least}")
     _require_indices(values, what)
     return _finite(values, what)
 
@@ -40,6 +40,11 @@ def require_index_range(indices: Iterable[int], hidden_size: int) -> None:
     for index in indices:
         if not 0 <= index < hidden_size:
             raise InputError(f"there is no index {index}", f"the hidden size is {hidden_size}: give 0 to {hidden_size - 1}")
+
+
+def require_seed(seed: int) -> None:
+    if seed < 0:
+        raise InputError(f"--seed {seed} makes no sense", "give at least 0")
 
 
 def require_positive(count: int, what: str) -> None:

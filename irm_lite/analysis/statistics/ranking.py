@@ -74,7 +74,7 @@ def importance(mean_abs: Reals) -> DoubleArray:
 
     1 is an average index; silent layers do not count. Raises InputError where a magnitude is negative or all are zero.
     """
-    mean_abs = table(mean_abs, "the mean magnitudes")
+    mean_abs = table(mean_abs, "the mean magnitudes", least=1)
     if (mean_abs < 0).any():
         raise InputError("a mean magnitude is negative", "give means of |output|, not of outputs")
     means = mean_abs.mean(1, keepdims=True)
