@@ -1,10 +1,6 @@
-"""The heatmap as a person uses it: keys, mouse, prompt, dialogs, states.
-
-Text snapshots are in tests/snapshots; RENEW=1 python -m pytest tests/test_heatmap_screen.py writes them anew.
-"""
+"""The heatmap as a person uses it: keys, mouse, prompt, dialogs, states."""
 
 import csv
-import os
 import re
 import time
 from collections.abc import Callable
@@ -34,8 +30,8 @@ from irm_lite_tui.widgets.heatmap_tokens import TokenSlider
 from irm_lite_tui.widgets.heatmap_top import TopNeurons
 from recordings import HIDDEN, LAYERS, write_recording
 from test_heatmap_source import TEXTS, a_run, a_snapshot
+from tui_helpers import check_snapshot
 
-SNAPSHOTS = Path(__file__).parent / "snapshots"
 _SECONDS = 20.0
 
 
@@ -458,15 +454,11 @@ async def test_no_size_is_too_small(recording: Path, size: tuple[int, int]) -> N
 
 
 @pytest.mark.parametrize("size", [(80, 24), (140, 45)])
-async def test_the_screen_looks_as_it_did(recording: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_screen_looks_as_it_did(recording: Path, size: tuple[int, int]) -> None:
     app = Bare(recording)
     async with app.run_test(size=size) as pilot:
         await drawn(pilot, app)
         await pilot.press("colon", *"l3 17", "enter")
         await pilot.press("right_square_bracket")
         await pilot.pause()
-        seen = "\n".join(app.lines()) + "\n"
-    kept = SNAPSHOTS / f"heatmap-{size[0]}x{size[1]}.txt"
-    if os.environ.get("RENEW"):
-        kept.write_text(seen, encoding="utf-8")
-    assert seen == kept.read_text(encoding="utf-8")
+        await check_snapshot(pilot, "heatmap")

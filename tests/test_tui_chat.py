@@ -78,7 +78,7 @@ async def test_three_columns_answer_and_remember(app: Callable[..., Bare], size:
         await ask(pilot, bare, "And then?")
         assert "irm turn 3 at 1" in bare.said("irm")  # its own answer stands in between
         await pilot.pause(0.1)
-        check_snapshot(bare, "chat")
+        await check_snapshot(pilot, "chat")
         await pilot.press("ctrl+n")
         await until(pilot, lambda: "turn" not in screen_text(bare), "an empty screen")
         await ask(pilot, bare, "Again?")

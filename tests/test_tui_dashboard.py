@@ -241,7 +241,7 @@ async def test_how_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siz
     with run.writing():
         async with app.run_test(size=size) as pilot:
             await until(pilot, lambda: app.state == "running" and "Because of step 20!" in screen_text(app), "the samples")
-            check_snapshot(app, "dashboard")
+            await check_snapshot(pilot, "dashboard")
 
 
 def test_a_reading_of_the_real_files(tmp_path: Path) -> None:

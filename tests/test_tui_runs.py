@@ -394,4 +394,4 @@ async def test_how_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siz
         app.screen.query_one(RunTable).show()
         select(app, "joy-static")
         await pilot.pause()
-        check_snapshot(app, "runs")
+        await check_snapshot(pilot, "runs")

@@ -238,4 +238,4 @@ async def test_how_it_looks(monkeypatch: pytest.MonkeyPatch, size: tuple[int, in
         app.set("layers", "5-90")
         await pilot.pause()
         await until(pilot, lambda: app.error("layers"), "the error")
-        check_snapshot(app, "train")
+        await check_snapshot(pilot, "train")

@@ -1,7 +1,8 @@
-"""What the tests of the UI share: planted runs, waiting for a condition, text snapshots (RENEW=1 writes them anew)."""
+"""What the tests of the UI share: planted runs, waiting for a condition, snapshots (RENEW=1 writes them anew)."""
 
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -10,13 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import textual
 from safetensors.numpy import save_file
 from textual.app import App
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from irm_lite.config import TrainConfig
 from irm_lite.fingerprint import Fingerprint
 from irm_lite.run import RunDirectory
+from irm_lite_tui.themes import DARK, LIGHT
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 SIZES = [(80, 24), (140, 45)]
@@ -39,10 +43,31 @@ def screen_text(app: App[Any]) -> str:
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips) + "\n"
 
 
-def check_snapshot(app: App[Any], name: str) -> None:
-    """The screen is as tests/snapshots/NAME-WxH.txt has it. To renew them: RENEW=1 pytest tests/test_tui_*.py, then look."""
-    file = SNAPSHOTS / f"{name}-{app.size.width}x{app.size.height}.txt"
-    shown = screen_text(app)
+async def check_snapshot(pilot: Pilot[Any], name: str) -> None:
+    """The screen is as tests/snapshots has it: NAME-WxH.txt, and in both themes NAME-WxH-dark.svg and -light.svg.
+
+    Pictures are compared under the version of Textual that drew them, as another may draw a border otherwise. To renew:
+    RENEW=1 pytest tests/test_tui_*.py tests/test_heatmap_screen.py, then look at them.
+    """
+    app = pilot.app
+    place = f"{name}-{app.size.width}x{app.size.height}"
+    _compare(SNAPSHOTS / f"{place}.txt", screen_text(app))
+    version = SNAPSHOTS / "textual-version.txt"
+    if os.environ.get("RENEW"):
+        version.write_text(textual.__version__ + "\n", encoding="utf-8")
+    if version.read_text(encoding="utf-8").strip() != textual.__version__:
+        return
+    for field in app.screen.query(Input):
+        field.cursor_blink = False
+    for theme, kind in ((DARK, "dark"), (LIGHT, "light")):
+        app.register_theme(theme)
+        app.theme = theme.name
+        await pilot.pause()
+        drawn = re.sub(r"terminal-\d+", "terminal", app.export_screenshot(title=name))
+        _compare(SNAPSHOTS / f"{place}-{kind}.svg", drawn)
+
+
+def _compare(file: Path, shown: str) -> None:
     if os.environ.get("RENEW"):
         file.write_text(shown, encoding="utf-8")
     assert shown == file.read_text(encoding="utf-8"), f"{file.name} differs: look at it, then RENEW=1"
