@@ -150,7 +150,7 @@ def _striation(run: Recorded, mean: DoubleArray, phase: Phase, controls: BaseCon
 
 
 def _features(run: Recorded, rank: DoubleArray, phase: Phase, controls: BaseControls) -> dict[str, Reals]:
-    """What could foretell the importance without this run's training, each (H,); what says nothing is left out."""
+    """What could foretell the importance without this run's training, each (H,); what says nothing new is left out."""
     about = run.recording.about
     features: dict[str, Reals] = {
         **controls.features(about.layers, about.site),
@@ -158,7 +158,11 @@ def _features(run: Recorded, rank: DoubleArray, phase: Phase, controls: BaseCont
     }
     if phase in run.recording.untrained:
         features["the untrained IRM"] = importance(run.recording.untrained[phase].mean_abs)
-    return {name: each for name, each in features.items() if np.ptp(each) > 0}
+    found: dict[str, Reals] = {}
+    for name, each in features.items():  # of gains that are all one, the head norm times the gain is the head norm again
+        if np.ptp(each) > 0 and not any((each.argsort() == other.argsort()).all() for other in found.values()):
+            found[name] = each
+    return found
 
 
 def _ranked(index: int, rank: DoubleArray, place: dict[int, int]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import LlamaForCausalLM
 
 from irm_lite import train
 from irm_lite.ablation import load_ablations
@@ -133,6 +135,21 @@ def test_what_was_measured_before_a_new_training_is_left_out(runs: list[TrainedR
     description = json.loads((one / "irm.json").read_text())
     (one / "irm.json").write_text(json.dumps({**description, "sha256": "1" * 64}))
     assert load_ablations(RunDirectory(one)) == []
+
+
+def test_a_base_whose_gains_are_all_one_is_explained_by_what_is_left(tmp_path: Path) -> None:
+    folder = write_hf_folder(tmp_path / "base", chat_template=presets()["llama-2-7b-chat"].chat_template)
+    model = LlamaForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" in name:
+                weight.fill_(1)
+    model.save_pretrained(folder)
+    run = trained(folder, tmp_path / "run", irm="paper", layers="0-2")
+    record(run, run.held_out_questions[:1], new_tokens=2, keep=0).save(run.directory.recordings / "held-out")
+    found = analyze(with_recordings([run.directory.path]), samples=4).document["runs"][0]["explanation"]["features"]
+    assert {"head norm", "embedding norm"} <= set(found)
+    assert not {"final gain", "norm gain", "head norm x final gain"} & set(found)
 
 
 def test_recordings_that_are_unlike_are_named(recorded: list[Recorded]) -> None:
