@@ -2,8 +2,6 @@
 
 import csv
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -30,9 +28,7 @@ from irm_lite_tui.widgets.heatmap_tokens import TokenSlider
 from irm_lite_tui.widgets.heatmap_top import TopNeurons
 from recordings import HIDDEN, LAYERS, write_recording
 from test_heatmap_source import TEXTS, a_run, a_snapshot
-from tui_helpers import check_snapshot
-
-_SECONDS = 20.0
+from tui_helpers import check_snapshot, until
 
 
 class Bare(App[None]):
@@ -54,15 +50,6 @@ class Bare(App[None]):
 
     def lines(self) -> list[str]:
         return ["".join(segment.text for segment in strip).rstrip() for strip in self.screen._compositor.render_strips()]
-
-
-async def until(pilot: Pilot[None], met: Callable[[], object]) -> None:
-    """Let the app work until the condition is met."""
-    end = time.monotonic() + _SECONDS
-    while not met():
-        assert time.monotonic() < end, "it did not come about"
-        await pilot.pause(0.01)
-    await pilot.pause()
 
 
 async def drawn(pilot: Pilot[None], app: Bare) -> None:

@@ -108,9 +108,11 @@ def test_a_run_gives_its_newest_recording_else_its_vector_else_its_snapshot(tmp_
     write_recording(run.recordings / "first", TEXTS)
     assert load_source(run.path).path == run.recordings / "first"
     a_snapshot(a_run(tmp_path / "runs" / "sad").live)
-    names = [name for name, _ in drawables_near(run.recordings / "first")]
+    names = [name for name, _ in drawables_near(run.recordings / "first", tmp_path / "none")]
     assert names == ["angry, first", "angry, vector", "angry, live", "sad, live"]
-    assert drawables_near(tmp_path / "elsewhere") == []
+    assert drawables_near(tmp_path / "elsewhere", tmp_path / "none") == []
+    for nowhere in (None, tmp_path / "elsewhere"):
+        assert {name for name, _ in drawables_near(nowhere, run.path.parent)} == set(names)
 
 
 @pytest.mark.parametrize(

@@ -191,13 +191,13 @@ def drawables(run: RunDirectory) -> list[tuple[str, Path]]:
     return found + [(name, path) for name, path in rest if path.exists()]
 
 
-def drawables_near(path: Path) -> list[tuple[str, Path]]:
-    """What can be drawn in the run that a path lies in, and in the runs beside it."""
-    run = next((each for each in (path, *path.parents) if RunDirectory(each).started()), None)
-    if run is None:
-        return []
-    runs = [RunDirectory(run), *(each for each in find_runs(run.parent) if each.path != run)]
-    return [each for run in runs for each in drawables(run)]
+def drawables_near(path: Path | None, folder: Path) -> list[tuple[str, Path]]:
+    """What can be drawn in the run that a path lies in, and in the runs beside it; where it lies in none, in those of a folder."""
+    around = (path, *path.parents) if path is not None else ()
+    run = next((each for each in around if RunDirectory(each).started()), None)
+    first = [] if run is None else [RunDirectory(run)]
+    others = [each for each in find_runs(folder if run is None else run.parent) if each.path != run]
+    return [each for run in (*first, *others) for each in drawables(run)]
 
 
 def _load_snapshot(path: Path) -> Picture:

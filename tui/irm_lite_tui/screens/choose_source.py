@@ -17,7 +17,7 @@ from irm_lite_tui.messages import SourcesFound
 
 
 class ChooseSource(ModalScreen[Path | None]):
-    """Recordings, vectors and live snapshots of the run at hand and of its neighbours; or a path."""
+    """Recordings, vectors and live snapshots of the run at hand and of its neighbours, or of all runs; or a path."""
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back")]
 
@@ -39,7 +39,7 @@ class ChooseSource(ModalScreen[Path | None]):
     @work(thread=True)
     def _look(self) -> None:
         try:
-            found = drawables_near(self._near or Path("runs") / "any")
+            found = drawables_near(self._near, getattr(self.app, "folder", Path("runs")))
         except OSError:  # deleted while it is listed
             found = []
         self.post_message(SourcesFound(found))
