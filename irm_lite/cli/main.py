@@ -72,7 +72,7 @@ app.command("irm_lite.cli.doctor:doctor", name="doctor", help="What works on thi
 @app.default
 def open_tui() -> None:
     """Open the TUI on a terminal, else print the help."""
-    if sys.stdin.isatty() and sys.stdout.isatty():
+    if all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):  # Textual draws on the last
         # By name: the engine must not depend on the UI, which is a program of its own.
         import_module("irm_lite_tui.app").main()
     else:
