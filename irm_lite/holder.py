@@ -28,7 +28,7 @@ class Holder:
     def parse(cls, line: str) -> "Holder | None":
         """The holder that a line names, None where it names none."""
         match = _LINE.fullmatch(line.strip())
-        return cls(int(match[1]), match[2], match[3] or "") if match else None
+        return cls(int(match[1]), match[2], match[3] or "") if match and int(match[1]) < 1 << 31 else None
 
     def __str__(self) -> str:
         return f"process {self.pid} since {self.since}" + (f" on {self.host}" if self.host else "")

@@ -10,6 +10,7 @@ from typing import Any
 
 from irm_lite.config import check_keys
 from irm_lite.errors import BaseModelError, InputError
+from irm_lite.paths import expanded
 
 EMBEDDED = "demo"  # the preset whose weights come with a Python package
 
@@ -84,7 +85,7 @@ def find_gguf(name: str) -> Path:
     """A model file for llama.cpp: a path, or a preset whose package carries one."""
     preset = presets().get(name)
     if preset is None:
-        return Path(name).expanduser()
+        return expanded(name)
     carried = packaged_gguf(preset)
     if carried is None:
         mend = preset.mend if preset.package else "give the path of its .gguf"

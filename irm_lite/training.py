@@ -22,6 +22,7 @@ from irm_lite.errors import DataError, InputError, Interrupted, MissingPart, Run
 from irm_lite.injection import inject
 from irm_lite.irm import IRM, build_irm, load_irm
 from irm_lite.layers import format_layers, needs_depth, parse_layers
+from irm_lite.paths import expanded
 from irm_lite.presets import presets
 from irm_lite.quiet import quiet_libraries
 from irm_lite.reporter import Reporter
@@ -130,10 +131,10 @@ def _layers(config: TrainConfig, base: Base) -> tuple[int, ...]:
 def absolute(config: TrainConfig) -> TrainConfig:
     """Paths that exist made absolute, so that a run opens from any folder."""
     here: dict[str, Any] = {}
-    if config.model not in presets() and Path(config.model).expanduser().exists():
-        here["model"] = str(Path(config.model).expanduser().resolve())
+    if config.model not in presets() and expanded(config.model).exists():
+        here["model"] = str(expanded(config.model).resolve())
     if config.data not in tones() and not config.data.startswith("hf:"):
-        here["data"] = str(Path(config.data).expanduser().resolve())
+        here["data"] = str(expanded(config.data).resolve())
     if config.chat_template and config.chat_template not in presets():
         here["chat_template"] = str(Path(config.chat_template).resolve())
     return dataclasses.replace(config, **here)

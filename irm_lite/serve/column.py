@@ -169,7 +169,7 @@ class Column:
         if before is not None and self._vector is not None and (before.strength, before.layers) == self.steering:
             kept = before  # the same for every token
         else:
-            half = np.clip(outputs, -_HALF_MAX, _HALF_MAX).astype(np.float16)
+            half = np.clip(np.nan_to_num(outputs), -_HALF_MAX, _HALF_MAX).astype(np.float16)
             kept = Steered(half, self._layers, self._strength)
         self._kept[number] = kept
         with suppress(KeyError):

@@ -5,13 +5,13 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import irm_lite
 from irm_lite.errors import InputError, IrmLiteError
 from irm_lite.layers import format_layers
 from irm_lite.llamacpp import Model, Runtime
+from irm_lite.paths import expanded
 from irm_lite.serve.column import Column, End
 from irm_lite.serve.request import PROTOCOL, Chat, Id, Load, Name, Outputs, Quit, Request, Set, Stop, id_of, parse, read_line
 
@@ -64,7 +64,7 @@ class Server:
             return
         from irm_lite.trained import load_run
 
-        trained = load_run(Path(run).expanduser())
+        trained = load_run(expanded(run))
         warning = trained.check_fit(self._model.fingerprint, self._model.path.name)
         runtime = Runtime(self._model, irm=trained.irm, n_ctx=self._context)
         self._replace(Column("irm", runtime), {"sources": [run], "warning": warning})

@@ -53,6 +53,7 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         self.folder = folder
         self._modes["runs"] = partial(_screen, "runs", folder)
         self.preferences, self._complaint = load_preferences()
+        self._keeps = not self._complaint  # a file with a slip in it is the user's to mend, not ours to write over
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
         if self.preferences.theme not in self.available_themes:
@@ -78,6 +79,8 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         self._save()
 
     def _save(self) -> None:
+        if not self._keeps:
+            return
         complaint = save_preferences(self.preferences)
         if complaint:
             self._warn(complaint)

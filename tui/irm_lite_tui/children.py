@@ -108,6 +108,11 @@ def running_children() -> list[Child]:
     return [child for child in _started if child.running]
 
 
+def child_of(path: Path) -> Child | None:
+    """The one of them that works on this run, where there is one: it holds no lock before its base is loaded."""
+    return next((child for child in running_children() if str(path) in child.command), None)
+
+
 def _file_of_two_ends() -> tuple[int, BinaryIO]:
     """A descriptor to write and a file to read, of one temporary file that goes when both are closed."""
     descriptor, name = tempfile.mkstemp(prefix="irm-lite-")

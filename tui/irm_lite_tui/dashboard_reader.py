@@ -76,6 +76,7 @@ class DashboardReader:
             return
         if (self._live is not None and facts.st_mtime == self._live.written) or facts.st_size > _LARGEST_LIVE:
             return
+        import numpy as np
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -83,5 +84,5 @@ class DashboardReader:
                 values, layers = file.get_tensor("mean_abs"), str((file.metadata() or {}).get("layers", ""))
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return
-        if values.ndim == 2 and values.size:
+        if values.ndim == 2 and values.size and np.isfinite(values).all():
             self._live = Live(values.astype("float32"), layers[:80], facts.st_mtime)

@@ -1,9 +1,8 @@
 """The first rows of a dataset, for a look before the training."""
 
-from pathlib import Path
-
 from irm_lite.dataset import Example, load_dataset
 from irm_lite.errors import IrmLiteError
+from irm_lite.paths import expanded
 
 _ROWS = 5
 _LARGEST = 64 << 20  # bytes that are read for a look
@@ -12,7 +11,7 @@ _LARGEST = 64 << 20  # bytes that are read for a look
 def read_head(spec: str, answer_column: str) -> tuple[list[Example], str, bool]:
     """(first training rows, a line about the data, whether something is wrong). Raises nothing; nothing is downloaded."""
     try:
-        path = Path(spec).expanduser()
+        path = expanded(spec)
         if path.is_file() and path.stat().st_size > _LARGEST:
             return [], f"{path.stat().st_size >> 20} MB: too large for a look here; irm-lite data check reads it", False
         dataset = load_dataset(spec, answer_column)

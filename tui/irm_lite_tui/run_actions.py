@@ -4,7 +4,11 @@ import shutil
 from pathlib import Path
 
 from irm_lite.errors import RunError
+from irm_lite.holder import Holder
 from irm_lite.run import RunDirectory
+from irm_lite_tui.screens.ask import AskScreen
+
+_asked: dict[Path, Holder] = {}  # the runs whose process was asked to stop
 
 
 def rename(path: Path, name: str) -> Path:
@@ -16,9 +20,9 @@ def rename(path: Path, name: str) -> Path:
     if target == path:
         return path
     _require_free(path)
-    if target.exists():
-        raise RunError(f"{target} exists", "choose another name")
     try:
+        if target.exists():
+            raise RunError(f"{target} exists", "choose another name")
         path.rename(target)
     except OSError as error:
         raise RunError(f"{path} cannot be renamed ({error.strerror})", "look at its folder's rights") from None
@@ -40,11 +44,24 @@ def delete(path: Path) -> None:
 
 
 def stop(path: Path) -> None:
-    """Ask the process that writes the run to save and end."""
+    """Ask the process that writes the run to save and end; asked again, it ends at once."""
     holder = RunDirectory(path).holder()
     if holder is None:
         raise RunError(f"nothing writes {path.name} at the moment", "there is nothing to stop")
     holder.interrupt()
+    _asked[path] = holder
+
+
+def is_stopping(path: Path) -> bool:
+    """Whether the process that writes the run has been asked from here already."""
+    holder = RunDirectory(path).holder()
+    return holder is not None and _asked.get(path) == holder
+
+
+def end_at_once(path: Path) -> AskScreen:
+    """The question before it is asked again."""
+    detail = "It was asked to stop, and will when its step is done and saved. Ended at once, all since its last checkpoint is lost."
+    return AskScreen(f"End {path.name} without saving?", "End", detail)
 
 
 def _require_free(path: Path) -> None:

@@ -102,7 +102,7 @@ class Serve:
 def read_event(line: bytes) -> dict[str, Any] | None:
     """A line's event; what is none becomes an error event that says so. None: of a kind that this UI does not know."""
     try:
-        event = json.loads(line)
+        event = json.loads(line, parse_constant=_refuse)
         shape = _SHAPES.get(event["kind"])
         if shape is None:
             return None
@@ -115,6 +115,11 @@ def read_event(line: bytes) -> dict[str, Any] | None:
         return {"kind": "error", "text": f"irm-lite serve printed what is no event: {start}"}
     found: dict[str, Any] = event
     return found
+
+
+def _refuse(constant: str) -> None:
+    """NaN and infinity, which are no JSON, would be drawn."""
+    raise ValueError(constant)
 
 
 def _check_inside(event: dict[str, Any]) -> None:

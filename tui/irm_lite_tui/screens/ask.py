@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import ClassVar
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Static
 
+from irm_lite.analysis.pictures.visible import visible
 from irm_lite.errors import IrmLiteError
 from irm_lite_tui.text import paragraphs
 
@@ -30,8 +30,8 @@ class AskScreen(ModalScreen[bool]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="window"):
-            yield Static(Text(self.question), id="question")
-            yield Static(Text(self.detail), id="detail")
+            yield Static(paragraphs(self.question), id="question")
+            yield Static(paragraphs(self.detail), id="detail")
             with Horizontal(id="buttons"):
                 yield Button("No (n)", id="no")
                 yield Button(f"{self.yes} (y)", id="yes", variant="error")
@@ -55,8 +55,8 @@ class NameScreen(ModalScreen[str | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="window"):
-            yield Static(Text(self.question), id="question")
-            yield Input(self.text)
+            yield Static(paragraphs(self.question), id="question")
+            yield Input(visible(self.text))
             yield Static("", id="detail")
 
     def on_input_submitted(self, event: Input.Submitted) -> None:

@@ -284,6 +284,8 @@ class ChatScreen(Screen[None]):
             column.clear()
         self.query_one(TokenMap).hide()
         self._titles()
+        if self._serve is not None:
+            self._say_idle()
 
     # Steering
 

@@ -10,6 +10,10 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input, Label
 
+from irm_lite.analysis.pictures.visible import visible
+from irm_lite.errors import InputError
+from irm_lite.paths import expanded
+
 
 class ChooseFile(ModalScreen[Path | None]):
     """The path as it was typed, None where the question was left."""
@@ -23,11 +27,15 @@ class ChooseFile(ModalScreen[Path | None]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Label(Text(self._title))
-            yield Input(str(self._proposed), select_on_focus=False)
+            yield Input(visible(str(self._proposed)), select_on_focus=False)
 
     def on_mount(self) -> None:
         self.query_one(Input).focus()
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
-        if message.value.strip():
-            self.dismiss(Path(message.value.strip()).expanduser())
+        if not message.value.strip():
+            return
+        try:
+            self.dismiss(expanded(message.value.strip()))
+        except InputError as error:
+            self.notify(visible(str(error)), severity="error", markup=False)

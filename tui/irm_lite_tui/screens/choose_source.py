@@ -12,6 +12,8 @@ from textual.screen import ModalScreen
 from textual.widgets import Input, Label, OptionList
 
 from irm_lite.analysis.pictures.visible import visible
+from irm_lite.errors import InputError
+from irm_lite.paths import expanded
 from irm_lite_tui.heatmap_source import drawables_near
 from irm_lite_tui.messages import SourcesFound
 
@@ -57,5 +59,9 @@ class ChooseSource(ModalScreen[Path | None]):
         self.dismiss(self._found[message.option_index][1])
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
-        if message.value.strip():
-            self.dismiss(Path(message.value.strip()).expanduser())
+        if not message.value.strip():
+            return
+        try:
+            self.dismiss(expanded(message.value.strip()))
+        except InputError as error:
+            self.notify(visible(str(error)), severity="error", markup=False)

@@ -14,7 +14,7 @@ from textual.worker import get_current_worker
 
 from irm_lite.errors import IrmLiteError
 from irm_lite_tui import run_actions
-from irm_lite_tui.children import Child
+from irm_lite_tui.children import Child, child_of
 from irm_lite_tui.dashboard_reader import DashboardReader, Reading
 from irm_lite_tui.messages import ChildEnded, ChildLine, Mode, OpenIn, RunRead
 from irm_lite_tui.run_state import RunView
@@ -173,14 +173,19 @@ class DashboardScreen(Screen[None]):
             self._say("stopping")
             return
         view = self._view()
-        if view is None:
-            return
+        if view is not None and run_actions.is_stopping(view.path):
+            self.app.push_screen(run_actions.end_at_once(view.path), lambda yes: self._stop(view.path) if yes else None)
+        elif view is not None:
+            self._stop(view.path)
+
+    def _stop(self, path: Path) -> None:
+        again = run_actions.is_stopping(path)
         try:
-            run_actions.stop(view.path)
+            run_actions.stop(path)
         except IrmLiteError as error:
             self._say(str(error), failed=True)
         else:
-            self._say("stops after this step and saves")
+            self._say("ends at once" if again else "stops after this step and saves")
 
     def action_resume(self) -> None:
         view = self._view()
@@ -188,7 +193,7 @@ class DashboardScreen(Screen[None]):
             return
         if view.state not in ("stopped", "failed"):
             self._say(f"the run is {view.state}: there is nothing to resume", failed=True)
-        elif self._child is not None:
+        elif self._child is not None or child_of(view.path) is not None:
             self._say("it is starting already", failed=True)
         else:
             self._start(["train", "--resume", str(view.path), "--json"])

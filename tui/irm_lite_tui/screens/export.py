@@ -9,7 +9,9 @@ from textual.containers import Grid, Horizontal, VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Button, Footer, Input, Label, Select, Static
 
+from irm_lite.analysis.pictures.visible import visible
 from irm_lite.errors import IrmLiteError
+from irm_lite.paths import expanded
 from irm_lite.presets import find_gguf
 from irm_lite.run import RunDirectory
 from irm_lite_tui.chat_sources import sources_of
@@ -92,13 +94,15 @@ class ExportScreen(Screen[None]):
         self.query_one("#fidelity").border_title = "fidelity"
         sources = sources_of(self._path) if self._path is not None else None
         if sources is not None:
-            self.query_one("#gguf", Input).value = sources.gguf
+            self.query_one("#gguf", Input).value = visible(sources.gguf)
             if self._path is not None and sources.vector == str(self._path):
                 self._vector = self._path
             else:
-                self.query_one("#run", Input).value = str(self._path)
-        self._say(sources.wrong if sources else "give the run to export", wrong=bool(sources and sources.wrong))
+                self.query_one("#run", Input).value = visible(str(self._path))
+        self._say("give the run to export")
         self._read_run()
+        if sources is not None and sources.wrong:
+            self._say(sources.wrong, wrong=True)
         self._show_lines()
         self.query_one("#run").focus()
 
@@ -123,11 +127,12 @@ class ExportScreen(Screen[None]):
             self._show_lines()
 
     def _read_run(self) -> None:
-        """What an earlier export of this run measured."""
+        """What an earlier export of this run measured; what another run's was is forgotten first."""
         if not self._value("run"):
             return
-        run = RunDirectory(Path(self._value("run")).expanduser())
+        self._vector = self._baked = self._figures.measured = None
         try:
+            run = RunDirectory(expanded(self._value("run")))
             run.config()
             measured = load_measured(run.fidelity)
         except (IrmLiteError, OSError) as error:
@@ -172,11 +177,14 @@ class ExportScreen(Screen[None]):
         if not self._value("run"):
             panel.say("there is no run: give its directory", "wrong")
             return
-        run = Path(self._value("run")).expanduser()
         arguments = ["export", "--json", "--method", str(self.query_one("#method", Select).value)]
         arguments += ["--layers", self._value("layers") or "all"]
-        if self._value("out"):
-            arguments += ["--out", str(Path(self._value("out")).expanduser())]
+        try:
+            run = expanded(self._value("run"))
+            arguments += ["--out", str(expanded(self._value("out")))] if self._value("out") else []
+        except IrmLiteError as error:
+            panel.say(str(error), "wrong")
+            return
         force = ["--force"] if self.query_one("#force", Select).value is True else []
         panel.start([*arguments, *force, "--", str(run)])
 
@@ -189,7 +197,11 @@ class ExportScreen(Screen[None]):
         elif not self._value("gguf") or not self._value("baked"):
             panel.say("give the model's .gguf, and a name for the baked file", "wrong")
         else:
-            places = ["--gguf", self._value("gguf"), "--out", str(Path(self._value("baked")).expanduser())]
+            try:
+                places = ["--gguf", self._value("gguf"), "--out", str(expanded(self._value("baked")))]
+            except IrmLiteError as error:
+                panel.say(str(error), "wrong")
+                return
             arguments = ["bake", "--json", *places, f"--scale={self._strength():g}"]
             panel.start([*arguments, "--", str(self._vector)])
 

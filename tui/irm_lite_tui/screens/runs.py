@@ -13,7 +13,7 @@ from textual.worker import get_current_worker
 
 from irm_lite.errors import IrmLiteError
 from irm_lite_tui import run_actions
-from irm_lite_tui.children import Child
+from irm_lite_tui.children import Child, child_of
 from irm_lite_tui.messages import ChildEnded, Mode, OpenIn, RunActionDone, RunsRead, SortChanged
 from irm_lite_tui.preferences import load_preferences
 from irm_lite_tui.run_state import RunReader, RunView, find_run_folders
@@ -215,6 +215,9 @@ class RunsScreen(Screen[None]):
         if view.state in ("running", "damaged", "done"):
             self._say(f"{view.name} is {view.state}: there is nothing to resume", failed=True)
             return
+        if child_of(view.path) is not None:
+            self._say(f"{view.name} is starting already", failed=True)
+            return
         child = Child(["train", "--resume", str(view.path), "--json"], self)
         try:
             child.start()
@@ -231,14 +234,19 @@ class RunsScreen(Screen[None]):
 
     def action_stop(self) -> None:
         view = self._current()
-        if view is None:
-            return
+        if view is not None and run_actions.is_stopping(view.path):
+            self.app.push_screen(run_actions.end_at_once(view.path), lambda yes: self._stop(view) if yes else None)
+        elif view is not None:
+            self._stop(view)
+
+    def _stop(self, view: RunView) -> None:
+        again = run_actions.is_stopping(view.path)
         try:
             run_actions.stop(view.path)
         except IrmLiteError as error:
             self._say(str(error), failed=True)
         else:
-            self._say(f"{view.name} stops after this step and saves")
+            self._say(f"{view.name} ends at once" if again else f"{view.name} stops after this step and saves")
 
     def action_rename(self) -> None:
         view = self._current()

@@ -15,6 +15,7 @@ from textual.worker import get_current_worker
 from irm_lite.config import TrainConfig
 from irm_lite.dataset import tones
 from irm_lite.errors import IrmLiteError
+from irm_lite.paths import expanded
 from irm_lite.presets import presets
 from irm_lite.run import RunDirectory, default_run
 from irm_lite_tui.data_head import read_head
@@ -145,7 +146,7 @@ class TrainScreen(Screen[None]):
     def _wrong_out(self, out: str) -> str:
         try:
             if out:
-                RunDirectory(Path(out).expanduser()).require_absent()
+                RunDirectory(expanded(out)).require_absent()
         except (IrmLiteError, OSError, ValueError) as error:
             return str(error)
         return ""
@@ -202,7 +203,7 @@ class TrainScreen(Screen[None]):
         from irm_lite_tui.screens.dashboard import DashboardScreen
 
         asked = self.texts["out"].strip()
-        out = Path(asked).expanduser() if asked else default_run(config)
+        out = expanded(asked) if asked else default_run(config)
         try:
             settings = _write_settings(config)
         except OSError as error:

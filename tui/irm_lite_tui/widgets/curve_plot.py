@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from rich.text import Text
 from textual.widget import Widget
 
+from irm_lite.analysis.pictures.visible import visible
 from irm_lite_tui.plot import Point, bounds, braille
 
 _AXIS = 7  # columns of the numbers at the left
@@ -57,5 +58,5 @@ class CurvePlot(Widget):
         """The names, each in the colour of its curve."""
         text = Text()
         for name, colour in zip(self._series, _COLOURS, strict=False):
-            text.append(f" ━ {name}", style=self.app.theme_variables[colour])
+            text.append(f" ━ {visible(name)}", style=self.app.theme_variables[colour])
         return text

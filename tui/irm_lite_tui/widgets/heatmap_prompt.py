@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from textual import events
 from textual.binding import Binding, BindingType
+from textual.widget import Widget
 from textual.widgets import Input
 
 from irm_lite_tui.messages import JumpGiven
@@ -19,14 +20,16 @@ class JumpPrompt(Input):
 
     def __init__(self) -> None:
         super().__init__(placeholder="1512 an index, l12 a layer, p0 a prompt, t7 a token", max_length=80, compact=True)
+        self._before: Widget | None = None  # what had the focus
 
     def open(self) -> None:
-        self.value = ""
+        self.value, self._before = "", self.screen.focused
         self.display = True
         self.focus()
 
     def action_leave(self) -> None:
         self.display = False
+        self.screen.set_focus(self._before)
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
         message.stop()

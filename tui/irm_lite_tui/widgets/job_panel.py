@@ -31,6 +31,10 @@ class JobPanel(Vertical):
     def on_mount(self) -> None:
         self.query_one(ProgressBar).display = False
 
+    def on_unmount(self) -> None:
+        if self._child is not None:
+            self._child.target = self.app  # which says how it ended
+
     @property
     def running(self) -> bool:
         return self._child is not None
