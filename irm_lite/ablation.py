@@ -153,11 +153,11 @@ def _stream_rms(run: "TrainedRun", samples: Sequence[Sample]) -> DoubleArray:
 
 def save_ablations(found: Sequence[Ablation], run: RunDirectory, recording: str, seed: int) -> list[Path]:
     """A file for each index and place in RUN/ablations, in the place of an earlier one."""
-    paths = []
+    paths, digest = [], read_saved(run.path).digest
     for each in found:
         paths.append(run.ablations / f"{each.index}-{each.where}.json")
         document = {
-            "irm_sha256": read_saved(run.path).digest,
+            "irm_sha256": digest,
             "recording": recording,
             "seed": seed,
             "random_indices": each.random_indices,

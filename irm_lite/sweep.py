@@ -17,7 +17,7 @@ from irm_lite.config import TrainConfig, check_keys
 from irm_lite.errors import InputError, Interrupted, IrmLiteError, RunError
 from irm_lite.presets import presets
 from irm_lite.run import RunDirectory
-from irm_lite.trained import BASE_SETTINGS, load_base_of
+from irm_lite.trained import base_settings, load_base_of
 
 _TABLES = ("train", "grid", "setting")
 Settings = dict[str, Any]
@@ -106,11 +106,11 @@ def run_sweep(
     require_folder(out)
     for each in planned:
         _require_same(RunDirectory(out / each.name), each.config)
-    kinds = [_base_settings(each.config) for each in planned]
+    kinds = [base_settings(each.config) for each in planned]
     outcomes = []
     base: Base | None = None
     loaded: Settings | None = None
-    for number, each in enumerate(sorted(planned, key=lambda each: kinds.index(_base_settings(each.config))), 1):
+    for number, each in enumerate(sorted(planned, key=lambda each: kinds.index(base_settings(each.config))), 1):
         run, title = RunDirectory(out / each.name), f"run {number} of {len(planned)}, {each.name}"
         if run.finished() is not None:
             outcome = _outcome(run, each.name, "was there")
@@ -118,9 +118,9 @@ def run_sweep(
             raise Interrupted(f"stopped before {title}", "the same command goes on there")
         else:
             try:
-                if base is None or loaded != _base_settings(each.config):
+                if base is None or loaded != base_settings(each.config):
                     base = None  # two would not fit
-                    base, loaded = load_base_of(each.config), _base_settings(each.config)
+                    base, loaded = load_base_of(each.config), base_settings(each.config)
                 with listening(title) as on_event:
                     _train(run, each.config, base, on_event, should_stop)
                 outcome = _outcome(run, each.name, "trained")
@@ -178,10 +178,6 @@ def _word(key: str, value: Any) -> str:
     if not isinstance(value, str):
         return f"{key}-{value}"
     return re.sub(r"[^\w.]+", "-", Path(value).stem if key in ("data", "model") else value).strip("-.") or key
-
-
-def _base_settings(config: TrainConfig) -> Settings:
-    return {name: getattr(config, name) for name in BASE_SETTINGS}
 
 
 def _require_same(run: RunDirectory, config: TrainConfig) -> None:

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-BASE_SETTINGS = ("model", "quant", "double_quant", "device", "dtype", "chat_template")
-
-
 class TrainedRun:
     """`.config`, `.irm` and `.fingerprint` at once; `.base` and `.dataset` are loaded when they are first asked for."""
 
@@ -51,7 +48,7 @@ class TrainedRun:
 
     def share_base(self, other: "TrainedRun") -> None:
         """Take the base that another run has loaded, where it is loaded and this run's is the same one, loaded the same way."""
-        same = all(getattr(self.config, name) == getattr(other.config, name) for name in BASE_SETTINGS)
+        same = base_settings(self.config) == base_settings(other.config)
         if same and self.fingerprint == other.fingerprint and "base" in other.__dict__:
             self.irm.to(other.base.plan.device)
             self.__dict__["base"] = other.base
@@ -91,6 +88,11 @@ def load_run(path: Path | str) -> TrainedRun:
     """Open a run directory that holds an IRM. Raises RunError where it is not a run or has no IRM yet."""
     directory = RunDirectory(path)
     return TrainedRun(directory, directory.config(), load_irm(directory.path), directory.fingerprint())
+
+
+def base_settings(config: TrainConfig) -> dict[str, Any]:
+    """What decides which base is loaded, and how: runs that agree in it can share one."""
+    return {name: getattr(config, name) for name in ("model", "quant", "double_quant", "device", "dtype", "chat_template")}
 
 
 def load_base_of(config: TrainConfig) -> Base:

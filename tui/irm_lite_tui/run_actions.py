@@ -6,7 +6,6 @@ from pathlib import Path
 from irm_lite.errors import RunError
 from irm_lite.holder import Holder
 from irm_lite.run import RunDirectory
-from irm_lite_tui.screens.ask import AskScreen
 
 _asked: dict[Path, Holder] = {}  # the runs whose process was asked to stop
 
@@ -56,12 +55,6 @@ def is_stopping(path: Path) -> bool:
     """Whether the process that writes the run has been asked from here already."""
     holder = RunDirectory(path).holder()
     return holder is not None and _asked.get(path) == holder
-
-
-def end_at_once(path: Path) -> AskScreen:
-    """The question before it is asked again."""
-    detail = "It was asked to stop, and will when its step is done and saved. Ended at once, all since its last checkpoint is lost."
-    return AskScreen(f"End {path.name} without saving?", "End", detail)
 
 
 def _require_free(path: Path) -> None:

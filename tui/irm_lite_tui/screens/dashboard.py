@@ -12,12 +12,11 @@ from textual.screen import Screen
 from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
 
-from irm_lite.errors import IrmLiteError
-from irm_lite_tui import run_actions
 from irm_lite_tui.children import Child, child_of
 from irm_lite_tui.dashboard_reader import DashboardReader, Reading
 from irm_lite_tui.messages import ChildEnded, ChildLine, Mode, OpenIn, RunRead
 from irm_lite_tui.run_state import RunView
+from irm_lite_tui.stopping import stop_run
 from irm_lite_tui.text import line
 from irm_lite_tui.widgets.curve_plot import CurvePlot
 from irm_lite_tui.widgets.live_heatmap import LiveHeatmap
@@ -173,19 +172,8 @@ class DashboardScreen(Screen[None]):
             self._say("stopping")
             return
         view = self._view()
-        if view is not None and run_actions.is_stopping(view.path):
-            self.app.push_screen(run_actions.end_at_once(view.path), lambda yes: self._stop(view.path) if yes else None)
-        elif view is not None:
-            self._stop(view.path)
-
-    def _stop(self, path: Path) -> None:
-        again = run_actions.is_stopping(path)
-        try:
-            run_actions.stop(path)
-        except IrmLiteError as error:
-            self._say(str(error), failed=True)
-        else:
-            self._say("ends at once" if again else "stops after this step and saves")
+        if view is not None:
+            stop_run(self, view.path, self._say)
 
     def action_resume(self) -> None:
         view = self._view()

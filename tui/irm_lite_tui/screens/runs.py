@@ -18,6 +18,7 @@ from irm_lite_tui.messages import ChildEnded, Mode, OpenIn, RunActionDone, RunsR
 from irm_lite_tui.preferences import load_preferences
 from irm_lite_tui.run_state import RunReader, RunView, find_run_folders
 from irm_lite_tui.screens.ask import AskScreen, NameScreen
+from irm_lite_tui.stopping import stop_run
 from irm_lite_tui.text import line
 from irm_lite_tui.widgets.mode_bar import ModeBar
 from irm_lite_tui.widgets.run_table import ORDERS, RunTable
@@ -234,19 +235,8 @@ class RunsScreen(Screen[None]):
 
     def action_stop(self) -> None:
         view = self._current()
-        if view is not None and run_actions.is_stopping(view.path):
-            self.app.push_screen(run_actions.end_at_once(view.path), lambda yes: self._stop(view) if yes else None)
-        elif view is not None:
-            self._stop(view)
-
-    def _stop(self, view: RunView) -> None:
-        again = run_actions.is_stopping(view.path)
-        try:
-            run_actions.stop(view.path)
-        except IrmLiteError as error:
-            self._say(str(error), failed=True)
-        else:
-            self._say(f"{view.name} ends at once" if again else f"{view.name} stops after this step and saves")
+        if view is not None:
+            stop_run(self, view.path, self._say)
 
     def action_rename(self) -> None:
         view = self._current()
