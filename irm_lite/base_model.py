@@ -12,6 +12,7 @@ from irm_lite.errors import BaseModelError
 from irm_lite.fingerprint import Fingerprint, hash_norm_gains
 from irm_lite.gguf_base import gguf_read_once, keep_differentiable, load_dense, quantise, require_whole
 from irm_lite.gguf_header import read_header, require_model
+from irm_lite.packed_attention import attend_by_sample
 from irm_lite.paths import expanded
 from irm_lite.presets import EMBEDDED, Preset, packaged_gguf, presets
 from irm_lite.quiet import import_bitsandbytes, quiet_libraries
@@ -79,6 +80,7 @@ def load_base(
     model.eval()
     keep_differentiable(model)
     require_injectable(model)
+    attend_by_sample(model)
     return Base(name, model, tokenizer, _fingerprint(model, quant), plan, source.gguf, source.preset)
 
 

@@ -79,6 +79,8 @@ class TrainConfig:
     """Optimiser, by transformers' name (adamw_torch, adamw_bnb_8bit, ...); auto: by device."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third slower."""
+    cache_prefix: bool = True
+    """Keep what the IRM cannot change, the blocks below its first layer, over the epochs: in memory, or in a file."""
     seed: int = 0
     """Seed of initialisation and data order."""
 

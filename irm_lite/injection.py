@@ -5,7 +5,7 @@ it arrives in the stream right there. Site `block`: the vector is added to the b
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -47,9 +47,49 @@ class Injection:
                 f"not all layers of {sorted(self.layers, key=str)} are injected", f"there are {format_layers(irm.layers)}"
             )
         self.observers: list[Observer] = []
+        self.compute_dtype: torch.dtype | None = None  # of the IRM's matrix products, where not that of its weights
         self._h0_residual: Tensor | None = None
-        self._code: Tensor | None = None
+        self._code: Any = None
+        self._fed = 0
         self._handles: list[Any] = []
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within: nothing is read and nothing added."""
+        before, self.enabled = self.enabled, False
+        try:
+            yield
+        finally:
+            self.enabled = before
+
+    @contextmanager
+    def fed(self) -> Iterator[None]:
+        """Within: what `feed` was given stands, and layer 0 is not read. May be nested: the backward pass, which may recompute
+        a forward, belongs into it."""
+        self._fed += 1
+        try:
+            yield
+        finally:
+            self._fed -= 1
+
+    def feed(self, h0: Tensor | None, stream: Tensor | None, first: int) -> Tensor | None:
+        """Give the IRM its input h0 (B, T, H), None for one that reads none; `stream` is what block `first` would read.
+
+        Returns the stream with what the blocks below `first`, which will not be run, would have added.
+        """
+        self._encode(stream if h0 is None else h0)
+        for index, layer in enumerate(self.irm.layers):
+            if stream is not None and layer < first:
+                stream = self._added(index, layer, stream)
+        return stream
+
+    def _encode(self, h0: Tensor | None) -> None:
+        self._code = None
+        if h0 is None:  # it reads none, and all blocks are run: the hook of block 0 gives it a shape
+            return
+        dtype = self.compute_dtype
+        with torch.autocast(h0.device.type, dtype) if dtype is not None else nullcontext():
+            self._code = self.irm.encode(h0)
 
     def _attach(self) -> None:
         blocks: Any = decoder_layers(self.model)
@@ -70,23 +110,24 @@ class Injection:
         self._h0_residual = block_input(args, kwargs)
 
     def _read(self, _module: nn.Module, _args: object, output: object) -> None:
-        if self.enabled:
+        if self.enabled and (not self._fed or self._code is None):
             assert self._h0_residual is not None
-            # The residual is kept: gradient checkpointing recomputes the attention without entering the block again.
-            self._code = self.irm.encode(self._h0_residual + hidden_state(output))
+            self._encode(self._h0_residual + hidden_state(output))
 
     def _adder(self, index: int, layer: int) -> Callable[[nn.Module, object, object], object]:
         def add(_module: nn.Module, _args: object, output: object) -> object:
             if not self.enabled or (self.layers is not None and layer not in self.layers):
                 return output
-            assert self._code is not None
-            stream = hidden_state(output)
-            vector = self.irm.layer_output(self._code, index)
-            for observe in self.observers:
-                observe(layer, vector)
-            return with_hidden_state(output, stream + (self.strength * vector).to(stream))
+            return with_hidden_state(output, self._added(index, layer, hidden_state(output)))
 
         return add
+
+    def _added(self, index: int, layer: int, stream: Tensor) -> Tensor:
+        assert self._code is not None
+        vector = self.irm.layer_output(self._code, index)
+        for observe in self.observers:
+            observe(layer, vector)
+        return stream + (self.strength * vector).to(stream)
 
 
 @contextmanager

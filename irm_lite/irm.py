@@ -1,7 +1,7 @@
 """The networks: `paper`, `lite` and `static`. Each gives, for a token, a vector to add at every injected layer.
 
-An IRM reads layer 0's hidden state after attention, h0 (B, T, H), and gives (B, T, L, H). It is split in two calls so
-that nobody holds L vectors a token at once: `encode` once a forward, `layer_output` when the layer is reached.
+An IRM reads layer 0's hidden state after attention, h0 (B, T, H), and gives (B, T, L, H). It is split in two calls:
+`encode` once a forward, `layer_output` when the layer is reached, so that `lite` never holds L vectors a token.
 """
 
 import hashlib
@@ -44,15 +44,15 @@ class IRM(nn.Module):
         """What `build_irm` needs beside kind, hidden size, layers and site."""
         return {}
 
-    def encode(self, h0: Tensor) -> Tensor:
-        """What all layers share, from layer 0's post-attention hidden state h0 (B, T, H)."""
+    def encode(self, h0: Tensor) -> Any:
+        """What `layer_output` works from, of layer 0's post-attention hidden state h0 (B, T, H)."""
         raise NotImplementedError
 
-    def layer_output(self, code: Tensor, index: int) -> Tensor:
+    def layer_output(self, code: Any, index: int) -> Tensor:
         """(B, T, H) to add at layer `self.layers[index]`; `code` is what `encode` returned."""
         raise NotImplementedError
 
-    def outputs(self, code: Tensor) -> Tensor:
+    def outputs(self, code: Any) -> Tensor:
         """(B, T, L, H): `layer_output` of all layers at once, in a few calls instead of L."""
         raise NotImplementedError
 
@@ -78,18 +78,17 @@ class PaperIRM(IRM):
             self.trunk.extend([nn.Linear(width, width), nn.ReLU()])
         self.head = nn.Linear(width, hidden_size * len(layers))
 
-    def encode(self, h0: Tensor) -> Tensor:
-        code: Tensor = self.trunk(h0.to(self.head.weight.dtype))
-        return code  # (B, T, 3H)
+    def encode(self, h0: Tensor) -> tuple[Tensor, ...]:
+        """All layers' outputs, L times (B, T, H): layer by layer, the backward pass would fill L gradients of the whole head."""
+        flat: Tensor = self.head(self.trunk(h0.to(self.head.weight.dtype)))
+        by_layer = flat.view(*flat.shape[:-1], self.hidden_size, len(self.layers)).movedim(-1, 0)
+        return by_layer.contiguous().unbind(0)
 
-    def layer_output(self, code: Tensor, index: int) -> Tensor:
-        weight = self.head.weight.view(self.hidden_size, len(self.layers), -1)[:, index]  # (H, 3H), a strided view
-        bias = self.head.bias.view(self.hidden_size, len(self.layers))[:, index]
-        return F.linear(code, weight, bias)
+    def layer_output(self, code: tuple[Tensor, ...], index: int) -> Tensor:
+        return code[index]
 
-    def outputs(self, code: Tensor) -> Tensor:
-        flat: Tensor = self.head(code)
-        return flat.view(*code.shape[:-1], self.hidden_size, len(self.layers)).transpose(-1, -2)
+    def outputs(self, code: tuple[Tensor, ...]) -> Tensor:
+        return torch.stack(code, dim=-2)
 
 
 class LiteIRM(IRM):

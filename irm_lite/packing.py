@@ -18,7 +18,7 @@ def pack(samples: Sequence[Sample]) -> Row:
     """One row of all samples, one after another.
 
     input_ids, position_ids (1, T); positions (A,): where an answer token is predicted, that is one before it stands;
-    labels (A,): those tokens; sample (A,): which sample each belongs to.
+    labels (A,): those tokens; sample (A,): which sample each belongs to; lengths (samples,): tokens of each.
     """
     ids: list[int] = []
     positions: list[int] = []
@@ -38,6 +38,7 @@ def pack(samples: Sequence[Sample]) -> Row:
         "positions": torch.tensor(positions),
         "labels": torch.tensor(labels),
         "sample": torch.tensor(owner),
+        "lengths": torch.tensor([len(sample.ids) for sample in samples]),
     }
 
 
@@ -55,14 +56,25 @@ def rows(samples: Sequence[Sample], max_tokens: int = 1024) -> Iterator[list[Sam
         yield group
 
 
+def run_base(model: torch.nn.Module, row: Row, stream: Tensor | None = None) -> Tensor:
+    """The final, normed hidden states (1, T, H) of a packed row; `stream` (1, T, H) in the place of the tokens' embeddings."""
+    device = next(model.parameters()).device
+    given = {"input_ids": row["input_ids"].to(device)} if stream is None else {"inputs_embeds": stream}
+    output = model.model(  # type: ignore[operator]
+        **given, position_ids=row["position_ids"].to(device), sample_lengths=tuple(row["lengths"].tolist()), use_cache=False
+    )
+    hidden: Tensor = output.last_hidden_state
+    return hidden
+
+
+def answers_of(hidden: Tensor, row: Row) -> Tensor:
+    """Of hidden states (1, T, H) those where an answer token is predicted, (A, H)."""
+    return hidden[0, row["positions"].to(hidden.device)]
+
+
 def answer_hidden(model: torch.nn.Module, row: Row) -> Tensor:
     """The final, normed hidden states (A, H) at the row's answer positions; the head makes logits of them."""
-    device = next(model.parameters()).device
-    output = model.model(  # type: ignore[operator]
-        input_ids=row["input_ids"].to(device), position_ids=row["position_ids"].to(device), use_cache=False
-    )
-    hidden: Tensor = output.last_hidden_state[0, row["positions"].to(device)]
-    return hidden
+    return answers_of(run_base(model, row), row)
 
 
 def answer_logits(model: torch.nn.Module, row: Row) -> Tensor:

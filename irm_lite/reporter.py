@@ -14,10 +14,10 @@ from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
 from irm_lite.errors import TrainingFailed
 from irm_lite.generation import generate
+from irm_lite.injected_model import InjectedModel
 from irm_lite.layers import format_layers
 from irm_lite.run import RunDirectory
 from irm_lite.tensors import save_tensors
-from irm_lite.trainer import InjectedModel
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]

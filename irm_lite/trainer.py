@@ -1,105 +1,27 @@
 """transformers.Trainer, told what is ours: the loss through the injected base, the validation, the checkpoints."""
 
+import gc
 import math
 import shutil
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import Trainer, TrainerControl, TrainingArguments
 
 from irm_lite import checkpoint
-from irm_lite.architecture import decoder_layers
+from irm_lite.answer_loss import answer_nll
 from irm_lite.atomic import atomic_folder
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
 from irm_lite.errors import RunError, TrainingFailed
-from irm_lite.injection import Injection
+from irm_lite.injected_model import InjectedModel
 from irm_lite.irm import load_irm, save_irm
-from irm_lite.packing import Row, answer_logits, pack, rows
+from irm_lite.packing import answer_hidden, pack, rows
 from irm_lite.run import RunDirectory
-
-LIVE_SECONDS = 2.0  # the live heatmap's snapshot is not taken oftener
-
-
-class InjectedModel(nn.Module):
-    """What the Trainer sees: a module whose parameters are the IRM's alone, and whose forward runs the injected base."""
-
-    def __init__(self, base: Base, injection: Injection, l1: float = 0.0, dependence: float = 0.0, recompute: bool = False) -> None:
-        super().__init__()
-        self.irm = injection.irm
-        self._hidden = (base, injection)  # in a tuple, so that the base is no submodule
-        self.l1, self.dependence, self.recompute = l1, dependence, recompute
-        self.tokens_seen = 0
-        self.mean_abs: dict[int, Tensor] = {}  # layer -> (H,), of the newest observed forward
-        self._observed_at = -math.inf
-
-    def forward(self, num_items: Tensor | int | None = None, **row: Tensor) -> Tensor:
-        """The loss of one packed row: NLL summed over answer tokens / num_items, plus the penalties, mean over layers.
-
-        `num_items` counts the answer tokens of all rows of an optimiser step; penalties are weighted with the row's share.
-        """
-        base, injection = self._hidden
-        penalties: dict[int, Tensor] = {}
-        injection.observers.clear()  # only now: the backward pass recomputes with the observers of its forward
-        if self.l1 or self.dependence:
-
-            def penalise(layer: int, vector: Tensor) -> None:
-                penalties[layer] = self._penalty(vector)
-
-            injection.observers.append(penalise)
-        if time.monotonic() - self._observed_at >= LIVE_SECONDS:
-            injection.observers.append(self._observe)
-            self._observed_at = time.monotonic()
-        with _recomputed(base) if self.recompute else nullcontext():
-            logits = answer_logits(base.model, row)
-        self.tokens_seen += row["input_ids"].numel()
-        labels = row["labels"].to(logits.device)
-        items = len(labels) if num_items is None else num_items
-        loss = F.cross_entropy(logits.float(), labels, reduction="sum") / items
-        if penalties:
-            loss = loss + len(labels) / items * torch.stack(list(penalties.values())).mean()
-        return loss
-
-    def _penalty(self, vector: Tensor) -> Tensor:
-        """Of one layer's output (1, T, H): the paper's l1 * sum |v|, mean over tokens, and that of varying with the input."""
-        penalty = vector.new_zeros(())
-        if self.l1:
-            penalty = penalty + self.l1 * vector.abs().sum(-1).mean()
-        if self.dependence:
-            penalty = penalty + self.dependence * varying_share(vector.flatten(0, -2))
-        return penalty
-
-    def _observe(self, layer: int, vector: Tensor) -> None:
-        self.mean_abs[layer] = vector.detach().abs().mean(dim=(0, 1)).float().cpu()
-
-
-def varying_share(vectors: Tensor) -> Tensor:
-    """Of vectors (N, H): the share of their mean squared norm that is not their mean's, 0 where all are alike.
-
-    An output far below any effect (squared norm 1e-4) counts as not varying: training starts at zero.
-    """
-    spread = (vectors - vectors.mean(0)).square().sum(-1).mean()
-    return spread / (vectors.square().sum(-1).mean() + 1e-4)
-
-
-@contextmanager
-def _recomputed(base: Base) -> Iterator[None]:
-    """Gradient checkpointing for this forward: transformers looks at the blocks' own training flag, the modules inside
-    stay in eval mode. Off outside, since with it on transformers drops the KV cache that generation needs."""
-    blocks = decoder_layers(base.model)
-    for block in blocks:
-        block.training = True
-    try:
-        yield
-    finally:
-        for block in blocks:
-            block.training = False
 
 
 class IrmTrainer(Trainer):  # type: ignore[misc]
@@ -107,27 +29,63 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
 
     control: TrainerControl
 
-    def __init__(self, model: InjectedModel, base: Base, run: RunDirectory, args: TrainingArguments, **options: Any) -> None:
-        super().__init__(model=model, args=args, data_collator=pack, **options)
-        self.injected = model
-        self.base = base
-        self.run = run
-        self.model_accepts_loss_kwargs = True  # so that num_items_in_batch is counted over accumulated rows
-        self._loss_shifts_labels = False  # our labels stand where they are predicted
-
-    def compute_loss(
+    def __init__(
         self,
-        model: nn.Module,
-        inputs: Row,
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        loss = model(num_items=num_items_in_batch, **inputs)
-        return (loss, {}) if return_outputs else loss
+        model: InjectedModel,
+        run: RunDirectory,
+        args: TrainingArguments,
+        train: Sequence[Sample],
+        validation: Sequence[Sample],
+        rows: int,
+        on_split: Callable[[int], None],
+        **options: Any,
+    ) -> None:
+        """A step takes `rows` rows, more once memory has run out: `on_split` is told how many then."""
+        numbers = range(len(train))
+        super().__init__(model=model, args=args, data_collator=_numbered, train_dataset=numbers, eval_dataset=numbers, **options)
+        self.injected = model
+        self.run = run
+        self.samples, self.validation = train, validation
+        self.rows, self.on_split = rows, on_split
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of all samples of an optimiser step, in as many rows as fit; returns the step's loss.
+
+        Where memory runs out, the gradients made so far are dropped and the same samples go through in twice as many rows:
+        the loss is normalised over the step, so that its gradient is the same.
+        """
+        model.train()
+        samples = [self.samples[number] for number in inputs["numbers"].tolist()]
+        answers = torch.tensor(sum(sample.n_answer for sample in samples), device=self.args.device)
+        items = self.accelerator.reduce(answers, "sum") / self.accelerator.num_processes  # DDP takes the mean of gradients
+        while True:
+            try:
+                loss = self._rows_through(model, split(samples, self.rows), items)
+                self.injected.tokens_seen += sum(len(sample.ids) for sample in samples)
+                return loss
+            except RuntimeError as error:
+                if not out_of_memory(error) or self.rows >= len(samples):
+                    raise
+            self.rows = min(2 * self.rows, len(samples))
+            model.zero_grad()
+            gc.collect()
+            if self.args.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.on_split(self.rows)
+
+    def _rows_through(self, model: nn.Module, rows: list[list[Sample]], items: Tensor) -> Tensor:
+        total = torch.zeros((), device=self.args.device)
+        for number, row in enumerate(rows, 1):
+            alone = nullcontext() if number == len(rows) else self.accelerator.no_sync(model)
+            with alone, self.injected.stepping():
+                loss = model(row, num_items=items)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Mean NLL a token over the validation answers, in nats, and its exponential."""
-        nll = mean_nll(self.base, self.eval_dataset if eval_dataset is None else eval_dataset)
+        nll = sum(map(self.injected.nll, rows(self.validation))) / sum(sample.n_answer for sample in self.validation)
         if not math.isfinite(nll):
             raise TrainingFailed(f"the validation NLL became {nll} at step {self.state.global_step}", "try a lower --learning-rate")
         metrics = {f"{metric_key_prefix}_loss": nll, f"{metric_key_prefix}_perplexity": perplexity(nll)}
@@ -172,6 +130,22 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
             checkpoint.set_rng_state(checkpoint.load_state(Path(checkpoint_folder), checkpoint.RNG))
 
 
+def _numbered(numbers: list[int]) -> dict[str, Tensor]:
+    return {"numbers": torch.tensor(numbers)}
+
+
+def split(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
+    """In `count` parts of equal numbers, as far as that goes; none is empty."""
+    size = math.ceil(len(samples) / count)
+    return [list(samples[start : start + size]) for start in range(0, len(samples), size)]
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch had no memory left: on a GPU by its type, elsewhere by its words."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
+
+
 @contextmanager
 def _damage_named(folder: str) -> Iterator[None]:
     """Whatever a checkpoint's contents make torch complain of is one line."""
@@ -191,8 +165,8 @@ def mean_nll(base: Base, samples: Iterable[Sample]) -> float:
     total, count = 0.0, 0
     for group in rows(list(samples)):
         row = pack(group)
-        logits = answer_logits(base.model, row)
-        total += F.cross_entropy(logits.float(), row["labels"].to(logits.device), reduction="sum").item()
+        hidden = answer_hidden(base.model, row)
+        total += answer_nll(base.model.get_output_embeddings(), hidden, row["labels"].to(hidden.device)).item()
         count += len(row["labels"])
     return total / count
 

@@ -19,6 +19,7 @@ from irm_lite.chat_format import Sample, encode_all, read_chat_template
 from irm_lite.config import TrainConfig
 from irm_lite.dataset import load_dataset, tones
 from irm_lite.errors import DataError, InputError, Interrupted, MissingPart, RunError, TrainingFailed
+from irm_lite.injected_model import InjectedModel
 from irm_lite.injection import inject
 from irm_lite.irm import IRM, build_irm, load_irm
 from irm_lite.layers import format_layers, needs_depth, parse_layers
@@ -28,7 +29,7 @@ from irm_lite.quiet import quiet_libraries
 from irm_lite.reporter import Reporter
 from irm_lite.run import Event, RunDirectory
 from irm_lite.trained import TrainedRun, check_fit, load_base_of
-from irm_lite.trainer import InjectedModel, IrmTrainer, mean_nll, perplexity
+from irm_lite.trainer import IrmTrainer, mean_nll, perplexity
 
 Listener = Callable[[Event], None]
 
@@ -176,6 +177,10 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         max_steps=job.arguments.max_steps,
         resumed_from=checkpoint.name if checkpoint else None,
     )
+
+    def tell_split(rows: int) -> None:
+        emit("warning", text=f"memory ran out: each step now goes through in {rows} rows, with the same gradient")
+
     if job.too_long:
         emit("warning", text=f"{job.too_long} samples are longer than {config.max_length} tokens and left out")
     if job.unanswered:
@@ -187,22 +192,17 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
     recompute = config.gradient_checkpointing
     try:
         with quiet_libraries(), _recomputing(base, recompute), inject(base.model, irm) as injection:
+            injection.compute_dtype = _compute_dtype(base, irm)
             model = InjectedModel(base, injection, config.l1, config.dependence_penalty, recompute)
+            _keep_prefix(job, model, emit)
             reporter = Reporter(emit, model, run, base, job.validation, config.sample_tokens, should_stop)
             callbacks: list[TrainerCallback] = [reporter]
             if config.early_stopping_patience:
                 callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
             if config.report_to == "tensorboard":
                 callbacks.append(_tensorboard(run))
-            trainer = IrmTrainer(
-                model,
-                base,
-                run,
-                job.arguments,
-                train_dataset=job.train,
-                eval_dataset=job.validation,
-                callbacks=callbacks,
-            )
+            rows = config.gradient_accumulation_steps
+            trainer = IrmTrainer(model, run, job.arguments, job.train, job.validation, rows, tell_split, callbacks=callbacks)
             trainer.remove_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except torch.OutOfMemoryError as error:
@@ -251,8 +251,7 @@ def _training_arguments(config: TrainConfig, run: RunDirectory, n_train: int) ->
     return TrainingArguments(
         output_dir=str(run.path),
         max_steps=_total_steps(config, n_train),
-        per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        per_device_train_batch_size=config.batch_size * config.gradient_accumulation_steps,  # IrmTrainer splits it into rows
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
         warmup_steps=config.warmup_ratio,
@@ -277,6 +276,22 @@ def _training_arguments(config: TrainConfig, run: RunDirectory, n_train: int) ->
         report_to="none",
         disable_tqdm=True,
     )
+
+
+def _compute_dtype(base: Base, irm: IRM) -> torch.dtype | None:
+    """The paper's IRM is as costly as the base: its products are taken in the base's number format. None: as its weights are."""
+    halved = base.model.dtype == torch.bfloat16 and irm.kind == "paper"
+    return torch.bfloat16 if halved else None
+
+
+def _keep_prefix(job: _Job, model: InjectedModel, emit: Callable[..., None]) -> None:
+    """Keep what is frozen of the validation samples, and of the training ones where they are seen more than once."""
+    a_pass = math.ceil(len(job.train) / job.arguments.per_device_train_batch_size)
+    samples = [*job.validation, *(job.train if job.arguments.max_steps > a_pass else [])]
+    if not job.config.cache_prefix:
+        return
+    if model.prefix.keep(samples, job.run.path) == "no room":
+        emit("warning", text="the frozen prefix's states fit neither memory nor disk: they are computed anew each time")
 
 
 @contextmanager

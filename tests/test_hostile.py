@@ -222,7 +222,7 @@ def test_an_export_elsewhere_leaves_the_runs_own_figure(finished: Path, tmp_path
 
 
 def test_divergence_is_named(llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("irm_lite.trainer.mean_nll", lambda *_: float("nan"))
+    monkeypatch.setattr("irm_lite.injected_model.InjectedModel.nll", lambda *_: float("nan"))
     with pytest.raises(IrmLiteError, match="--learning-rate"):
         training.train(quick(llama_folder), tmp_path / "run")
     assert torch.is_grad_enabled()

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from irm_lite import trained, trainer, training
+from irm_lite import injected_model, trained, training
+from irm_lite.answer_loss import answer_nll
 from irm_lite.architecture import decoder_layers
 from irm_lite.base_model import load_base
 from irm_lite.chat_format import encode_all
@@ -17,12 +18,12 @@ from irm_lite.config import TrainConfig
 from irm_lite.dataset import Example, load_dataset
 from irm_lite.errors import DataError, InputError, Interrupted, RunError, TrainingFailed
 from irm_lite.export.mean import observe
+from irm_lite.injected_model import InjectedModel, varying_share
 from irm_lite.injection import inject
 from irm_lite.irm import build_irm, load_irm
-from irm_lite.packing import answer_logits, pack
 from irm_lite.run import RunDirectory
 from irm_lite.trained import load_run
-from irm_lite.trainer import InjectedModel, mean_nll, varying_share
+from irm_lite.trainer import mean_nll
 
 Event = dict[str, Any]
 
@@ -118,15 +119,79 @@ def test_accumulated_rows_give_the_gradient_of_one_large_row(llama_folder: Path,
     assert losses[0]["grad_norm"] == pytest.approx(losses[1]["grad_norm"], rel=1e-4)
 
 
+@pytest.mark.parametrize("fails", ["forward", "backward"])
+def test_a_step_that_runs_out_of_memory_is_taken_in_more_rows(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    options: dict[str, Any] = {"max_steps": 3, "eval_steps": 3, "irm": "paper", "l1": 0.0, "batch_size": 8}
+    training.train(config(llama_folder, **options), tmp_path / "enough")
+    forward, sizes = injected_model.InjectedModel.forward, []
+
+    def tight(model: Any, samples: Any, num_items: Any = None) -> torch.Tensor:
+        """No more than three samples fit: the second row of a step fails, too, once the first has left its gradients."""
+        sizes.append(len(samples))
+        loss = forward(model, samples, num_items)
+        if len(samples) > 3 and fails == "forward":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if len(samples) > 3:
+            loss.register_hook(fail)  # type: ignore[no-untyped-call]
+        return loss
+
+    def fail(_gradient: torch.Tensor) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(injected_model.InjectedModel, "forward", tight)
+    seen: list[Event] = []
+    training.train(config(llama_folder, **options), tmp_path / "tight", on_event=seen.append)
+    assert sizes == [8, 4, *[2] * 12]
+    assert [event["text"].split(" in ")[1] for event in seen if event["kind"] == "warning"] == [
+        f"{rows} rows, with the same gradient" for rows in (2, 4)
+    ]
+    enough = [event for event in RunDirectory(tmp_path / "enough").events() if event["kind"] in ("step", "eval")]
+    for one, other in zip(enough, [event for event in seen if event["kind"] in ("step", "eval")], strict=True):
+        for name in {"loss", "nll", "grad_norm"} & one.keys():
+            assert other[name] == pytest.approx(one[name], rel=1e-4)
+        assert one.get("tokens") == other.get("tokens")
+
+
+def test_memory_that_is_short_even_for_one_sample_ends_the_training(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: Any, **__: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(injected_model.InjectedModel, "forward", none)
+    with pytest.raises(TrainingFailed, match="memory ran out"):
+        training.train(config(llama_folder), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("kind", "site", "layers"),
+    [("lite", "block", "1-2"), ("lite", "attn", "2"), ("paper", "attn", "0-2"), ("static", "attn", "0-2")],
+)
+def test_the_kept_prefix_changes_nothing_that_is_learned(
+    llama_folder: Path, tmp_path: Path, kind: Any, site: Any, layers: str
+) -> None:
+    """Three epochs, so that samples come again in other company."""
+    options: dict[str, Any] = {"irm": kind, "site": site, "layers": layers, "max_steps": -1, "num_train_epochs": 3.0}
+    losses = []
+    for cached in (True, False):
+        run = tmp_path / str(cached)
+        training.train(config(llama_folder, cache_prefix=cached, batch_size=32, eval_steps=7, **options), run)
+        losses.append([event[name] for event in RunDirectory(run).events() for name in ("loss", "nll") if name in event])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert losses[0][-1] < losses[0][0] - 0.01
+
+
 def test_the_papers_penalty_is_added_as_its_formula_says(llama_folder: Path) -> None:
     base = load_base(str(llama_folder), quant="none", dtype="float32", device="cpu")
     irm = build_irm("static", base.hidden_size, (0, 2))
     vectors = irm.state_dict()["vectors"].normal_()
     samples, _ = encode_all(base.tokenizer, load_dataset("anger").train[:3], 512)
     with torch.no_grad(), inject(base.model, irm) as injection:
-        plain, penalised = (InjectedModel(base, injection, l1)(**pack(samples)) for l1 in (0.0, 0.3))
-        halves = [InjectedModel(base, injection, 0.3)(num_items=200, **pack(part)) for part in (samples[:1], samples[1:])]
-        whole = InjectedModel(base, injection, 0.3)(num_items=200, **pack(samples))
+        plain, penalised = (InjectedModel(base, injection, l1)(samples) for l1 in (0.0, 0.3))
+        halves = [InjectedModel(base, injection, 0.3)(part, num_items=200) for part in (samples[:1], samples[1:])]
+        whole = InjectedModel(base, injection, 0.3)(samples, num_items=200)
     expected = 0.3 / 2 * float(vectors.abs().sum())  # l1 / L * sum |v|, the same for every token here
     assert float(penalised - plain) == pytest.approx(expected, rel=1e-5)
     assert float(sum(halves)) == pytest.approx(float(whole), rel=1e-5)  # accumulated rows share one penalty
@@ -189,12 +254,12 @@ def test_early_stopping_ends_before_the_steps_do(llama_folder: Path, tmp_path: P
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(model: Any, row: Any) -> torch.Tensor:
+    def broken(head: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         steps.extend([1] if torch.is_grad_enabled() else [])  # validation runs without gradients
-        return answer_logits(model, row) * (math.nan if len(steps) == 3 else 1.0)
+        return answer_nll(head, hidden, labels) * (math.nan if len(steps) == 3 else 1.0)
 
     steps: list[int] = []
-    monkeypatch.setattr(trainer, "answer_logits", broken)
+    monkeypatch.setattr(injected_model, "answer_nll", broken)
     with pytest.raises(TrainingFailed, match="--learning-rate") as failure:
         training.train(config(llama_folder, eval_steps=6), tmp_path / "run")
     assert failure.value.exit_code == 1

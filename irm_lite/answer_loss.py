@@ -1,0 +1,46 @@
+"""NLL of answer tokens through a frozen head, without ever holding their logits together.
+
+The head has no gradient of its own, so each chunk's gradient with respect to the hidden states is found at once, and its
+logits let go: (softmax - one-hot) @ W, the derivative of the NLL.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CHUNK = 96  # rows of logits held at once: 19 MB in float32 for a vocabulary of 49,152
+
+
+def answer_nll(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+    """NLL in nats, summed over the answer tokens: of final hidden states (A, H) and their labels (A,)."""
+    if type(head) is not nn.Linear or head.weight.requires_grad:
+        return F.cross_entropy(head(hidden).float(), labels, reduction="sum")
+    total: Tensor = _FrozenHead.apply(hidden, labels, head, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+    return total
+
+
+class _FrozenHead(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, labels: Tensor, head: nn.Linear, with_gradient: bool) -> Tensor:
+        total = torch.zeros((), device=hidden.device)
+        gradients = []
+        for part, wanted in zip(torch.split(hidden, CHUNK), torch.split(labels, CHUNK), strict=True):
+            logits = head(part).float()
+            chosen = logits.gather(1, wanted[:, None])
+            largest, place = logits.max(1, keepdim=True)
+            chances = torch.softmax(logits, 1)
+            # log sum exp without a second pass of exponentials: the likeliest token's chance is at least 1 / V
+            total += (largest - chances.gather(1, place).log() - chosen).sum()
+            if with_gradient:
+                chances.scatter_add_(1, wanted[:, None], -torch.ones_like(chosen))
+                gradients.append(chances.to(head.weight.dtype) @ head.weight)
+        if with_gradient:
+            ctx.save_for_backward(torch.cat(gradients))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return (gradient * outputs[0]).to(gradient.dtype), None, None, None

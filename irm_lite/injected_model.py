@@ -1,0 +1,116 @@
+"""What the Trainer trains: a module with the IRM's parameters alone, whose forward is the injected base's loss."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from irm_lite.answer_loss import answer_nll
+from irm_lite.architecture import decoder_layers
+from irm_lite.base_model import Base
+from irm_lite.chat_format import Sample
+from irm_lite.injection import Injection
+from irm_lite.packing import answers_of, pack, run_base
+from irm_lite.prefix import FrozenPrefix, blocks_from
+
+LIVE_SECONDS = 2.0  # the live heatmap's snapshot is not taken oftener
+
+
+class InjectedModel(nn.Module):
+    """`recompute`: gradient checkpointing, prepared on the base already."""
+
+    def __init__(self, base: Base, injection: Injection, l1: float = 0.0, dependence: float = 0.0, recompute: bool = False) -> None:
+        super().__init__()
+        self.irm = injection.irm
+        self._hidden = (base, injection)  # in a tuple, so that the base is no submodule
+        self.prefix = FrozenPrefix(base.model, injection.irm)
+        self.l1, self.dependence, self.recompute = l1, dependence, recompute
+        self.tokens_seen = 0  # by the training, which counts them
+        self.mean_abs: dict[int, Tensor] = {}  # layer -> (H,), of the newest observed forward
+        self._observed_at = -math.inf
+
+    def forward(self, samples: Sequence[Sample], num_items: Tensor | int | None = None) -> Tensor:
+        """The loss of these samples in one packed row: NLL summed over answer tokens / num_items, plus the penalties, mean
+        over layers.
+
+        `num_items` counts the answer tokens of all rows of an optimiser step; penalties are weighted with the row's share.
+        """
+        _, injection = self._hidden
+        penalties: dict[int, Tensor] = {}
+        injection.observers.clear()  # only now: the backward pass recomputes with the observers of its forward
+        if self.l1 or self.dependence:
+
+            def penalise(layer: int, vector: Tensor) -> None:
+                penalties[layer] = self._penalty(vector)
+
+            injection.observers.append(penalise)
+        if time.monotonic() - self._observed_at >= LIVE_SECONDS:
+            injection.observers.append(self._observe)
+            self._observed_at = time.monotonic()
+        count = sum(sample.n_answer for sample in samples)
+        items = count if num_items is None else num_items
+        loss = self._answers_nll(samples) / items
+        if penalties:
+            loss = loss + count / items * torch.stack(list(penalties.values())).mean()
+        return loss
+
+    def stepping(self) -> AbstractContextManager[None]:
+        """Around a forward with its backward, which may recompute the forward."""
+        return self._hidden[1].fed()
+
+    @torch.no_grad()
+    def nll(self, samples: Sequence[Sample]) -> float:
+        """NLL in nats, summed over the answer tokens of these samples in one row."""
+        _, injection = self._hidden
+        injection.observers.clear()
+        return float(self._answers_nll(samples))
+
+    def _answers_nll(self, samples: Sequence[Sample]) -> Tensor:
+        base, injection = self._hidden
+        row = pack(samples)
+        with injection.paused():
+            states = self.prefix.states(samples, row)
+        with injection.fed():
+            stream = injection.feed(states.get("h0"), states.get("stream"), self.prefix.first)
+            with blocks_from(base.model, self.prefix.first), _recomputed(base) if self.recompute else nullcontext():
+                hidden = answers_of(run_base(base.model, row, stream), row)
+        return answer_nll(base.model.get_output_embeddings(), hidden, row["labels"].to(hidden.device))
+
+    def _penalty(self, vector: Tensor) -> Tensor:
+        """Of one layer's output (1, T, H): the paper's l1 * sum |v|, mean over tokens, and that of varying with the input."""
+        penalty = vector.new_zeros((), dtype=torch.float32)
+        if self.l1:
+            penalty = penalty + self.l1 * vector.abs().sum(-1, dtype=torch.float32).mean()
+        if self.dependence:
+            penalty = penalty + self.dependence * varying_share(vector.flatten(0, -2).float())
+        return penalty
+
+    def _observe(self, layer: int, vector: Tensor) -> None:
+        self.mean_abs[layer] = vector.detach().abs().mean(dim=(0, 1), dtype=torch.float32).cpu()
+
+
+def varying_share(vectors: Tensor) -> Tensor:
+    """Of vectors (N, H): the share of their mean squared norm that is not their mean's, 0 where all are alike.
+
+    An output far below any effect (squared norm 1e-4) counts as not varying: training starts at zero.
+    """
+    spread = (vectors - vectors.mean(0)).square().sum(-1).mean()
+    return spread / (vectors.square().sum(-1).mean() + 1e-4)
+
+
+@contextmanager
+def _recomputed(base: Base) -> Iterator[Any]:
+    """Gradient checkpointing for this forward: transformers looks at the blocks' own training flag, the modules inside
+    stay in eval mode. Off outside, since with it on transformers drops the KV cache that generation needs."""
+    blocks = decoder_layers(base.model)
+    for block in blocks:
+        block.training = True
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.training = False

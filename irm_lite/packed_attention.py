@@ -1,0 +1,76 @@
+"""Attention over a packed row, sample by sample: the work grows with the samples' lengths, not with the row's.
+
+Registered with transformers as an attention of its own (AttentionInterface); where no sample lengths come with the call,
+in generation say, it is transformers' sdpa.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "irm_lite_packed"
+
+
+def attend_by_sample(model: PreTrainedModel) -> None:
+    """Let the model attend within samples where `sample_lengths` (a tuple of ints) is given to its forward.
+
+    A model that attends otherwise than by sdpa keeps what it has.
+    """
+    if model.config._attn_implementation == "sdpa":
+        AttentionInterface.register(NAME, packed_attention)
+        AttentionMaskInterface.register(NAME, sdpa_mask)
+        model.set_attn_implementation(NAME)
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    sample_lengths: tuple[int, ...] | None = None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention within each sample. query (1, heads, T, D), key and value (1, kv heads, T, D) -> (1, T, heads, D)."""
+    window = options.get("sliding_window")
+    if sample_lengths is None or (window and max(sample_lengths) > window) or options.get("softcap") is not None:
+        whole: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+        return whole
+    attend = _one_by_one if query.device.type == "cpu" else _padded
+    return attend(query, key, value, sample_lengths, scaling), None
+
+
+def _one_by_one(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scaling: float | None) -> Tensor:
+    """On a CPU: short calls cost little there, and in float32 they are 2.5 times as fast as in bfloat16 (docs/log.md)."""
+    queries, keys, values = (torch.split(each.float(), list(lengths), dim=2) for each in (query, key, value))
+    attended = [
+        F.scaled_dot_product_attention(*part, is_causal=True, scale=scaling, enable_gqa=True)
+        for part in zip(queries, keys, values, strict=True)
+    ]
+    return torch.cat(attended, dim=2).to(query.dtype).transpose(1, 2)
+
+
+def _padded(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scaling: float | None) -> Tensor:
+    """On a GPU: one call for all. Padding stands at the end of each sample, where causal attention never looks."""
+    gather, back = _places(lengths, query.device)
+    queries, keys, values = (each[0].transpose(0, 1)[gather].transpose(1, 2) for each in (query, key, value))
+    attended = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=True)
+    return attended.transpose(1, 2).flatten(0, 1)[back][None]  # from (samples, heads, longest, D)
+
+
+@lru_cache(maxsize=4)  # every block asks for the same
+def _places(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which token of the row stands at (sample, place), (S, longest), and where among those each token is, (T,)."""
+    starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
+    places = torch.arange(max(lengths))
+    back = (places < torch.tensor(lengths)[:, None]).flatten().nonzero()[:, 0]
+    gather = (starts[:, None] + places).clamp(max=sum(lengths) - 1)
+    return gather.to(device), back.to(device)

@@ -1,0 +1,147 @@
+"""What the IRM cannot change: the blocks below the first injected layer, and layer 0's state that the IRM reads.
+
+Both are of a frozen model, so they are run without gradients, once a sample, and kept over the epochs.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from irm_lite.architecture import block_input, decoder_layers, hidden_state
+from irm_lite.chat_format import Sample
+from irm_lite.irm import IRM, StaticIRM
+from irm_lite.packing import Row, pack, run_base
+
+MEMORY_SHARE = 0.25  # of what is free: more than that is kept in a file, which the system holds in memory as it can
+
+
+class _Reached(Exception):
+    """Ends the forward as soon as all that is wanted has been seen."""
+
+
+class FrozenPrefix:
+    """Of one base and one IRM. `first` is the first block that the IRM's output reaches: those before it are the prefix."""
+
+    def __init__(self, model: nn.Module, irm: IRM) -> None:
+        self.model = model
+        self.first = first_reached(model, irm)
+        self.reads = not isinstance(irm, StaticIRM)  # whether layer 0's state is wanted
+        self._rows: dict[int, tuple[int, int]] = {}  # id of a sample -> its first row in the store, and the one after its last
+        self._stored: dict[str, Tensor] = {}
+        self._known: set[int] = set()
+
+    def keep(self, samples: Sequence[Sample], folder: Path) -> str:
+        """Keep from now on what is computed for these samples, which must stay alive; how: "memory", "disk" or "no room".
+
+        On disk it is a file in `folder` that has no name any more: nothing is left behind, whatever ends the process.
+        """
+        ends = torch.tensor([len(sample.ids) for sample in samples]).cumsum(0).tolist()
+        model: Any = self.model
+        shape, dtype = (ends[-1], int(model.config.hidden_size)), model.dtype
+        names = [name for name, wanted in (("stream", self.first > 0), ("h0", self.reads)) if wanted]
+        size = shape[0] * shape[1] * dtype.itemsize
+        if not names:
+            return "memory"
+        if len(names) * size <= MEMORY_SHARE * psutil.virtual_memory().available:
+            self._stored, where = {name: torch.empty(shape, dtype=dtype) for name in names}, "memory"
+        elif len(names) * size <= psutil.disk_usage(str(folder)).free / 2:
+            self._stored, where = {name: _mapped(folder / f"prefix-{name}", shape, dtype) for name in names}, "disk"
+        else:
+            return "no room"
+        self._rows = {id(sample): (end - len(sample.ids), end) for sample, end in zip(samples, ends, strict=True)}
+        return where
+
+    def states(self, samples: Sequence[Sample], row: Row) -> dict[str, Tensor]:
+        """For samples and their packed row: "stream", what block `first` reads, where that is not 0, and "h0", layer 0's state
+        after attention, where the IRM reads it. Each (1, T, H), without a gradient."""
+        if not all(id(sample) in self._rows for sample in samples):
+            return self._run(row)
+        missing = [sample for sample in samples if id(sample) not in self._known]
+        found = self._run(row if len(missing) == len(samples) else pack(missing)) if missing else {}
+        if len(missing) < len(samples) or not missing:
+            self._write(missing, found)
+            device = next(self.model.parameters()).device
+            return {
+                name: torch.cat([stored[slice(*self._rows[id(sample)])] for sample in samples])[None].to(device)
+                for name, stored in self._stored.items()
+            }
+        self._write(missing, found)
+        return found
+
+    def _write(self, samples: Sequence[Sample], found: dict[str, Tensor]) -> None:
+        lengths = [len(sample.ids) for sample in samples]
+        for name, states in found.items():
+            for sample, part in zip(samples, torch.split(states[0], lengths), strict=True):
+                self._stored[name][slice(*self._rows[id(sample)])] = part.to("cpu")
+        self._known.update(id(sample) for sample in samples)
+
+    @torch.no_grad()
+    def _run(self, row: Row) -> dict[str, Tensor]:
+        seen: dict[str, Tensor] = {}
+        blocks: Any = decoder_layers(self.model)
+
+        def enter(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+            seen["entered"] = block_input(args, kwargs)
+
+        def attended(_module: nn.Module, _args: object, output: object) -> None:
+            seen["h0"] = seen["entered"] + hidden_state(output)
+            if self.first == 0:
+                raise _Reached
+
+        def left(_module: nn.Module, _args: object, output: object) -> None:
+            seen["stream"] = hidden_state(output)
+            raise _Reached
+
+        handles = []
+        if self.reads:
+            handles += [
+                blocks[0].register_forward_pre_hook(enter, with_kwargs=True),
+                blocks[0].self_attn.register_forward_hook(attended),
+            ]
+        if self.first > 0:
+            handles.append(blocks[self.first - 1].register_forward_hook(left))
+        if not handles:
+            return {}
+        try:
+            run_base(self.model, row)
+        except _Reached:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        seen.pop("entered", None)
+        return seen
+
+
+def first_reached(model: nn.Module, irm: IRM) -> int:
+    """The first block that reads anything of the IRM; 0 too where blocks may not be left out."""
+    config: Any = model.config
+    if len(set(getattr(config, "layer_types", None) or ())) > 1:
+        return 0  # such models look a block's attention up by its place in the list
+    return irm.layers[0] + (irm.site == "block")
+
+
+@contextmanager
+def blocks_from(model: nn.Module, first: int) -> Iterator[None]:
+    """Within: the model's decoder consists of its blocks from `first` on."""
+    inner: Any = model.model
+    whole = inner.layers
+    inner.layers = whole[first:]
+    try:
+        yield
+    finally:
+        inner.layers = whole
+
+
+def _mapped(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """A tensor in a file that is unlinked at once."""
+    try:
+        flat = torch.from_file(str(path), shared=True, size=shape[0] * shape[1], dtype=dtype)
+    finally:
+        path.unlink(missing_ok=True)
+    return flat.view(shape)
