@@ -105,6 +105,12 @@ async def test_strength_and_layers_move_while_it_writes(app: Callable[..., Bare]
         await pilot.press("escape")
         await until(pilot, lambda: bare.chat.turns[-1].over, "the end")
         assert bare.state().startswith("ready")
+        bare.chat.query_one("#prompt").focus()
+        await pilot.press("f3")
+        (saved,) = Path().glob("chat-*.md")
+        strengths = "; strength 1, from token 7: 1.05, from token 8: 1.55, from token 9: 1, from token 14: -2;"
+        layers = "; layers 1-3, from token 11: 2-3, from token 12: 3-3, from token 13: all\n"
+        assert saved.read_text().count(strengths) == saved.read_text().count(layers) == 2  # vector and IRM, not base
 
 
 async def test_a_request_that_is_refused_can_be_asked_again(app: Callable[..., Bare]) -> None:

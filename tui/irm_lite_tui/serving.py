@@ -131,3 +131,16 @@ def _check_inside(event: dict[str, Any]) -> None:
         for about in event["columns"].values():
             if not isinstance(about.get("layers", ""), str) or not isinstance(about.get("sources", []), list):
                 raise TypeError("columns")
+    elif event["kind"] == "start":
+        _check_steering(event)
+    elif event["kind"] == "set":
+        for about in event["columns"].values():
+            if not isinstance(about["token"], int):
+                raise TypeError("token")
+            _check_steering(about)
+
+
+def _check_steering(about: dict[str, Any]) -> None:
+    """A column that is steered has both."""
+    if "strength" in about and not (isinstance(about["strength"], int | float) and isinstance(about["layers"], str)):
+        raise TypeError("strength")

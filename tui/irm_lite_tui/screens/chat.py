@@ -17,7 +17,7 @@ from textual.widgets import Footer, Input, Label, Static
 from irm_lite.atomic import write_text
 from irm_lite_tui import serving
 from irm_lite_tui.chat_sources import Sources, name_of, sources_of
-from irm_lite_tui.conversation import Answer, Turn, history, markdown
+from irm_lite_tui.conversation import Answer, Steering, Turn, history, markdown
 from irm_lite_tui.messages import ServeEnded, ServeSaid, StrengthMoved, TokenChosen
 from irm_lite_tui.screens.chat_sources import ChatSourcesScreen
 from irm_lite_tui.serving import Serve
@@ -155,12 +155,17 @@ class ChatScreen(Screen[None]):
                 self._say(f"loading {event['what']}")
             case "ready":
                 self._ready(event)
+            case "start":
+                self._steered(event, event["column"], 0, event)
+            case "set":
+                for column, about in event["columns"].items():
+                    self._steered({"id": event.get("chat")}, column, about["token"], about)
             case "token":
-                if answer := self._answer(event):
+                if answer := self._answer(event, event["column"]):
                     answer.tokens.append(event["text"])
                     answer.norms.append(event["norm"])
             case "end":
-                if answer := self._answer(event):
+                if answer := self._answer(event, event["column"]):
                     answer.whole, answer.reason = event["text"], event["reason"]
                     self._say_idle()
             case "outputs":
@@ -191,16 +196,22 @@ class ChatScreen(Screen[None]):
         else:
             self._say(f"ready: {', '.join(name for name in COLUMNS if name in self._loaded)} on {self.sources.gguf}")
 
-    def _answer(self, event: dict[str, Any]) -> Answer | None:
+    def _answer(self, event: dict[str, Any], column: str) -> Answer | None:
         """The answer that an event belongs to; None where it is of an earlier conversation."""
         if event.get("id") != self._chat_id or not self.turns:
             return None
-        answer = self.turns[-1].answers.get(event["column"])
+        answer = self.turns[-1].answers.get(column)
         return None if answer is None or answer.over else answer
+
+    def _steered(self, event: dict[str, Any], column: str, token: int, about: dict[str, Any]) -> None:
+        """Keep what steers an answer from this token on; nothing steers the base."""
+        answer = self._answer(event, column)
+        if answer is not None and "strength" in about:
+            answer.steered.append(Steering(token, about["strength"], about["layers"]))
 
     def _error(self, event: dict[str, Any]) -> None:
         column = event.get("column")
-        if isinstance(column, str) and (answer := self._answer({**event, "column": column})):
+        if isinstance(column, str) and (answer := self._answer(event, column)):
             answer.error = event["text"]
         elif column in COLUMNS:
             self._wrong[column] = event["text"]
@@ -240,7 +251,7 @@ class ChatScreen(Screen[None]):
         columns = [name for name in COLUMNS if name in self._loaded]
         strength, layers = self.query_one(StrengthSlider).strength, self.query_one(LayerRange).spec
         seed, temperature, most = int(self._number("seed")), self._number("temperature"), int(self._number("tokens"))
-        turn = Turn(prompt, strength, layers, seed, temperature, {name: Answer() for name in columns})
+        turn = Turn(prompt, strength, layers, seed, temperature, self._files(), {name: Answer() for name in columns})
         self._chat_id = serve.ask(
             "chat",
             messages={name: history(self.turns, name, prompt) for name in columns},
@@ -255,6 +266,11 @@ class ChatScreen(Screen[None]):
         self.query_one(TokenMap).hide()
         for name in columns:
             self.query_one(f"#{name}", AnswerColumn).begin(turn)
+
+    def _files(self) -> dict[str, str]:
+        """What the server has loaded, as it was asked for."""
+        sources = {name: about.get("sources", []) for name, about in self._loaded.items()}
+        return {"model": self.sources.gguf} | {name: ", ".join(map(str, files)) for name, files in sources.items() if files}
 
     def _number(self, name: str) -> float:
         """What a field says, its default where it says nothing that is a finite number."""
@@ -335,21 +351,17 @@ class ChatScreen(Screen[None]):
         """The answer of the column in focus, else the whole conversation."""
         focused = next((column for column in self.query(AnswerColumn) if column.has_focus_within), None)
         answer = self.turns[-1].answers.get(focused.column) if focused and self.turns else None
-        self.app.copy_to_clipboard(answer.text if answer else self._markdown())
+        self.app.copy_to_clipboard(answer.text if answer else markdown(self.turns))
         self._tell(f"copied: {focused.column}'s answer" if focused and answer else "copied: the conversation")
 
     def action_save(self) -> None:
         path = Path(f"chat-{time.strftime('%Y%m%d-%H%M%S')}.md").absolute()
         try:
-            write_text(path, self._markdown())
+            write_text(path, markdown(self.turns))
         except OSError as error:
             self._tell(f"{path} cannot be written ({error.strerror})", "error")
         else:
             self._tell(f"saved: {path}")
-
-    def _markdown(self) -> str:
-        sources = {"model": self.sources.gguf, "vector": self.sources.vector, "irm": self.sources.irm}
-        return markdown(self.turns, {name: source for name, source in sources.items() if source})
 
     def _tell(self, text: str, severity: str = "information") -> None:
         known = {"information": "information", "warning": "warning", "error": "error"}[severity]
