@@ -69,8 +69,11 @@ for line in sys.stdin:
     match request["do"]:
         case "load":
             column = "vector" if "vector" in request else "irm"
-            source = request["vector"][0] if column == "vector" else request["irm"]
-            if "broken" in source:
+            source = request[column]
+            if source is None:
+                columns.pop(column, None)
+                ready(request["id"])
+            elif "broken" in source:
                 say("error", id=request["id"], column=column, text=f"{source} is damaged: make it again")
             else:
                 columns[column] = {"sources": [source], "layers": "1-3", "warning": None}
