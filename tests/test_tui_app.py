@@ -95,9 +95,7 @@ async def test_an_edited_form_is_not_closed_unasked(tmp_path: Path) -> None:
         await asked(pilot, "was not started")
         await pilot.press("y")
         await until(pilot, lambda: isinstance(app.screen, TrainScreen), "the run's settings anew")
-        assert app.screen is not form
-        assert isinstance(app.screen, TrainScreen)
-        assert app.screen.path == run.path
+        assert app.get_screen_stack("train") != [form]
         await pilot.press("q")
         await until(pilot, lambda: app._exit, "the end")
 
@@ -116,6 +114,21 @@ async def test_help_and_palette(tmp_path: Path) -> None:
         await until(pilot, lambda: "Go to Train" in screen_text(app), "the command")
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, TrainScreen))
+
+
+async def test_the_palette_unloads_the_chats_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irm_lite_tui.children.PROGRAM", (sys.executable, str(Path(__file__).parent / "scripted_serve.py")))
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test(size=(100, 40)) as pilot:
+        assert "Unload" not in {each.title for each in app.get_system_commands(app.screen)}
+        await pilot.press("4")
+        await until(pilot, lambda: "ready: base on demo" in screen_text(app), "the model")
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: isinstance(app.screen, CommandPalette), "the palette")
+        await pilot.press(*"unload")
+        await until(pilot, lambda: "End the chat's server" in screen_text(app), "the command")
+        await pilot.press("enter")
+        await until(pilot, lambda: "the model is unloaded" in screen_text(app), "the unloading")
 
 
 def test_no_key_is_one_that_terminals_eat() -> None:
