@@ -71,7 +71,7 @@ async def asked(pilot: Pilot[Any], detail: str) -> None:
 
 
 async def test_an_edited_form_is_not_closed_unasked(tmp_path: Path) -> None:
-    run = plant_run(tmp_path / "run", irm="paper")
+    plant_run(tmp_path / "run", irm="paper")
     app = IrmLiteApp(tmp_path)
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: app.screen.query_one(RunTable).row_count, "the run")

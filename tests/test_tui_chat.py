@@ -355,6 +355,14 @@ async def test_the_real_server_is_understood(
         bare.chat.query_one("#vector", AnswerColumn).strip.focus()
         await pilot.press("home")
         await until(pilot, lambda: "at layer 2 +0.25" in screen_text(bare), "the heatmap")
+        bare.chat.query_one("#prompt").focus()
+        server = bare.chat._serve
+        await load(pilot, bare, vector=f"{tmp_path / 'v.gguf'}:2", irm="")
+        await until(pilot, lambda: bare.chat._files().get("vector") == f"{tmp_path / 'v.gguf'}:2", "the other scale")
+        await load(pilot, bare, vector="")
+        await until(pilot, lambda: list(bare.chat._loaded) == ["base"], "the base alone")
+        assert bare.chat._serve is server
+        assert bare.state().startswith("ready: base on")
 
 
 async def test_a_tiny_terminal_does_not_crash(app: Callable[..., Bare]) -> None:
