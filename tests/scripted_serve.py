@@ -24,8 +24,9 @@ def ready(request: Any = None) -> None:
 
 def chat(request: dict[str, Any]) -> None:
     asked, names, strength = request["id"], list(request["messages"]), request["strength"]
+    steering = {"strength": strength, "layers": "1-3"}
     for name in names:
-        say("start", id=request["id"], column=name, prompt_tokens=3)
+        say("start", id=request["id"], column=name, prompt_tokens=3, **({} if name == "base" else steering))
     turns = {name: len(request["messages"][name]) for name in names}
     pieces = {name: [name, " turn", f" {turns[name]}", " at", f" {strength:g}", " [b]x[/b]\x1b[31m"] for name in names}
     for number in range(6):
@@ -35,10 +36,13 @@ def chat(request: dict[str, Any]) -> None:
     if mode == "slow":
         request = json.loads(sys.stdin.readline())
         while request["do"] != "stop":
-            say("set", id=request["id"], chat=None, columns={})
+            steering |= {key: request[key] for key in ("strength", "layers") if key in request}
+            token = len(pieces[names[0]])
+            about = {name: {"token": token} | ({} if name == "base" else steering) for name in names}
+            say("set", id=request["id"], chat=asked, columns=about)
             for name in names:
                 text = f" <{request.get('strength', '')}|{request.get('layers', '')}>"
-                say("token", id=asked, column=name, token=6, text=text, norm=2.0)
+                say("token", id=asked, column=name, token=token, text=text, norm=2.0)
                 pieces[name].append(text)
             request = json.loads(sys.stdin.readline())
     for name in names:
@@ -65,8 +69,11 @@ for line in sys.stdin:
     match request["do"]:
         case "load":
             column = "vector" if "vector" in request else "irm"
-            source = request["vector"][0] if column == "vector" else request["irm"]
-            if "broken" in source:
+            source = request[column]
+            if source is None:
+                columns.pop(column, None)
+                ready(request["id"])
+            elif "broken" in source:
                 say("error", id=request["id"], column=column, text=f"{source} is damaged: make it again")
             else:
                 columns[column] = {"sources": [source], "layers": "1-3", "warning": None}

@@ -16,7 +16,7 @@ from irm_lite.errors import RunError
 from irm_lite.fingerprint import Fingerprint
 from irm_lite.run import RunDirectory
 from irm_lite_tui.chat_sources import name_of, sources_of
-from irm_lite_tui.conversation import Answer, Turn, history, markdown
+from irm_lite_tui.conversation import Answer, Steering, Turn, history, markdown
 from irm_lite_tui.fidelity import load_measured, read_measured
 from irm_lite_tui.ready_lines import baked_lines, name_problem, vector_lines
 from irm_lite_tui.serving import read_event
@@ -39,7 +39,8 @@ FIGURES = {
 
 
 def turn(prompt: str, **answers: str) -> Turn:
-    return Turn(prompt, 1.0, "all", 0, 0.0, {name: Answer([text], [2.0], text, "turn") for name, text in answers.items()})
+    answered = {name: Answer([text], [2.0], whole=text, reason="turn") for name, text in answers.items()}
+    return Turn(prompt, 1.0, "all", 0, 0.0, {"model": "m`.gguf"}, answered)
 
 
 def test_each_column_has_its_own_answers_behind_it() -> None:
@@ -51,9 +52,38 @@ def test_each_column_has_its_own_answers_behind_it() -> None:
 
 @given(st.lists(st.sampled_from(["`", "```", "~~~", "\n", "# x", "<b>", "text", " "]), max_size=12).map("".join))
 def test_nothing_said_leaves_its_fence(said: str) -> None:
-    text = markdown([turn(said, base=said)], {"model": "m`.gguf"})
+    text = markdown([turn(said, base=said)])
     fences = re.findall(r"^(`{3,})text\n(.*?)\n\1$", text, re.MULTILINE | re.DOTALL)
     assert [inside for _, inside in fences] == [said, said]
+
+
+def test_a_saved_answer_tells_where_it_was_steered_otherwise() -> None:
+    moved = turn("?", base="1", irm="1")
+    moved.answers["irm"] = Answer(["x"] * 20, [1.0] * 20, whole="x" * 20)
+    asked = Steering(0, 1.0, "1-29")
+    moved.answers["irm"].steered = [asked]
+    assert "; " not in markdown([moved])  # the line below the turn's number says it already
+    later = [Steering(16, 0.7, "1-29"), Steering(16, 0.5, "1-29"), Steering(17, 0.5, "5-9"), Steering(20, 2.0, "5-9")]
+    moved.answers["irm"].steered = [asked, *later]  # the last one came behind the last token
+    assert "mean added norm 1; strength 1, from token 17: 0.5; layers 1-29, from token 18: 5-9\n" in markdown([moved])
+    moved.answers["irm"].steered = [asked, Steering(0, -1.0, "1-29")]
+    assert "mean added norm 1; strength -1\n" in markdown([moved])
+
+
+def test_a_saved_turn_names_its_files_where_they_were_changed() -> None:
+    turns = [turn("one?", base="1"), turn("two?", base="2")]
+    assert markdown(turns).count("- model: `` m`.gguf ``") == 1
+    turns[1].sources = {"model": "m`.gguf", "vector": "v.gguf:0.5"}
+    head, first, second = re.split("^## ", markdown(turns), flags=re.MULTILINE)
+    assert "gguf" not in head
+    assert "vector" not in first
+    assert "- model: `` m`.gguf ``\n- vector: `v.gguf:0.5`" in second
+
+
+def test_a_saved_answer_keeps_what_was_written_before_it_failed() -> None:
+    failed = turn("?", base="half an")
+    failed.answers["base"] = Answer(["half", " an"], [None, None], error="the server ended")
+    assert "```text\nhalf an\n```\n\nwent wrong:\n\n```text\nthe server ended\n```" in markdown([failed])
 
 
 def test_what_is_no_event_becomes_an_error() -> None:
@@ -65,7 +95,12 @@ def test_what_is_no_event_becomes_an_error() -> None:
     ready = {"kind": "ready", "protocol": 1, "model": {"path": "m", "n_layers": 3}, "columns": {"base": {}}}
     spoilt: list[dict[str, object]] = [{"model": {}}, {"columns": {"base": 1}}, {"protocol": "1"}]
     bad += [json.dumps({**ready, **wrong}).encode() for wrong in spoilt]
+    moved = {"kind": "set", "chat": 1, "columns": {"base": {"token": 1}, "irm": {"token": 1, "strength": 0.5, "layers": "1-29"}}}
+    for wrong in ({"token": 1, "strength": "0.5", "layers": "all"}, {"token": 1, "strength": 1}, {"token": None}, 7):
+        bad.append(json.dumps({**moved, "columns": {"irm": wrong}}).encode())
+    bad.append(b'{"kind": "start", "column": "irm", "strength": 1, "layers": 3}')
     assert read_event(json.dumps(ready).encode()) == ready
+    assert read_event(json.dumps(moved).encode()) == moved
     for line in bad:
         event = read_event(line)
         assert event is not None

@@ -116,7 +116,7 @@ async def test_a_new_chat_in_mid_answer_is_ready(chat_app: Callable[..., ChatApp
         field.focus()
         await pilot.press("enter")
         await until(pilot, lambda: "writing" in bare.state(), "the answers")
-        await pilot.press("ctrl+n")
+        await pilot.press("ctrl+n", "y")
         await until(pilot, lambda: bare.state().startswith("ready"), "the idle line")
 
 

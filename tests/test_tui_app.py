@@ -5,9 +5,11 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from textual.command import CommandPalette
+from textual.pilot import Pilot
 from textual.widgets import HelpPanel
 
 import irm_lite_tui.app
@@ -20,6 +22,7 @@ from irm_lite_tui.screens.runs import RunsScreen
 from irm_lite_tui.screens.train import TrainScreen
 from irm_lite_tui.widgets.mode_bar import ModeBar
 from irm_lite_tui.widgets.run_table import RunTable
+from irm_lite_tui.widgets.setting_row import SettingRow
 from tui_helpers import Script, own_place, plant_run, screen_text, script, until
 
 __all__ = ["own_place", "script"]
@@ -61,6 +64,42 @@ async def test_a_run_opens_in_another_mode(tmp_path: Path) -> None:
         assert app.screen.path == run.path  # it is open
 
 
+async def asked(pilot: Pilot[Any], detail: str) -> None:
+    await until(
+        pilot, lambda: isinstance(pilot.app.screen, AskScreen) and detail in screen_text(pilot.app), f"a question: {detail}"
+    )
+
+
+async def test_an_edited_form_is_not_closed_unasked(tmp_path: Path) -> None:
+    plant_run(tmp_path / "run", irm="paper")
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await until(pilot, lambda: app.screen.query_one(RunTable).row_count, "the run")
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, TrainScreen), "the form")
+        form = app.screen
+        assert isinstance(form, TrainScreen)
+        await until(pilot, lambda: form.texts["irm"] == "paper", "the run's settings")
+        assert not form.would_lose()  # they are the run's
+        form.query_one("#row-irm", SettingRow).text = "static"
+        await until(pilot, form.would_lose, "the edit")
+        await pilot.press("1", "w")
+        await asked(pilot, "was not started")
+        await pilot.press("n")
+        assert isinstance(app.screen, RunsScreen)
+        assert app.get_screen_stack("train") == [form]
+        await pilot.press("q")
+        await asked(pilot, "was not started")
+        assert "will go on" not in screen_text(app)
+        await pilot.press("n", "w")
+        await asked(pilot, "was not started")
+        await pilot.press("y")
+        await until(pilot, lambda: isinstance(app.screen, TrainScreen), "the run's settings anew")
+        assert app.get_screen_stack("train") != [form]
+        await pilot.press("q")
+        await until(pilot, lambda: app._exit, "the end")
+
+
 async def test_help_and_palette(tmp_path: Path) -> None:
     app = IrmLiteApp(tmp_path)
     async with app.run_test(size=(100, 40)) as pilot:
@@ -75,6 +114,21 @@ async def test_help_and_palette(tmp_path: Path) -> None:
         await until(pilot, lambda: "Go to Train" in screen_text(app), "the command")
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, TrainScreen))
+
+
+async def test_the_palette_unloads_the_chats_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irm_lite_tui.children.PROGRAM", (sys.executable, str(Path(__file__).parent / "scripted_serve.py")))
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test(size=(100, 40)) as pilot:
+        assert "Unload" not in {each.title for each in app.get_system_commands(app.screen)}
+        await pilot.press("4")
+        await until(pilot, lambda: "ready: base on demo" in screen_text(app), "the model")
+        await pilot.press("ctrl+p")
+        await until(pilot, lambda: isinstance(app.screen, CommandPalette), "the palette")
+        await pilot.press(*"unload")
+        await until(pilot, lambda: "End the chat's server" in screen_text(app), "the command")
+        await pilot.press("enter")
+        await until(pilot, lambda: "the model is unloaded" in screen_text(app), "the unloading")
 
 
 def test_no_key_is_one_that_terminals_eat() -> None:
@@ -133,7 +187,7 @@ async def test_quit_asks_while_a_child_runs_and_leaves_it_running(tmp_path: Path
         child = Child(["train"], app)
         child.start()
         await pilot.press("q")
-        await until(pilot, lambda: isinstance(app.screen, AskScreen))
+        await asked(pilot, "1 process that you started here will go on")
         await pilot.press("n")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen))
         await pilot.press("q")

@@ -1,5 +1,6 @@
 """The chat screen against a scripted server."""
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 from textual.app import App
+from textual.containers import VerticalScroll
 from textual.pilot import Pilot
 from textual.widgets import Input, Static
 
 import irm_lite_tui.children
 from irm_lite.control_vector import ControlVector
 from irm_lite_tui.chat_sources import Sources
+from irm_lite_tui.screens.ask import AskScreen
 from irm_lite_tui.screens.chat import ChatScreen
 from irm_lite_tui.screens.chat_sources import ChatSourcesScreen
+from irm_lite_tui.serving import Serve
+from irm_lite_tui.text import paragraphs
 from irm_lite_tui.widgets.answer_column import AnswerColumn
 from irm_lite_tui.widgets.layer_range import LayerRange
 from irm_lite_tui.widgets.slider import StrengthSlider
@@ -50,6 +55,8 @@ def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Bare]:
         return Bare()
 
     monkeypatch.setattr(irm_lite_tui.children, "PROGRAM", (sys.executable, str(Path(__file__).parent / "scripted_serve.py")))
+    monkeypatch.setattr("irm_lite_tui.screens.chat.MEMORY_SECONDS", 0.05)
+    monkeypatch.delenv("TMUX", raising=False)
     monkeypatch.chdir(tmp_path)
     return on
 
@@ -62,8 +69,21 @@ async def ask(pilot: Pilot[Any], bare: Bare, prompt: str) -> None:
     bare.chat.query_one("#prompt", Input).value = prompt
     bare.chat.query_one("#prompt", Input).focus()
     await pilot.press("enter")
+    await until(pilot, lambda: not bare.chat.query_one("#prompt", Input).value, "the question")
     await until(pilot, lambda: bare.chat.turns and bare.chat.turns[-1].over, "the answers")
-    await until(pilot, lambda: " at " in bare.said("irm"), "the answers' text")
+    await until(pilot, lambda: all_is_shown(bare), "the answers' text")
+
+
+def all_is_shown(bare: Bare) -> bool:
+    """The newest answers are, down to their last line."""
+    columns = [bare.chat.query_one(f"#{name}", AnswerColumn) for name in bare.chat.turns[-1].answers]
+    latest = {each.column: str(each.query_one(".latest", Static).render()) for each in columns}
+    whole = all(latest[name] == paragraphs(answer.text).plain for name, answer in bare.chat.turns[-1].answers.items())
+    return whole and all(each.query_one(VerticalScroll).is_vertical_scroll_end for each in columns)
+
+
+def notified(bare: Bare) -> list[str]:
+    return [each.message for each in bare._notifications]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -77,10 +97,15 @@ async def test_three_columns_answer_and_remember(app: Callable[..., Bare], size:
             assert f"{name} turn 1 at 1 [b]x[/b]\\x1b[31m" in bare.said(name)
         await ask(pilot, bare, "And then?")
         assert "irm turn 3 at 1" in bare.said("irm")  # its own answer stands in between
-        await pilot.pause(0.1)
+        await until(pilot, lambda: "GB held" in screen_text(bare), "the server's memory")
         await check_snapshot(pilot, "chat")
         await pilot.press("ctrl+n")
-        await until(pilot, lambda: "turn" not in screen_text(bare), "an empty screen")
+        await until(pilot, lambda: isinstance(bare.screen, AskScreen), "the question")
+        assert "was not saved since its last answer" in screen_text(bare)
+        await pilot.press("n")
+        assert len(bare.chat.turns) == 2
+        await pilot.press("f3", "ctrl+n")  # saved: nothing to ask
+        await until(pilot, lambda: not bare.chat.turns and "turn" not in screen_text(bare), "an empty screen")
         await ask(pilot, bare, "Again?")
         assert "irm turn 1 at 1" in bare.said("irm")
 
@@ -105,6 +130,12 @@ async def test_strength_and_layers_move_while_it_writes(app: Callable[..., Bare]
         await pilot.press("escape")
         await until(pilot, lambda: bare.chat.turns[-1].over, "the end")
         assert bare.state().startswith("ready")
+        bare.chat.query_one("#prompt").focus()
+        await pilot.press("f3")
+        (saved,) = Path().glob("chat-*.md")
+        strengths = "; strength 1, from token 7: 1.05, from token 8: 1.55, from token 9: 1, from token 14: -2;"
+        layers = "; layers 1-3, from token 11: 2-3, from token 12: 3-3, from token 13: all\n"
+        assert saved.read_text().count(strengths) == saved.read_text().count(layers) == 2  # vector and IRM, not base
 
 
 async def test_a_request_that_is_refused_can_be_asked_again(app: Callable[..., Bare]) -> None:
@@ -148,6 +179,7 @@ async def test_copy_and_save(app: Callable[..., Bare]) -> None:
         bare.chat.query_one("#vector", AnswerColumn).strip.focus()
         await pilot.press("f2")
         assert bare.clipboard == "vector turn 1 at 1 [b]x[/b]\x1b[31m"
+        assert notified(bare) == ["sent to the terminal's clipboard: vector's answer"]  # nobody knows whether it took it
         bare.chat.query_one("#prompt").focus()
         await pilot.press("f2", "f3")
         (saved,) = Path().glob("chat-*.md")
@@ -176,16 +208,115 @@ async def test_what_is_missing_is_a_state(app: Callable[..., Bare]) -> None:
         assert not isinstance(bare.app.screen, ChatSourcesScreen)
 
 
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_window_of_what_is_loaded(app: Callable[..., Bare], size: tuple[int, int]) -> None:
+    bare = app()
+    async with bare.run_test(size=size) as pilot:
+        await ready(pilot, bare)
+        await until(pilot, lambda: "GB held" in screen_text(bare), "the server's memory")
+        await pilot.press("ctrl+o")
+        await until(pilot, lambda: isinstance(bare.screen, ChatSourcesScreen) and "enter: load" in screen_text(bare), "the window")
+        await check_snapshot(pilot, "chat-sources")
+
+
+async def load(pilot: Pilot[Any], bare: Bare, **texts: str) -> None:
+    await pilot.press("ctrl+o")
+    await until(pilot, lambda: isinstance(bare.screen, ChatSourcesScreen) and bare.screen.query(Input), "the window")
+    for name, text in texts.items():
+        bare.screen.query_one(f"#{name}", Input).value = text
+    await pilot.press("enter")
+    await until(pilot, lambda: bare.screen is bare.chat, "the chat")
+
+
+async def test_only_another_model_takes_another_server(app: Callable[..., Bare]) -> None:
+    bare = app()
+    async with bare.run_test(size=(100, 30)) as pilot:
+        await ready(pilot, bare)
+        server = bare.chat._serve
+        await ask(pilot, bare, "One?")
+        await load(pilot, bare, vector="joy.gguf:0.5", irm="")
+        await until(pilot, lambda: bare.state().startswith("ready: base, vector on"), "the other vector")
+        assert bare.chat._serve is server
+        await ask(pilot, bare, "Two?")
+        await load(pilot, bare, vector="broken.gguf")
+        await until(pilot, lambda: "broken.gguf is damaged" in bare.state(), "the failure")
+        await ask(pilot, bare, "Three?")
+        assert list(bare.chat.turns[-1].answers) == ["base"]  # the vector before is not what this column is called
+        await load(pilot, bare, vector="broken.gguf", irm="runs/joy")
+        await until(pilot, lambda: "irm" in bare.chat._loaded and "vector" in bare.chat._wrong, "another attempt")
+        assert bare.chat._serve is server
+        await pilot.press("f3")
+        (saved,) = Path().glob("chat-*.md")
+        turns = saved.read_text().split("\n## ")[1:]
+        assert [re.findall("^- (.*)$", turn, re.MULTILINE) for turn in turns] == [
+            ["model: `model.gguf`", "vector: `anger.gguf`", "irm: `runs/anger`"],
+            ["model: `model.gguf`", "vector: `joy.gguf:0.5`"],
+            ["model: `model.gguf`"],
+        ]
+        await load(pilot, bare, gguf="other.gguf", vector="", irm="")
+        await until(pilot, lambda: bare.state() == "ready: base on other.gguf", "the other model")
+        assert bare.chat._serve is not server
+
+
+async def test_another_vector_in_mid_answer(app: Callable[..., Bare]) -> None:
+    bare = app("slow.gguf")
+    async with bare.run_test(size=(100, 30)) as pilot:
+        await ready(pilot, bare)
+        bare.chat.query_one("#prompt", Input).value = "go"
+        await pilot.press("enter")
+        await until(pilot, lambda: "[31m" in bare.said("irm"), "the beginning")
+        await load(pilot, bare, vector="joy.gguf")
+        await until(pilot, lambda: bare.chat._files().get("vector") == "joy.gguf", "the other vector")
+        answers = bare.chat.turns[-1].answers.values()
+        assert all(answer.whole and not answer.error for answer in answers)
+
+
+async def test_the_model_is_unloaded_and_loaded_again(app: Callable[..., Bare]) -> None:
+    bare = app()
+    async with bare.run_test(size=(100, 30)) as pilot:
+        await ready(pilot, bare)
+        await until(pilot, lambda: "GB held" in screen_text(bare), "the server's memory")
+        server = bare.chat._serve
+        assert server is not None
+        await pilot.press("f6")
+        assert bare.state() == "the model is unloaded: f5 loads it again"
+        assert "GB held" not in screen_text(bare)
+        await until(pilot, lambda: not server.running, "the server's end")
+        assert server.memory is None
+        await pilot.press("x", "enter", "f6")
+        assert notified(bare) == ["no model is loaded: f5 loads it", "no model is loaded"]
+        await pilot.press("f5")
+        await ready(pilot, bare)
+
+
+async def test_tmux_is_told_once_what_lets_a_copy_through(app: Callable[..., Bare], monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = app()
+    monkeypatch.setenv("TMUX", "/tmp/tmux-0/default,1,0")
+    async with bare.run_test(size=(100, 30)) as pilot:
+        await pilot.press("f2", "f2")
+        assert sum("set -g set-clipboard on" in each for each in notified(bare)) == 1
+        assert sum("sent to the terminal's clipboard" in each for each in notified(bare)) == 2
+
+
 @pytest.mark.parametrize(("gguf", "said"), [("dies", "the model [red]went[/red] away"), ("newer", "protocol 99")])
-async def test_a_server_that_fails_is_a_state(app: Callable[..., Bare], gguf: str, said: str) -> None:
+async def test_a_server_that_fails_is_a_state(
+    app: Callable[..., Bare], gguf: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bare = app(gguf, vector="", irm="")
+    started: list[Serve] = []
+    start = Serve.start
+
+    def noted(serve: Serve) -> None:
+        started.append(serve)
+        start(serve)
+
+    monkeypatch.setattr(Serve, "start", noted)
     async with bare.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: said in bare.state(), said)
         await pilot.press("x", "enter")
         assert not bare.chat.turns
-        first = bare.chat._serve
         await pilot.press("f5")
-        await until(pilot, lambda: said in bare.state() and (gguf == "dies" or bare.chat._serve is not first), "the same again")
+        await until(pilot, lambda: len(started) == 2 and said in bare.state(), "the same again")
 
 
 async def test_rubbish_between_events_does_no_harm(app: Callable[..., Bare]) -> None:
@@ -224,6 +355,14 @@ async def test_the_real_server_is_understood(
         bare.chat.query_one("#vector", AnswerColumn).strip.focus()
         await pilot.press("home")
         await until(pilot, lambda: "at layer 2 +0.25" in screen_text(bare), "the heatmap")
+        bare.chat.query_one("#prompt").focus()
+        server = bare.chat._serve
+        await load(pilot, bare, vector=f"{tmp_path / 'v.gguf'}:2", irm="")
+        await until(pilot, lambda: bare.chat._files().get("vector") == f"{tmp_path / 'v.gguf'}:2", "the other scale")
+        await load(pilot, bare, vector="")
+        await until(pilot, lambda: list(bare.chat._loaded) == ["base"], "the base alone")
+        assert bare.chat._serve is server
+        assert bare.state().startswith("ready: base on")
 
 
 async def test_a_tiny_terminal_does_not_crash(app: Callable[..., Bare]) -> None:

@@ -310,14 +310,15 @@ async def test_a_failed_resume_says_why(tmp_path: Path, script: Callable[[Script
         await until(pilot, lambda: "has no checkpoint yet" in notified(app), "the child's last line")
 
 
-async def test_the_path_is_copied(tmp_path: Path) -> None:
+async def test_the_path_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TMUX", raising=False)
     run = plant_run(tmp_path / "here")
     app = Bare(tmp_path)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(pilot, 1)
         await pilot.press("o")
         assert app.copied == str(run.path)
-        assert str(run.path) in notified(app)
+        assert notified(app) == f"sent to the terminal's clipboard: {run.path}"
 
 
 async def test_two_runs_compared(tmp_path: Path) -> None:

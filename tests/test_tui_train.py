@@ -139,16 +139,25 @@ async def test_fields_help_and_errors() -> None:
 async def test_a_preset_fills_in_what_suits_it() -> None:
     app = Bare()
     async with app.run_test(size=(120, 40)) as pilot:
+        await until(pilot, lambda: app.text("num_train_epochs") == "4", "the demo model's preset")
+        assert not app.form.would_lose()
         app.set("model", "llama-2-7b-chat")
         await until(pilot, lambda: app.text("gradient_checkpointing") == "yes", "the preset")
+        assert app.form.would_lose() == "The training that was set up here was not started."
         assert app.text("num_train_epochs") == "3"
         app.set("num_train_epochs", "7")
         await pilot.pause()
         app.set("model", "demo")
         await until(pilot, lambda: app.text("gradient_checkpointing") == "no", "the other preset")
         assert app.text("num_train_epochs") == "7"  # one's own stays
+        assert app.form.would_lose()
+        app.set("num_train_epochs", "3")
+        await until(pilot, lambda: not app.form.would_lose(), "nothing but what the preset has put in")
+        app.set("num_train_epochs", "7")
+        await until(pilot, app.form.would_lose, "the edit")
         await pilot.press("ctrl+l")
         await until(pilot, lambda: app.text("num_train_epochs") == "4", "the defaults")
+        assert not app.form.would_lose()
 
 
 async def test_the_data_is_shown_or_what_is_wrong_with_it(tmp_path: Path) -> None:
@@ -196,6 +205,7 @@ async def test_start_runs_what_the_form_shows(
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, TrainScreen))
         assert app.text("data") == "joy"
+        assert not app.form.would_lose()  # it was started
 
 
 async def test_the_settings_of_a_run_taken_over(tmp_path: Path) -> None:

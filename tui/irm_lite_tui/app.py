@@ -15,6 +15,7 @@ from textual.screen import Screen
 from irm_lite.analysis.pictures.visible import visible
 from irm_lite.errors import InputError
 from irm_lite_tui.children import running_children
+from irm_lite_tui.losing import losses
 from irm_lite_tui.messages import ChildEnded, OpenIn, SortChanged
 from irm_lite_tui.preferences import load_preferences, save_preferences
 from irm_lite_tui.screens.ask import AskScreen
@@ -104,16 +105,37 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         await self.action_open_mode(modes[(modes.index(self.current_mode) + step) % len(modes)])
 
     async def on_open_in(self, message: OpenIn) -> None:
-        """Open a path in a mode; what that mode showed before is closed."""
+        """Open a path in a mode; what that mode showed before is closed, after a question where something would be lost."""
         if message.mode == self.current_mode:
             return
+        loss = losses(self._screens_of(message.mode))
+        if not loss:
+            await self._open_in(message)
+            return
+
+        async def answered(yes: bool | None) -> None:
+            if yes:
+                await self._open_in(message)
+
+        self.push_screen(AskScreen(f"Open {message.path.name} in {TITLES[message.mode]}?", "Open", loss), answered)
+
+    async def _open_in(self, message: OpenIn) -> None:
         await self.remove_mode(message.mode)
         self.add_mode(message.mode, partial(_screen, message.mode, message.path))
         await self.switch_mode(message.mode)
 
+    def _screens_of(self, mode: str) -> list[Screen[Any]]:
+        """Those that are open in it."""
+        try:
+            return self.get_screen_stack(mode)
+        except KeyError:
+            return []
+
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         for mode, title in TITLES.items():
             yield SystemCommand(title, f"Go to {title}", partial(self.action_open_mode, mode))
+        if unload := getattr(screen, "action_unload", None):
+            yield SystemCommand("Unload", "End the chat's server, so that its memory is free", unload)
         yield from super().get_system_commands(screen)
 
     def on_child_ended(self, message: ChildEnded) -> None:
@@ -131,15 +153,16 @@ class IrmLiteApp(App[None], inherit_bindings=False):
             self.action_show_help_panel()
 
     async def action_quit(self) -> None:
-        """Ask where a child of this UI still runs: it goes on when the UI ends."""
-        children = running_children()
-        if not children:
+        """Ask where something would be lost, and where a child of this UI still runs: it goes on when the UI ends."""
+        children, loss = running_children(), losses(screen for mode in TITLES for screen in self._screens_of(mode))
+        if not children and not loss:
             self.exit()
             return
         if isinstance(self.screen, AskScreen):
             return
         works = "1 process" if len(children) == 1 else f"{len(children)} processes"
-        detail = f"{works} that you started here will go on. Open irm-lite again to watch or stop it."
+        goes_on = f"{works} that you started here will go on. Open irm-lite again to watch or stop it." if children else ""
+        detail = "\n".join(filter(None, (loss, goes_on)))
 
         def answered(yes: bool | None) -> None:
             if yes:
@@ -147,7 +170,7 @@ class IrmLiteApp(App[None], inherit_bindings=False):
                     child.let_go()
                 self.exit()
 
-        self.push_screen(AskScreen("Quit while work goes on?", "Quit", detail), answered)
+        self.push_screen(AskScreen("Quit while work goes on?" if children else "Quit?", "Quit", detail), answered)
 
 
 def main() -> None:

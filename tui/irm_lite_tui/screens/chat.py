@@ -17,8 +17,11 @@ from textual.widgets import Footer, Input, Label, Static
 from irm_lite.atomic import write_text
 from irm_lite_tui import serving
 from irm_lite_tui.chat_sources import Sources, name_of, sources_of
-from irm_lite_tui.conversation import Answer, Turn, history, markdown
+from irm_lite_tui.conversation import Answer, Steering, Turn, history, markdown
+from irm_lite_tui.copying import copy
 from irm_lite_tui.messages import ServeEnded, ServeSaid, StrengthMoved, TokenChosen
+from irm_lite_tui.resting import is_seen
+from irm_lite_tui.screens.ask import AskScreen
 from irm_lite_tui.screens.chat_sources import ChatSourcesScreen
 from irm_lite_tui.serving import Serve
 from irm_lite_tui.text import line, paragraphs
@@ -31,7 +34,9 @@ from irm_lite_tui.widgets.token_map import TokenMap
 _WIDTHS = [(0, "-narrow"), (60, "-middle"), (110, "-wide")]
 _HEIGHTS = [(0, "-low"), (14, "-medium"), (30, "-high")]
 COLUMNS = ("base", "vector", "irm")
+_STEERED = COLUMNS[1:]  # by what Sources and the server call it, too
 _FRAMES = 1 / 20  # seconds between two looks at what has come
+MEMORY_SECONDS = 2.0
 _MEND = "ctrl+o chooses what to load"
 _NUMBERS = (("seed", "0", "integer"), ("temperature", "0", "number"), ("tokens", "256", "integer"))
 
@@ -49,6 +54,7 @@ class ChatScreen(Screen[None]):
         Binding("f2", "copy", "Copy", id="chat.copy"),
         Binding("f3", "save", "Save", id="chat.save"),
         Binding("f5", "restart", "Restart", id="chat.restart"),
+        Binding("f6", "unload", "Unload the model", show=False, id="chat.unload"),
     ]
 
     def __init__(self, path: Path | None = None) -> None:
@@ -56,6 +62,7 @@ class ChatScreen(Screen[None]):
         self._path = path
         self.sources = Sources()
         self.turns: list[Turn] = []
+        self._saved = ""  # what was written to a file
         self._serve: Serve | None = None
         self._loaded: dict[str, dict[str, Any]] = {}  # the server's columns, as in `ready`
         self._chat_id: int | None = None
@@ -64,7 +71,9 @@ class ChatScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield ModeBar()
-        yield Static("", id="state")
+        with Horizontal(id="top"):
+            yield Static("", id="state")
+            yield Static("", id="memory")
         with Horizontal(id="controls"):
             with Horizontal(id="sliders"):
                 yield StrengthSlider()
@@ -82,8 +91,18 @@ class ChatScreen(Screen[None]):
 
     def on_mount(self) -> None:
         self.query_one("#prompt").focus()
-        self.set_interval(_FRAMES, self._follow)
+        self._clocks = (self.set_interval(_FRAMES, self._follow), self.set_interval(MEMORY_SECONDS, self._weigh))
         self.load(sources_of(self._path))
+
+    def on_screen_suspend(self) -> None:
+        if not is_seen(self):
+            for timer in self._clocks:
+                timer.pause()
+
+    def on_screen_resume(self) -> None:
+        for timer in self._clocks:
+            timer.resume()
+        self._follow()
 
     def on_unmount(self) -> None:
         if self._serve is not None:
@@ -93,10 +112,8 @@ class ChatScreen(Screen[None]):
 
     def load(self, sources: Sources) -> None:
         """Start a server on these sources, in the place of the one before."""
-        if self._serve is not None:
-            self._serve.end()
-            self._close_answers("the model was changed")
-        self.sources, self._serve, self._loaded, self._wrong = sources, None, {}, {}
+        self._end("the server was started anew")
+        self.sources = sources
         self._titles()
         if not sources.gguf:
             self._say(f"no model: {sources.wrong or 'give a .gguf'} ({_MEND})", wrong=True)
@@ -109,20 +126,62 @@ class ChatScreen(Screen[None]):
             self._say(f"irm-lite serve cannot be started ({error.strerror}): run irm-lite doctor", wrong=True)
             return
         self._serve = serve
-        if sources.vector:
-            serve.ask("load", vector=[sources.vector])
-        if sources.irm:
-            serve.ask("load", irm=sources.irm)
+        for name in _STEERED:
+            self._load_column(serve, name)
+
+    def change(self, sources: Sources) -> None:
+        """Load what is another than before, or failed; only another model takes another server."""
+        before, serve = self.sources, self._serve
+        if serve is None or sources.gguf != before.gguf:
+            self.load(sources)
+            return
+        self._stop()  # the server loads nothing while it writes
+        self.sources = sources
+        for name in _STEERED:
+            if getattr(sources, name) != getattr(before, name) or name in self._wrong:
+                self._loaded.pop(name, None)
+                self._wrong.pop(name, None)
+                serve.ask("load", **{name: None})  # where the other cannot be loaded, the one before would stay
+                self._load_column(serve, name)
+        self._titles()
+
+    def _load_column(self, serve: Serve, name: str) -> None:
+        source = getattr(self.sources, name)
+        if source:
+            serve.ask("load", **{name: source})
+
+    def _end(self, why: str) -> None:
+        """End the server, if there is one; `why` is what the answers that it was writing say."""
+        if self._serve is not None:
+            self._serve.end()
+            self._close_answers(why)
+        self._serve, self._loaded, self._wrong = None, {}, {}
 
     def action_sources(self) -> None:
         def chosen(sources: Sources | None) -> None:
             if sources is not None:
-                self.load(sources)
+                self.change(sources)
 
         self.app.push_screen(ChatSourcesScreen(self.sources), chosen)
 
     def action_restart(self) -> None:
         self.load(self.sources)
+
+    def action_unload(self) -> None:
+        """End the server, so that its memory is free."""
+        if self._serve is None:
+            self._tell("no model is loaded", "warning")
+            return
+        self._end("the model was unloaded")
+        self._titles()
+        self._say("the model is unloaded: f5 loads it again")
+        self._weigh()
+
+    def _weigh(self) -> None:
+        """Say how much memory the server holds; not read while it writes."""
+        if not self._writing:
+            held = self._serve.memory if self._serve is not None else None
+            self.query_one("#memory", Static).update(line(f"{held / 1e9:.1f} GB held" if held is not None else ""))
 
     def _say(self, text: str, wrong: bool = False) -> None:
         state = self.query_one("#state", Static)
@@ -155,12 +214,17 @@ class ChatScreen(Screen[None]):
                 self._say(f"loading {event['what']}")
             case "ready":
                 self._ready(event)
+            case "start":
+                self._steered(event, event["column"], 0, event)
+            case "set":
+                for column, about in event["columns"].items():
+                    self._steered({"id": event.get("chat")}, column, about["token"], about)
             case "token":
-                if answer := self._answer(event):
+                if answer := self._answer(event, event["column"]):
                     answer.tokens.append(event["text"])
                     answer.norms.append(event["norm"])
             case "end":
-                if answer := self._answer(event):
+                if answer := self._answer(event, event["column"]):
                     answer.whole, answer.reason = event["text"], event["reason"]
                     self._say_idle()
             case "outputs":
@@ -183,7 +247,7 @@ class ChatScreen(Screen[None]):
 
     def _say_idle(self) -> None:
         """What is loaded, once nothing is being written; a warning before all."""
-        if self.turns and not self.turns[-1].over:
+        if self._writing:
             return
         warnings = [str(about["warning"]) for about in self._loaded.values() if about.get("warning")]
         if warnings or self.sources.wrong:
@@ -191,16 +255,26 @@ class ChatScreen(Screen[None]):
         else:
             self._say(f"ready: {', '.join(name for name in COLUMNS if name in self._loaded)} on {self.sources.gguf}")
 
-    def _answer(self, event: dict[str, Any]) -> Answer | None:
+    @property
+    def _writing(self) -> bool:
+        return bool(self.turns) and not self.turns[-1].over
+
+    def _answer(self, event: dict[str, Any], column: str) -> Answer | None:
         """The answer that an event belongs to; None where it is of an earlier conversation."""
         if event.get("id") != self._chat_id or not self.turns:
             return None
-        answer = self.turns[-1].answers.get(event["column"])
+        answer = self.turns[-1].answers.get(column)
         return None if answer is None or answer.over else answer
+
+    def _steered(self, event: dict[str, Any], column: str, token: int, about: dict[str, Any]) -> None:
+        """Keep what steers an answer from this token on; nothing steers the base."""
+        answer = self._answer(event, column)
+        if answer is not None and "strength" in about:
+            answer.steered.append(Steering(token, about["strength"], about["layers"]))
 
     def _error(self, event: dict[str, Any]) -> None:
         column = event.get("column")
-        if isinstance(column, str) and (answer := self._answer({**event, "column": column})):
+        if isinstance(column, str) and (answer := self._answer(event, column)):
             answer.error = event["text"]
         elif column in COLUMNS:
             self._wrong[column] = event["text"]
@@ -229,8 +303,8 @@ class ChatScreen(Screen[None]):
         if message.input.id != "prompt" or not prompt:
             return
         if self._serve is None or not self._loaded:
-            self._tell("no model is loaded yet", "warning")
-        elif self.turns and not self.turns[-1].over:
+            self._tell("no model is loaded: f5 loads it" if self._serve is None else "no model is loaded yet", "warning")
+        elif self._writing:
             self._tell("an answer is being written: escape stops it", "warning")
         else:
             message.input.clear()
@@ -240,7 +314,7 @@ class ChatScreen(Screen[None]):
         columns = [name for name in COLUMNS if name in self._loaded]
         strength, layers = self.query_one(StrengthSlider).strength, self.query_one(LayerRange).spec
         seed, temperature, most = int(self._number("seed")), self._number("temperature"), int(self._number("tokens"))
-        turn = Turn(prompt, strength, layers, seed, temperature, {name: Answer() for name in columns})
+        turn = Turn(prompt, strength, layers, seed, temperature, self._files(), {name: Answer() for name in columns})
         self._chat_id = serve.ask(
             "chat",
             messages={name: history(self.turns, name, prompt) for name in columns},
@@ -255,6 +329,11 @@ class ChatScreen(Screen[None]):
         self.query_one(TokenMap).hide()
         for name in columns:
             self.query_one(f"#{name}", AnswerColumn).begin(turn)
+
+    def _files(self) -> dict[str, str]:
+        """What the server has loaded, as it was asked for."""
+        sources = {name: about.get("sources", []) for name, about in self._loaded.items()}
+        return {"model": self.sources.gguf} | {name: ", ".join(map(str, files)) for name, files in sources.items() if files}
 
     def _number(self, name: str) -> float:
         """What a field says, its default where it says nothing that is a finite number."""
@@ -272,12 +351,23 @@ class ChatScreen(Screen[None]):
 
     def _stop(self) -> bool:
         """Whether there was anything to stop."""
-        writing = self._serve is not None and bool(self.turns) and not self.turns[-1].over
-        if writing and self._serve is not None:
-            self._serve.ask("stop")
-        return writing
+        if self._serve is None or not self._writing:
+            return False
+        self._serve.ask("stop")
+        return True
+
+    def would_lose(self) -> str:
+        """As losing.py has it."""
+        return "The conversation was not saved since its last answer." if self.turns and markdown(self.turns) != self._saved else ""
 
     def action_new(self) -> None:
+        loss = self.would_lose()
+        if loss:
+            self.app.push_screen(AskScreen("Begin a new conversation?", "New", loss), lambda yes: self._new() if yes else None)
+        else:
+            self._new()
+
+    def _new(self) -> None:
         self._stop()
         self.turns, self._chat_id = [], None
         for column in self.query(AnswerColumn):
@@ -297,7 +387,7 @@ class ChatScreen(Screen[None]):
 
     def _steer(self, **values: float | str) -> None:
         """Also what is being written; the server begins its cache anew."""
-        if self._serve is not None and self.turns and not self.turns[-1].over:
+        if self._serve is not None and self._writing:
             self._serve.ask("set", **values)
 
     # Looking at tokens
@@ -335,21 +425,19 @@ class ChatScreen(Screen[None]):
         """The answer of the column in focus, else the whole conversation."""
         focused = next((column for column in self.query(AnswerColumn) if column.has_focus_within), None)
         answer = self.turns[-1].answers.get(focused.column) if focused and self.turns else None
-        self.app.copy_to_clipboard(answer.text if answer else self._markdown())
-        self._tell(f"copied: {focused.column}'s answer" if focused and answer else "copied: the conversation")
+        what = f"{focused.column}'s answer" if focused and answer else "the conversation"
+        copy(self.app, answer.text if answer else markdown(self.turns), what)
 
     def action_save(self) -> None:
         path = Path(f"chat-{time.strftime('%Y%m%d-%H%M%S')}.md").absolute()
+        text = markdown(self.turns)
         try:
-            write_text(path, self._markdown())
+            write_text(path, text)
         except OSError as error:
             self._tell(f"{path} cannot be written ({error.strerror})", "error")
         else:
+            self._saved = text
             self._tell(f"saved: {path}")
-
-    def _markdown(self) -> str:
-        sources = {"model": self.sources.gguf, "vector": self.sources.vector, "irm": self.sources.irm}
-        return markdown(self.turns, {name: source for name, source in sources.items() if source})
 
     def _tell(self, text: str, severity: str = "information") -> None:
         known = {"information": "information", "warning": "warning", "error": "error"}[severity]

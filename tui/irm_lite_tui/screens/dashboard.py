@@ -9,12 +9,15 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
 
 from irm_lite_tui.children import Child, child_of
+from irm_lite_tui.copying import copy
 from irm_lite_tui.dashboard_reader import DashboardReader, Reading
 from irm_lite_tui.messages import ChildEnded, ChildLine, Mode, OpenIn, RunRead
+from irm_lite_tui.resting import is_seen
 from irm_lite_tui.run_state import RunView
 from irm_lite_tui.stopping import stop_run
 from irm_lite_tui.text import line
@@ -48,6 +51,7 @@ class DashboardScreen(Screen[None]):
         self.arguments = arguments
         self.reading: Reading | None = None
         self._reader = DashboardReader(path) if path is not None else None
+        self._timer: Timer | None = None
         self._child: Child | None = None
         self._child_says, self._failure = "", ""
         self._busy = False
@@ -68,8 +72,16 @@ class DashboardScreen(Screen[None]):
         if self._reader is None:
             self._note("No run chosen: escape, then enter on one.", failed=False)
             return
-        self._look()
-        self.set_interval(EVERY_SECONDS, self._look)
+        self._timer = self.set_interval(EVERY_SECONDS, self._look)
+
+    def on_screen_suspend(self) -> None:
+        if self._timer is not None and not is_seen(self):
+            self._timer.pause()
+
+    def on_screen_resume(self) -> None:
+        if self._timer is not None:
+            self._timer.resume()
+            self._look()
 
     def on_unmount(self) -> None:
         if self._child is not None:
@@ -147,6 +159,8 @@ class DashboardScreen(Screen[None]):
         if message.code not in (0, 130):
             self._failure = message.last or f"the training ended with exit code {message.code}"
             self._note(self._failure, failed=True)
+        if not is_seen(self) and self.path is not None:
+            self._say(f"{self.path.name}: {self._failure or 'the training has ended'}", failed=bool(self._failure))
         if self._reader is not None:
             self._look()
 
@@ -191,8 +205,7 @@ class DashboardScreen(Screen[None]):
         view = self._view()
         if view is not None:
             path = str(view.path.resolve())
-            self.app.copy_to_clipboard(path)
-            self._say(f"copied: {path}")
+            copy(self.app, path, path)
 
     def action_open_in(self, mode: Mode) -> None:
         view = self._view()

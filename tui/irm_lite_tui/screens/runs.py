@@ -14,8 +14,10 @@ from textual.worker import get_current_worker
 from irm_lite.errors import IrmLiteError
 from irm_lite_tui import run_actions
 from irm_lite_tui.children import Child, child_of
+from irm_lite_tui.copying import copy
 from irm_lite_tui.messages import ChildEnded, Mode, OpenIn, RunActionDone, RunsRead, SortChanged
 from irm_lite_tui.preferences import load_preferences
+from irm_lite_tui.resting import is_seen
 from irm_lite_tui.run_state import RunReader, RunView, find_run_folders
 from irm_lite_tui.screens.ask import AskScreen, NameScreen
 from irm_lite_tui.stopping import stop_run
@@ -74,8 +76,15 @@ class RunsScreen(Screen[None]):
         self.query_one("#filter").display = False
         self.query_one("#empty", Static).update(Text("Looking ..."))
         table.display = False
+        self._timer = self.set_interval(EVERY_SECONDS, self._look)
+
+    def on_screen_suspend(self) -> None:
+        if not is_seen(self):
+            self._timer.pause()
+
+    def on_screen_resume(self) -> None:
+        self._timer.resume()
         self._look()
-        self.set_interval(EVERY_SECONDS, self._look)
 
     # Reading
 
@@ -281,8 +290,7 @@ class RunsScreen(Screen[None]):
         view = self._current()
         if view is not None:
             path = str(view.path.resolve())
-            self.app.copy_to_clipboard(path)
-            self._say(f"copied: {path}")
+            copy(self.app, path, path)
 
     def action_open_in(self, mode: Mode) -> None:
         view = self._current()

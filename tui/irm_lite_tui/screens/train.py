@@ -52,6 +52,7 @@ class TrainScreen(Screen[None]):
         self._data: tuple[str, str] | None = None  # what the preview shows, or will
         self._soon: Timer | None = None
         self.texts = {name: field.shown(field.default) for name, field in form_fields().items()} | {"out": ""}
+        self._begun = self.texts  # what stood in it before it was edited
         self._rows: dict[str, SettingRow] = {}  # those that are mounted
         self._checking = False  # a check is due once all that was typed is in
 
@@ -85,7 +86,13 @@ class TrainScreen(Screen[None]):
         self.query_one("#help", Static).update(line("tab goes to the first field, escape leaves a field, ctrl+r starts"))
         if self.path is not None:
             self._fill_from_run(self.path)
+        self._begun = dict(self.texts)
         self._check()
+
+    def would_lose(self) -> str:
+        """As losing.py has it. What a preset put in is no work of the user's."""
+        edited = (name for name, text in self.texts.items() if text not in (self._begun[name], self._filled.get(name)))
+        return "The training that was set up here was not started." if any(edited) else ""
 
     def _fill_from_run(self, path: Path) -> None:
         run = RunDirectory(path)
@@ -193,6 +200,7 @@ class TrainScreen(Screen[None]):
         self._filled = {}
         self.fill({name: field.shown(field.default) for name, field in form_fields().items()} | {"out": ""})
         self._follow_preset()
+        self._begun = dict(self.texts)
 
     def action_start(self) -> None:
         """Write the settings to a file and open the dashboard, which starts the training."""
@@ -209,6 +217,7 @@ class TrainScreen(Screen[None]):
         except OSError as error:
             self.notify(f"the settings cannot be written ({error.strerror})", severity="error", markup=False)
             return
+        self._begun = dict(self.texts)
         self.app.push_screen(DashboardScreen(out, ["train", "--config", str(settings), "--out", str(out), "--json"]))
 
 

@@ -4,6 +4,7 @@ from rich.text import Text
 from textual.widgets import OptionList
 from textual.widgets.option_list import Option
 
+from irm_lite_tui.copying import copy
 from irm_lite_tui.text import line
 
 
@@ -28,5 +29,4 @@ class LineList(OptionList):
 
     def on_option_list_option_selected(self, event: OptionList.OptionSelected) -> None:
         title, command = self.lines[event.option_index]
-        self.app.copy_to_clipboard(command)
-        self.app.notify(f"copied: {title}", markup=False)
+        copy(self.app, command, title)
