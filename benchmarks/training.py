@@ -170,7 +170,7 @@ def speed_table(document: Document) -> Table:
     """Medians, with the range over the rounds in brackets."""
     columns = {"supervised tokens/s": "supervised_per_second", "real tokens/s": "real_per_second", "ms a step": "ms_per_step"}
     digits = dict.fromkeys(columns.values(), 0)
-    for rival in RIVALS:
+    for rival in (name for name in RIVALS if name in document["contenders"]):
         columns[f"times {rival}"] = f"times_{rival}"
         digits[f"times_{rival}"] = 2
     if document["options"]["peak_tflops"] is not None:

@@ -36,8 +36,12 @@ class Child:
         return self._ask("go")
 
     def end(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        """Let it leave by itself, its temporary files removed; not for long if it is in the middle of a turn."""
+        try:
+            self.process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
 
     def _ask(self, line: str) -> dict[str, Any]:
         assert self.process.stdin is not None
