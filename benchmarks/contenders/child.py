@@ -1,0 +1,58 @@
+"""A contender's process, as the parent sees it: started, asked for a turn, ended."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from contenders.task import Task
+
+
+class Child:
+    """One process; between turns it sleeps."""
+
+    def __init__(self, task: Task) -> None:
+        here = str(Path(__file__).parents[1])
+        environment = os.environ | {
+            "OMP_WAIT_POLICY": "PASSIVE",  # else its threads spin while another has its turn
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "contenders.process"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            start_new_session=True,  # Ctrl-C is the parent's: it ends them all
+        )
+        self.start = self._ask(json.dumps(dataclasses.asdict(task)))
+
+    def turn(self) -> dict[str, Any]:
+        """What the next turn took, or {"failed": why}."""
+        return self._ask("go")
+
+    def end(self) -> None:
+        """Let it leave by itself, its temporary files removed; not for long if it is in the middle of a turn."""
+        try:
+            self.process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+
+    def _ask(self, line: str) -> dict[str, Any]:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if answer:
+            found: dict[str, Any] = json.loads(answer)
+            return found
+        return {"failed": f"the process ended with status {self.process.wait()}"}

@@ -1,0 +1,57 @@
+"""From turns to figures: medians over rounds with their range."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+Turn = Mapping[str, Any]  # as Turns.step says it
+RIVALS = ("qlora", "paper")  # what others are held against
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure over rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread":
+        values = list(values)
+        return cls(statistics.median(values), min(values), max(values))
+
+
+def speed(turns: Mapping[str, Sequence[Turn]], peak_tflops: float | None = None) -> dict[str, dict[str, Any]]:
+    """Of each contender's turns, the warm-up left out: rates, and ratios of real tokens/s to the rivals' of the same round."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, own in turns.items():
+        row = {
+            "supervised_per_second": rates(own, "supervised"),
+            "real_per_second": rates(own, "real"),
+            "ms_per_step": [1000 * turn["seconds"] / turn["steps"] for turn in own],
+        }
+        for rival in RIVALS:
+            if rival in turns:
+                pairs = zip(row["real_per_second"], rates(turns[rival], "real"), strict=True)
+                row[f"times_{rival}"] = [mine / theirs for mine, theirs in pairs]
+        if peak_tflops is not None:
+            row["flops_utilisation"] = [rate / (peak_tflops * 1e12) for rate in rates(own, "flops")]
+        found[name] = {key: asdict(Spread.of(values)) for key, values in row.items()}
+    return found
+
+
+def rates(turns: Sequence[Turn], what: str) -> list[float]:
+    """So many a second in each turn."""
+    return [turn[what] / turn["seconds"] for turn in turns]
+
+
+def seconds_until(turns: Sequence[Turn], nll: float) -> float | None:
+    """Seconds of training at the first measurement that is no worse; None where none is."""
+    seconds = 0.0
+    for turn in turns:
+        seconds += turn["seconds"]
+        if turn["nll"] <= nll:
+            return seconds
+    return None

@@ -1,0 +1,50 @@
+"""Ours, by its public face: `train` with its defaults, its events as the clock."""
+
+import tempfile
+from pathlib import Path
+
+from contenders.task import BATCH_SIZE, MAX_LENGTH, SEED
+from contenders.turns import Turns
+from irm_lite.base_model import Base
+from irm_lite.chat_format import Sample
+from irm_lite.config import TrainConfig
+from irm_lite.run import Event
+from irm_lite.training import train
+
+_KINDS = {"lite": "lite", "static": "static", "paper-irm": "paper"}
+
+
+def run(base: Base, train_samples: list[Sample], turns: Turns) -> None:
+    """Train until the turns are over."""
+    task = turns.task
+    config = TrainConfig.from_dict(
+        {
+            "model": task.model,
+            "data": task.data,
+            "irm": _KINDS[task.name],
+            "device": task.device,
+            "max_steps": turns.max_steps,
+            "batch_size": BATCH_SIZE,
+            "max_length": MAX_LENGTH,
+            "seed": SEED,
+            "eval_steps": turns.max_steps,  # the last step's event comes before its validation and checkpoint
+            "save_steps": turns.max_steps,
+            "sample_tokens": 0,
+            "early_stopping_patience": 0,
+        },
+        "benchmark",
+    )
+    trained = seen = 0
+
+    def on_event(event: Event) -> None:
+        nonlocal trained, seen
+        if event["kind"] == "start":
+            trained = event["parameters"]
+        elif event["kind"] == "eval":  # of the base: the last event before the first step
+            turns.begin(trained)
+        elif event["kind"] == "step":
+            tokens, seen = event["tokens"] - seen, event["tokens"]
+            turns.step(tokens)
+
+    with tempfile.TemporaryDirectory() as folder:
+        train(config, Path(folder) / "run", base=base, on_event=on_event)
