@@ -8,7 +8,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Footer
 
 from irm_lite_tui.messages import RunsRead
 from irm_lite_tui.plot import Point
@@ -35,7 +35,6 @@ class CompareScreen(Screen[None]):
             yield DataTable[Text](cursor_type="row", zebra_stripes=True)
             with Vertical(id="curves"):
                 yield CurvePlot("validation NLL", id="validation")
-                yield Static("", id="legend")
                 yield CurvePlot("loss", id="loss")
         yield Footer()
 
@@ -58,11 +57,8 @@ class CompareScreen(Screen[None]):
         table.focus()
         validation, loss = ([_points(reader, name) for reader in self._readers] for name in ("validation", "loss"))
         labels = [f"{mark} {view.name[:24]}" for mark, view in zip("12", views, strict=True)]
-        plot = self.query_one("#validation", CurvePlot)
-        plot.show(dict(zip(labels, validation, strict=True)))
+        self.query_one("#validation", CurvePlot).show(dict(zip(labels, validation, strict=True)))
         self.query_one("#loss", CurvePlot).show(dict(zip(labels, loss, strict=True)))
-        legend = self.query_one("#legend", Static)
-        legend.update(plot.legend())
 
 
 def _points(reader: RunReader, curve: str) -> list[Point]:

@@ -101,9 +101,7 @@ class DashboardScreen(Screen[None]):
 
     async def _show(self, reading: Reading) -> None:
         self.query_one(RunNumbers).show(reading)
-        plot = self.query_one(CurvePlot)
-        plot.show({"loss": reading.loss, "validation": reading.validation})
-        plot.border_subtitle = plot.legend()
+        self.query_one(CurvePlot).show({"loss": reading.loss, "validation": reading.validation})
         self.query_one(LiveHeatmap).show(reading.live)
         await self.query_one(SampleColumns).show(reading.samples, reading.validation)
 

@@ -114,7 +114,7 @@ class RunsScreen(Screen[None]):
     def _show_current(self, view: RunView | None) -> None:
         settings, problem = Text(""), Text("")
         if view is not None:
-            problem = line(view.problem, f"{self.app.theme_variables['error']}")
+            problem = line(view.problem)
             if view.config is not None:
                 config = view.config
                 what = f"{config.irm} IRM, layers {config.layers}, site {config.site}, {config.quant}, seed {config.seed}"

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.text import Text
+from textual.theme import Theme
 from textual.widgets import DataTable
 
 from irm_lite_tui.plot import sparkline
@@ -53,14 +54,12 @@ class RunTable(DataTable[Text]):
     def on_mount(self) -> None:
         for column in _COLUMNS:
             self.add_column(_HEADS.get(column, column), key=column)
+        self.app.theme_changed_signal.subscribe(self, self._recolour)
 
     @property
     def current(self) -> RunView | None:
         """The run under the cursor."""
         return self._shown[self.cursor_row] if 0 <= self.cursor_row < len(self._shown) else None
-
-    def view_of(self, path: Path) -> RunView | None:
-        return next((view for view in self._views if view.path == path), None)
 
     def show(self, views: list[RunView] | None = None) -> None:
         """Show these runs (or those shown last) by the present filter, order and marks."""
@@ -84,6 +83,12 @@ class RunTable(DataTable[Text]):
                 self.add_row(*self._cells(view), key=str(view.path))
             if before is not None and (row := [view.path for view in wanted].index(before.path) if _holds(wanted, before) else 0):
                 self.move_cursor(row=row, animate=False)
+
+    def _recolour(self, _theme: Theme) -> None:
+        """Cells hold colours; a Text of another style alone counts as equal."""
+        for view in self._shown:
+            for column, cell in zip(_COLUMNS, self._cells(view), strict=True):
+                self.update_cell(str(view.path), column, cell)
 
     def mark(self) -> None:
         """Mark the run under the cursor, or take its mark away; two at most, the older mark goes."""
