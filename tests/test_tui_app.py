@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from textual.command import CommandPalette
 from textual.widgets import HelpPanel
 
 import irm_lite_tui.app
-from irm_lite.errors import InputError
+from irm_lite.errors import InputError, RunError
 from irm_lite_tui.app import IrmLiteApp, main
 from irm_lite_tui.children import Child, running_children
 from irm_lite_tui.messages import OpenIn
@@ -181,6 +182,15 @@ def test_a_dumb_terminal_gets_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     with pytest.raises(InputError, match="cannot show the application: use the verbs"):
         main()
+
+
+def test_an_application_that_breaks_off_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    codes = {1: "the application has broken off", 0: "", None: ""}
+    for code, complaint in codes.items():
+        monkeypatch.setattr(IrmLiteApp, "run", lambda app, code=code: setattr(app, "_return_code", code))
+        with pytest.raises(RunError, match=complaint) if complaint else nullcontext():
+            main()
 
 
 async def test_no_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

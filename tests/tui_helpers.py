@@ -109,7 +109,7 @@ def step_event(step: int, of: int) -> dict[str, Any]:
         "tokens": 500 * step,
         "tokens_per_second": 250.0,
         "eta_seconds": 2.0 * (of - step),
-        "memory_bytes": 1.5 * 2**30,
+        "memory_bytes": 1.5e9,
     }
 
 

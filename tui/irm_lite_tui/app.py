@@ -13,7 +13,7 @@ from textual.dom import DOMNode
 from textual.screen import Screen
 
 from irm_lite.analysis.pictures.visible import visible
-from irm_lite.errors import InputError
+from irm_lite.errors import InputError, RunError
 from irm_lite_tui.children import running_children
 from irm_lite_tui.messages import ChildEnded, OpenIn, SortChanged
 from irm_lite_tui.preferences import load_preferences, save_preferences
@@ -151,7 +151,10 @@ class IrmLiteApp(App[None], inherit_bindings=False):
 
 
 def main() -> None:
-    """Open the UI on ./runs. Raises InputError on a terminal that can show no application."""
+    """Open the UI on ./runs. Raises InputError on a terminal that can show no application, RunError where it broke off."""
     if os.environ.get("TERM") == "dumb":
         raise InputError("this terminal (TERM=dumb) cannot show the application", "use the verbs (irm-lite --help)")
-    IrmLiteApp(Path("runs")).run()
+    app = IrmLiteApp(Path("runs"))
+    app.run()
+    if app.return_code:
+        raise RunError("the application has broken off", "report what it printed")

@@ -228,11 +228,7 @@ class StrengthMoved(Message):
 
 
 class LayersMoved(Message):
-    """The layer range reaches elsewhere; both ends belong to it."""
-
-    def __init__(self, low: int, high: int) -> None:
-        super().__init__()
-        self.low, self.high = low, high
+    """The layer range reaches elsewhere."""
 
 
 class TokenChosen(Message):

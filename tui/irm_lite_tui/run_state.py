@@ -126,6 +126,11 @@ def find_run_folders(folder: Path) -> list[Path]:
         return []
 
 
+def figure(value: float | None, form: str = ".3f", unit: str = "") -> str:
+    """A number, or a dash where there is none."""
+    return "-" if value is None else f"{value:{form}}{unit}"
+
+
 def age(created: float) -> str:
     """How long ago: 40 s, 5 min, 3 h, 2 d."""
     seconds = max(0.0, time.time() - created)

@@ -12,7 +12,7 @@ from textual.widgets import DataTable, Footer
 
 from irm_lite_tui.messages import RunsRead
 from irm_lite_tui.plot import Point
-from irm_lite_tui.run_state import RunReader, RunView
+from irm_lite_tui.run_state import RunReader, RunView, figure
 from irm_lite_tui.text import line
 from irm_lite_tui.widgets.curve_plot import CurvePlot
 from irm_lite_tui.widgets.mode_bar import ModeBar
@@ -71,14 +71,10 @@ def _rows(left: RunView, right: RunView) -> list[tuple[str, str, str]]:
     results = [
         ("state", left.state, right.state),
         ("steps", f"{left.step}/{left.max_steps}", f"{right.step}/{right.max_steps}"),
-        ("best NLL", _figure(left.best_nll), _figure(right.best_nll)),
-        ("fidelity", _figure(left.fidelity), _figure(right.fidelity)),
+        ("best NLL", figure(left.best_nll), figure(right.best_nll)),
+        ("fidelity", figure(left.fidelity), figure(right.fidelity)),
     ]
     settings = [view.config.to_dict() if view.config else {} for view in (left, right)]
     names = list(settings[0] or settings[1])
     rows = [(name, str(settings[0].get(name, "-")), str(settings[1].get(name, "-"))) for name in names]
     return results + sorted(rows, key=lambda row: row[1] == row[2])
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

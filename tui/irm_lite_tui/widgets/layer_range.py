@@ -66,7 +66,7 @@ class LayerRange(Widget, can_focus=True):
     def _put(self, ends: tuple[int, int]) -> None:
         if ends != self.ends:
             self.ends = ends
-            self.post_message(LayersMoved(*ends))
+            self.post_message(LayersMoved())
 
     def _cell(self, layer: int, width: int) -> int:
         return round(layer / max(self.n_layers - 1, 1) * (width - 1))

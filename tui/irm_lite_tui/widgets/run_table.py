@@ -9,7 +9,7 @@ from textual.theme import Theme
 from textual.widgets import DataTable
 
 from irm_lite_tui.plot import sparkline
-from irm_lite_tui.run_state import RunView, age
+from irm_lite_tui.run_state import RunView, age, figure
 from irm_lite_tui.text import line
 
 SIGNS = {"starting": "○", "running": "●", "done": "✓", "stopped": "■", "failed": "✗", "damaged": "!", "gone": "?"}
@@ -111,17 +111,13 @@ class RunTable(DataTable[Text]):
             Text(f"{SIGNS[view.state]} {view.state}", style=colour),
             Text(f"{sparkline(view.loss, _CURVE):<{_CURVE}}", style=self.app.theme_variables["secondary"]),
             Text(steps, justify="right"),
-            _figure(view.best_nll),
-            _figure(view.fidelity),
+            Text(figure(view.best_nll), justify="right"),
+            Text(figure(view.fidelity), justify="right"),
             Text(age(view.created) if view.created else "-", justify="right"),
             Text(config.irm if config else "-"),
             line(Path(config.data).name if config else "-"),
             base,
         )
-
-
-def _figure(value: float | None) -> Text:
-    return Text("-" if value is None else f"{value:.3f}", justify="right")
 
 
 def _holds(views: list[RunView], wanted: RunView) -> bool:
