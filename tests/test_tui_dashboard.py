@@ -16,6 +16,7 @@ from irm_lite_tui.dashboard_reader import DashboardReader
 from irm_lite_tui.messages import OpenIn
 from irm_lite_tui.screens.dashboard import DashboardScreen
 from irm_lite_tui.widgets.run_numbers import RunNumbers
+from test_tui_runs import headless_training
 from tui_helpers import (
     SIZES,
     Script,
@@ -142,6 +143,28 @@ async def test_a_killed_training_is_stopped_and_can_be_resumed(tmp_path: Path, s
         await until(pilot, lambda: app.state == "running" and "6/40" in app.numbers, "the training to go on")
         await pilot.press("x")
         await until(pilot, lambda: app.state == "stopped", "the end")
+
+
+async def test_an_old_failure_is_gone_after_a_resume(tmp_path: Path, script: Callable[[Script], None]) -> None:
+    run = plant_run(tmp_path / "run", training(3, 40, ended="memory ran out"))
+    go = tmp_path / "go"
+    begun = [["begin"], ["event", "start", {"max_steps": 40}], ["until", str(tmp_path / "end")]]
+    script([["err", "loading the base"], ["until", str(go)], *begun, ["err", "irm-lite: the disk is full"], ["exit", 1]])
+    app = Bare(DashboardScreen(run.path))
+    async with app.run_test(size=(100, 24)) as pilot:
+        await until(pilot, lambda: app.note == "memory ran out", "the failure")
+        await pilot.press("r")
+        await until(pilot, lambda: app.note == "loading the base", "the child's line in its place")
+        assert app.state == "starting"
+        await pilot.press("r")
+        assert "it is starting already" in [each.message for each in app._notifications]
+        go.touch()
+        await until(pilot, lambda: app.state == "running", "the training")
+        assert app.note == ""
+        (tmp_path / "end").touch()
+        await until(pilot, lambda: app.note == "irm-lite: the disk is full", "the other failure")
+        with headless_training(run):
+            await until(pilot, lambda: app.state == "running" and app.note == "", "a resume elsewhere")
 
 
 async def test_a_run_that_is_deleted_under_the_screen(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ class TrainScreen(Screen[None]):
         except OSError as error:
             self.notify(f"the settings cannot be written ({error.strerror})", severity="error", markup=False)
             return
-        self.app.push_screen(DashboardScreen(out, ["train", "--config", str(settings), "--out", str(out), "--json"]))
+        self.app.push_screen(DashboardScreen(out, ["train", "--config", str(settings), "--out", str(out), "--json"], settings))
 
 
 def _write_settings(config: TrainConfig) -> Path:
