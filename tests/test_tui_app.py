@@ -21,6 +21,8 @@ from irm_lite_tui.screens.runs import RunsScreen
 from irm_lite_tui.screens.train import TrainScreen
 from irm_lite_tui.widgets.mode_bar import ModeBar
 from irm_lite_tui.widgets.run_table import RunTable
+from recordings import write_recording
+from test_heatmap_source import TEXTS
 from tui_helpers import Script, own_place, plant_run, screen_text, script, until
 
 __all__ = ["own_place", "script"]
@@ -104,7 +106,26 @@ async def test_preferences_are_kept(tmp_path: Path, own_place: Path) -> None:
         assert again.theme == "irm-light"
         assert again.screen.query_one(RunTable).sort_by == app.preferences.sort != "age"
         assert again.screen.query_one(RunTable).descending
-    assert tomllib.loads((own_place / "tui.toml").read_text())["theme"] == "irm-light"
+    assert tomllib.loads((own_place / "state.toml").read_text())["theme"] == "irm-light"
+
+
+async def test_the_heatmaps_colours_are_kept(tmp_path: Path, own_place: Path) -> None:
+    write_recording(tmp_path / "one", TEXTS)
+
+    async def title_after(*keys: str) -> str:
+        app = IrmLiteApp(tmp_path)
+        async with app.run_test(size=(100, 30)) as pilot:
+            app.post_message(OpenIn("heatmap", tmp_path / "one"))
+            await until(pilot, lambda: "full colour" in screen_text(app), "the picture")
+            await pilot.press(*keys)
+            await until(pilot, lambda: "purple-green" in screen_text(app), "the third colour map")
+            return screen_text(app).split("\n")[1]
+
+    title = await title_after("c", "c", "s")
+    assert "(largest), purple-green" in title
+    assert await title_after() == title
+    kept = tomllib.loads((own_place / "state.toml").read_text())
+    assert (kept["colours"], kept["robust"]) == ("purple-green", False)
 
 
 async def test_keys_of_ones_own(tmp_path: Path, own_place: Path) -> None:

@@ -15,7 +15,7 @@ from textual.screen import Screen
 from irm_lite.analysis.pictures.visible import visible
 from irm_lite.errors import InputError, RunError
 from irm_lite_tui.children import running_children
-from irm_lite_tui.messages import ChildEnded, OpenIn, SortChanged
+from irm_lite_tui.messages import ChildEnded, OpenIn, PaintChanged, SortChanged
 from irm_lite_tui.preferences import load_preferences, save_preferences
 from irm_lite_tui.screens.ask import AskScreen
 from irm_lite_tui.themes import DARK, LIGHT
@@ -52,20 +52,19 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         super().__init__()
         self.folder = folder
         self._modes["runs"] = partial(_screen, "runs", folder)
-        self.preferences, self._complaint = load_preferences()
-        self._keeps = not self._complaint  # a file with a slip in it is the user's to mend, not ours to write over
+        self.preferences, self._complaints = load_preferences()
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
         if self.preferences.theme not in self.available_themes:
-            self._complaint = f"there is no theme {self.preferences.theme!r}: the palette (ctrl+p) lists them"
+            self._complaints.append(f"there is no theme {self.preferences.theme!r}: the palette (ctrl+p) lists them")
             self.preferences.theme = DARK.name
         self.set_reactive(App.theme, self.preferences.theme)  # before the first frame takes its colours
 
     def on_mount(self) -> None:
         self.set_keymap(self.preferences.keys)
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
-        if self._complaint:
-            self._warn(self._complaint)
+        for complaint in self._complaints:
+            self._warn(complaint)
 
     # Preferences
 
@@ -78,9 +77,11 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         self.preferences.sort, self.preferences.descending = message.column, message.descending
         self._save()
 
+    def on_paint_changed(self, message: PaintChanged) -> None:
+        self.preferences.colours, self.preferences.robust = message.colours, message.robust
+        self._save()
+
     def _save(self) -> None:
-        if not self._keeps:
-            return
         complaint = save_preferences(self.preferences)
         if complaint:
             self._warn(complaint)
