@@ -148,7 +148,7 @@ async def test_a_killed_training_is_stopped_and_can_be_resumed(tmp_path: Path, s
 async def test_an_old_failure_is_gone_after_a_resume(tmp_path: Path, script: Callable[[Script], None]) -> None:
     run = plant_run(tmp_path / "run", training(3, 40, ended="memory ran out"))
     go = tmp_path / "go"
-    begun = [["begin"], ["event", "start", {"max_steps": 40}], ["until", str(tmp_path / "end")]]
+    begun: Script = [["begin"], ["event", "start", {"max_steps": 40}], ["until", str(tmp_path / "end")]]
     script([["err", "loading the base"], ["until", str(go)], *begun, ["err", "irm-lite: the disk is full"], ["exit", 1]])
     app = Bare(DashboardScreen(run.path))
     async with app.run_test(size=(100, 24)) as pilot:

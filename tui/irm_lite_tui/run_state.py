@@ -36,6 +36,12 @@ class RunView:
     def name(self) -> str:
         return self.path.name
 
+    @property
+    def state_text(self) -> str:
+        """The state in words: a process of another machine cannot be looked at from here."""
+        far = None if self.holder is None or self.holder.here else self.holder
+        return f"running on {far.host}, not checked" if far else self.state
+
 
 class RunReader:
     """Looks at one run again and again; what has not changed is not read twice. Belongs to one thread at a time."""
@@ -62,7 +68,7 @@ class RunReader:
         return RunView(
             path,
             state,
-            self._problem or _complaint(self.log, state),
+            self._problem or _complaint(self.log, state) or _far(path, holder),
             self._config,
             self._created,
             self.log.step,
@@ -116,6 +122,13 @@ def _complaint(log: RunLog, state: State) -> str:
         lines = "1 line" if log.bad_lines == 1 else f"{log.bad_lines} lines"
         return f"{lines} of events.jsonl cannot be read and are passed over"
     return ""
+
+
+def _far(path: Path, holder: Holder | None) -> str:
+    """What to do about a process that cannot be looked at."""
+    if holder is None or holder.here:
+        return ""
+    return f"running on {holder.host}, not checked: if process {holder.pid} has ended there, remove {path / 'lock.holder'}"
 
 
 def find_run_folders(folder: Path) -> list[Path]:

@@ -1,11 +1,13 @@
 """The runs under one folder, kept up to date, and what can be done with them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.command import Provider
 from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Input, Static
@@ -14,8 +16,10 @@ from textual.worker import get_current_worker
 from irm_lite.errors import IrmLiteError
 from irm_lite_tui import run_actions
 from irm_lite_tui.children import Child, child_of
+from irm_lite_tui.folders import open_folder
 from irm_lite_tui.messages import ChildEnded, Mode, OpenIn, RunActionDone, RunsRead, SortChanged
 from irm_lite_tui.preferences import load_preferences
+from irm_lite_tui.run_commands import RunCommands
 from irm_lite_tui.run_state import RunReader, RunView, find_run_folders
 from irm_lite_tui.screens.ask import AskScreen, NameScreen
 from irm_lite_tui.stopping import stop_run
@@ -29,6 +33,7 @@ EVERY_SECONDS = 1.0
 class RunsScreen(Screen[None]):
     """`path` is the folder that holds the runs; ./runs if none is given."""
 
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {RunCommands}
     AUTO_FOCUS = ""  # the table gets it once there are rows
     CSS_PATH = "../styles/runs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -40,7 +45,7 @@ class RunsScreen(Screen[None]):
         Binding("x", "stop", "Stop", id="runs.stop"),
         Binding("n", "rename", "Rename", show=False, id="runs.rename"),
         Binding("d,delete", "delete", "Delete", id="runs.delete"),
-        Binding("o", "folder", "Show and copy the path", show=False, id="runs.folder"),
+        Binding("o", "folder", "Open the folder, or copy its path", show=False, id="runs.folder"),
         Binding("s", "sort", "Sort by the next column", show=False, id="runs.sort"),
         Binding("S", "reverse", "Reverse the order", show=False, id="runs.reverse"),
         Binding("h", "open_in('heatmap')", "Heatmap", show=False, id="runs.heatmap"),
@@ -214,7 +219,7 @@ class RunsScreen(Screen[None]):
         if view is None:
             return
         if view.state in ("running", "damaged", "done"):
-            self._say(f"{view.name} is {view.state}: there is nothing to resume", failed=True)
+            self._say(f"{view.name} is {view.state_text}: there is nothing to resume", failed=True)
             return
         if child_of(view.path) is not None:
             self._say(f"{view.name} is starting already", failed=True)
@@ -281,6 +286,9 @@ class RunsScreen(Screen[None]):
         view = self._current()
         if view is not None:
             path = str(view.path.resolve())
+            if open_folder(view.path):
+                self._say(f"opened: {path}")
+                return
             self.app.copy_to_clipboard(path)
             self._say(f"copied: {path}")
 

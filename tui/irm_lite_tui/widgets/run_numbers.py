@@ -41,7 +41,7 @@ class RunNumbers(Widget):
 def _head(reading: Reading, colour: str) -> Text:
     view = reading.view
     head = Text(no_wrap=True, overflow="ellipsis")
-    head.append(f"{SIGNS[view.state]} {view.state}  ", style=colour)
+    head.append_text(line(f"{SIGNS[view.state]} {view.state_text}  ", colour))
     head.append_text(line(view.name, "bold"))
     if view.config is not None:
         config = view.config

@@ -103,12 +103,14 @@ class RunTable(DataTable[Text]):
         config = view.config
         mark = "◆ " if view.path in self.marked else ""
         steps = f"{view.step}/{view.max_steps}" if view.max_steps else "-"
+        state = line(f"{SIGNS[view.state]} {view.state_text}", colour)
+        state.truncate(24, overflow="ellipsis")
         name = line(mark + view.name)
         name.truncate(24, overflow="ellipsis")
         base = line(config.model if len(config.model) <= 24 else "…" + config.model[-23:]) if config else Text("-")
         return (
             name,
-            Text(f"{SIGNS[view.state]} {view.state}", style=colour),
+            state,
             Text(f"{sparkline(view.loss, _CURVE):<{_CURVE}}", style=self.app.theme_variables["secondary"]),
             Text(steps, justify="right"),
             Text(figure(view.best_nll), justify="right"),
@@ -127,4 +129,4 @@ def _holds(views: list[RunView], wanted: RunView) -> bool:
 def _haystack(view: RunView) -> str:
     config = view.config
     settings = (config.model, config.data, config.irm) if config else ()
-    return " ".join((view.name, view.state, *settings)).casefold()
+    return " ".join((view.name, view.state_text, *settings)).casefold()
