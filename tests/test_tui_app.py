@@ -28,8 +28,6 @@ from tui_helpers import Script, own_place, plant_run, screen_text, script, until
 __all__ = ["own_place", "script"]
 pytestmark = pytest.mark.usefixtures("own_place")
 
-EATEN = {"ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z", "ctrl+i", "ctrl+m", "ctrl+j", "ctrl+h", "ctrl+a"}  # tmux, flow control, terminals
-
 
 async def test_modes_by_key_and_by_mouse(tmp_path: Path) -> None:
     app = IrmLiteApp(tmp_path)
@@ -78,16 +76,6 @@ async def test_help_and_palette(tmp_path: Path) -> None:
         await until(pilot, lambda: "Go to Train" in screen_text(app), "the command")
         await pilot.press("enter")
         await until(pilot, lambda: isinstance(app.screen, TrainScreen))
-
-
-def test_no_key_is_one_that_terminals_eat() -> None:
-    from irm_lite_tui.screens import compare, dashboard
-
-    screens = (RunsScreen, TrainScreen, dashboard.DashboardScreen, compare.CompareScreen)
-    bindings = [binding for owner in (IrmLiteApp, *screens) for binding in owner._merge_bindings()]
-    keys = {binding for binding, _ in bindings}
-    assert "q" in keys
-    assert not keys & EATEN
 
 
 async def test_preferences_are_kept(tmp_path: Path, own_place: Path) -> None:

@@ -15,6 +15,7 @@ from textual.screen import Screen
 from irm_lite.analysis.pictures.visible import visible
 from irm_lite.errors import InputError, RunError
 from irm_lite_tui.children import running_children
+from irm_lite_tui.keys import complaints
 from irm_lite_tui.messages import ChildEnded, OpenIn, PaintChanged, SortChanged
 from irm_lite_tui.preferences import load_preferences, save_preferences
 from irm_lite_tui.screens.ask import AskScreen
@@ -41,11 +42,14 @@ class IrmLiteApp(App[None], inherit_bindings=False):
             Binding(str(number), f"open_mode('{mode}')", title, show=False, id=f"mode.{mode}")
             for number, (mode, title) in enumerate(TITLES.items(), 1)
         ),
-        Binding("ctrl+pagedown", "turn_mode(1)", "Next screen", show=False, priority=True, id="mode.next"),
-        Binding("ctrl+pageup", "turn_mode(-1)", "Screen before", show=False, priority=True, id="mode.before"),
+        Binding("ctrl+pagedown,f9", "turn_mode(1)", "Next screen", show=False, priority=True, id="mode.next"),
+        Binding("ctrl+pageup,f8", "turn_mode(-1)", "Screen before", show=False, priority=True, id="mode.before"),
+        Binding(
+            "ctrl+p", "command_palette", "palette", show=False, priority=True, tooltip="Open the command palette", id="palette"
+        ),
         Binding("question_mark", "help", "Help", key_display="?", id="help"),
         Binding("q", "quit", "Quit", show=False, id="quit"),
-        Binding("ctrl+c", "help_quit", show=False, system=True),
+        Binding("ctrl+c", "help_quit", "Say how to quit", show=False, system=True, id="quit.hint"),
     ]
 
     def __init__(self, folder: Path) -> None:
@@ -53,6 +57,7 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         self.folder = folder
         self._modes["runs"] = partial(_screen, "runs", folder)
         self.preferences, self._complaints = load_preferences()
+        self._clashes: set[str] = set()  # that were told
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
         if self.preferences.theme not in self.available_themes:
@@ -62,6 +67,8 @@ class IrmLiteApp(App[None], inherit_bindings=False):
 
     def on_mount(self) -> None:
         self.set_keymap(self.preferences.keys)
+        if self.preferences.keys:  # looking at the ids imports all screens
+            self.run_worker(self._check_keys, thread=True)
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
         for complaint in self._complaints:
             self._warn(complaint)
@@ -89,9 +96,15 @@ class IrmLiteApp(App[None], inherit_bindings=False):
     def _warn(self, text: str) -> None:
         self.notify(text, severity="warning", markup=False)
 
+    def _check_keys(self) -> None:
+        for complaint in complaints(self.preferences.keys):
+            self._warn(visible(complaint))
+
     def handle_bindings_clash(self, clashed_bindings: set[Binding], node: DOMNode) -> None:
         names = ", ".join(sorted(binding.id or binding.action for binding in clashed_bindings))
-        self._warn(f"the keys of {names} are taken by others: mend [keys] in the preferences")
+        if names not in self._clashes:  # Textual asks at every key
+            self._clashes.add(names)
+            self._warn(f"the keys of {names} are taken by others: mend [keys] in the preferences")
 
     # Modes
 

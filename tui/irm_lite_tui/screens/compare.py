@@ -23,7 +23,7 @@ class CompareScreen(Screen[None]):
 
     CSS_PATH = "../styles/compare.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012 - as Textual declares it
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.pop_screen", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.pop_screen", "Back", id="compare.back")]
 
     def __init__(self, left: Path, right: Path) -> None:
         super().__init__()

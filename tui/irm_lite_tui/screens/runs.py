@@ -17,6 +17,7 @@ from irm_lite.errors import IrmLiteError
 from irm_lite_tui import run_actions
 from irm_lite_tui.children import Child, child_of
 from irm_lite_tui.folders import open_folder
+from irm_lite_tui.keys import shown_key
 from irm_lite_tui.messages import ChildEnded, Mode, OpenIn, RunActionDone, RunsRead, SortChanged
 from irm_lite_tui.preferences import load_preferences
 from irm_lite_tui.run_commands import RunCommands
@@ -52,7 +53,7 @@ class RunsScreen(Screen[None]):
         Binding("t", "open_in('chat')", "Chat", show=False, id="runs.chat"),
         Binding("e", "open_in('export')", "Export", show=False, id="runs.export"),
         Binding("w", "open_in('train')", "Train with its settings", show=False, id="runs.train"),
-        Binding("escape", "unfilter", "Clear the filter", show=False),
+        Binding("escape", "unfilter", "Clear the filter", show=False, id="runs.unfilter"),
     ]
 
     def __init__(self, path: Path | None = None) -> None:
@@ -110,10 +111,11 @@ class RunsScreen(Screen[None]):
         table.display = table.row_count > 0
         empty = self.query_one("#empty", Static)
         empty.display = not table.display
+        train = shown_key(self.app, "mode.train", "2")
         if table.filter:
             empty.update(line(f"No run matches {table.filter!r}. Escape shows all."))
         else:
-            empty.update(line(f"No runs in {self.folder} yet. Press 2 to train one, or run irm-lite demo."))
+            empty.update(line(f"No runs in {self.folder} yet. Press {train} to train one, or run irm-lite demo."))
         self._show_current(table.current)
 
     def _show_current(self, view: RunView | None) -> None:
