@@ -61,18 +61,20 @@ async def test_half_a_home_in_a_field_is_no_end(tmp_path: Path) -> None:
         await until(pilot, lambda: "there is no home folder" in screen_text(train), "the line")
 
 
-async def test_preferences_with_a_slip_are_not_written_over(tmp_path: Path, own_place: Path) -> None:
+@pytest.mark.parametrize("text", ['[keys]\n"quit" = f10\n', 'theme = "irm-light" # mine\nmy_own = 1\n'])
+async def test_the_users_own_preferences_are_not_written_over(tmp_path: Path, own_place: Path, text: str) -> None:
     own_place.mkdir()
     file = own_place / "tui.toml"
-    file.write_text('[keys]\n"quit" = f10\n')
+    file.write_text(text)
     plant_run(tmp_path / "runs" / "one", training(3, 40))
     app = IrmLiteApp(tmp_path / "runs")
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: app.screen.query_one(RunTable).row_count)
         await pilot.press("s")
-        app.theme = "irm-light"
-        await pilot.pause()
-    assert file.read_text() == '[keys]\n"quit" = f10\n'
+        app.theme = "irm-dark" if app.theme == "irm-light" else "irm-light"
+        await until(pilot, lambda: app.preferences.theme == app.theme, "the theme to be kept")
+    assert file.read_text() == text
+    assert (own_place / "state.toml").exists()
 
 
 async def test_the_heatmap_has_the_keys_again_after_an_escape(tmp_path: Path) -> None:

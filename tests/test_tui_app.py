@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from textual.pilot import Pilot
 from textual.widgets import HelpPanel
 
 import irm_lite_tui.app
-from irm_lite.errors import InputError
+from irm_lite.errors import InputError, RunError
 from irm_lite_tui.app import IrmLiteApp, main
 from irm_lite_tui.children import Child, running_children
 from irm_lite_tui.messages import OpenIn
@@ -23,12 +24,12 @@ from irm_lite_tui.screens.train import TrainScreen
 from irm_lite_tui.widgets.mode_bar import ModeBar
 from irm_lite_tui.widgets.run_table import RunTable
 from irm_lite_tui.widgets.setting_row import SettingRow
+from recordings import write_recording
+from test_heatmap_source import TEXTS
 from tui_helpers import Script, own_place, plant_run, screen_text, script, until
 
 __all__ = ["own_place", "script"]
 pytestmark = pytest.mark.usefixtures("own_place")
-
-EATEN = {"ctrl+b", "ctrl+s", "ctrl+q", "ctrl+z", "ctrl+i", "ctrl+m", "ctrl+j", "ctrl+h", "ctrl+a"}  # tmux, flow control, terminals
 
 
 async def test_modes_by_key_and_by_mouse(tmp_path: Path) -> None:
@@ -131,16 +132,6 @@ async def test_the_palette_unloads_the_chats_model(tmp_path: Path, monkeypatch: 
         await until(pilot, lambda: "the model is unloaded" in screen_text(app), "the unloading")
 
 
-def test_no_key_is_one_that_terminals_eat() -> None:
-    from irm_lite_tui.screens import compare, dashboard
-
-    screens = (RunsScreen, TrainScreen, dashboard.DashboardScreen, compare.CompareScreen)
-    bindings = [binding for owner in (IrmLiteApp, *screens) for binding in owner._merge_bindings()]
-    keys = {binding for binding, _ in bindings}
-    assert "q" in keys
-    assert not keys & EATEN
-
-
 async def test_preferences_are_kept(tmp_path: Path, own_place: Path) -> None:
     plant_run(tmp_path / "runs" / "run")
     app = IrmLiteApp(tmp_path / "runs")
@@ -157,7 +148,26 @@ async def test_preferences_are_kept(tmp_path: Path, own_place: Path) -> None:
         assert again.theme == "irm-light"
         assert again.screen.query_one(RunTable).sort_by == app.preferences.sort != "age"
         assert again.screen.query_one(RunTable).descending
-    assert tomllib.loads((own_place / "tui.toml").read_text())["theme"] == "irm-light"
+    assert tomllib.loads((own_place / "state.toml").read_text())["theme"] == "irm-light"
+
+
+async def test_the_heatmaps_colours_are_kept(tmp_path: Path, own_place: Path) -> None:
+    write_recording(tmp_path / "one", TEXTS)
+
+    async def title_after(*keys: str) -> str:
+        app = IrmLiteApp(tmp_path)
+        async with app.run_test(size=(100, 30)) as pilot:
+            app.post_message(OpenIn("heatmap", tmp_path / "one"))
+            await until(pilot, lambda: "full colour" in screen_text(app), "the picture")
+            await pilot.press(*keys)
+            await until(pilot, lambda: "purple-green" in screen_text(app), "the third colour map")
+            return screen_text(app).split("\n")[1]
+
+    title = await title_after("c", "c", "s")
+    assert "(largest), purple-green" in title
+    assert await title_after() == title
+    kept = tomllib.loads((own_place / "state.toml").read_text())
+    assert (kept["colours"], kept["robust"]) == ("purple-green", False)
 
 
 async def test_keys_of_ones_own(tmp_path: Path, own_place: Path) -> None:
@@ -235,6 +245,15 @@ def test_a_dumb_terminal_gets_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     with pytest.raises(InputError, match="cannot show the application: use the verbs"):
         main()
+
+
+def test_an_application_that_breaks_off_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    codes = {1: "the application has broken off", 0: "", None: ""}
+    for code, complaint in codes.items():
+        monkeypatch.setattr(IrmLiteApp, "run", lambda app, code=code: setattr(app, "_return_code", code))
+        with pytest.raises(RunError, match=complaint) if complaint else nullcontext():
+            main()
 
 
 async def test_no_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The screen of runs, in an app with nothing else."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from typing import Any
 
 import pytest
 from textual.app import App
+from textual.binding import Binding
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static
 
 import irm_lite_tui.widgets.run_table
 from irm_lite.holder import Holder
 from irm_lite.run import RunDirectory
+from irm_lite_tui import run_commands
 from irm_lite_tui.screens.ask import AskScreen, NameScreen
 from irm_lite_tui.screens.compare import CompareScreen
 from irm_lite_tui.screens.dashboard import DashboardScreen
@@ -31,6 +34,7 @@ import sys, threading
 from irm_lite.cli.interrupt import graceful
 from irm_lite.cli.output import Output
 from irm_lite.run import RunDirectory
+from irm_lite_tui import run_commands
 run = RunDirectory(sys.argv[1])
 with run.writing(), graceful(Output(None)) as should_stop:
     print("held", flush=True)
@@ -261,6 +265,21 @@ def test_a_training_on_another_machine_is_not_stopped_from_here(tmp_path: Path) 
         holder.interrupt()
 
 
+async def test_a_training_on_another_machine_is_said_not_to_be_checked(tmp_path: Path) -> None:
+    run = plant_run(tmp_path / "far", training(3, 40))
+    (run.path / "lock.holder").write_text("process 7 since 2026-01-01T00:00:00+00:00 on [b]gpu\x1b[2J\n")
+    app = Bare(tmp_path)
+    async with app.run_test(size=(160, 24)) as pilot:
+        await listed(pilot, 1)
+        shown = screen_text(app)
+        assert "● running on [b]gpu\\x1b" in shown
+        assert "[b]gpu\\x1b[2J, not checked: if process 7 has ended there, remove" in shown
+        await pilot.press("enter")
+        await until(pilot, lambda: "● running on [b]gpu\\x1b[2J, not checked  far" in screen_text(app), "the dashboard")
+        (run.path / "lock.holder").unlink()
+        await until(pilot, lambda: "■ stopped  far" in screen_text(app), "the mend")
+
+
 @pytest.mark.parametrize("line", ["", "process x", "process 1 since", "process 0 since 2026 on a b", "\x00" * 50])
 def test_a_holder_that_cannot_be_read_is_none(tmp_path: Path, line: str) -> None:
     run = plant_run(tmp_path / "run")
@@ -310,8 +329,50 @@ async def test_a_failed_resume_says_why(tmp_path: Path, script: Callable[[Script
         await until(pilot, lambda: "has no checkpoint yet" in notified(app), "the child's last line")
 
 
+async def test_the_palette_offers_what_the_keys_do(tmp_path: Path) -> None:
+    plant_run(tmp_path / "half", training(3, 40))
+    app = Bare(tmp_path)
+    async with app.run_test(size=(100, 40)) as pilot:
+        await listed(pilot, 1)
+        for words, opened in (("run rename", NameScreen), ("run delete", AskScreen), ("run open", DashboardScreen)):
+            await pilot.press("ctrl+p", *words)
+            await until(pilot, lambda words=words: words in screen_text(app).lower().replace("run: ", "run "), "the command")  # type: ignore[misc]
+            await pilot.press("enter")
+            await until(pilot, lambda opened=opened: isinstance(app.screen, opened), words)  # type: ignore[misc]
+            await pilot.press("escape")
+            await until(pilot, lambda: isinstance(app.screen, RunsScreen), "the runs")
+
+
+def test_the_palettes_commands_are_bindings_of_the_screen() -> None:
+    ids = {binding.id for binding in RunsScreen.BINDINGS if isinstance(binding, Binding)}
+    assert {f"runs.{name}" for name in run_commands._ABOUT_A_RUN} <= ids
+
+
+async def test_the_folder_is_opened_where_there_is_a_desktop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = plant_run(tmp_path / "runs" / "-here; x")
+    opener = tmp_path / "xdg-open"
+    opener.write_text(f'#!/bin/sh\nprintf "%s" "$*" > "{tmp_path}/part"\nmv "{tmp_path}/part" "{tmp_path}/opened"\n')
+    opener.chmod(0o755)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    app = Bare(tmp_path / "runs")
+    async with app.run_test(size=(80, 24)) as pilot:
+        await listed(pilot, 1)
+        await pilot.press("o")
+        await until(pilot, lambda: (tmp_path / "opened").exists(), "the program")
+        assert (tmp_path / "opened").read_text() == str(run.path.resolve())
+        assert f"opened: {run.path}" in notified(app)
+        assert app.copied == ""
+        opener.unlink()
+        monkeypatch.setenv("PATH", str(tmp_path))
+        await pilot.press("o")
+        assert app.copied == str(run.path)
+
+
 async def test_the_path_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TMUX", raising=False)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "TMUX"):
+        monkeypatch.delenv(name, raising=False)
     run = plant_run(tmp_path / "here")
     app = Bare(tmp_path)
     async with app.run_test(size=(80, 24)) as pilot:

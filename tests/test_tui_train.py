@@ -1,6 +1,7 @@
 """The form: made from TrainConfig, checked by it, started as a child."""
 
 import json
+import tempfile
 import tomllib
 from collections import namedtuple
 from collections.abc import Callable
@@ -127,6 +128,7 @@ async def test_fields_help_and_errors() -> None:
         assert app.text("num_train_epochs") == "4"  # the demo preset's
         await pilot.press("tab", "tab")
         await until(pilot, lambda: "data: A shipped tone" in screen_text(app), "the help")
+        assert screen_text(app).count("GPUs") == 1  # that they are not looked at
         app.set("batch_size", "0")
         await until(pilot, lambda: "--batch-size 0 makes no sense" in app.error("batch_size"), "the error")
         await pilot.press("ctrl+r")
@@ -182,6 +184,7 @@ async def test_start_runs_what_the_form_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[[Script], None]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     script([["begin"], ["event", "start", {"max_steps": 9}], ["event", "step", step_event(1, 9)], ["until interrupted"]])
     app = Bare()
     async with app.run_test(size=(120, 40)) as pilot:
@@ -200,8 +203,10 @@ async def test_start_runs_what_the_form_shows(
         await until(pilot, lambda: (run / "run.toml").exists() and "1/9" in screen_text(app), "the training")
         settings = tomllib.loads((run / "run.toml").read_text())["train"]
         assert settings == TrainConfig(irm="static", max_steps=9, data="joy", num_train_epochs=4.0).to_dict()
+        assert len(list(tmp_path.glob("irm-lite-*.toml"))) == 1
         await pilot.press("x")
         await until(pilot, lambda: "stopped" in screen_text(app), "the stop")
+        await until(pilot, lambda: not list(tmp_path.glob("irm-lite-*")), "the settings to be removed")
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, TrainScreen))
         assert app.text("data") == "joy"

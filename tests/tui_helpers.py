@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import textual
 from safetensors.numpy import save_file
+from textual._context import visible_screen_stack
 from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import Input
@@ -38,7 +39,10 @@ async def until(pilot: Pilot[Any], condition: Callable[[], object], what: str = 
 
 
 def screen_text(app: App[Any]) -> str:
-    """The screen as lines of text, without colours."""
+    """The screen as lines of text, without colours; behind a small window stands what it covers."""
+    if app.screen.is_modal:  # what its background was drawn as last depends on who asked
+        visible_screen_stack.set(app._background_screens)
+        app.screen.refresh()
     strips = app.screen._compositor.render_strips()
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips) + "\n"
 
@@ -109,7 +113,7 @@ def step_event(step: int, of: int) -> dict[str, Any]:
         "tokens": 500 * step,
         "tokens_per_second": 250.0,
         "eta_seconds": 2.0 * (of - step),
-        "memory_bytes": 1.5 * 2**30,
+        "memory_bytes": 1.5e9,
     }
 
 

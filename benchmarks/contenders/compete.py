@@ -59,7 +59,7 @@ def compete(task: Task, orders: TextIO, out: TextIO) -> None:
 def full_training(model: str, samples: int) -> int:
     """Optimiser steps of the epochs that the preset trains: four for the demo model, else three."""
     settings = presets()[model].train if model in presets() else {}
-    return math.ceil(settings.get("num_train_epochs", 3.0) * math.ceil(samples / BATCH_SIZE))
+    return math.ceil(float(settings.get("num_train_epochs", 3.0)) * math.ceil(samples / BATCH_SIZE))
 
 
 def limit_memory(task: Task) -> None:

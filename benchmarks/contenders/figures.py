@@ -51,7 +51,7 @@ def seconds_until(turns: Sequence[Turn], nll: float) -> float | None:
     """Seconds of training at the first measurement that is no worse; None where none is."""
     seconds = 0.0
     for turn in turns:
-        seconds += turn["seconds"]
-        if turn["nll"] <= nll:
+        seconds += float(turn["seconds"])
+        if float(turn["nll"]) <= nll:
             return seconds
     return None

@@ -4,7 +4,6 @@ As in its code, but that labels stand on the answers and are shifted once: there
 """
 
 import torch
-from torch import Tensor
 from torch.optim.lr_scheduler import StepLR
 
 from contenders.samples import Batch, epochs
@@ -16,22 +15,10 @@ from irm_lite.injection import inject
 from irm_lite.irm import PaperIRM
 
 
-class WholePaperIRM(PaperIRM):
-    """All layers' vectors by one product, as the paper has it."""
-
-    def encode(self, h0: Tensor) -> Tensor:
-        code = super().encode(h0)
-        self._vectors = self.outputs(code).unbind(-2)
-        return code
-
-    def layer_output(self, code: Tensor, index: int) -> Tensor:
-        return self._vectors[index]
-
-
 def run(base: Base, train: list[Sample], turns: Turns) -> None:
     """Train until the turns are over."""
     torch.manual_seed(SEED)
-    irm = WholePaperIRM(base.hidden_size, tuple(range(base.n_layers)), "attn").to(base.plan.device)
+    irm = PaperIRM(base.hidden_size, tuple(range(base.n_layers)), "attn").to(base.plan.device)
     optimiser = torch.optim.Adam(irm.parameters(), lr=1e-4)
     schedule = StepLR(optimiser, step_size=1, gamma=0.85)
     filler = base.tokenizer.pad_token_id or base.tokenizer.eos_token_id or 0
@@ -47,7 +34,7 @@ def run(base: Base, train: list[Sample], turns: Turns) -> None:
             schedule.step()
 
 
-def pad(batch: Batch, length: int, filler: int) -> dict[str, Tensor]:
+def pad(batch: Batch, length: int, filler: int) -> dict[str, torch.Tensor]:
     """input_ids, attention_mask and labels (B, length); labels are -100 but on the answers."""
     ids = torch.full((len(batch), length), filler)
     mask = torch.zeros_like(ids)

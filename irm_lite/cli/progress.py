@@ -87,7 +87,7 @@ def training_progress(output: Output, title: str = "") -> Iterator[Callable[[dic
         def listen(event: dict[str, Any]) -> None:
             kind = event["kind"]
             if kind == "step":
-                memory = event["memory_bytes"] / 2**30
+                memory = event["memory_bytes"] / 1e9
                 speed = f"{event['tokens_per_second']:.0f} tokens/s"
                 report(event["step"], event["max_steps"], f"loss {event['loss']:.3f}, {speed}, {memory:.1f} GB")
             elif kind == "start":

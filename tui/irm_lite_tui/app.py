@@ -13,10 +13,11 @@ from textual.dom import DOMNode
 from textual.screen import Screen
 
 from irm_lite.analysis.pictures.visible import visible
-from irm_lite.errors import InputError
+from irm_lite.errors import InputError, RunError
 from irm_lite_tui.children import running_children
+from irm_lite_tui.keys import complaints
 from irm_lite_tui.losing import losses
-from irm_lite_tui.messages import ChildEnded, OpenIn, SortChanged
+from irm_lite_tui.messages import ChildEnded, OpenIn, PaintChanged, SortChanged
 from irm_lite_tui.preferences import load_preferences, save_preferences
 from irm_lite_tui.screens.ask import AskScreen
 from irm_lite_tui.themes import DARK, LIGHT
@@ -42,31 +43,36 @@ class IrmLiteApp(App[None], inherit_bindings=False):
             Binding(str(number), f"open_mode('{mode}')", title, show=False, id=f"mode.{mode}")
             for number, (mode, title) in enumerate(TITLES.items(), 1)
         ),
-        Binding("ctrl+pagedown", "turn_mode(1)", "Next screen", show=False, priority=True, id="mode.next"),
-        Binding("ctrl+pageup", "turn_mode(-1)", "Screen before", show=False, priority=True, id="mode.before"),
+        Binding("ctrl+pagedown,f9", "turn_mode(1)", "Next screen", show=False, priority=True, id="mode.next"),
+        Binding("ctrl+pageup,f8", "turn_mode(-1)", "Screen before", show=False, priority=True, id="mode.before"),
+        Binding(
+            "ctrl+p", "command_palette", "palette", show=False, priority=True, tooltip="Open the command palette", id="palette"
+        ),
         Binding("question_mark", "help", "Help", key_display="?", id="help"),
         Binding("q", "quit", "Quit", show=False, id="quit"),
-        Binding("ctrl+c", "help_quit", show=False, system=True),
+        Binding("ctrl+c", "help_quit", "Say how to quit", show=False, system=True, id="quit.hint"),
     ]
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
         self._modes["runs"] = partial(_screen, "runs", folder)
-        self.preferences, self._complaint = load_preferences()
-        self._keeps = not self._complaint  # a file with a slip in it is the user's to mend, not ours to write over
+        self.preferences, self._complaints = load_preferences()
+        self._clashes: set[str] = set()  # that were told
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
         if self.preferences.theme not in self.available_themes:
-            self._complaint = f"there is no theme {self.preferences.theme!r}: the palette (ctrl+p) lists them"
+            self._complaints.append(f"there is no theme {self.preferences.theme!r}: the palette (ctrl+p) lists them")
             self.preferences.theme = DARK.name
         self.set_reactive(App.theme, self.preferences.theme)  # before the first frame takes its colours
 
     def on_mount(self) -> None:
         self.set_keymap(self.preferences.keys)
+        if self.preferences.keys:  # looking at the ids imports all screens
+            self.run_worker(self._check_keys, thread=True)
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
-        if self._complaint:
-            self._warn(self._complaint)
+        for complaint in self._complaints:
+            self._warn(complaint)
 
     # Preferences
 
@@ -79,9 +85,11 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         self.preferences.sort, self.preferences.descending = message.column, message.descending
         self._save()
 
+    def on_paint_changed(self, message: PaintChanged) -> None:
+        self.preferences.colours, self.preferences.robust = message.colours, message.robust
+        self._save()
+
     def _save(self) -> None:
-        if not self._keeps:
-            return
         complaint = save_preferences(self.preferences)
         if complaint:
             self._warn(complaint)
@@ -89,9 +97,15 @@ class IrmLiteApp(App[None], inherit_bindings=False):
     def _warn(self, text: str) -> None:
         self.notify(text, severity="warning", markup=False)
 
+    def _check_keys(self) -> None:
+        for complaint in complaints(self.preferences.keys):
+            self._warn(visible(complaint))
+
     def handle_bindings_clash(self, clashed_bindings: set[Binding], node: DOMNode) -> None:
         names = ", ".join(sorted(binding.id or binding.action for binding in clashed_bindings))
-        self._warn(f"the keys of {names} are taken by others: mend [keys] in the preferences")
+        if names not in self._clashes:  # Textual asks at every key
+            self._clashes.add(names)
+            self._warn(f"the keys of {names} are taken by others: mend [keys] in the preferences")
 
     # Modes
 
@@ -174,7 +188,10 @@ class IrmLiteApp(App[None], inherit_bindings=False):
 
 
 def main() -> None:
-    """Open the UI on ./runs. Raises InputError on a terminal that can show no application."""
+    """Open the UI on ./runs. Raises InputError on a terminal that can show no application, RunError where it broke off."""
     if os.environ.get("TERM") == "dumb":
         raise InputError("this terminal (TERM=dumb) cannot show the application", "use the verbs (irm-lite --help)")
-    IrmLiteApp(Path("runs")).run()
+    app = IrmLiteApp(Path("runs"))
+    app.run()
+    if app.return_code:
+        raise RunError("the application has broken off", "report what it printed")

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -29,11 +30,15 @@ _started: "list[Child]" = []
 
 
 class Child:
-    """One process. `target` gets a ChildLine for each line and a ChildEnded at the end."""
+    """One process. `target` gets a ChildLine for each line and a ChildEnded at the end.
 
-    def __init__(self, arguments: Sequence[str], target: MessagePump) -> None:
+    `scratch` is a temporary file that was made for it: it goes when the process has ended.
+    """
+
+    def __init__(self, arguments: Sequence[str], target: MessagePump, scratch: Path | None = None) -> None:
         self.command = (*PROGRAM, *arguments)
         self.target = target
+        self.scratch = scratch
         self._process: subprocess.Popen[bytes] | None = None
         self._let_go = threading.Event()
 
@@ -49,6 +54,9 @@ class Child:
                 start_new_session=True,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
+        except OSError:
+            self._remove_scratch()
+            raise
         finally:
             for write_end, _ in files:
                 os.close(write_end)
@@ -74,6 +82,11 @@ class Child:
         """Read no more; the process goes on."""
         self._let_go.set()
 
+    def _remove_scratch(self) -> None:
+        if self.scratch is not None:
+            with suppress(OSError):
+                self.scratch.unlink()
+
     def _follow(self, out: BinaryIO, err: BinaryIO) -> None:
         process = self._process
         assert process is not None
@@ -97,6 +110,7 @@ class Child:
                     rests[stream] = rests[stream][: _LONGEST_LINE * 4]
                     ended = ended and len(chunk) < 1 << 20
                 if ended:
+                    self._remove_scratch()
                     _started.remove(self)
                     self.target.post_message(ChildEnded(self, process.returncode, _parse(document), last))
                     return

@@ -14,10 +14,9 @@ _LARGEST_LIVE = 256 << 20  # bytes; 40 layers of 5120 are 800 KB
 
 @dataclass(frozen=True, eq=False)  # an array has no single answer to ==
 class Live:
-    """The newest mean |IRM output| (L, H), and which layers its rows are."""
+    """The newest mean |IRM output| (L, H), and the date of its file."""
 
     values: FloatArray
-    layers: str
     written: float
 
 
@@ -81,8 +80,8 @@ class DashboardReader:
 
         try:
             with safe_open(run.live, framework="numpy") as file:
-                values, layers = file.get_tensor("mean_abs"), str((file.metadata() or {}).get("layers", ""))
+                values = file.get_tensor("mean_abs")
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return
         if values.ndim == 2 and values.size and np.isfinite(values).all():
-            self._live = Live(values.astype("float32"), layers[:80], facts.st_mtime)
+            self._live = Live(values.astype("float32"), facts.st_mtime)

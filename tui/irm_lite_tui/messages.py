@@ -157,6 +157,14 @@ class JumpGiven(Message):
         self.text = text
 
 
+class PaintChanged(Message):
+    """The heatmap has another colour map or scale."""
+
+    def __init__(self, colours: str, robust: bool) -> None:
+        super().__init__()
+        self.colours, self.robust = colours, robust
+
+
 class SourceLoaded(Message):
     """A worker has read what can be drawn; `compared` where it is what to subtract."""
 
@@ -228,11 +236,7 @@ class StrengthMoved(Message):
 
 
 class LayersMoved(Message):
-    """The layer range reaches elsewhere; both ends belong to it."""
-
-    def __init__(self, low: int, high: int) -> None:
-        super().__init__()
-        self.low, self.high = low, high
+    """The layer range reaches elsewhere."""
 
 
 class TokenChosen(Message):

@@ -1,16 +1,20 @@
-"""What the UI keeps between sessions: tui.toml in the platform's folder for settings, or in $IRM_LITE_CONFIG."""
+"""What the UI keeps between sessions, and what its user sets, in the platform's folder for settings or in $IRM_LITE_CONFIG.
+
+state.toml is written by the UI. tui.toml is the user's alone: it is read, what it says goes before, and nothing is written to it.
+"""
 
 import os
 import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from irm_lite.atomic import write_text
 
 
 @dataclass
 class Preferences:
-    """Each field is a key of the file."""
+    """Each field is a key of either file; keys are tui.toml's only."""
 
     theme: str = "irm-dark"
     """Textual's name of the colour theme."""
@@ -18,31 +22,44 @@ class Preferences:
     """The column that the runs are sorted by."""
     descending: bool = False
     """Whether that order is turned round."""
+    colours: str = "blue-orange"
+    """The heatmap's colour map."""
+    robust: bool = True
+    """Whether the heatmap's full colour stands at the 99.5th percentile; else at the largest |v|."""
     keys: dict[str, str] = field(default_factory=dict)
-    """Keys of your own: id of a binding -> key, as in `quit = "f10"`; several are parted by commas."""
+    """Keys of your own: id of a binding (docs/keys.md) -> key, as in `quit = "f10"`; several are parted by commas."""
 
 
-def preferences_file() -> Path:
-    """Where they are kept."""
+def settings_folder() -> Path:
+    """Where both files are."""
     folder = os.environ.get("IRM_LITE_CONFIG")
     if folder:
-        return Path(folder) / "tui.toml"
+        return Path(folder)
     import platformdirs
 
-    return platformdirs.user_config_path("irm-lite") / "tui.toml"
+    return platformdirs.user_config_path("irm-lite")
 
 
-def load_preferences() -> tuple[Preferences, str]:
-    """The preferences, and a line about what of the file could not be used (empty if nothing)."""
-    path = preferences_file()
-    try:
-        with path.open("rb") as file:
-            found = tomllib.load(file)
-    except FileNotFoundError:
-        return Preferences(), ""
-    except (OSError, ValueError) as error:
-        return Preferences(), f"{path} cannot be read ({error}): mend or remove it; defaults are used"
-    kept = Preferences()
+def load_preferences() -> tuple[Preferences, list[str]]:
+    """The preferences, and a line for each file that could not be used whole."""
+    kept, complaints = Preferences(), []
+    for name in ("state.toml", "tui.toml"):
+        path = settings_folder() / name
+        try:
+            with path.open("rb") as file:
+                refused = _take(kept, tomllib.load(file))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, RecursionError) as error:
+            complaints.append(f"{path} cannot be read ({error}): mend or remove it; defaults are used")
+            continue
+        if refused:
+            complaints.append(f"{path}: {', '.join(refused)} of the wrong type: mend it; the default is used")
+    return kept, complaints
+
+
+def _take(kept: Preferences, found: dict[str, Any]) -> list[str]:
+    """Put in what is of the right type; gives the names of what is not."""
     refused = []
     for each in fields(Preferences):
         value = found.get(each.name, getattr(kept, each.name))
@@ -53,16 +70,16 @@ def load_preferences() -> tuple[Preferences, str]:
             setattr(kept, each.name, value)
         else:
             refused.append(each.name)
-    return kept, f"{path}: {', '.join(refused)} of the wrong type: mend it; the default is used" if refused else ""
+    return refused
 
 
 def save_preferences(preferences: Preferences) -> str:
-    """Write them; gives a line about what went wrong, empty if nothing."""
+    """Write state.toml; gives a line about what went wrong, empty if nothing."""
     import tomli_w
 
-    path = preferences_file()
+    path = settings_folder() / "state.toml"
     try:
-        write_text(path, tomli_w.dumps(asdict(preferences)))
+        write_text(path, tomli_w.dumps({name: value for name, value in asdict(preferences).items() if name != "keys"}))
     except OSError as error:
         return f"{path} cannot be written ({error.strerror}): preferences are not kept"
     return ""

@@ -32,7 +32,6 @@ class End:
 
     reason: str
     best_nll: float | None
-    seconds: float | None
 
 
 class RunLog:
@@ -146,7 +145,7 @@ class RunLog:
             self.warnings.append(str(event.get("text", ""))[:_LONGEST_TEXT])
         elif kind == "end":
             reason = str(event.get("reason", "ended"))[:200]
-            self.end = End(reason, number(event.get("best_nll")), number(event.get("seconds")))
+            self.end = End(reason, number(event.get("best_nll")))
 
     @property
     def best_nll(self) -> float | None:

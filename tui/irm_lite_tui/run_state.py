@@ -36,6 +36,12 @@ class RunView:
     def name(self) -> str:
         return self.path.name
 
+    @property
+    def state_text(self) -> str:
+        """The state in words: a process of another machine cannot be looked at from here."""
+        far = None if self.holder is None or self.holder.here else self.holder
+        return f"running on {far.host}, not checked" if far else self.state
+
 
 class RunReader:
     """Looks at one run again and again; what has not changed is not read twice. Belongs to one thread at a time."""
@@ -62,7 +68,7 @@ class RunReader:
         return RunView(
             path,
             state,
-            self._problem or _complaint(self.log, state),
+            self._problem or _complaint(self.log, state) or _far(path, holder),
             self._config,
             self._created,
             self.log.step,
@@ -118,12 +124,24 @@ def _complaint(log: RunLog, state: State) -> str:
     return ""
 
 
+def _far(path: Path, holder: Holder | None) -> str:
+    """What to do about a process that cannot be looked at."""
+    if holder is None or holder.here:
+        return ""
+    return f"running on {holder.host}, not checked: if process {holder.pid} has ended there, remove {path / 'lock.holder'}"
+
+
 def find_run_folders(folder: Path) -> list[Path]:
     """Folders directly under `folder` that are runs, or were to become some."""
     try:
         return [path for path in folder.iterdir() if (path / "run.toml").is_file() or (path / "events.jsonl").is_file()]
     except OSError:
         return []
+
+
+def figure(value: float | None, form: str = ".3f", unit: str = "") -> str:
+    """A number, or a dash where there is none."""
+    return "-" if value is None else f"{value:{form}}{unit}"
 
 
 def age(created: float) -> str:

@@ -11,6 +11,7 @@ from textual.widgets import Button, Input, Static
 
 from irm_lite.analysis.pictures.visible import visible
 from irm_lite.errors import IrmLiteError
+from irm_lite_tui.keys import key_label
 from irm_lite_tui.text import paragraphs
 
 
@@ -19,9 +20,9 @@ class AskScreen(ModalScreen[bool]):
 
     CSS_PATH = "../styles/ask.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("y", "answer(True)", "Yes"),
-        Binding("n,escape", "answer(False)", "No"),
-        Binding("left,right", "app.focus_next", show=False),
+        Binding("y", "answer(True)", "Yes", id="ask.yes"),
+        Binding("n,escape", "answer(False)", "No", id="ask.no"),
+        Binding("left,right", "app.focus_next", "The other button", show=False, id="ask.other"),
     ]
 
     def __init__(self, question: str, yes: str, detail: str = "") -> None:
@@ -33,8 +34,8 @@ class AskScreen(ModalScreen[bool]):
             yield Static(paragraphs(self.question), id="question")
             yield Static(paragraphs(self.detail), id="detail")
             with Horizontal(id="buttons"):
-                yield Button("No (n)", id="no")
-                yield Button(f"{self.yes} (y)", id="yes", variant="error")
+                yield Button(key_label(self.app, "No", "ask.no", "n"), id="no")
+                yield Button(key_label(self.app, self.yes, "ask.yes", "y"), id="yes", variant="error")
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         self.dismiss(event.button.id == "yes")
@@ -47,7 +48,7 @@ class NameScreen(ModalScreen[str | None]):
     """A text to edit. `attempt` does what it is for; its error stays in the window, to be mended."""
 
     CSS_PATH = "../styles/ask.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Cancel")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back", id="dialog.back")]
 
     def __init__(self, title: str, text: str, attempt: Callable[[str], object]) -> None:
         super().__init__()

@@ -48,7 +48,7 @@ class ChatScreen(Screen[None]):
     HORIZONTAL_BREAKPOINTS = _WIDTHS
     VERTICAL_BREAKPOINTS = _HEIGHTS
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("escape", "stop", "Stop, leave"),
+        Binding("escape", "stop", "Stop, leave", id="chat.stop"),
         Binding("ctrl+o", "sources", "Load", id="chat.sources"),
         Binding("ctrl+n", "new", "New", id="chat.new"),
         Binding("f2", "copy", "Copy", id="chat.copy"),

@@ -22,7 +22,7 @@ class ChatSourcesScreen(ModalScreen[Sources | None]):
     """What was typed, None where the window was left."""
 
     CSS_PATH = "../styles/chat.tcss"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back", id="dialog.back")]
 
     def __init__(self, sources: Sources) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from irm_lite.paths import expanded
 class ChooseFile(ModalScreen[Path | None]):
     """The path as it was typed, None where the question was left."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back", id="dialog.back")]
 
     def __init__(self, title: str, proposed: Path) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ from irm_lite_tui.messages import SourcesFound
 class ChooseSource(ModalScreen[Path | None]):
     """Recordings, vectors and live snapshots of the run at hand and of its neighbours, or of all runs; or a path."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back", id="dialog.back")]
 
     def __init__(self, title: str, near: Path | None) -> None:
         super().__init__()

@@ -8,11 +8,11 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import Screen
-from textual.widgets import DataTable, Footer, Static
+from textual.widgets import DataTable, Footer
 
 from irm_lite_tui.messages import RunsRead
 from irm_lite_tui.plot import Point
-from irm_lite_tui.run_state import RunReader, RunView
+from irm_lite_tui.run_state import RunReader, RunView, figure
 from irm_lite_tui.text import line
 from irm_lite_tui.widgets.curve_plot import CurvePlot
 from irm_lite_tui.widgets.mode_bar import ModeBar
@@ -23,7 +23,7 @@ class CompareScreen(Screen[None]):
 
     CSS_PATH = "../styles/compare.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012 - as Textual declares it
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.pop_screen", "Back")]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.pop_screen", "Back", id="compare.back")]
 
     def __init__(self, left: Path, right: Path) -> None:
         super().__init__()
@@ -35,7 +35,6 @@ class CompareScreen(Screen[None]):
             yield DataTable[Text](cursor_type="row", zebra_stripes=True)
             with Vertical(id="curves"):
                 yield CurvePlot("validation NLL", id="validation")
-                yield Static("", id="legend")
                 yield CurvePlot("loss", id="loss")
         yield Footer()
 
@@ -58,11 +57,8 @@ class CompareScreen(Screen[None]):
         table.focus()
         validation, loss = ([_points(reader, name) for reader in self._readers] for name in ("validation", "loss"))
         labels = [f"{mark} {view.name[:24]}" for mark, view in zip("12", views, strict=True)]
-        plot = self.query_one("#validation", CurvePlot)
-        plot.show(dict(zip(labels, validation, strict=True)))
+        self.query_one("#validation", CurvePlot).show(dict(zip(labels, validation, strict=True)))
         self.query_one("#loss", CurvePlot).show(dict(zip(labels, loss, strict=True)))
-        legend = self.query_one("#legend", Static)
-        legend.update(plot.legend())
 
 
 def _points(reader: RunReader, curve: str) -> list[Point]:
@@ -75,14 +71,10 @@ def _rows(left: RunView, right: RunView) -> list[tuple[str, str, str]]:
     results = [
         ("state", left.state, right.state),
         ("steps", f"{left.step}/{left.max_steps}", f"{right.step}/{right.max_steps}"),
-        ("best NLL", _figure(left.best_nll), _figure(right.best_nll)),
-        ("fidelity", _figure(left.fidelity), _figure(right.fidelity)),
+        ("best NLL", figure(left.best_nll), figure(right.best_nll)),
+        ("fidelity", figure(left.fidelity), figure(right.fidelity)),
     ]
     settings = [view.config.to_dict() if view.config else {} for view in (left, right)]
     names = list(settings[0] or settings[1])
     rows = [(name, str(settings[0].get(name, "-")), str(settings[1].get(name, "-"))) for name in names]
     return results + sorted(rows, key=lambda row: row[1] == row[2])
-
-
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -31,7 +31,10 @@ EVERY_SECONDS = 0.5
 
 
 class DashboardScreen(Screen[None]):
-    """`path` is the run. `arguments`, if given, are those of an `irm-lite` that is to be started and that writes it."""
+    """`path` is the run. `arguments`, if given, are those of an `irm-lite` that is to be started and that writes it.
+
+    `scratch` is a temporary file that those name.
+    """
 
     CSS_PATH = "../styles/dashboard.tcss"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (60, "-normal")]  # noqa: RUF012 - as Textual declares it
@@ -45,15 +48,17 @@ class DashboardScreen(Screen[None]):
         Binding("e", "open_in('export')", "Export", id="dashboard.export"),
     ]
 
-    def __init__(self, path: Path | None = None, arguments: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path | None = None, arguments: Sequence[str] = (), scratch: Path | None = None) -> None:
         super().__init__()
         self.path = path
-        self.arguments = arguments
+        self.arguments, self.scratch = arguments, scratch
         self.reading: Reading | None = None
         self._reader = DashboardReader(path) if path is not None else None
         self._timer: Timer | None = None
         self._child: Child | None = None
         self._child_says, self._failure = "", ""
+        self._seen_at_work = False  # the child has held the run's lock
+        self._failed: int | None = None  # the process that the failure is of
         self._busy = False
 
     def compose(self) -> ComposeResult:
@@ -68,7 +73,7 @@ class DashboardScreen(Screen[None]):
 
     def on_mount(self) -> None:
         if self.arguments:
-            self._start(self.arguments)
+            self._start(self.arguments, self.scratch)
         if self._reader is None:
             self._note("No run chosen: escape, then enter on one.", failed=False)
             return
@@ -103,7 +108,12 @@ class DashboardScreen(Screen[None]):
     async def on_run_read(self, message: RunRead) -> None:
         self._busy = False
         reading = message.reading
-        if reading.view.state == "gone" and self._child is not None:
+        holder = reading.view.holder
+        if holder is not None:
+            self._seen_at_work = True
+            if holder.pid != self._failed:  # it was resumed, here or elsewhere
+                self._failure = ""
+        elif self._child is not None and not self._seen_at_work:
             reading = replace(reading, view=replace(reading.view, state="starting", problem=""))
         changed = self.reading != reading
         self.reading = reading
@@ -113,9 +123,7 @@ class DashboardScreen(Screen[None]):
 
     async def _show(self, reading: Reading) -> None:
         self.query_one(RunNumbers).show(reading)
-        plot = self.query_one(CurvePlot)
-        plot.show({"loss": reading.loss, "validation": reading.validation})
-        plot.border_subtitle = plot.legend()
+        self.query_one(CurvePlot).show({"loss": reading.loss, "validation": reading.validation})
         self.query_one(LiveHeatmap).show(reading.live)
         await self.query_one(SampleColumns).show(reading.samples, reading.validation)
 
@@ -141,9 +149,9 @@ class DashboardScreen(Screen[None]):
 
     # The process
 
-    def _start(self, arguments: Sequence[str]) -> None:
-        self._failure = ""
-        self._child = Child(arguments, self)
+    def _start(self, arguments: Sequence[str], scratch: Path | None = None) -> None:
+        self._failure, self._child_says, self._seen_at_work = "", "", False
+        self._child = Child(arguments, self, scratch)
         try:
             self._child.start()
         except OSError as error:
@@ -158,6 +166,7 @@ class DashboardScreen(Screen[None]):
         self._child = None
         if message.code not in (0, 130):
             self._failure = message.last or f"the training ended with exit code {message.code}"
+            self._failed = message.child.pid
             self._note(self._failure, failed=True)
         if not is_seen(self) and self.path is not None:
             self._say(f"{self.path.name}: {self._failure or 'the training has ended'}", failed=bool(self._failure))
@@ -171,10 +180,11 @@ class DashboardScreen(Screen[None]):
 
     def _view(self) -> RunView | None:
         """The run, if it is there."""
-        if self.reading is None or self.reading.view.state in ("gone", "starting"):
+        view = None if self.reading is None else self.reading.view
+        if view is None or view.state == "gone" or (view.state == "starting" and view.config is None):
             self._say("there is no run here yet", failed=True)
             return None
-        return self.reading.view
+        return view
 
     def action_back(self) -> None:
         if len(self.app.screen_stack) > 1:
@@ -193,7 +203,7 @@ class DashboardScreen(Screen[None]):
         view = self._view()
         if view is None:
             return
-        if view.state not in ("stopped", "failed"):
+        if view.state not in ("stopped", "failed", "starting"):
             self._say(f"the run is {view.state}: there is nothing to resume", failed=True)
         elif self._child is not None or child_of(view.path) is not None:
             self._say("it is starting already", failed=True)

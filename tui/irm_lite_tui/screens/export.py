@@ -16,6 +16,7 @@ from irm_lite.presets import find_gguf
 from irm_lite.run import RunDirectory
 from irm_lite_tui.chat_sources import sources_of
 from irm_lite_tui.fidelity import load_measured, read_measured
+from irm_lite_tui.keys import key_label
 from irm_lite_tui.messages import JobEnded
 from irm_lite_tui.ready_lines import baked_lines, name_problem, vector_lines
 from irm_lite_tui.text import line, paragraphs
@@ -41,7 +42,7 @@ class ExportScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f6", "export", "Export", id="export.export"),
         Binding("f7", "bake", "Bake", id="export.bake"),
-        Binding("escape", "stop", "Stop, leave"),
+        Binding("escape", "stop", "Stop, leave", id="export.stop"),
     ]
 
     def __init__(self, path: Path | None = None) -> None:
@@ -70,7 +71,7 @@ class ExportScreen(Screen[None]):
                         [("keep it", False), ("write over it", True)], value=False, allow_blank=False, id="force", compact=True
                     )
                     yield Label("")
-                    yield Button("Export (f6)", id="export", variant="primary", compact=True)
+                    yield Button(key_label(self.app, "Export", "export.export", "f6"), id="export", variant="primary", compact=True)
                 yield JobPanel("export")
                 yield Label("baked file, for programs that take no control vector", classes="head")
                 with Grid(classes="form"):
@@ -81,7 +82,7 @@ class ExportScreen(Screen[None]):
                     yield Label("file")
                     yield Input(id="baked", placeholder="a new .gguf", compact=True)
                     yield Label("")
-                    yield Button("Bake (f7)", id="bake", compact=True)
+                    yield Button(key_label(self.app, "Bake", "export.bake", "f7"), id="bake", compact=True)
                 yield JobPanel("bake")
             with VerticalScroll(id="results", can_focus=False):
                 yield FidelityGauge(id="fidelity")

@@ -25,6 +25,7 @@ from irm_lite_tui.messages import (
     JumpGiven,
     NeuronChosen,
     NeuronHovered,
+    PaintChanged,
     PictureNotSaved,
     PictureSaved,
     SliderMoved,
@@ -32,6 +33,7 @@ from irm_lite_tui.messages import (
     SourceLoaded,
     WindowMoved,
 )
+from irm_lite_tui.preferences import Preferences
 from irm_lite_tui.saving import save
 from irm_lite_tui.screens.choose_file import ChooseFile
 from irm_lite_tui.screens.choose_source import ChooseSource
@@ -96,8 +98,12 @@ class HeatmapScreen(Screen[None]):
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
+        kept = getattr(self.app, "preferences", Preferences())
+        self._robust = kept.robust
         if self.app.no_color:
             self._colours = "grey |v|"
+        elif kept.colours in COLOUR_MAPS:
+            self._colours = kept.colours
         self.set_interval(_POLL_SECONDS, self._poll)
         self._arrange()
         if self._path is not None:
@@ -319,12 +325,16 @@ class HeatmapScreen(Screen[None]):
 
     def action_scale(self) -> None:
         self._robust = not self._robust
-        self._draw()
+        self._paint()
 
     def action_next_colours(self) -> None:
         names = list(COLOUR_MAPS)
         self._colours = names[(names.index(self._colours) + 1) % len(names)]
+        self._paint()
+
+    def _paint(self) -> None:
         self._draw()
+        self.post_message(PaintChanged(self._colours, self._robust))
 
     def action_top(self) -> None:
         """Show the list and go into it, or hide it."""

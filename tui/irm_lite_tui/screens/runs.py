@@ -1,11 +1,13 @@
 """The runs under one folder, kept up to date, and what can be done with them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.command import Provider
 from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Input, Static
@@ -15,9 +17,12 @@ from irm_lite.errors import IrmLiteError
 from irm_lite_tui import run_actions
 from irm_lite_tui.children import Child, child_of
 from irm_lite_tui.copying import copy
+from irm_lite_tui.folders import open_folder
+from irm_lite_tui.keys import shown_key
 from irm_lite_tui.messages import ChildEnded, Mode, OpenIn, RunActionDone, RunsRead, SortChanged
 from irm_lite_tui.preferences import load_preferences
 from irm_lite_tui.resting import is_seen
+from irm_lite_tui.run_commands import RunCommands
 from irm_lite_tui.run_state import RunReader, RunView, find_run_folders
 from irm_lite_tui.screens.ask import AskScreen, NameScreen
 from irm_lite_tui.stopping import stop_run
@@ -31,6 +36,7 @@ EVERY_SECONDS = 1.0
 class RunsScreen(Screen[None]):
     """`path` is the folder that holds the runs; ./runs if none is given."""
 
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {RunCommands}
     AUTO_FOCUS = ""  # the table gets it once there are rows
     CSS_PATH = "../styles/runs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -42,14 +48,14 @@ class RunsScreen(Screen[None]):
         Binding("x", "stop", "Stop", id="runs.stop"),
         Binding("n", "rename", "Rename", show=False, id="runs.rename"),
         Binding("d,delete", "delete", "Delete", id="runs.delete"),
-        Binding("o", "folder", "Show and copy the path", show=False, id="runs.folder"),
+        Binding("o", "folder", "Open the folder, or copy its path", show=False, id="runs.folder"),
         Binding("s", "sort", "Sort by the next column", show=False, id="runs.sort"),
         Binding("S", "reverse", "Reverse the order", show=False, id="runs.reverse"),
         Binding("h", "open_in('heatmap')", "Heatmap", show=False, id="runs.heatmap"),
         Binding("t", "open_in('chat')", "Chat", show=False, id="runs.chat"),
         Binding("e", "open_in('export')", "Export", show=False, id="runs.export"),
         Binding("w", "open_in('train')", "Train with its settings", show=False, id="runs.train"),
-        Binding("escape", "unfilter", "Clear the filter", show=False),
+        Binding("escape", "unfilter", "Clear the filter", show=False, id="runs.unfilter"),
     ]
 
     def __init__(self, path: Path | None = None) -> None:
@@ -114,16 +120,17 @@ class RunsScreen(Screen[None]):
         table.display = table.row_count > 0
         empty = self.query_one("#empty", Static)
         empty.display = not table.display
+        train = shown_key(self.app, "mode.train", "2")
         if table.filter:
             empty.update(line(f"No run matches {table.filter!r}. Escape shows all."))
         else:
-            empty.update(line(f"No runs in {self.folder} yet. Press 2 to train one, or run irm-lite demo."))
+            empty.update(line(f"No runs in {self.folder} yet. Press {train} to train one, or run irm-lite demo."))
         self._show_current(table.current)
 
     def _show_current(self, view: RunView | None) -> None:
         settings, problem = Text(""), Text("")
         if view is not None:
-            problem = line(view.problem, f"{self.app.theme_variables['error']}")
+            problem = line(view.problem)
             if view.config is not None:
                 config = view.config
                 what = f"{config.irm} IRM, layers {config.layers}, site {config.site}, {config.quant}, seed {config.seed}"
@@ -223,7 +230,7 @@ class RunsScreen(Screen[None]):
         if view is None:
             return
         if view.state in ("running", "damaged", "done"):
-            self._say(f"{view.name} is {view.state}: there is nothing to resume", failed=True)
+            self._say(f"{view.name} is {view.state_text}: there is nothing to resume", failed=True)
             return
         if child_of(view.path) is not None:
             self._say(f"{view.name} is starting already", failed=True)
@@ -290,7 +297,10 @@ class RunsScreen(Screen[None]):
         view = self._current()
         if view is not None:
             path = str(view.path.resolve())
-            copy(self.app, path, path)
+            if open_folder(view.path):
+                self._say(f"opened: {path}")
+            else:
+                copy(self.app, path, path)
 
     def action_open_in(self, mode: Mode) -> None:
         view = self._current()

@@ -20,6 +20,7 @@ from irm_lite.presets import presets
 from irm_lite.run import RunDirectory, default_run
 from irm_lite_tui.data_head import read_head
 from irm_lite_tui.fields import BASIC, Field, form_fields, preset_settings, read_form
+from irm_lite_tui.keys import key_label, shown_key
 from irm_lite_tui.memory import memory_line
 from irm_lite_tui.messages import DataRead, SettingChanged, SettingFocused
 from irm_lite_tui.text import line, paragraphs
@@ -39,10 +40,10 @@ class TrainScreen(Screen[None]):
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (110, "-wide")]  # noqa: RUF012 - as Textual declares it
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+r", "start", "Start", id="train.start"),
-        Binding("tab", "app.focus_next", "Next field"),
+        Binding("tab", "app.focus_next", "Next field", id="train.next"),
         Binding("ctrl+o", "more", "More settings", id="train.more"),
         Binding("ctrl+l", "defaults", "Defaults", id="train.defaults"),
-        Binding("escape", "leave_field", "Leave the field", show=False),
+        Binding("escape", "leave_field", "Leave the field", show=False, id="train.leave"),
     ]
 
     def __init__(self, path: Path | None = None) -> None:
@@ -57,13 +58,14 @@ class TrainScreen(Screen[None]):
         self._checking = False  # a check is due once all that was typed is in
 
     def compose(self) -> ComposeResult:
+        start = key_label(self.app, "Start", "train.start", "ctrl+r")
         yield ModeBar()
         with Vertical(id="body"):
             with VerticalScroll(id="form", can_focus=False):
                 yield from (self._new_row(name) for name in (*BASIC, "out"))
                 yield Static("", id="complaint")
-                yield Button("Start (ctrl+r)", id="start", variant="primary", compact=True)
-                with Collapsible(title="More settings (ctrl+o)"):
+                yield Button(start, id="start", variant="primary", compact=True)
+                with Collapsible(title=key_label(self.app, "More settings", "train.more", "ctrl+o")):
                     yield Vertical(id="more")
             yield DataPreview()
         yield Static("", id="help")
@@ -83,7 +85,8 @@ class TrainScreen(Screen[None]):
         self._check()
 
     def on_mount(self) -> None:
-        self.query_one("#help", Static).update(line("tab goes to the first field, escape leaves a field, ctrl+r starts"))
+        start = shown_key(self.app, "train.start", "ctrl+r")
+        self.query_one("#help", Static).update(line(f"tab goes to the first field, escape leaves a field, {start} starts"))
         if self.path is not None:
             self._fill_from_run(self.path)
         self._begun = dict(self.texts)
@@ -218,7 +221,7 @@ class TrainScreen(Screen[None]):
             self.notify(f"the settings cannot be written ({error.strerror})", severity="error", markup=False)
             return
         self._begun = dict(self.texts)
-        self.app.push_screen(DashboardScreen(out, ["train", "--config", str(settings), "--out", str(out), "--json"]))
+        self.app.push_screen(DashboardScreen(out, ["train", "--config", str(settings), "--out", str(out), "--json"], settings))
 
 
 def _write_settings(config: TrainConfig) -> Path:

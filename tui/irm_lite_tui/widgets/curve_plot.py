@@ -27,9 +27,13 @@ class CurvePlot(Widget):
         self.border_title = title
         self._series: dict[str, Sequence[Point]] = {}
 
+    def on_mount(self) -> None:
+        self.app.theme_changed_signal.subscribe(self, lambda _theme: self._write_legend())
+
     def show(self, series: Mapping[str, Sequence[Point]]) -> None:
-        """Draw these series; names are words of ours."""
+        """Draw these series."""
         self._series = dict(series)
+        self._write_legend()
         self.refresh()
 
     def render(self) -> Text:
@@ -54,9 +58,9 @@ class CurvePlot(Widget):
         text.append(" " * _AXIS + left + " " * max(1, width - len(left) - len(right)) + right, style="dim")
         return text
 
-    def legend(self) -> Text:
+    def _write_legend(self) -> None:
         """The names, each in the colour of its curve."""
-        text = Text()
+        legend = Text()
         for name, colour in zip(self._series, _COLOURS, strict=False):
-            text.append(f" ━ {visible(name)}", style=self.app.theme_variables[colour])
-        return text
+            legend.append(f" ━ {visible(name)}", style=self.app.theme_variables[colour])
+        self.border_subtitle = legend

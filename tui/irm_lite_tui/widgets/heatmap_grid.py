@@ -30,17 +30,17 @@ class HeatmapGrid(ScrollView, can_focus=True):
     }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "move(-1, 0)", "Left", show=False),
-        Binding("right", "move(1, 0)", "Right", show=False),
-        Binding("up", "move(0, -1)", "Layer up", show=False),
-        Binding("down", "move(0, 1)", "Layer down", show=False),
-        Binding("shift+left,pageup", "pan(-1)", "Pan left", show=False),
-        Binding("shift+right,pagedown", "pan(1)", "Pan right", show=False),
-        Binding("home", "edge(0)", "First index", show=False),
-        Binding("end", "edge(1)", "Last index", show=False),
-        Binding("plus,equals_sign", "zoom(1)", "Zoom", key_display="+-"),
-        Binding("minus,underscore", "zoom(-1)", "Zoom out", show=False),
-        Binding("0", "zoom(-99)", "All indices", show=False),
+        Binding("left", "move(-1, 0)", "Left", show=False, id="grid.left"),
+        Binding("right", "move(1, 0)", "Right", show=False, id="grid.right"),
+        Binding("up", "move(0, -1)", "Layer up", show=False, id="grid.layer-up"),
+        Binding("down", "move(0, 1)", "Layer down", show=False, id="grid.layer-down"),
+        Binding("shift+left,pageup", "pan(-1)", "Pan left", show=False, id="grid.pan-left"),
+        Binding("shift+right,pagedown", "pan(1)", "Pan right", show=False, id="grid.pan-right"),
+        Binding("home", "edge(0)", "First index", show=False, id="grid.first-index"),
+        Binding("end", "edge(1)", "Last index", show=False, id="grid.last-index"),
+        Binding("plus,equals_sign", "zoom(1)", "Zoom", key_display="+-", id="grid.zoom"),
+        Binding("minus,underscore", "zoom(-1)", "Zoom out", show=False, id="grid.zoom-out"),
+        Binding("0", "zoom(-99)", "All indices", show=False, id="grid.all-indices"),
     ]
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ class JumpPrompt(Input):
     DEFAULT_CSS = """
     JumpPrompt, JumpPrompt:focus { height: 1; border: none; padding: 0 1; display: none; background: $panel; }
     """
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Back", show=False)]
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "Back", show=False, id="prompt.back")]
 
     def __init__(self) -> None:
         super().__init__(placeholder="1512 an index, l12 a layer, p0 a prompt, t7 a token", max_length=80, compact=True)

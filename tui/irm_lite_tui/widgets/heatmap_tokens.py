@@ -22,10 +22,10 @@ class TokenSlider(Widget, can_focus=True):
     TokenSlider:focus { background: $panel; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "move(-1)", "Token back", show=False),
-        Binding("right", "move(1)", "Token on", show=False),
-        Binding("home", "move(-1000000)", "First token", show=False),
-        Binding("end", "move(1000000)", "Last token", show=False),
+        Binding("left", "move(-1)", "Token back", show=False, id="tokens.token-back"),
+        Binding("right", "move(1)", "Token on", show=False, id="tokens.token-on"),
+        Binding("home", "move(-1000000)", "First token", show=False, id="tokens.first-token"),
+        Binding("end", "move(1000000)", "Last token", show=False, id="tokens.last-token"),
     ]
 
     def __init__(self) -> None:

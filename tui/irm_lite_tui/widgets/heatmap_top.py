@@ -29,12 +29,12 @@ class TopNeurons(Widget, can_focus=True):
     TopNeurons:focus { background: $panel; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up", "move(-1)", "Stronger", show=False),
-        Binding("down", "move(1)", "Weaker", show=False),
-        Binding("pageup", "move(-10)", "Ten up", show=False),
-        Binding("pagedown", "move(10)", "Ten down", show=False),
-        Binding("home", "move(-1000)", "Strongest", show=False),
-        Binding("end", "move(1000)", "Weakest", show=False),
+        Binding("up", "move(-1)", "Stronger", show=False, id="top.stronger"),
+        Binding("down", "move(1)", "Weaker", show=False, id="top.weaker"),
+        Binding("pageup", "move(-10)", "Ten up", show=False, id="top.ten-up"),
+        Binding("pagedown", "move(10)", "Ten down", show=False, id="top.ten-down"),
+        Binding("home", "move(-1000)", "Strongest", show=False, id="top.strongest"),
+        Binding("end", "move(1000)", "Weakest", show=False, id="top.weakest"),
     ]
 
     def __init__(self) -> None:

@@ -20,10 +20,10 @@ class LayerRange(Widget, can_focus=True):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"slider--on", "slider--off"}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,down", "move(-1)", "Lower"),
-        Binding("right,up", "move(1)", "Higher"),
-        Binding("space", "other_end", "Other end"),
-        Binding("home", "all", "All"),
+        Binding("left,down", "move(-1)", "Lower", id="layers.lower"),
+        Binding("right,up", "move(1)", "Higher", id="layers.higher"),
+        Binding("space", "other_end", "Other end", id="layers.other-end"),
+        Binding("home", "all", "All", id="layers.all"),
     ]
     ends = reactive((0, 0))
     n_layers = reactive(1)
@@ -66,7 +66,7 @@ class LayerRange(Widget, can_focus=True):
     def _put(self, ends: tuple[int, int]) -> None:
         if ends != self.ends:
             self.ends = ends
-            self.post_message(LayersMoved(*ends))
+            self.post_message(LayersMoved())
 
     def _cell(self, layer: int, width: int) -> int:
         return round(layer / max(self.n_layers - 1, 1) * (width - 1))

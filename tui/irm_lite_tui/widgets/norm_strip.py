@@ -20,12 +20,12 @@ class NormStrip(Widget, can_focus=True):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"strip--on", "strip--off"}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "move(-1)", "Token before"),
-        Binding("right", "move(1)", "Token after"),
-        Binding("pageup", "move(-10)", show=False),
-        Binding("pagedown", "move(10)", show=False),
-        Binding("home", "put(0)", show=False),
-        Binding("end", "put(-1)", show=False),
+        Binding("left", "move(-1)", "Token before", id="strip.token-before"),
+        Binding("right", "move(1)", "Token after", id="strip.token-after"),
+        Binding("pageup", "move(-10)", "Ten tokens back", show=False, id="strip.ten-tokens-back"),
+        Binding("pagedown", "move(10)", "Ten tokens on", show=False, id="strip.ten-tokens-on"),
+        Binding("home", "put(0)", "First token", show=False, id="strip.first-token"),
+        Binding("end", "put(-1)", "Last token", show=False, id="strip.last-token"),
     ]
     cursor: reactive[int | None] = reactive(None)
     limit = reactive(0.0)

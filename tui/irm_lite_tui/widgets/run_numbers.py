@@ -4,7 +4,7 @@ from rich.text import Text
 from textual.widget import Widget
 
 from irm_lite_tui.dashboard_reader import Reading
-from irm_lite_tui.run_state import duration
+from irm_lite_tui.run_state import duration, figure
 from irm_lite_tui.text import line
 from irm_lite_tui.widgets.run_table import COLOURS, SIGNS
 
@@ -41,7 +41,7 @@ class RunNumbers(Widget):
 def _head(reading: Reading, colour: str) -> Text:
     view = reading.view
     head = Text(no_wrap=True, overflow="ellipsis")
-    head.append(f"{SIGNS[view.state]} {view.state}  ", style=colour)
+    head.append_text(line(f"{SIGNS[view.state]} {view.state_text}  ", colour))
     head.append_text(line(view.name, "bold"))
     if view.config is not None:
         config = view.config
@@ -68,16 +68,12 @@ def _numbers(reading: Reading) -> list[tuple[str, str]]:
     view = reading.view
     left = duration(reading.eta_seconds) if view.state == "running" and reading.eta_seconds is not None else "-"
     return [
-        ("loss", _figure(reading.loss[-1][1] if reading.loss else None, ".3f")),
-        ("best NLL", _figure(view.best_nll, ".3f")),
-        ("tokens/s", _figure(reading.tokens_per_second, ".0f")),
+        ("loss", figure(reading.loss[-1][1] if reading.loss else None)),
+        ("best NLL", figure(view.best_nll)),
+        ("tokens/s", figure(reading.tokens_per_second, ".0f")),
         ("time left", left),
-        ("memory", _figure(reading.memory_bytes and reading.memory_bytes / 2**30, ".1f", " GB")),
-        ("rate", _figure(reading.learning_rate, ".1e")),
-        ("base NLL", _figure(reading.base_nll, ".3f")),
-        ("fidelity", _figure(view.fidelity, ".3f")),
+        ("memory", figure(reading.memory_bytes and reading.memory_bytes / 1e9, ".1f", " GB")),
+        ("rate", figure(reading.learning_rate, ".1e")),
+        ("base NLL", figure(reading.base_nll)),
+        ("fidelity", figure(view.fidelity)),
     ]
-
-
-def _figure(value: float | None, form: str, unit: str = "") -> str:
-    return "-" if value is None else f"{value:{form}}{unit}"

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.text import Text
+from textual.theme import Theme
 from textual.widgets import DataTable
 
 from irm_lite_tui.plot import sparkline
-from irm_lite_tui.run_state import RunView, age
+from irm_lite_tui.run_state import RunView, age, figure
 from irm_lite_tui.text import line
 
 SIGNS = {"starting": "○", "running": "●", "done": "✓", "stopped": "■", "failed": "✗", "damaged": "!", "gone": "?"}
@@ -53,14 +54,12 @@ class RunTable(DataTable[Text]):
     def on_mount(self) -> None:
         for column in _COLUMNS:
             self.add_column(_HEADS.get(column, column), key=column)
+        self.app.theme_changed_signal.subscribe(self, self._recolour)
 
     @property
     def current(self) -> RunView | None:
         """The run under the cursor."""
         return self._shown[self.cursor_row] if 0 <= self.cursor_row < len(self._shown) else None
-
-    def view_of(self, path: Path) -> RunView | None:
-        return next((view for view in self._views if view.path == path), None)
 
     def show(self, views: list[RunView] | None = None) -> None:
         """Show these runs (or those shown last) by the present filter, order and marks."""
@@ -85,6 +84,12 @@ class RunTable(DataTable[Text]):
             if before is not None and (row := [view.path for view in wanted].index(before.path) if _holds(wanted, before) else 0):
                 self.move_cursor(row=row, animate=False)
 
+    def _recolour(self, _theme: Theme) -> None:
+        """Cells hold colours; a Text of another style alone counts as equal."""
+        for view in self._shown:
+            for column, cell in zip(_COLUMNS, self._cells(view), strict=True):
+                self.update_cell(str(view.path), column, cell)
+
     def mark(self) -> None:
         """Mark the run under the cursor, or take its mark away; two at most, the older mark goes."""
         if self.current is None:
@@ -98,25 +103,23 @@ class RunTable(DataTable[Text]):
         config = view.config
         mark = "◆ " if view.path in self.marked else ""
         steps = f"{view.step}/{view.max_steps}" if view.max_steps else "-"
+        state = line(f"{SIGNS[view.state]} {view.state_text}", colour)
+        state.truncate(24, overflow="ellipsis")
         name = line(mark + view.name)
         name.truncate(24, overflow="ellipsis")
         base = line(config.model if len(config.model) <= 24 else "…" + config.model[-23:]) if config else Text("-")
         return (
             name,
-            Text(f"{SIGNS[view.state]} {view.state}", style=colour),
+            state,
             Text(f"{sparkline(view.loss, _CURVE):<{_CURVE}}", style=self.app.theme_variables["secondary"]),
             Text(steps, justify="right"),
-            _figure(view.best_nll),
-            _figure(view.fidelity),
+            Text(figure(view.best_nll), justify="right"),
+            Text(figure(view.fidelity), justify="right"),
             Text(age(view.created) if view.created else "-", justify="right"),
             Text(config.irm if config else "-"),
             line(Path(config.data).name if config else "-"),
             base,
         )
-
-
-def _figure(value: float | None) -> Text:
-    return Text("-" if value is None else f"{value:.3f}", justify="right")
 
 
 def _holds(views: list[RunView], wanted: RunView) -> bool:
@@ -126,4 +129,4 @@ def _holds(views: list[RunView], wanted: RunView) -> bool:
 def _haystack(view: RunView) -> str:
     config = view.config
     settings = (config.model, config.data, config.irm) if config else ()
-    return " ".join((view.name, view.state, *settings)).casefold()
+    return " ".join((view.name, view.state_text, *settings)).casefold()

@@ -21,12 +21,12 @@ class StrengthSlider(Widget, can_focus=True):
     COMPONENT_CLASSES: ClassVar[set[str]] = {"slider--on", "slider--off"}
     LOW, HIGH, STEP = -2.0, 2.0, 0.05
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left,down,minus", "move(-1)", "Weaker"),
-        Binding("right,up,plus", "move(1)", "Stronger"),
-        Binding("pagedown", "move(-10)", show=False),
-        Binding("pageup", "move(10)", show=False),
-        Binding("home", "put(0)", "None"),
-        Binding("end", "put(1)", "Trained"),
+        Binding("left,down,minus", "move(-1)", "Weaker", id="strength.weaker"),
+        Binding("right,up,plus", "move(1)", "Stronger", id="strength.stronger"),
+        Binding("pagedown", "move(-10)", "Much weaker", show=False, id="strength.much-weaker"),
+        Binding("pageup", "move(10)", "Much stronger", show=False, id="strength.much-stronger"),
+        Binding("home", "put(0)", "None", id="strength.none"),
+        Binding("end", "put(1)", "Trained", id="strength.trained"),
     ]
     strength = reactive(1.0)
 
