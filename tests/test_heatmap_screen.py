@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.color import Color, ColorType
+from safetensors.numpy import save_file
 from textual import events
 from textual.app import App
 from textual.geometry import Region
@@ -16,6 +17,7 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
 from irm_lite.analysis.pictures.pooling import pool_signed_max
+from irm_lite.atomic import atomic_path
 from irm_lite.control_vector import ControlVector
 from irm_lite_tui.heatmap_source import Choice, Picture, load_source
 from irm_lite_tui.heatmap_window import column_of
@@ -379,6 +381,35 @@ async def test_a_live_snapshot_is_followed(tmp_path: Path) -> None:
         run.live.unlink()
         await pilot.pause(0.3)
         assert f"value {-2.0 * (HIDDEN + 7):+.4g}" in app.text("#readout")  # what was drawn stays
+
+
+async def test_after_the_last_of_many_snapshots_all_that_is_shown_is_of_the_file(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "runs" / "angry")
+
+    def seen(app: Bare) -> list[list[tuple[object, ...]]]:
+        return [[tuple(segment) for segment in strip] for strip in app.screen._compositor.render_strips()]
+
+    def write(seed: int) -> None:
+        values = np.random.default_rng(seed).random((4, HIDDEN), dtype=np.float32)
+        with atomic_path(run.live) as temporary:
+            save_file({"mean_abs": values}, temporary, {"layers": "2-5"})
+
+    write(9)
+    fresh = Bare(run.path)
+    async with fresh.run_test(size=(120, 30)) as pilot:
+        await drawn(pilot, fresh)
+        await pilot.press("colon", *"l3 17", "enter")
+        await until(pilot, lambda: fresh.grid.window.index == 17)
+        expected = seen(fresh)
+    write(0)
+    app = Bare(run.path)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await drawn(pilot, app)
+        await pilot.press("colon", *"l3 17", "enter")
+        for seed in range(1, 10):
+            write(seed)
+            await pilot.pause()
+        await until(pilot, lambda: seen(app) == expected, "margins, title, list and picture of the last snapshot")
 
 
 async def test_what_cannot_be_drawn_is_a_state_and_another_can_be_opened(recording: Path, tmp_path: Path) -> None:
