@@ -21,6 +21,7 @@ from irm_lite.atomic import atomic_path
 from irm_lite.control_vector import ControlVector
 from irm_lite_tui.heatmap_source import Choice, Picture, load_source
 from irm_lite_tui.heatmap_window import column_of
+from irm_lite_tui.screens.choose_file import ChooseFile
 from irm_lite_tui.screens.heatmap import HeatmapScreen
 from irm_lite_tui.widgets.heatmap_grid import HeatmapGrid
 from irm_lite_tui.widgets.heatmap_margins import LayerMargin
@@ -364,6 +365,42 @@ async def test_saving_csv_png_and_svg(recording: Path, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         await save(tmp_path / "file" / "a.csv")
         await until(pilot, lambda: any("cannot be written" in each.message for each in app._notifications))
+
+
+async def test_the_proposed_name_tells_what_is_shown_and_nothing_is_overwritten(recording: Path, tmp_path: Path) -> None:
+    other = a_run(tmp_path / "runs" / "sad")
+    write_recording(other.recordings / "held-out", TEXTS, seed=9, run="sad")
+    app = Bare(recording)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await drawn(pilot, app)
+
+        async def save_as_csv() -> Path:
+            await pilot.press("w")
+            await until(pilot, lambda: isinstance(app.screen, ChooseFile))
+            proposed = app.screen.query_one(Input)
+            proposed.value = str(Path(proposed.value).with_suffix(".csv"))
+            before = len(app._notifications)
+            await pilot.press("enter")
+            await until(pilot, lambda: len(app._notifications) > before)
+            return Path(list(app._notifications)[-1].message.removeprefix("Saved "))
+
+        first = await save_as_csv()
+        assert first == recording / "figures" / "angry-held-out-mean-generated.csv"
+        held = first.read_bytes()
+        await pilot.press("m", "p")
+        assert (await save_as_csv()).name == "angry-held-out-mean-abs-prompt.csv"
+        await pilot.press("m", "m")
+        assert (await save_as_csv()).name == "angry-held-out-prompt-0-token-2.csv"
+        await pilot.press("m", "p")
+        app.heatmap._load_other(other.recordings / "held-out")
+        await until(pilot, lambda: "minus" in app.text("#title"))
+        assert (await save_as_csv()).name == "angry-held-out-mean-generated-minus-sad-held-out.csv"
+        await pilot.press("d", "m", "m", "m", "m")  # shown again as at first
+        first.write_bytes(b"kept")
+        assert (await save_as_csv()).name == "angry-held-out-mean-generated-2.csv"
+        assert (await save_as_csv()).name == "angry-held-out-mean-generated-3.csv"
+        assert first.read_bytes() == b"kept"
+        assert first.with_stem(f"{first.stem}-3").read_bytes() == held
 
 
 async def test_a_live_snapshot_is_followed(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from irm_lite_tui.messages import (
     SourceLoaded,
     WindowMoved,
 )
-from irm_lite_tui.saving import save
+from irm_lite_tui.saving import picture_name, save
 from irm_lite_tui.screens.choose_file import ChooseFile
 from irm_lite_tui.screens.choose_source import ChooseSource
 from irm_lite_tui.widgets.heatmap_panel import HeatmapPanel
@@ -374,7 +374,7 @@ class HeatmapScreen(Screen[None]):
         if self._source is None or self._picture is None:
             return
         beside = self._source.path if self._source.path.is_dir() else self._source.path.parent
-        name = f"{self._choice.mode.replace(' |v|', '-abs')}{'-minus' if self._other else ''}.png"
+        name = f"{picture_name(self._source, self._other, self._choice)}.png"
         picture, title = self._picture, f"{self._source.name}\n{self._picture.what}"
         marks = (self.query_one(HeatmapPanel).grid.window.index,)
 
@@ -387,11 +387,11 @@ class HeatmapScreen(Screen[None]):
     @work(thread=True, group="save")
     def _save(self, picture: Picture, path: Path, title: str, marks: tuple[int, ...]) -> None:
         try:
-            save(picture, path, title, marks)
+            written = save(picture, path, title, marks)
         except IrmLiteError as error:
             self.post_message(PictureNotSaved(str(error)))
         else:
-            self.post_message(PictureSaved(path))
+            self.post_message(PictureSaved(written))
 
     def on_picture_saved(self, message: PictureSaved) -> None:
         self.notify(f"Saved {visible(str(message.path))}", markup=False)
