@@ -19,8 +19,10 @@ from textual.widgets import Input, OptionList, Static
 from irm_lite.analysis.pictures.pooling import pool_signed_max
 from irm_lite.atomic import atomic_path
 from irm_lite.control_vector import ControlVector
+from irm_lite_tui.app import IrmLiteApp
 from irm_lite_tui.heatmap_source import Choice, Picture, load_source
 from irm_lite_tui.heatmap_window import column_of
+from irm_lite_tui.messages import OpenIn
 from irm_lite_tui.screens.choose_file import ChooseFile
 from irm_lite_tui.screens.heatmap import HeatmapScreen
 from irm_lite_tui.widgets.heatmap_grid import HeatmapGrid
@@ -31,7 +33,9 @@ from irm_lite_tui.widgets.heatmap_tokens import TokenSlider
 from irm_lite_tui.widgets.heatmap_top import TopNeurons
 from recordings import HIDDEN, LAYERS, write_recording
 from test_heatmap_source import TEXTS, a_run, a_snapshot
-from tui_helpers import check_snapshot, until
+from tui_helpers import SIZES, check_snapshot, own_place, screen_text, until
+
+__all__ = ["own_place"]
 
 
 class Bare(App[None]):
@@ -416,8 +420,11 @@ async def test_a_live_snapshot_is_followed(tmp_path: Path) -> None:
         run.live.write_bytes(b"torn")
         await until(pilot, lambda: any("damaged" in each.message for each in app._notifications))
         run.live.unlink()
-        await pilot.pause(0.3)
+        app.heatmap._poll()
+        await pilot.pause()
         assert f"value {-2.0 * (HIDDEN + 7):+.4g}" in app.text("#readout")  # what was drawn stays
+        a_snapshot(run.live, scale=3.0)
+        await until(pilot, lambda: f"value {3.0 * (HIDDEN + 7):+.4g}" in app.text("#readout"), "the next one")
 
 
 async def test_after_the_last_of_many_snapshots_all_that_is_shown_is_of_the_file(tmp_path: Path) -> None:
@@ -508,7 +515,7 @@ async def test_no_size_is_too_small(recording: Path, size: tuple[int, int]) -> N
         assert app.grid.window.width > 40
 
 
-@pytest.mark.parametrize("size", [(80, 24), (140, 45)])
+@pytest.mark.parametrize("size", SIZES)
 async def test_the_screen_looks_as_it_did(recording: Path, size: tuple[int, int]) -> None:
     app = Bare(recording)
     async with app.run_test(size=size) as pilot:
@@ -517,3 +524,28 @@ async def test_the_screen_looks_as_it_did(recording: Path, size: tuple[int, int]
         await pilot.press("right_square_bracket")
         await pilot.pause()
         await check_snapshot(pilot, "heatmap")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_dialog_that_chooses_looks_as_it_did(recording: Path, size: tuple[int, int]) -> None:
+    a_snapshot(a_run(recording.parents[2] / "sad [b]").live)
+    app = Bare(recording)
+    async with app.run_test(size=size) as pilot:
+        await drawn(pilot, app)
+        await pilot.press("d")
+        await until(pilot, lambda: app.screen.query(OptionList) and app.screen.query_one(OptionList).has_focus)
+        await check_snapshot(pilot, "heatmap-choose")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_help_beside_the_heatmap_looks_as_it_did(recording: Path, size: tuple[int, int], own_place: Path) -> None:
+    app = IrmLiteApp(recording.parents[2])
+    async with app.run_test(size=size) as pilot:
+        app.post_message(OpenIn("heatmap", recording))
+        await until(pilot, lambda: isinstance(app.screen, HeatmapScreen) and app.screen.query_one("#readout").display)
+        grid = app.screen.query_one(HeatmapGrid)
+        await until(pilot, lambda: app.focused is grid)
+        width = grid.size.width
+        await pilot.press("question_mark")
+        await until(pilot, lambda: "Zoom" in screen_text(app) and grid.size.width < width, "the keys, and the grid beside them")
+        await check_snapshot(pilot, "heatmap-help")
