@@ -91,6 +91,23 @@ async def test_the_crosshair_reads_what_the_recording_holds(recording: Path) -> 
         assert "layer 2  index 0 " in app.text("#readout")
 
 
+async def test_keys_that_come_in_one_burst_go_to_the_prompt(recording: Path) -> None:
+    app = Bare(recording)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await drawn(pilot, app)
+        before = app.text("#title")
+        for key, character in [("colon", ":"), *((each, each) for each in "t3l5"), ("colon", ":"), ("m", "m")]:
+            app.post_message(events.Key(key, character))
+        prompt = app.heatmap.query_one(JumpPrompt)
+        await until(pilot, lambda: prompt.value == "t3l5:m", "a second : is text")
+        assert app.text("#title") == before
+        await pilot.press("escape")
+        for key, character in [("colon", ":"), *((each, each) for each in "l3"), ("space", " "), ("9", "9"), ("enter", "\r")]:
+            app.post_message(events.Key(key, character))
+        await until(pilot, lambda: "layer 3  index 9 " in app.text("#readout"))
+        assert app.focused is app.grid
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [("99", "there is no index 99"), ("l4", "layer 4 is not here"), ("t9", "no token 9"), ("p2", "prompt 2"), ("x", "'x'")],

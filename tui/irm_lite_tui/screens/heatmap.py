@@ -55,7 +55,8 @@ class HeatmapScreen(Screen[None]):
     CSS_PATH: ClassVar[CSSPathType | None] = [_STYLES / "heatmap.tcss", _STYLES / "dialog.tcss"]
     AUTO_FOCUS = "HeatmapGrid"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("colon", "jump", "Go to", key_display=":", id="heatmap.jump"),
+        # before the keys that follow it in one burst are sent to the grid
+        Binding("colon", "jump", "Go to", key_display=":", priority=True, id="heatmap.jump"),
         Binding("m", "next_mode", "Mode", id="heatmap.next-mode"),
         Binding("p", "next_phase", "Phase", id="heatmap.next-phase"),
         Binding("left_square_bracket", "token(-1)", "Token", key_display="[]", id="heatmap.token-back"),
@@ -302,6 +303,9 @@ class HeatmapScreen(Screen[None]):
             raise InputError(f"prompt {prompt} has no token {token}", f"give t0-t{tokens - 1}")
         self._choice = replace(self._choice, mode="token", prompt=prompt, token=token)
         self._draw()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "jump" or not isinstance(self.focused, JumpPrompt)  # there it is text
 
     def action_jump(self) -> None:
         if self._picture is not None:
