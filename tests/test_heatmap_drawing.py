@@ -1,6 +1,7 @@
 """The terminal heatmap's arithmetic: columns, shades and cells, against loops, matplotlib and rich."""
 
 from itertools import pairwise
+from typing import Literal
 
 import hypothesis.extra.numpy as arrays
 import numpy as np
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib import colormaps
 from rich.color import Color
+from rich.console import Console
+from rich.text import Text
 from textual.strip import Strip
 
 from irm_lite.analysis.pictures.heatmap import terminal_heatmap
@@ -109,6 +112,29 @@ def test_cells_are_those_of_a_loop(upper: IntArray, data: st.DataObject) -> None
     assert strip.cell_length == len(upper)
     assert _seen(strip) == [(colours[top], colours[bottom]) for top, bottom in zip(upper, lower, strict=True)]
     assert sum(1 for _ in strip) == 1 + int(((np.diff(upper) != 0) | (np.diff(lower) != 0)).sum())
+
+
+@quick
+@given(numbers, st.data(), st.sampled_from(["truecolor", "256", "standard"]))
+def test_a_line_is_written_as_textual_would_with_fewer_bytes(
+    upper: IntArray, data: st.DataObject, system: Literal["truecolor", "256", "standard"]
+) -> None:
+    lower = data.draw(arrays.arrays(np.int64, len(upper), elements=st.integers(0, 4)))
+    strip = Cells([Color.from_rgb(50 * each, 0, 0) for each in range(5)]).strip(upper, lower)
+    console = Console(color_system=system)
+    ours, theirs = strip.render(console), Strip(strip).render(console)
+    assert _read(ours) == _read(theirs)
+    assert len(ours) == len(theirs) - (sum(1 for _ in strip) - 1) * len("\x1b[0m")
+
+
+def _read(written: str) -> list[tuple[str, Color | None, Color | None]]:
+    """What a terminal shows of it, as rich reads escape sequences: character, its colour where it has one, and what is behind."""
+    text = Text.from_ansi(written)
+    styles = [text.get_style_at_offset(Console(), place) for place in range(len(text))]
+    return [
+        (character, style.color if character == "▀" else None, style.bgcolor)
+        for character, style in zip(text.plain, styles, strict=True)
+    ]
 
 
 def _seen(strip: Strip) -> list[tuple[Color | None, Color | None]]:

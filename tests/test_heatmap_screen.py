@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from rich.color import Color, ColorType
+from safetensors.numpy import save_file
 from textual import events
 from textual.app import App
 from textual.geometry import Region
@@ -16,9 +17,13 @@ from textual.pilot import Pilot
 from textual.widgets import Input, OptionList, Static
 
 from irm_lite.analysis.pictures.pooling import pool_signed_max
+from irm_lite.atomic import atomic_path
 from irm_lite.control_vector import ControlVector
+from irm_lite_tui.app import IrmLiteApp
 from irm_lite_tui.heatmap_source import Choice, Picture, load_source
 from irm_lite_tui.heatmap_window import column_of
+from irm_lite_tui.messages import OpenIn
+from irm_lite_tui.screens.choose_file import ChooseFile
 from irm_lite_tui.screens.heatmap import HeatmapScreen
 from irm_lite_tui.widgets.heatmap_grid import HeatmapGrid
 from irm_lite_tui.widgets.heatmap_margins import LayerMargin
@@ -28,7 +33,9 @@ from irm_lite_tui.widgets.heatmap_tokens import TokenSlider
 from irm_lite_tui.widgets.heatmap_top import TopNeurons
 from recordings import HIDDEN, LAYERS, write_recording
 from test_heatmap_source import TEXTS, a_run, a_snapshot
-from tui_helpers import check_snapshot, until
+from tui_helpers import SIZES, check_snapshot, own_place, screen_text, until
+
+__all__ = ["own_place"]
 
 
 class Bare(App[None]):
@@ -82,6 +89,23 @@ async def test_the_crosshair_reads_what_the_recording_holds(recording: Path) -> 
         assert f"layer 2  index {HIDDEN - 1}" in app.text("#readout")
         await pilot.press("home")
         assert "layer 2  index 0 " in app.text("#readout")
+
+
+async def test_keys_that_come_in_one_burst_go_to_the_prompt(recording: Path) -> None:
+    app = Bare(recording)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await drawn(pilot, app)
+        before = app.text("#title")
+        for key, character in [("colon", ":"), *((each, each) for each in "t3l5"), ("colon", ":"), ("m", "m")]:
+            app.post_message(events.Key(key, character))
+        prompt = app.heatmap.query_one(JumpPrompt)
+        await until(pilot, lambda: prompt.value == "t3l5:m", "a second : is text")
+        assert app.text("#title") == before
+        await pilot.press("escape")
+        for key, character in [("colon", ":"), *((each, each) for each in "l3"), ("space", " "), ("9", "9"), ("enter", "\r")]:
+            app.post_message(events.Key(key, character))
+        await until(pilot, lambda: "layer 3  index 9 " in app.text("#readout"))
+        assert app.focused is app.grid
 
 
 @pytest.mark.parametrize(
@@ -364,6 +388,42 @@ async def test_saving_csv_png_and_svg(recording: Path, tmp_path: Path) -> None:
         await until(pilot, lambda: any("cannot be written" in each.message for each in app._notifications))
 
 
+async def test_the_proposed_name_tells_what_is_shown_and_nothing_is_overwritten(recording: Path, tmp_path: Path) -> None:
+    other = a_run(tmp_path / "runs" / "sad")
+    write_recording(other.recordings / "held-out", TEXTS, seed=9, run="sad")
+    app = Bare(recording)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await drawn(pilot, app)
+
+        async def save_as_csv() -> Path:
+            await pilot.press("w")
+            await until(pilot, lambda: isinstance(app.screen, ChooseFile))
+            proposed = app.screen.query_one(Input)
+            proposed.value = str(Path(proposed.value).with_suffix(".csv"))
+            before = len(app._notifications)
+            await pilot.press("enter")
+            await until(pilot, lambda: len(app._notifications) > before)
+            return Path(list(app._notifications)[-1].message.removeprefix("Saved "))
+
+        first = await save_as_csv()
+        assert first == recording / "figures" / "angry-held-out-mean-generated.csv"
+        held = first.read_bytes()
+        await pilot.press("m", "p")
+        assert (await save_as_csv()).name == "angry-held-out-mean-abs-prompt.csv"
+        await pilot.press("m", "m")
+        assert (await save_as_csv()).name == "angry-held-out-prompt-0-token-2.csv"
+        await pilot.press("m", "p")
+        app.heatmap._load_other(other.recordings / "held-out")
+        await until(pilot, lambda: "minus" in app.text("#title"))
+        assert (await save_as_csv()).name == "angry-held-out-mean-generated-minus-sad-held-out.csv"
+        await pilot.press("d", "m", "m", "m", "m")  # shown again as at first
+        first.write_bytes(b"kept")
+        assert (await save_as_csv()).name == "angry-held-out-mean-generated-2.csv"
+        assert (await save_as_csv()).name == "angry-held-out-mean-generated-3.csv"
+        assert first.read_bytes() == b"kept"
+        assert first.with_stem(f"{first.stem}-3").read_bytes() == held
+
+
 async def test_a_live_snapshot_is_followed(tmp_path: Path) -> None:
     run = a_run(tmp_path / "runs" / "angry")
     a_snapshot(run.live)
@@ -377,8 +437,40 @@ async def test_a_live_snapshot_is_followed(tmp_path: Path) -> None:
         run.live.write_bytes(b"torn")
         await until(pilot, lambda: any("damaged" in each.message for each in app._notifications))
         run.live.unlink()
-        await pilot.pause(0.3)
+        app.heatmap._poll()
+        await pilot.pause()
         assert f"value {-2.0 * (HIDDEN + 7):+.4g}" in app.text("#readout")  # what was drawn stays
+        a_snapshot(run.live, scale=3.0)
+        await until(pilot, lambda: f"value {3.0 * (HIDDEN + 7):+.4g}" in app.text("#readout"), "the next one")
+
+
+async def test_after_the_last_of_many_snapshots_all_that_is_shown_is_of_the_file(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "runs" / "angry")
+
+    def seen(app: Bare) -> list[list[tuple[object, ...]]]:
+        return [[tuple(segment) for segment in strip] for strip in app.screen._compositor.render_strips()]
+
+    def write(seed: int) -> None:
+        values = np.random.default_rng(seed).random((4, HIDDEN), dtype=np.float32)
+        with atomic_path(run.live) as temporary:
+            save_file({"mean_abs": values}, temporary, {"layers": "2-5"})
+
+    write(9)
+    fresh = Bare(run.path)
+    async with fresh.run_test(size=(120, 30)) as pilot:
+        await drawn(pilot, fresh)
+        await pilot.press("colon", *"l3 17", "enter")
+        await until(pilot, lambda: fresh.grid.window.index == 17)
+        expected = seen(fresh)
+    write(0)
+    app = Bare(run.path)
+    async with app.run_test(size=(120, 30)) as pilot:
+        await drawn(pilot, app)
+        await pilot.press("colon", *"l3 17", "enter")
+        for seed in range(1, 10):
+            write(seed)
+            await pilot.pause()
+        await until(pilot, lambda: seen(app) == expected, "margins, title, list and picture of the last snapshot")
 
 
 async def test_what_cannot_be_drawn_is_a_state_and_another_can_be_opened(recording: Path, tmp_path: Path) -> None:
@@ -440,7 +532,7 @@ async def test_no_size_is_too_small(recording: Path, size: tuple[int, int]) -> N
         assert app.grid.window.width > 40
 
 
-@pytest.mark.parametrize("size", [(80, 24), (140, 45)])
+@pytest.mark.parametrize("size", SIZES)
 async def test_the_screen_looks_as_it_did(recording: Path, size: tuple[int, int]) -> None:
     app = Bare(recording)
     async with app.run_test(size=size) as pilot:
@@ -449,3 +541,28 @@ async def test_the_screen_looks_as_it_did(recording: Path, size: tuple[int, int]
         await pilot.press("right_square_bracket")
         await pilot.pause()
         await check_snapshot(pilot, "heatmap")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_dialog_that_chooses_looks_as_it_did(recording: Path, size: tuple[int, int]) -> None:
+    a_snapshot(a_run(recording.parents[2] / "sad [b]").live)
+    app = Bare(recording)
+    async with app.run_test(size=size) as pilot:
+        await drawn(pilot, app)
+        await pilot.press("d")
+        await until(pilot, lambda: app.screen.query(OptionList) and app.screen.query_one(OptionList).has_focus)
+        await check_snapshot(pilot, "heatmap-choose")
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_the_help_beside_the_heatmap_looks_as_it_did(recording: Path, size: tuple[int, int], own_place: Path) -> None:
+    app = IrmLiteApp(recording.parents[2])
+    async with app.run_test(size=size) as pilot:
+        app.post_message(OpenIn("heatmap", recording))
+        await until(pilot, lambda: isinstance(app.screen, HeatmapScreen) and app.screen.query_one("#readout").display)
+        grid = app.screen.query_one(HeatmapGrid)
+        await until(pilot, lambda: app.focused is grid)
+        width = grid.size.width
+        await pilot.press("question_mark")
+        await until(pilot, lambda: "Zoom" in screen_text(app) and grid.size.width < width, "the keys, and the grid beside them")
+        await check_snapshot(pilot, "heatmap-help")

@@ -71,7 +71,6 @@ async def test_an_export_shows_its_progress_its_figures_and_its_lines(
         assert lines.lines[0][1] == f'llama-cli -m base.gguf --control-vector {run.default_vector} -p "..."'
         bare.screen.query_one("#strength", Input).value = "0.5"
         await until(pilot, lambda: f"{run.default_vector}:0.5" in lines.lines[0][1], "the strength in the lines")
-        await pilot.pause(0.1)
         await check_snapshot(pilot, "export")
         lines.focus()
         await pilot.press("home", "down", "enter")

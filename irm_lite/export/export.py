@@ -15,6 +15,7 @@ from irm_lite.chat_format import encode_all
 from irm_lite.control_vector import ControlVector
 from irm_lite.errors import InputError
 from irm_lite.evaluation import Comparison, measure
+from irm_lite.export import GOOD_FIDELITY
 from irm_lite.export.distil import distil
 from irm_lite.export.mean import DependentShare, block_directions, observe
 from irm_lite.fingerprint import fingerprint_gguf
@@ -24,8 +25,6 @@ from irm_lite.trained import TrainedRun
 from irm_lite.types import Progress
 
 Method = Literal["auto", "distil", "mean", "exact"]
-
-GOOD_FIDELITY = 0.8
 
 
 @dataclass(frozen=True)

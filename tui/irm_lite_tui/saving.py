@@ -2,33 +2,62 @@
 
 import csv
 import json
+import os
+import re
 import subprocess
 import sys
 import tempfile
+from itertools import chain, count
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
 from irm_lite.analysis.pictures.visible import visible
 from irm_lite.atomic import atomic_path
 from irm_lite.errors import InputError
-from irm_lite_tui.heatmap_source import Picture
+from irm_lite_tui.heatmap_source import Choice, Picture, Source
 
 _SECONDS = 120  # a picture takes two or three; a machine may be busy
+_LONGEST = 60  # characters of a source's name in a file's
+_one_at_a_time = Lock()  # so that two do not find the same name free
 
 
-def save(picture: Picture, path: Path, title: str, marks: tuple[int, ...]) -> None:
-    """Write as .csv (a row a layer, a column an index), .png or .svg. Raises InputError where that fails."""
+def picture_name(source: Source, other: Source | None, choice: Choice) -> str:
+    """What is shown as a file's name without its ending; `other` is what was subtracted."""
+    if choice.mode == "token":
+        what = [f"prompt-{choice.prompt}", f"token-{choice.token}"]
+    else:
+        what = [choice.mode.replace(" |v|", "-abs")] if len(source.modes) > 1 else []
+        what += [choice.phase] if source.phases else []
+    words = [source.name, *what, *(["minus", other.name] if other else [])]
+    return "-".join(re.sub(r"[^A-Za-z0-9._-]+", "-", word)[:_LONGEST].strip("-.") for word in words)
+
+
+def save(picture: Picture, path: Path, title: str, marks: tuple[int, ...]) -> Path:
+    """Write as .csv (a row a layer, a column an index), .png or .svg; returns where: what is there already stays.
+
+    Raises InputError where that fails.
+    """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".png", ".svg"):
         raise InputError(f"{path.name} is no picture's name", "end it in .png, .svg or .csv")
     try:
-        if suffix == ".csv":
-            _save_csv(picture, path)
-        else:
-            _save_drawn(picture, path, title, marks)
+        with _one_at_a_time:
+            path = _free(path)
+            if suffix == ".csv":
+                _save_csv(picture, path)
+            else:
+                _save_drawn(picture, path, title, marks)
+        return path
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error})", "choose another place") from None
+
+
+def _free(path: Path) -> Path:
+    """The path itself, or with the first number from 2 that is free."""
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return next(each for each in chain([path], numbered) if not os.path.lexists(each))
 
 
 def _save_csv(picture: Picture, path: Path) -> None:

@@ -16,7 +16,6 @@ from textual.message_pump import MessagePump
 from irm_lite_tui import children
 from irm_lite_tui.messages import ServeEnded, ServeSaid
 
-PROTOCOL = 1
 _LONGEST_LINE = 1 << 24  # bytes: the outputs of one token of the largest models are a tenth of it
 
 _SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {

@@ -15,7 +15,7 @@ from textual.screen import Screen
 from textual.widgets import Footer, Input, Label, Static
 
 from irm_lite.atomic import write_text
-from irm_lite_tui import serving
+from irm_lite.serve.request import PROTOCOL
 from irm_lite_tui.chat_sources import Sources, name_of, sources_of
 from irm_lite_tui.conversation import Answer, Steering, Turn, history, markdown
 from irm_lite_tui.copying import copy
@@ -233,10 +233,8 @@ class ChatScreen(Screen[None]):
                 self._error(event)
 
     def _ready(self, event: dict[str, Any]) -> None:
-        if event["protocol"] != serving.PROTOCOL:
-            self._say(
-                f"irm-lite serve speaks protocol {event['protocol']}, not {serving.PROTOCOL}: pip install -U irm-lite", wrong=True
-            )
+        if event["protocol"] != PROTOCOL:
+            self._say(f"irm-lite serve speaks protocol {event['protocol']}, not {PROTOCOL}: pip install -U irm-lite", wrong=True)
             return
         self._loaded = event["columns"]
         if self._depth != event["model"]["n_layers"]:

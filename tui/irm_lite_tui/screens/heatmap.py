@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.types import CSSPathType
 from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
@@ -34,7 +35,7 @@ from irm_lite_tui.messages import (
     WindowMoved,
 )
 from irm_lite_tui.preferences import Preferences
-from irm_lite_tui.saving import save
+from irm_lite_tui.saving import picture_name, save
 from irm_lite_tui.screens.choose_file import ChooseFile
 from irm_lite_tui.screens.choose_source import ChooseSource
 from irm_lite_tui.widgets.heatmap_panel import HeatmapPanel
@@ -43,7 +44,7 @@ from irm_lite_tui.widgets.heatmap_tokens import TokenSlider
 from irm_lite_tui.widgets.heatmap_top import TopNeurons
 from irm_lite_tui.widgets.mode_bar import ModeBar
 
-_LIST_SECONDS = 1.0  # of a live snapshot; nobody reads a list faster
+_TELL_SECONDS = 1.0  # of a live snapshot: nobody reads numbers, bars and a list faster
 _POLL_SECONDS = 0.1  # of looking at the date of a live snapshot
 _WIDE, _HIGH = 110, 18  # cells from which the list, and the tokens, have room
 _NOTHING = "Nothing is drawn yet.\n\nPress o to choose a recording, a vector or a live run."
@@ -56,7 +57,8 @@ class HeatmapScreen(Screen[None]):
     CSS_PATH: ClassVar[CSSPathType | None] = [_STYLES / "heatmap.tcss", _STYLES / "dialog.tcss"]
     AUTO_FOCUS = "HeatmapGrid"
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("colon", "jump", "Go to", key_display=":", id="heatmap.jump"),
+        # before the keys that follow it in one burst are sent to the grid
+        Binding("colon", "jump", "Go to", key_display=":", priority=True, id="heatmap.jump"),
         Binding("m", "next_mode", "Mode", id="heatmap.next-mode"),
         Binding("p", "next_phase", "Phase", id="heatmap.next-phase"),
         Binding("left_square_bracket", "token(-1)", "Token", key_display="[]", id="heatmap.token-back"),
@@ -82,7 +84,8 @@ class HeatmapScreen(Screen[None]):
         self._list_wanted: bool | None = None  # None: where there is room
         self._hovered: tuple[int, int] | None = None
         self._readout = Text()
-        self._listed = 0.0  # when the list of top neurons was drawn
+        self._told = 0.0  # when what stands around the picture was brought up to it
+        self._telling: Timer | None = None  # it will be
         self._seen = 0  # modification time in ns of the snapshot that is drawn
 
     def compose(self) -> ComposeResult:
@@ -142,7 +145,7 @@ class HeatmapScreen(Screen[None]):
             self._source = message.source
             if fresh and (kept := self._source.prompts):
                 self._choice = replace(self._choice, prompt=0, token=kept[0].n_prompt)
-        self._draw()
+        self._draw(again=message.source.live and not fresh)
         if fresh and self._picture is not None:
             self.query_one(HeatmapPanel).grid.go(*self._picture.top(1)[0])
         if self.focused is None:
@@ -168,8 +171,11 @@ class HeatmapScreen(Screen[None]):
             self._seen = written
             self._load(self._source.path)
 
-    def _draw(self) -> None:
-        """The picture that source, choice and difference give."""
+    def _draw(self, again: bool = False) -> None:
+        """The picture that source, choice and difference give, and at once what stands around it.
+
+        Of a picture that is drawn again and again, `again`, what stands around it waits for its second.
+        """
         if self._source is None:
             return
         self._choice = self._source.nearest(self._choice)
@@ -179,12 +185,25 @@ class HeatmapScreen(Screen[None]):
             self.notify(f"{visible(str(error))}. Shown without it.", severity="warning", markup=False)
             self._other = None
             self._picture = self._source.picture(self._choice)
-        panel = self.query_one(HeatmapPanel)
-        panel.grid.paint(self._colours, self._robust)
-        panel.show(self._picture)
-        if not self._source.live or monotonic() - self._listed >= _LIST_SECONDS:
-            self.query_one(TopNeurons).show(self._picture)
-            self._listed = monotonic()
+        grid = self.query_one(HeatmapPanel).grid
+        grid.paint(self._colours, self._robust)
+        grid.show(self._picture)
+        wait = self._told + _TELL_SECONDS - monotonic()
+        if not again or wait <= 0:
+            self._tell()
+        elif self._telling is None:
+            self._telling = self.set_timer(wait, self._tell)
+
+    def _tell(self) -> None:
+        """What stands around the picture: margins, title, what is read off, the list, the tokens."""
+        if self._telling is not None:
+            self._telling.stop()
+            self._telling = None
+        if self._source is None or self._picture is None:  # another source failed meanwhile
+            return
+        self._told = monotonic()
+        self.query_one(HeatmapPanel).follow()
+        self.query_one(TopNeurons).show(self._picture)
         if prompts := self._source.prompts:
             choice = self._choice
             self.query_one(TokenSlider).show(
@@ -291,6 +310,9 @@ class HeatmapScreen(Screen[None]):
         self._choice = replace(self._choice, mode="token", prompt=prompt, token=token)
         self._draw()
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "jump" or not isinstance(self.focused, JumpPrompt)  # there it is text
+
     def action_jump(self) -> None:
         if self._picture is not None:
             self.query_one(JumpPrompt).open()
@@ -366,7 +388,7 @@ class HeatmapScreen(Screen[None]):
         if self._source is None or self._picture is None:
             return
         beside = self._source.path if self._source.path.is_dir() else self._source.path.parent
-        name = f"{self._choice.mode.replace(' |v|', '-abs')}{'-minus' if self._other else ''}.png"
+        name = f"{picture_name(self._source, self._other, self._choice)}.png"
         picture, title = self._picture, f"{self._source.name}\n{self._picture.what}"
         marks = (self.query_one(HeatmapPanel).grid.window.index,)
 
@@ -379,11 +401,11 @@ class HeatmapScreen(Screen[None]):
     @work(thread=True, group="save")
     def _save(self, picture: Picture, path: Path, title: str, marks: tuple[int, ...]) -> None:
         try:
-            save(picture, path, title, marks)
+            written = save(picture, path, title, marks)
         except IrmLiteError as error:
             self.post_message(PictureNotSaved(str(error)))
         else:
-            self.post_message(PictureSaved(path))
+            self.post_message(PictureSaved(written))
 
     def on_picture_saved(self, message: PictureSaved) -> None:
         self.notify(f"Saved {visible(str(message.path))}", markup=False)

@@ -11,9 +11,9 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from irm_lite.analysis.pictures.visible import visible
+from irm_lite.export import GOOD_FIDELITY
 from irm_lite_tui.fidelity import Measured
 
-GOOD = 0.8  # below it static vectors carry only part of the IRM (export.GOOD_FIDELITY)
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -31,14 +31,14 @@ class FidelityGauge(Widget):
         measured = self.measured
         if measured is None:
             return ""
-        good = measured.fidelity >= GOOD
+        good = measured.fidelity >= GOOD_FIDELITY
         low, high = measured.intervals["fidelity"]
         colour = self.get_component_rich_style("gauge--good" if good else "gauge--poor")
         head = Text.assemble(
             "fidelity ", (f"{measured.fidelity:.3f}", colour + Style(bold=True)), f"  95%: {low:.3f} to {high:.3f}"
         )
         if not good:
-            head.append(f"  below {GOOD}: static vectors carry only part of this IRM", colour)
+            head.append(f"  below {GOOD_FIDELITY}: static vectors carry only part of this IRM", colour)
         width = clamp(self.size.width, 10, 60)
         made = Text("= 1 - KL(IRM || vector) / KL(IRM || base)", "dim")
         where = Text(f"{measured.samples} held-out answers, {measured.tokens} tokens, in {visible(measured.measured_in)}", "dim")
@@ -57,8 +57,8 @@ def _bar(value: float, width: int, colour: Style) -> Text:
 
 
 def _scale(width: int) -> Text:
-    at = round(GOOD * width)
-    marks = "0" + " " * (at - 3) + f"▲{GOOD:g}"
+    at = round(GOOD_FIDELITY * width)
+    marks = "0" + " " * (at - 3) + f"▲{GOOD_FIDELITY:g}"
     return Text(marks + " " * max(width - len(marks) - 1, 0) + "1", "dim")
 
 

@@ -61,12 +61,14 @@ class HeatmapGrid(ScrollView, can_focus=True):
         return Window(self._columns, self._halves, left, top, width, height, self._row, self._index)
 
     def show(self, picture: Picture) -> None:
-        """Another picture; zoom and crosshair stay where they are as far as it has them."""
-        self.picture = picture
+        """Another picture; zoom and crosshair stay where they are as far as it has them. WindowMoved where they do not."""
+        before, self.picture = self.window, picture
         self._row = min(self._row, len(picture.layers) - 1)
         self._index = min(self._index, picture.values.shape[1] - 1)
         self._fit()
         self._redraw()
+        if self.window != before:
+            self._moved()
 
     def paint(self, colour_map: str, robust: bool) -> None:
         """Another colour map or scale: full colour at the largest |v|, or at the 99.5th percentile."""
@@ -141,6 +143,7 @@ class HeatmapGrid(ScrollView, can_focus=True):
     def on_resize(self) -> None:
         self._fit()
         self._redraw()
+        self._moved()
 
     def on_click(self, event: events.Click) -> None:
         if (offset := event.get_content_offset(self)) and (neuron := self.neuron_at(*offset)):
@@ -188,6 +191,7 @@ class HeatmapGrid(ScrollView, can_focus=True):
         self._fit()
         self.scroll_to(x=column_of(index, self._columns, hidden_size) - seen, animate=False, force=True)
         self._redraw()
+        self._moved()
 
     def _fit(self) -> None:
         """The sizes that follow from the picture, the zoom and the room."""
@@ -214,6 +218,8 @@ class HeatmapGrid(ScrollView, can_focus=True):
         self._numbers = None
         self._strips.clear()
         self.refresh()
+
+    def _moved(self) -> None:
         if self.picture is not None:
             self.post_message(WindowMoved(self.window))
 

@@ -4,7 +4,6 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
 from irm_lite_tui.heatmap_source import Picture
-from irm_lite_tui.heatmap_window import Window
 from irm_lite_tui.messages import WindowMoved
 from irm_lite_tui.widgets.heatmap_grid import HeatmapGrid
 from irm_lite_tui.widgets.heatmap_margins import IndexMargin, LayerMargin, Margin, PositionBar, Ruler
@@ -33,16 +32,18 @@ class HeatmapPanel(Vertical):
     def show(self, picture: Picture) -> None:
         """Draw this one; zoom and crosshair stay."""
         self.grid.show(picture)
-        self._follow(picture, self.grid.window)  # at once: waiting for the message would be a frame more
+        self.follow()  # at once: waiting for the message would be a frame more
+
+    def follow(self) -> None:
+        """Bring the margins to what the grid shows."""
+        if (picture := self.grid.picture) is not None:
+            window = self.grid.window
+            for margin in self.query(Margin):
+                margin.follow(picture, window)
 
     def on_resize(self) -> None:
         self.set_class(self.size.height >= 30, "tall")
 
     def on_window_moved(self, message: WindowMoved) -> None:
         """The margins follow; the message goes on to the screen."""
-        if (picture := self.grid.picture) is not None:
-            self._follow(picture, message.window)
-
-    def _follow(self, picture: Picture, window: Window) -> None:
-        for margin in self.query(Margin):
-            margin.follow(picture, window)
+        self.follow()

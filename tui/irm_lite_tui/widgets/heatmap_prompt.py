@@ -25,7 +25,7 @@ class JumpPrompt(Input):
     def open(self) -> None:
         self.value, self._before = "", self.screen.focused
         self.display = True
-        self.focus()
+        self.screen.set_focus(self)  # at once, where focus() waits for its turn
 
     def action_leave(self) -> None:
         self.display = False

@@ -18,7 +18,9 @@ class TokenSlider(Widget, can_focus=True):
     """One line that says where it is, one of the tokens' texts around it; posts SliderMoved."""
 
     DEFAULT_CSS = """
-    TokenSlider { height: 2; color: $text-muted; background: $surface; padding: 0 1; }
+    TokenSlider {
+        height: 2; color: $text-muted; background: $surface; padding: 0 1; text-wrap: nowrap; text-overflow: ellipsis;
+    }
     TokenSlider:focus { background: $panel; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -45,8 +47,8 @@ class TokenSlider(Widget, can_focus=True):
         if self._prompt is None:
             return Text()
         hint = "" if self._drawn else "  ([ and ] draw single tokens)"
-        first = Text(self._where + hint, no_wrap=True, overflow="ellipsis")
-        line = Text(no_wrap=True, overflow="crop")
+        first = Text(self._where + hint)
+        line = Text()
         self._places = []
         for token, text in self._around(self.size.width):
             start = line.cell_len
