@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from irm_lite.cli import main as cli
 from irm_lite.cli.output import safe
 from irm_lite.config import TrainConfig
 from irm_lite.control_vector import ControlVector
+from irm_lite.run import RunDirectory
 
 QUICK = ["--device", "cpu", "--max-steps", "3", "--batch-size", "4", "--eval-steps", "3", "--rank", "4", "--sample-tokens", "0"]
 
@@ -63,7 +65,8 @@ def test_bad_input_is_one_line_with_the_mend_and_exit_code_2(
         (["train", "--batch-size", "0"], "--batch-size"),
         (["train", "--irm", "huge"], "paper"),
         (["train", "--no-such-flag"], "--no-such-flag"),
-        (["train", "--resume", "nowhere"], "run.toml"),
+        (["train", "--resume", "nowhere"], "nowhere"),
+        (["train", "--resume", "nowhere", "--seed", "3"], "takes no other settings"),
         (["export", "nowhere"], "run.toml"),
         (["eval", "nowhere"], "run.toml"),
         (["generate", "-p", "hi", "--gguf", "absent.gguf"], "absent.gguf"),
@@ -77,6 +80,17 @@ def test_bad_input_is_one_line_with_the_mend_and_exit_code_2(
         assert code == 2, (arguments, line)
         assert mend in line, (arguments, line)
     assert sorted(path.name for path in tmp_path.iterdir()) == before  # nothing written
+
+
+def test_a_run_is_gone_on_with_from_the_command_line(llama_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = irm_lite("train", "--model", str(llama_folder), "--out", str(run), *QUICK, "--save-steps", "1")
+    assert first.returncode == 0, first.stderr
+    shutil.rmtree(run / "checkpoints" / "step-3")  # as if it had been killed in its last step
+    second = irm_lite("train", "--resume", str(run), "--json")
+    assert second.returncode == 0, second.stderr
+    assert json.loads(second.stdout)["steps"] == 3
+    assert [event["resumed_from"] for event in RunDirectory(run).events() if event["kind"] == "start"] == [None, "step-2"]
 
 
 def test_train_export_eval_generate_by_json(llama_gguf: Path, tmp_path: Path) -> None:
