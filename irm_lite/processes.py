@@ -90,8 +90,11 @@ def agreed() -> Iterator[None]:
         if count() == 1:
             raise
         failure = error
-    if sum_of(failure is not None):
-        told = _tell(failure)
+    try:
+        told = _tell(failure) if sum_of(failure is not None) else None
+    except TrainingFailed as gone:
+        raise failure or gone from None
+    if told:
         raise failure or told
 
 

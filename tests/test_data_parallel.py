@@ -17,8 +17,9 @@ from safetensors.torch import load_file
 
 import trained_together
 from irm_lite import processes, training
+from irm_lite.cli import main as cli
 from irm_lite.dataset import load_dataset
-from irm_lite.errors import RunError
+from irm_lite.errors import InputError, RunError
 from irm_lite.run import RunDirectory
 from trained_together import DOUBLED, PENALISED, STEPS, STOP
 
@@ -44,7 +45,7 @@ def together(llama_folder: Path, data: Path, tmp_path_factory: pytest.TempPathFa
     script = [str(Path(trained_together.__file__)), str(llama_folder), str(data), str(out)]
     port = ["--main_process_port", str(free_port())]
     done = subprocess.run([*launch, *port, *script], capture_output=True, text=True, env=environment(), check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr  # process 1 has died
     return out, [json.loads((out / f"outcome-{number}.json").read_text()) for number in (0, 1)]
 
 
@@ -65,13 +66,6 @@ def numbers(run: Path) -> dict[str, list[float]]:
     return {name: [event[name] for event in events if name in event] for name in names}
 
 
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    """Of the newest checkpoint."""
-    newest = RunDirectory(run).newest_checkpoint()
-    assert newest is not None
-    return load_file(newest / "irm.safetensors")
-
-
 def test_two_processes_learn_what_one_learns_with_the_doubled_batch(
     llama_folder: Path, data: Path, tmp_path: Path, together: tuple[Path, Outcomes]
 ) -> None:
@@ -81,11 +75,11 @@ def test_two_processes_learn_what_one_learns_with_the_doubled_batch(
     model = str(llama_folder)
     doubled = trained_together.config(model, str(data), **{**DOUBLED, "batch_size": 8})
     rows = trained_together.config(model, str(data), **PENALISED, gradient_accumulation_steps=2)
-    for name, settings, steps in (("doubled", doubled, STEPS), ("penalised", rows, 20)):
+    for name, settings, steps in (("doubled", doubled, STEPS), ("penalised", rows, 10)):
         training.train(settings, tmp_path / name)
         one, two = numbers(tmp_path / name), numbers(out / name)
         assert len(one["loss"]) == steps
-        assert one["loss"][0] - min(one["loss"]) > 0.2
+        assert one["nll"][0] - min(one["nll"]) > 0.02
         assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
         assert two["nll"] == pytest.approx(one["nll"], abs=1e-4)
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
@@ -113,11 +107,18 @@ def test_an_error_in_one_is_told_in_the_other(together: tuple[Path, Outcomes]) -
     assert first["broken"]["code"] == 1
 
 
+def test_the_death_of_one_ends_the_other(together: tuple[Path, Outcomes]) -> None:
+    _, (first, second) = together
+    assert "left" not in second
+    assert (first["left"]["end"], first["left"]["code"]) == ("TrainingFailed", 1)
+    assert first["left"]["line"].startswith("another process of this training has ended")
+
+
 def test_memory_that_runs_out_in_one_changes_nothing(together: tuple[Path, Outcomes]) -> None:
     """In its backward: gradients that were on their way to the other could not be taken back."""
     out, (first, second) = together
-    assert second["tight"]["forwards"] > first["tight"]["forwards"] == first["doubled"]["forwards"]
-    assert numbers(out / "tight")["loss"] == pytest.approx(numbers(out / "doubled")["loss"], abs=1e-4)
+    assert second["tight"]["forwards"] > first["tight"]["forwards"] == 5
+    assert numbers(out / "tight")["loss"] == pytest.approx(numbers(out / "doubled")["loss"][:5], abs=1e-4)
 
 
 def test_early_stopping_is_decided_together(together: tuple[Path, Outcomes]) -> None:
@@ -131,7 +132,7 @@ def test_one_who_is_asked_stops_both_and_they_go_on_as_if_never_stopped(together
     assert second["stopped"]["forwards"] == STOP  # in 15 steps: the sixth and the twelfth have nothing for it
     assert first["stopped"]["line"].startswith("stopped after step 15:")
     assert first["stopped"]["code"] == 130
-    whole, resumed = weights(out / "doubled"), weights(out / "stopped")
+    whole, resumed = (load_file(RunDirectory(out / name).checkpoint(20) / "irm.safetensors") for name in ("doubled", "stopped"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -140,13 +141,19 @@ def test_a_run_is_resumed_by_as_many_as_before(together: tuple[Path, Outcomes]) 
         training.resume(together[0] / "doubled")
 
 
+def pretend(monkeypatch: pytest.MonkeyPatch, number: int, count: int) -> None:
+    """What a launcher tells process `number` of `count` on one machine."""
+    told = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "RANK": number, "LOCAL_RANK": number}
+    for name, value in told.items():
+        monkeypatch.setenv(name, str(value))
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 @pytest.mark.parametrize("items", range(9))
 def test_shares_are_a_partition(monkeypatch: pytest.MonkeyPatch, count: int, items: int) -> None:
     found: list[int] = []
     for number in range(count):
-        for name, value in (("WORLD_SIZE", count), ("RANK", number), ("LOCAL_RANK", number)):
-            monkeypatch.setenv(name, str(value))
+        pretend(monkeypatch, number, count)
         own = processes.share(range(items))
         assert len(own) <= -(-items // count)
         found += own
@@ -185,7 +192,7 @@ def wait_for(process: "subprocess.Popen[str]", word: str) -> str:
 
 
 def test_one_speaks_for_both_and_ctrl_c_saves(llama_folder: Path, data: Path, tmp_path: Path) -> None:
-    """Refused, interrupted in process 1, resumed, and left by process 1 in the middle."""
+    """Refused, then interrupted in process 1."""
     flags = ["--quant", "none", "--dtype", "float32", "--device", "cpu", "--rank", "4", "--sample-tokens", "0", "--json"]
     long = ["--max-steps", "1000000", "--eval-steps", "1000000", "--save-steps", "1000000", "--irm", "static"]
     run = tmp_path / "run"
@@ -208,20 +215,24 @@ def test_one_speaks_for_both_and_ctrl_c_saves(llama_folder: Path, data: Path, tm
     [checkpoint] = RunDirectory(run).checkpoints()
     assert checkpoint.name == f"step-{len(numbers(run)['loss'])}"
 
-    with commands("--resume", str(run), "--json") as both:
-        wait_for(both[0], "tokens/s")
-        both[1].kill()
-        ends = [process.communicate() for process in both]
-        assert [process.returncode for process in both] == [1, -signal.SIGKILL]
-    lines = ends[0][1].splitlines()
-    assert lines[-1].startswith("irm-lite: another process of this training has ended")
-    assert sum(line.startswith("irm-lite: ") for line in lines) == 1
+
+def test_processes_that_have_no_device_each_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, 1, 3)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match="3 processes for 2 GPUs: start 2"):
+        processes.meet("cuda")
+    with pytest.raises(InputError, match="mps: start one"):
+        processes.meet("mps")
+
+
+def test_a_launcher_of_one_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, 0, 1)
+    processes.meet("mps")
+    assert not torch.distributed.is_initialized()
+    assert (processes.first(), processes.sum_of(3)) == (True, 3)
 
 
 def test_only_train_runs_in_several(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from irm_lite.cli import main as cli
-
-    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):
-        monkeypatch.setenv(name, value)
+    pretend(monkeypatch, 0, 2)
     assert cli.run(["export", "run"]) == 2
     assert "leave out the launcher" in capsys.readouterr().err

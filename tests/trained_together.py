@@ -1,9 +1,11 @@
 """What each process of tests/test_data_parallel.py does: its jobs, one after another. arguments: folder of the base, data, out.
 
-Leaves `outcome-N.json` in `out`: of process N, by job, how it ended and after which step.
+Leaves `outcome-N.json` in `out`: of process N, by job, how it ended and how many rows it has run. Process 1 dies in the last.
 """
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +20,22 @@ from irm_lite.errors import IrmLiteError
 
 STEPS = 50
 STOP = 13
-DOUBLED = {"dependence_penalty": 0.0, "batch_size": 4, "max_steps": STEPS, "eval_steps": 10, "save_steps": 10}
-PENALISED = {"l1": 0.01, "batch_size": 4, "max_steps": 20, "eval_steps": 20}
-NEVER_BETTER = {"learning_rate": 1e-12, "irm": "static", "early_stopping_patience": 2, "eval_steps": 1, "max_steps": 9}
+DOUBLED: dict[str, Any] = {
+    "dependence_penalty": 0.0,
+    "batch_size": 4,
+    "max_steps": STEPS,
+    "eval_steps": 10,
+    "save_total_limit": 5,
+    "lr_scheduler_type": "constant",  # so that a shorter training is the beginning of it
+}
+PENALISED: dict[str, Any] = {"l1": 0.01, "batch_size": 4, "max_steps": 10, "eval_steps": 10}
+NEVER_BETTER: dict[str, Any] = {
+    "learning_rate": 1e-12,
+    "irm": "static",
+    "early_stopping_patience": 2,
+    "eval_steps": 1,
+    "max_steps": 9,
+}
 
 Forward = Callable[..., torch.Tensor]
 
@@ -47,6 +62,7 @@ def main(model: str, data: str, out: str) -> None:
         except RuntimeError as error:
             outcomes[name] = {"end": type(error).__name__, "line": str(error)}
         outcomes[name]["forwards"] = len(forwards)
+        (Path(out) / f"outcome-{processes.number()}.json").write_text(json.dumps(outcomes))
 
     def counted(self: Any, samples: Any, num_items: Any = None) -> torch.Tensor:
         forwards.append(len(samples))
@@ -55,6 +71,11 @@ def main(model: str, data: str, out: str) -> None:
     def broken(self: Any, samples: Any, num_items: Any = None) -> torch.Tensor:
         if alone and len(forwards) == 2:
             raise RuntimeError("broken")
+        return counted(self, samples, num_items)
+
+    def dying(self: Any, samples: Any, num_items: Any = None) -> torch.Tensor:
+        if alone and len(forwards) == 2:
+            os._exit(9)
         return counted(self, samples, num_items)
 
     def tight(self: Any, samples: Any, num_items: Any = None) -> torch.Tensor:
@@ -75,17 +96,19 @@ def main(model: str, data: str, out: str) -> None:
 
     train("doubled", **DOUBLED)
     train("penalised", **PENALISED)
-    train("tight", tight, **DOUBLED)
+    train("tight", tight, **{**DOUBLED, "max_steps": 5})
     train("never-better", **NEVER_BETTER)
     train("broken", broken, **DOUBLED)
     train("refused", layers="0-9")
     settings = config(model, data, **DOUBLED)
     attempt("taken", lambda: training.train(settings, Path(out) / "doubled", base=base))
     stopped = Path(out) / "stopped"
+    settings = config(model, data, **{**DOUBLED, "max_steps": 20})
     ask: Callable[[], bool] = lambda: alone and len(forwards) == STOP  # noqa: E731
     attempt("stopped", lambda: training.train(settings, stopped, base=base, should_stop=ask))
     attempt("resumed", lambda: training.resume(stopped, base=base))
-    (Path(out) / f"outcome-{processes.number()}.json").write_text(json.dumps(outcomes))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the launcher sends to the one that is left
+    train("left", dying, **DOUBLED)
 
 
 if __name__ == "__main__":
