@@ -153,7 +153,7 @@ def _load_hf(source: Source, plan: DevicePlan, double_quant: bool, download: boo
             source.place,
             output_loading_info=True,
             dtype=getattr(torch, plan.dtype),
-            device_map={"": plan.device},
+            device_map={"": torch.cuda.current_device() if plan.device == "cuda" else plan.device},
             local_files_only=not download,
             trust_remote_code=False,
             use_safetensors=True,  # never a pickle

@@ -55,7 +55,7 @@ class TrainConfig:
     max_steps: int = -1
     """Optimiser steps; above 0 it overrides the epochs."""
     batch_size: int = 8
-    """Samples a step, packed into one row without padding."""
+    """Samples a step, packed into one row without padding; under accelerate launch, of each process."""
     gradient_accumulation_steps: int = 1
     """Rows before each optimiser step."""
     max_length: int = 512

@@ -52,6 +52,14 @@ class TrainingFailed(IrmLiteError):
     """Training could not go on: the loss is not finite, or memory ran out."""
 
 
+class FailedElsewhere(IrmLiteError):
+    """Another of the processes that train together has failed; the line and the exit code are its own."""
+
+    def __init__(self, what: str, exit_code: int) -> None:
+        super().__init__(what)
+        self.exit_code = exit_code
+
+
 class LlamaCppError(IrmLiteError):
     """llama.cpp refused a call."""
 

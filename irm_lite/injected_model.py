@@ -33,7 +33,7 @@ class InjectedModel(nn.Module):
         self.mean_abs: dict[int, Tensor] = {}  # layer -> (H,), of the newest observed forward
         self._observed_at = -math.inf
 
-    def forward(self, samples: Sequence[Sample], num_items: Tensor | int | None = None) -> Tensor:
+    def forward(self, samples: Sequence[Sample], num_items: int | None = None) -> Tensor:
         """The loss of these samples in one packed row: NLL summed over answer tokens / num_items, plus the penalties, mean
         over layers.
 

@@ -12,6 +12,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from irm_lite import processes
 from irm_lite.architecture import block_input, decoder_layers, hidden_state
 from irm_lite.chat_format import Sample
 from irm_lite.irm import IRM, StaticIRM
@@ -43,14 +44,15 @@ class FrozenPrefix:
         ends = torch.tensor([len(sample.ids) for sample in samples]).cumsum(0).tolist()
         model: Any = self.model
         shape, dtype = (ends[-1], int(model.config.hidden_size)), model.dtype
-        names = [name for name, wanted in (("stream", self.first > 0), ("h0", self.reads)) if wanted]
+        names = [name for name, read in (("stream", self.first > 0), ("h0", self.reads)) if read]
         size = shape[0] * shape[1] * dtype.itemsize
         if not names:
             return "memory"
-        if len(names) * size <= MEMORY_SHARE * psutil.virtual_memory().available:
+        wanted = len(names) * size * processes.on_this_machine()
+        if wanted <= MEMORY_SHARE * psutil.virtual_memory().available:
             self._stored, where = {name: torch.empty(shape, dtype=dtype) for name in names}, "memory"
-        elif len(names) * size <= psutil.disk_usage(str(folder)).free / 2:
-            self._stored, where = {name: _mapped(folder / f"prefix-{name}", shape, dtype) for name in names}, "disk"
+        elif wanted <= psutil.disk_usage(str(folder)).free / 2:
+            self._stored, where = {name: _mapped(folder, name, shape, dtype) for name in names}, "disk"
         else:
             return "no room"
         self._rows = {id(sample): (end - len(sample.ids), end) for sample, end in zip(samples, ends, strict=True)}
@@ -138,8 +140,9 @@ def blocks_from(model: nn.Module, first: int) -> Iterator[None]:
         inner.layers = whole
 
 
-def _mapped(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """A tensor in a file that is unlinked at once."""
+def _mapped(folder: Path, name: str, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """A tensor in a file of this process that is unlinked at once."""
+    path = folder / f"prefix-{name}-{processes.number()}"
     try:
         flat = torch.from_file(str(path), shared=True, size=shape[0] * shape[1], dtype=dtype)
     finally:

@@ -9,6 +9,7 @@ import psutil
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from irm_lite import processes
 from irm_lite.atomic import atomic_path
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
@@ -39,6 +40,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.clock, self.first_step = time.monotonic(), 0
         self.step_began = self.clock
         self.training_seconds = 0.0  # without validation and samples
+        self.stopped = False  # because the user asked for it
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.clock, self.first_step = time.monotonic(), state.global_step
@@ -48,7 +50,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.training_seconds += time.monotonic() - self.step_began
-        if self.should_stop():
+        if processes.sum_of(self.should_stop()):
+            self.stopped = True
             control.should_save = control.should_training_stop = True
 
     def on_log(
@@ -83,7 +86,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
     ) -> None:
         self.emit("eval", step=state.global_step, nll=metrics["eval_loss"], perplexity=metrics["eval_perplexity"], of="irm")
-        if self.sample_tokens and self.sample.example.messages:
+        if self.sample_tokens and self.sample.example.messages and processes.first():
             text = generate(self.base, self.sample.example.messages[:-1], self.sample_tokens)
             self.emit("sample", step=state.global_step, prompt=self.sample.example.question, text=text)
 
@@ -91,7 +94,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.emit("checkpoint", step=state.global_step)
 
     def _write_live(self) -> None:
-        if self.model.mean_abs:
+        if self.model.mean_abs and processes.first():
             layers = sorted(self.model.mean_abs)
             stacked = torch.stack([self.model.mean_abs[layer] for layer in layers])
             with atomic_path(self.run.live) as temporary:

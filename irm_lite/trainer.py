@@ -4,15 +4,18 @@ import gc
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerControl, TrainingArguments
 
-from irm_lite import checkpoint
+from irm_lite import checkpoint, processes
 from irm_lite.answer_loss import answer_nll
 from irm_lite.atomic import atomic_folder
 from irm_lite.base_model import Base
@@ -48,21 +51,41 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
         self.samples, self.validation = train, validation
         self.rows, self.on_split = rows, on_split
 
-    def training_step(self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
-        """Forward and backward of all samples of an optimiser step, in as many rows as fit; returns the step's loss.
+    def create_accelerator_and_postprocess(self) -> None:
+        """Without DistributedDataParallel, whose backward cannot be taken again where memory has run out in it, and whose
+        buckets are a second copy of the gradients: `training_step` adds them up."""
+        super().create_accelerator_and_postprocess()
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
 
-        Where memory runs out, the gradients made so far are dropped and the same samples go through in twice as many rows:
-        the loss is normalised over the step, so that its gradient is the same.
-        """
+    def get_train_dataloader(self) -> DataLoader[int]:
+        """All samples of a step, in every process: `training_step` takes its share, so that no sample is repeated."""
+        numbers = DataLoader(
+            self.train_dataset, self.args.train_batch_size, sampler=self._get_train_sampler(), collate_fn=_numbered
+        )
+        whole: DataLoader[int] = prepare_data_loader(numbers, num_processes=1, process_index=0, use_seedable_sampler=True)
+        return whole
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Any = None) -> Tensor:
+        """Forward and backward of all samples of an optimiser step, those of the other processes among them; returns the
+        step's loss, which is normalised over the answer tokens of them all."""
         model.train()
         samples = [self.samples[number] for number in inputs["numbers"].tolist()]
-        answers = torch.tensor(sum(sample.n_answer for sample in samples), device=self.args.device)
-        items = self.accelerator.reduce(answers, "sum") / self.accelerator.num_processes  # DDP takes the mean of gradients
+        with processes.agreed():
+            loss = self._through(model, processes.share(samples), sum(sample.n_answer for sample in samples))
+        if processes.count() > 1:
+            for parameter in self.injected.irm.parameters():
+                if parameter.grad is None:  # there was no sample for this process
+                    parameter.grad = torch.zeros_like(parameter)
+                processes.add_up(parameter.grad)
+        self.injected.tokens_seen += sum(len(sample.ids) for sample in samples)
+        return processes.add_up(loss)
+
+    def _through(self, model: nn.Module, samples: list[Sample], items: int) -> Tensor:
+        """In as many rows as fit: where memory runs out, the gradients made so far are dropped and the samples go through in
+        twice as many, with the same gradient."""
         while True:
             try:
-                loss = self._rows_through(model, split(samples, self.rows), items)
-                self.injected.tokens_seen += sum(len(sample.ids) for sample in samples)
-                return loss
+                return self._rows_through(model, split(samples, self.rows), items)
             except RuntimeError as error:
                 if not out_of_memory(error) or self.rows >= len(samples):
                     raise
@@ -73,11 +96,10 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
                 torch.cuda.empty_cache()
             self.on_split(self.rows)
 
-    def _rows_through(self, model: nn.Module, rows: list[list[Sample]], items: Tensor) -> Tensor:
+    def _rows_through(self, model: nn.Module, rows: list[list[Sample]], items: int) -> Tensor:
         total = torch.zeros((), device=self.args.device)
-        for number, row in enumerate(rows, 1):
-            alone = nullcontext() if number == len(rows) else self.accelerator.no_sync(model)
-            with alone, self.injected.stepping():
+        for row in rows:
+            with self.injected.stepping():
                 loss = model(row, num_items=items)
                 self.accelerator.backward(loss)
             total += loss.detach()
@@ -85,7 +107,9 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Mean NLL a token over the validation answers, in nats, and its exponential."""
-        nll = sum(map(self.injected.nll, rows(self.validation))) / sum(sample.n_answer for sample in self.validation)
+        with processes.agreed():
+            own = sum(map(self.injected.nll, processes.share(list(rows(self.validation)))))
+        nll = processes.sum_of(own) / sum(sample.n_answer for sample in self.validation)
         if not math.isfinite(nll):
             raise TrainingFailed(f"the validation NLL became {nll} at step {self.state.global_step}", "try a lower --learning-rate")
         metrics = {f"{metric_key_prefix}_loss": nll, f"{metric_key_prefix}_perplexity": perplexity(nll)}
@@ -95,11 +119,13 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         best = bool(super()._determine_best_metric(metrics, trial))
-        if best:
+        if best and processes.first():
             save_irm(self.injected.irm, self.run.path)
         return best
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        if not processes.first():
+            return
         with atomic_folder(self.run.checkpoint(self.state.global_step)) as folder:
             save_irm(self.injected.irm, folder)
             checkpoint.save_state(folder, checkpoint.OPTIMIZER, self.optimizer.state_dict())
@@ -136,7 +162,7 @@ def _numbered(numbers: list[int]) -> dict[str, Tensor]:
 
 def split(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
     """In `count` parts of equal numbers, as far as that goes; none is empty."""
-    size = math.ceil(len(samples) / count)
+    size = max(1, math.ceil(len(samples) / count))
     return [list(samples[start : start + size]) for start in range(0, len(samples), size)]
 
 
@@ -163,12 +189,13 @@ def _damage_named(folder: str) -> Iterator[None]:
 def mean_nll(base: Base, samples: Iterable[Sample]) -> float:
     """Mean NLL a token, in nats, over the answers, of the base as it is injected at the moment."""
     total, count = 0.0, 0
-    for group in rows(list(samples)):
-        row = pack(group)
-        hidden = answer_hidden(base.model, row)
-        total += answer_nll(base.model.get_output_embeddings(), hidden, row["labels"].to(hidden.device)).item()
-        count += len(row["labels"])
-    return total / count
+    with processes.agreed():
+        for group in processes.share(list(rows(list(samples)))):
+            row = pack(group)
+            hidden = answer_hidden(base.model, row)
+            total += answer_nll(base.model.get_output_embeddings(), hidden, row["labels"].to(hidden.device)).item()
+            count += len(row["labels"])
+    return processes.sum_of(total) / processes.sum_of(count)
 
 
 def perplexity(nll: float) -> float:

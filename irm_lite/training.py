@@ -6,7 +6,7 @@ import importlib.util
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
+from irm_lite import processes
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample, encode_all, read_chat_template
 from irm_lite.config import TrainConfig
 from irm_lite.dataset import load_dataset, tones
+from irm_lite.device import decide, probe
 from irm_lite.errors import DataError, InputError, Interrupted, MissingPart, RunError, TrainingFailed
 from irm_lite.injected_model import InjectedModel
 from irm_lite.injection import inject
@@ -46,20 +48,25 @@ def train(
 
     `on_event` gets every event that goes to events.jsonl. Once `should_stop` says so, the step is finished, a checkpoint
     written and Interrupted raised. Raises InputError kinds for what the user gave, TrainingFailed where the loss is not
-    finite or memory runs out; a failed start leaves no run directory behind.
+    finite or memory runs out; a failed start leaves no run directory behind. Of several processes (`accelerate launch`) all
+    see the folder of `out`; the first alone writes there, and calls `on_event`; each heeds its `should_stop`.
     """
     run = RunDirectory(out)
     if not str(out).strip("."):
         raise InputError("the run directory has no name", "give one with --out")
-    run.require_absent()
-    job = _prepare(config, run, base)
-    template = read_chat_template(config.chat_template) if config.chat_template else None
-    with run.writing():
+    _meet(config, base)
+    with processes.agreed():
+        run.require_absent()
+        job = _prepare(config, run, base)
+        template = read_chat_template(config.chat_template) if config.chat_template else None
+    with _writing(run):
         try:
-            run.create(job.config, job.base.fingerprint, _versions(), template, asked=absolute(config))
+            with processes.agreed():
+                if processes.first():
+                    run.create(job.config, job.base.fingerprint, _versions(), template, asked=absolute(config))
             return _fit(job, None, on_event, should_stop)
         except BaseException:
-            if not any(event["kind"] == "step" for event in run.events()):
+            if processes.first() and not any(event["kind"] == "step" for event in run.events()):
                 run.discard()
             raise
 
@@ -74,18 +81,45 @@ def resume(
     """Go on with a run from its newest checkpoint, as it would have gone on. Takes a loaded base and raises as `train` does."""
     run = RunDirectory(directory)
     config = run.config()
-    if run.newest_checkpoint() is None:
-        raise RunError(f"{directory} has no checkpoint yet", "remove it and train again")
-    try:
-        TrainerState.load_from_json(str(run.checkpoints()[-1] / "trainer_state.json"))
-    except (OSError, ValueError, TypeError) as error:
-        raise RunError(f"{run.checkpoints()[-1]} is damaged ({error})", "remove it and resume from the one before") from None
-    job = _prepare(config, run, base)
-    warning = check_fit(run.fingerprint(), job.base.fingerprint, job.base.name, run)
-    with run.writing():
-        if warning:
+    _meet(config, base)
+    with processes.agreed():
+        _require_as_many(run)
+        checkpoint = run.newest_checkpoint()
+        if checkpoint is None:
+            raise RunError(f"{directory} has no checkpoint yet", "remove it and train again")
+        try:
+            TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        except (OSError, ValueError, TypeError) as error:
+            raise RunError(f"{checkpoint} is damaged ({error})", "remove it and resume from the one before") from None
+        job = _prepare(config, run, base)
+        warning = check_fit(run.fingerprint(), job.base.fingerprint, job.base.name, run)
+    with _writing(run):
+        if warning and processes.first():
             on_event(run.append_event("warning", text=warning))
-        return _fit(job, run.newest_checkpoint(), on_event, should_stop)
+        return _fit(job, checkpoint, on_event, should_stop)
+
+
+def _meet(config: TrainConfig, base: Base | None) -> None:
+    processes.meet(base.plan.device if base else decide(probe(), config.device, config.dtype, config.quant).device)
+
+
+def _require_as_many(run: RunDirectory) -> None:
+    """Other processes than before would make other steps of the same data."""
+    starts = [event for event in run.events() if event["kind"] == "start"]
+    before = starts[-1].get("processes", 1) if starts else 1
+    if before != processes.count():
+        mend = f"accelerate launch --num_processes {before} -m irm_lite train --resume" if before != 1 else "leave out the launcher"
+        raise RunError(f"{run.path} was trained by {before} processes at a time, not {processes.count()}", mend)
+
+
+@contextmanager
+def _writing(run: RunDirectory) -> Iterator[None]:
+    """The run's lock is held by the first process."""
+    with ExitStack() as held:
+        with processes.agreed():
+            if processes.first():
+                held.enter_context(run.writing())
+        yield
 
 
 @dataclass
@@ -162,7 +196,8 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
     run, config, base, irm = job.run, job.config, job.base, job.irm
 
     def emit(kind: str, **values: Any) -> None:
-        on_event(run.append_event(kind, **values))
+        if processes.first():
+            on_event(run.append_event(kind, **values))
 
     emit(
         "start",
@@ -175,6 +210,7 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         dtype=base.plan.dtype,
         samples={"train": len(job.train), "validation": len(job.validation), "too_long": job.too_long},
         max_steps=job.arguments.max_steps,
+        processes=processes.count(),
         resumed_from=checkpoint.name if checkpoint else None,
     )
 
@@ -199,7 +235,7 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
             callbacks: list[TrainerCallback] = [reporter]
             if config.early_stopping_patience:
                 callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
-            if config.report_to == "tensorboard":
+            if config.report_to == "tensorboard" and processes.first():
                 callbacks.append(_tensorboard(run))
             rows = config.gradient_accumulation_steps
             trainer = IrmTrainer(model, run, job.arguments, job.train, job.validation, rows, tell_split, callbacks=callbacks)
@@ -217,7 +253,7 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
     state = trainer.state
     seconds = round(time.monotonic() - started, 1)
     early = state.global_step < job.arguments.max_steps
-    if early and should_stop():
+    if early and reporter.stopped:
         emit("end", reason="interrupted", step=state.global_step, seconds=seconds)
         raise Interrupted(f"stopped after step {state.global_step}", f"go on with irm-lite train --resume {run.path}")
     emit(
@@ -228,6 +264,7 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         best_step=state.best_global_step,
         seconds=seconds,
     )
+    processes.sum_of(0)  # the first has written all of it by then
     trained = TrainedRun(run, config, load_irm(run.path, base.plan.device), base.fingerprint)
     trained.base = base  # it is loaded already
     return trained
@@ -236,8 +273,11 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
 def _total_steps(config: TrainConfig, n_train: int) -> int:
     if config.max_steps > 0:
         return config.max_steps
-    an_epoch = math.ceil(math.ceil(n_train / config.batch_size) / config.gradient_accumulation_steps)
-    return max(1, math.ceil(config.num_train_epochs * an_epoch))
+    return max(1, math.ceil(config.num_train_epochs * math.ceil(n_train / _samples_a_step(config))))
+
+
+def _samples_a_step(config: TrainConfig) -> int:
+    return config.batch_size * config.gradient_accumulation_steps * processes.count()
 
 
 def _arguments(config: TrainConfig, run: RunDirectory, n_train: int) -> TrainingArguments:
@@ -248,10 +288,10 @@ def _arguments(config: TrainConfig, run: RunDirectory, n_train: int) -> Training
 
 
 def _training_arguments(config: TrainConfig, run: RunDirectory, n_train: int) -> TrainingArguments:
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(run.path),
         max_steps=_total_steps(config, n_train),
-        per_device_train_batch_size=config.batch_size * config.gradient_accumulation_steps,  # IrmTrainer splits it into rows
+        per_device_train_batch_size=_samples_a_step(config),  # IrmTrainer splits it into shares and rows
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
         warmup_steps=config.warmup_ratio,
@@ -270,12 +310,13 @@ def _training_arguments(config: TrainConfig, run: RunDirectory, n_train: int) ->
         logging_steps=1,
         logging_nan_inf_filter=False,  # a loss that is not finite ends the training
         seed=config.seed,
-        dataloader_pin_memory=config.device == "cuda",
         remove_unused_columns=False,
         label_names=["labels"],
         report_to="none",
         disable_tqdm=True,
     )
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # else one process of several GPUs copies the IRM to each (DataParallel)
+    return arguments
 
 
 def _compute_dtype(base: Base, irm: IRM) -> torch.dtype | None:

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import traceback
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from cyclopts import App, ArgumentCollection, CycloptsError, UnknownCommandError
 from cyclopts.config import Dict
 
 import irm_lite
+from irm_lite import processes
 from irm_lite.cli.output import safe
 from irm_lite.config import read_config_file
 from irm_lite.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, IrmLiteError
@@ -23,9 +25,10 @@ _USERS_ERRORS = tuple(
 
 
 def fill_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """What the flags leave open, from --config's file, then from the model's preset, for the verbs that train."""
+    """What the flags leave open, from --config's file, then from the model's preset, for the verbs that train anew."""
     by_flag = {name: argument for argument in arguments for name in argument.names}
-    if "--max-steps" in by_flag:
+    resumed = "--resume" in by_flag and by_flag["--resume"].tokens
+    if "--max-steps" in by_flag and not resumed:
         config = by_flag.get("--config")
         if config is not None and config.tokens:
             path = config.tokens[0].value
@@ -83,6 +86,8 @@ def open_tui() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command line; give its exit code."""
     debug = "--debug" in arguments
+    if processes.count() > 1 and arguments[:1] != ["train"]:
+        return _complain("several processes can only train: leave out the launcher", EXIT_USAGE)
     os.environ["HF_HUB_OFFLINE"] = "1"  # no library may fetch anything unasked; fill_settings lifts it for --download
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises a kernel for a path that we do not use
     try:
@@ -137,4 +142,10 @@ def _complain(text: str, code: int) -> int:
 
 def main() -> None:
     """The console script."""
-    sys.exit(run(sys.argv[1:]))
+    with ExitStack() as silent:
+        if not processes.first():  # the first says all there is to say
+            nowhere = silent.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            silent.enter_context(redirect_stdout(nowhere))
+            if "--debug" not in sys.argv:
+                silent.enter_context(redirect_stderr(nowhere))
+        sys.exit(run(sys.argv[1:]))
