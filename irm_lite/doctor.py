@@ -57,17 +57,17 @@ def _bitsandbytes(facts: DeviceFacts) -> Check:
     """A real NF4 layer, forward and backward."""
     try:
         import torch
-        from torch import nn
 
-        from irm_lite.gguf_base import keep_differentiable, quantise
+        from irm_lite.gguf_base import keep_differentiable
 
         import_bitsandbytes()
-        layers = nn.ModuleList([nn.Linear(64, 64, bias=False)])
+        from bitsandbytes.nn import Linear4bit
+
         plan = decide(facts)
-        quantise(layers, plan, double_quant=False)
-        keep_differentiable(layers)
+        layer = Linear4bit(64, 64, bias=False, compute_dtype=getattr(torch, plan.dtype), quant_type="nf4").to(plan.device)
+        keep_differentiable(layer)
         x = torch.ones(1, 64, device=plan.device, dtype=getattr(torch, plan.dtype), requires_grad=True)
-        layers[0](x).sum().backward()
+        layer(x).sum().backward()
         works = x.grad is not None and bool(x.grad.isfinite().all())
     except Exception as error:  # any failure is the finding
         return Check("NF4 forward and backward", False, " ".join(str(error).split())[:160], "or say --quant none", needed=False)
