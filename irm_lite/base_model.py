@@ -10,15 +10,16 @@ from irm_lite.architecture import decoder_layers, gguf_architecture, require_inj
 from irm_lite.device import DevicePlan, decide, probe
 from irm_lite.errors import BaseModelError
 from irm_lite.fingerprint import Fingerprint, hash_norm_gains
-from irm_lite.gguf_base import gguf_read_once, keep_differentiable, load_dense, quantise, require_whole
+from irm_lite.gguf_base import gguf_read_once, gguf_weights, keep_differentiable, require_whole, skeleton
 from irm_lite.gguf_header import read_header, require_model
+from irm_lite.heap import given_back
 from irm_lite.packed_attention import attend_by_sample
 from irm_lite.paths import expanded
 from irm_lite.presets import EMBEDDED, Preset, packaged_gguf, presets
 from irm_lite.quiet import import_bitsandbytes, quiet_libraries
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Quant = Literal["nf4", "fp4", "int8", "none"]
 
@@ -73,9 +74,9 @@ def load_base(
     plan = decide(probe(), device, dtype, quant)
     if plan.quant != "none":
         import_bitsandbytes()
-    with quiet_libraries(), gguf_read_once():
+    with given_back(), quiet_libraries(), gguf_read_once():
         tokenizer = _load_tokenizer(name, source, chat_template, download)
-        model = _load_gguf(source, plan, double_quant) if source.gguf else _load_hf(source, plan, double_quant, download)
+        model = _load_model(source, plan, double_quant, download)
     model.requires_grad_(False)
     model.eval()
     keep_differentiable(model)
@@ -134,48 +135,51 @@ def _load_tokenizer(name: str, source: Source, chat_template: str | None, downlo
     return tokenizer
 
 
-def _load_hf(source: Source, plan: DevicePlan, double_quant: bool, download: bool) -> "PreTrainedModel":
-    """Through transformers' own bitsandbytes integration, which quantises each weight as it is read."""
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+def _load_model(source: Source, plan: DevicePlan, double_quant: bool, download: bool) -> "PreTrainedModel":
+    """Through transformers' own bitsandbytes integration: one weight at a time is read, quantised and put in its place."""
+    from transformers import AutoModelForCausalLM
 
-    options: dict[str, Any] = {}
-    if plan.quant in ("nf4", "fp4"):
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type=plan.quant,
-            bnb_4bit_use_double_quant=double_quant,
-            bnb_4bit_compute_dtype=getattr(torch, plan.dtype),
-        )
-    elif plan.quant == "int8":
-        options["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True)
+    options: dict[str, Any] = {
+        "output_loading_info": True,
+        "dtype": getattr(torch, plan.dtype),
+        "device_map": {"": torch.cuda.current_device() if plan.device == "cuda" else plan.device},
+        "local_files_only": not download,
+        "quantization_config": quantisation(plan, double_quant),
+    }
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            source.place,
-            output_loading_info=True,
-            dtype=getattr(torch, plan.dtype),
-            device_map={"": torch.cuda.current_device() if plan.device == "cuda" else plan.device},
-            local_files_only=not download,
-            trust_remote_code=False,
-            use_safetensors=True,  # never a pickle
-            **options,
-        )
-    except Exception as error:
-        raise _explain(error, source, "model") from error
-    require_whole(loading, source.place)
-    return model
-
-
-def _load_gguf(source: Source, plan: DevicePlan, double_quant: bool) -> "PreTrainedModel":
-    assert source.gguf is not None
-    try:
-        model = load_dense(source.gguf, plan)
+        if source.gguf:
+            empty = skeleton(source.gguf)
+            weights = gguf_weights(source.gguf, empty)
+            model, loading = type(empty).from_pretrained(None, config=empty.config, state_dict=weights, **options)
+        else:
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                source.place,
+                trust_remote_code=False,
+                use_safetensors=True,  # never a pickle
+                **options,
+            )
     except BaseModelError:
         raise
     except Exception as error:
         raise _explain(error, source, "model") from error
-    if plan.quant != "none":
-        quantise(decoder_layers(model), plan, double_quant)
-    return model.to(plan.device)
+    require_whole(loading, str(source.gguf or source.place))
+    return model
+
+
+def quantisation(plan: DevicePlan, double_quant: bool) -> "BitsAndBytesConfig | None":
+    """The plan's quantisation as transformers wants to be told; None for none."""
+    from transformers import BitsAndBytesConfig
+
+    if plan.quant == "none":
+        return None
+    if plan.quant == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=plan.quant,
+        bnb_4bit_use_double_quant=double_quant,
+        bnb_4bit_compute_dtype=getattr(torch, plan.dtype),
+    )
 
 
 def _fingerprint(model: "PreTrainedModel", quant: str) -> Fingerprint:

@@ -5,7 +5,7 @@ import platform
 import sys
 from dataclasses import dataclass
 
-from irm_lite.device import DeviceFacts, decide, probe
+from irm_lite.device import DeviceFacts, DevicePlan, decide, fallbacks, probe
 from irm_lite.presets import found_at, presets
 from irm_lite.quiet import import_bitsandbytes
 
@@ -33,7 +33,7 @@ def examine() -> list[Check]:
     checks = [Check("Python", sys.version_info >= (3, 11), platform.python_version(), needed=True)]
     checks += [_package(name, needed=True) for name in _NEEDED]
     checks += [_package(name, mend=mend) for name, mend in _EXTRAS.items()]
-    checks += [_device(facts), _bitsandbytes(facts), _llamacpp()]
+    checks += [_device(facts), *_fallbacks(facts), _bitsandbytes(facts), _llamacpp()]
     checks += [_model(name) for name in presets()]
     return checks
 
@@ -45,8 +45,16 @@ def _package(name: str, mend: str = "", needed: bool = False) -> Check:
         return Check(name, False, "not installed", mend or f"pip install {name}", needed)
 
 
+def _fallbacks(facts: DeviceFacts) -> list[Check]:
+    return [Check("fallback", True, text) for text in fallbacks(facts, _plan(facts))]
+
+
+def _plan(facts: DeviceFacts) -> DevicePlan:
+    return decide(facts, quant="nf4" if facts.bitsandbytes else "none")
+
+
 def _device(facts: DeviceFacts) -> Check:
-    plan = decide(facts, quant="nf4" if facts.bitsandbytes else "none")
+    plan = _plan(facts)
     import torch
 
     name = torch.cuda.get_device_name() if facts.cuda else platform.processor() or platform.machine()
@@ -57,17 +65,17 @@ def _bitsandbytes(facts: DeviceFacts) -> Check:
     """A real NF4 layer, forward and backward."""
     try:
         import torch
-        from torch import nn
 
-        from irm_lite.gguf_base import keep_differentiable, quantise
+        from irm_lite.gguf_base import keep_differentiable
 
         import_bitsandbytes()
-        layers = nn.ModuleList([nn.Linear(64, 64, bias=False)])
+        from bitsandbytes.nn import Linear4bit
+
         plan = decide(facts)
-        quantise(layers, plan, double_quant=False)
-        keep_differentiable(layers)
+        layer = Linear4bit(64, 64, bias=False, compute_dtype=getattr(torch, plan.dtype), quant_type="nf4").to(plan.device)
+        keep_differentiable(layer)
         x = torch.ones(1, 64, device=plan.device, dtype=getattr(torch, plan.dtype), requires_grad=True)
-        layers[0](x).sum().backward()
+        layer(x).sum().backward()
         works = x.grad is not None and bool(x.grad.isfinite().all())
     except Exception as error:  # any failure is the finding
         return Check("NF4 forward and backward", False, " ".join(str(error).split())[:160], "or say --quant none", needed=False)

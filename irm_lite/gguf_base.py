@@ -1,36 +1,91 @@
-"""A .gguf file -> a model in transformers, quantised again by bitsandbytes, weight by weight."""
+"""A .gguf file -> its weights by transformers' names, each read and dequantised when it is asked for."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from irm_lite.device import DevicePlan
+from irm_lite.architecture import decoder_layers
 from irm_lite.errors import BaseModelError
+from irm_lite.gguf_header import TensorInfo, read_header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_dense(gguf: Path, plan: DevicePlan) -> "PreTrainedModel":
-    """Dequantised on the CPU, in the plan's dtype: transformers cannot quantise a GGUF again on the way."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.quantization_config import GgufConfig
+def skeleton(gguf: Path) -> "PreTrainedModel":
+    """The file's model on the meta device: its class and configuration, no weights.
 
-    model, loading = AutoModelForCausalLM.from_pretrained(
-        str(gguf.parent),
-        output_loading_info=True,
-        gguf_file=gguf.name,
-        dtype=getattr(torch, plan.dtype),
-        local_files_only=True,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    require_whole(loading, str(gguf))
+    Raises BaseModelError where its blocks cannot be injected, before a weight is read.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    decoder_layers(model)
     return model
+
+
+@dataclass(frozen=True)
+class GgufWeight:
+    """One weight of the model, still in the file. `[...]` reads it, as transformers does with slices of safetensors.
+
+    The bytes are read, not mapped: mapped pages would stay in the process's memory beside the weights.
+    """
+
+    name: str  # transformers'
+    shape: tuple[int, ...]  # as the model has it
+    path: Path
+    parts: tuple[TensorInfo, ...]  # one; of fused experts several
+    names: dict[str, str]  # GGUF's -> transformers'
+    processor: Any  # transformers', of the file's architecture: undoes what llama.cpp's converter did to the layout
+
+    def __getitem__(self, _: object) -> Tensor:
+        """On the CPU, dequantised to float32, in transformers' layout.
+
+        Raises BaseModelError where its shape is not the configuration's, which transformers overlooks where it quantises.
+        """
+        import gguf
+        import numpy as np
+
+        done: dict[str, Tensor] = {}
+        for part in self.parts:
+            kind = gguf.GGMLQuantizationType(part.type)
+            stored = np.fromfile(self.path, np.uint8, part.n_bytes, offset=part.offset)
+            values = gguf.dequantize(stored.reshape(*part.shape[:0:-1], -1), kind)
+            processed = self.processor.process(
+                values, part.name, tensor_key_mapping=self.names, parsed_parameters={"tensors": done}
+            )
+            if processed.name is not None:  # else it put the result into `done` itself
+                done[self.names[processed.name]] = torch.from_numpy(np.ascontiguousarray(processed.weights))
+        weight = done[self.name]
+        if weight.shape != self.shape:
+            raise BaseModelError(
+                f"{self.path}: {self.name} is {tuple(weight.shape)}, its configuration says {self.shape}", "get a whole copy"
+            )
+        return weight
+
+
+def gguf_weights(gguf: Path, model: "PreTrainedModel") -> dict[str, GgufWeight]:
+    """The file's weights by the names they have in `model`, its skeleton; what the model has no place for is left out."""
+    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+
+    header = read_header(gguf)
+    processor = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=model.config.to_dict())
+    names: dict[str, str] = get_gguf_hf_weights_map(model, processor)
+    parts: dict[str, tuple[TensorInfo, ...]] = {}
+    for tensor in header.tensors.values():
+        name = names.get(tensor.name) or names.get(tensor.name.removesuffix(".weight"))  # fused experts have no suffix
+        if name is not None:
+            parts[name] = (*parts.get(name, ()), tensor)
+    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+    return {name: GgufWeight(name, shapes[name], gguf, tensors, names, processor) for name, tensors in parts.items()}
 
 
 def require_whole(loading: dict[str, Any], name: str) -> None:
@@ -41,40 +96,6 @@ def require_whole(loading: dict[str, Any], name: str) -> None:
         example = sorted(map(str, lost or spare))[0]
         kind = "lacks" if lost else "has other layers than its configuration:"
         raise BaseModelError(f"{name} {kind} {len(lost or spare)} weights, {example} among them", "get a whole copy")
-
-
-def quantise(layers: nn.ModuleList, plan: DevicePlan, double_quant: bool) -> None:
-    """Replace the blocks' linear layers, one at a time: at no moment is there a second full copy."""
-    import bitsandbytes as bnb
-
-    for name, linear in list(layers.named_modules()):
-        if type(linear) is not nn.Linear:
-            continue
-        bias = linear.bias is not None
-        quantised: nn.Linear
-        if plan.quant == "int8":
-            quantised = bnb.nn.Linear8bitLt(linear.in_features, linear.out_features, bias, has_fp16_weights=False, device="meta")
-            quantised.weight = bnb.nn.Int8Params(linear.weight.data, requires_grad=False, has_fp16_weights=False)
-        else:
-            quantised = bnb.nn.Linear4bit(
-                linear.in_features,
-                linear.out_features,
-                bias,
-                compute_dtype=getattr(torch, plan.dtype),
-                compress_statistics=double_quant,
-                quant_type=plan.quant,
-                device="meta",
-            )
-            quantised.weight = bnb.nn.Params4bit(
-                linear.weight.data,
-                requires_grad=False,
-                compress_statistics=double_quant,
-                quant_type=plan.quant,
-                module=quantised,
-            )
-        quantised.bias = linear.bias
-        layers.set_submodule(name, quantised.to(plan.device))  # the move is what quantises
-        linear.weight = None  # type: ignore[assignment]  # let the full-precision copy go now
 
 
 def keep_differentiable(model: nn.Module) -> None:

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -28,9 +29,10 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def import_bitsandbytes() -> None:
-    """Import bitsandbytes without its fetching a CPU kernel from the hub, which it tries where `kernels` is installed.
+    """Import bitsandbytes without its fetching kernels from the hub, which it tries where `kernels` is installed.
 
-    That kernel serves the inference layout that gguf_base.keep_differentiable forbids.
+    The CPU's serves the inference layout that gguf_base.keep_differentiable forbids. Metal's would be fetched at the first
+    4-bit product, from macOS 26 on; without it PyTorch's operations do the same.
     """
     if "bitsandbytes" in sys.modules:
         return
@@ -47,3 +49,6 @@ def import_bitsandbytes() -> None:
         if kernels is not None:
             sys.modules["kernels"] = kernels
         logger.setLevel(level)
+    metal: Any = sys.modules.get("bitsandbytes.backends.mps.ops")
+    if metal is not None:
+        metal._kernel_load_failed = True

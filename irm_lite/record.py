@@ -69,7 +69,7 @@ def record(
                 phase = "generated"
                 if number < keep:
                     tokens += fed
-                    kept.append(vectors.clamp(-_HALF_MAX, _HALF_MAX).half())
+                    kept.append(vectors.clamp(-_HALF_MAX, _HALF_MAX).half().cpu())
             if number < keep:
                 prompts.append(Prompt(question, texts(run.tokenizer, tokens), len(ids)))
                 outputs.append(torch.cat(kept).numpy())

@@ -21,6 +21,7 @@ from irm_lite.config import TrainConfig
 from irm_lite.dataset import load_dataset, tones
 from irm_lite.device import decide, probe
 from irm_lite.errors import DataError, InputError, Interrupted, MissingPart, RunError, TrainingFailed
+from irm_lite.heap import kept
 from irm_lite.injected_model import InjectedModel
 from irm_lite.injection import inject
 from irm_lite.irm import IRM, build_irm, load_irm
@@ -227,7 +228,7 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
     started = time.monotonic()
     recompute = config.gradient_checkpointing
     try:
-        with quiet_libraries(), _recomputing(base, recompute), inject(base.model, irm) as injection:
+        with quiet_libraries(), kept(), _recomputing(base, recompute), inject(base.model, irm) as injection:
             injection.compute_dtype = _compute_dtype(base, irm)
             model = InjectedModel(base, injection, config.l1, config.dependence_penalty, recompute)
             _keep_prefix(job, model, emit)

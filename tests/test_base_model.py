@@ -1,7 +1,9 @@
 """Loading bases: frozen, quantised, from each kind of place; refusals in one line."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -81,11 +83,30 @@ def test_refusals_name_the_mend(llama_folder: Path, llama_gguf: Path, tmp_path: 
         assert "\n" not in str(refusal.value)
 
 
+_METAL = """
+import platform
+import torch
+platform.mac_ver = lambda: ("26.0", ("", "", ""), "arm64")
+torch.backends.mps.is_available = lambda: True
+from irm_lite.quiet import import_bitsandbytes
+import_bitsandbytes()
+from bitsandbytes.backends.mps import ops
+assert ops._macos_major == 26
+print(ops._get_kernel())
+"""
+
+
+def test_no_metal_kernel_is_fetched(tmp_path: Path) -> None:
+    """bitsandbytes would get it at its first 4-bit product on MPS, from macOS 26 on; this one believes that it is there."""
+    (tmp_path / "kernels.py").write_text("def get_kernel(*a, **k):\n    raise SystemExit('fetching')\n__version__ = '1.0'\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", _METAL], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "None"
+
+
 def test_nothing_is_fetched_where_the_package_kernels_is_installed(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """bitsandbytes asks the hub for a kernel at import if it finds `kernels`; a fresh process shows that it does not get to."""
-    import os
-    import subprocess
-
     fake = llama_folder.parent / "fake"
     fake.mkdir(exist_ok=True)
     (fake / "kernels.py").write_text("def get_kernel(*a, **k):\n    raise SystemExit('fetching')\n__version__ = '1.0'\n")

@@ -7,21 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from irm_lite.device import DeviceFacts, DevicePlan, decide
+from irm_lite.device import DeviceFacts, DevicePlan, decide, fallbacks
 from irm_lite.errors import InputError
 
 AMPERE = DeviceFacts(cuda=True, cuda_capability=(8, 0), cpu_bf16=True, bitsandbytes=True)
 HOPPER = DeviceFacts(cuda=True, cuda_capability=(9, 0), bitsandbytes=True)
 TURING = DeviceFacts(cuda=True, cuda_capability=(7, 5), cpu_bf16=True, bitsandbytes=True)
-APPLE = DeviceFacts(mps=True, bitsandbytes=True)
+APPLE = DeviceFacts(mps=True, mps_bf16=True, bitsandbytes=True)
+VENTURA = DeviceFacts(mps=True, bitsandbytes=True)  # macOS 13
 NEW_CPU = DeviceFacts(cpu_bf16=True, bitsandbytes=True)
 OLD_CPU = DeviceFacts(bitsandbytes=True)
 BARE = DeviceFacts()
 
+EITHER = (False, True)
 capabilities = ((0, 0), (7, 0), (7, 5), (8, 0), (8, 9), (10, 0))  # (0, 0): no CUDA
 every_machine = [
-    DeviceFacts(capability > (0, 0), capability, mps, bf16, bitsandbytes)
-    for capability, mps, bf16, bitsandbytes in product(capabilities, (False, True), (False, True), (False, True))
+    DeviceFacts(capability > (0, 0), capability, mps, mps and mps_bf16, bf16, bitsandbytes)
+    for capability, mps, mps_bf16, bf16, bitsandbytes in product(capabilities, EITHER, EITHER, EITHER, EITHER)
 ]
 
 
@@ -32,10 +34,11 @@ every_machine = [
         (HOPPER, DevicePlan("cuda", "bfloat16", "nf4", "paged_adamw_8bit")),
         (TURING, DevicePlan("cuda", "float16", "nf4", "paged_adamw_8bit")),
         (APPLE, DevicePlan("mps", "bfloat16", "nf4", "adamw_torch")),
+        (VENTURA, DevicePlan("mps", "float32", "nf4", "adamw_torch")),
         (NEW_CPU, DevicePlan("cpu", "bfloat16", "nf4", "adamw_torch")),
         (OLD_CPU, DevicePlan("cpu", "float32", "nf4", "adamw_torch")),
     ],
-    ids=["Ampere", "Hopper", "Turing", "Apple", "CPU with bf16", "CPU without bf16"],
+    ids=["Ampere", "Hopper", "Turing", "Apple", "Apple, macOS 13", "CPU with bf16", "CPU without bf16"],
 )
 def test_each_machine_gets_its_column_of_the_design(facts: DeviceFacts, plan: DevicePlan) -> None:
     assert decide(facts) == plan
@@ -91,11 +94,42 @@ def test_every_machine_gets_a_plan_that_it_can_run() -> None:
         assert plan.device == ("cuda" if facts.cuda else "mps" if facts.mps else "cpu"), facts
         formats = {
             "cuda": "bfloat16" if facts.cuda_capability[0] >= 8 else "float16",
-            "mps": "bfloat16",
+            "mps": "bfloat16" if facts.mps_bf16 else "float32",
             "cpu": "bfloat16" if facts.cpu_bf16 else "float32",
         }
         assert plan.dtype == formats[plan.device], facts
         assert plan.optim.startswith("paged") == (plan.device == "cuda" and facts.bitsandbytes), facts
+
+
+def test_bfloat16_that_metal_lacks_is_refused() -> None:
+    with pytest.raises(InputError, match=r"bfloat16 on MPS needs macOS 14: say --dtype auto, or update macOS"):
+        decide(VENTURA, dtype="bfloat16")
+    assert decide(VENTURA, "cpu", "bfloat16").dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("facts", "device", "quant", "said"),
+    [
+        (AMPERE, "auto", "nf4", []),
+        (TURING, "auto", "nf4", []),
+        (NEW_CPU, "auto", "nf4", []),
+        (OLD_CPU, "auto", "nf4", ["this CPU"]),
+        (APPLE, "auto", "nf4", ["Metal kernels", "8-bit optimisers"]),
+        (APPLE, "auto", "int8", ["int8 kernels", "8-bit optimisers"]),
+        (APPLE, "auto", "none", ["8-bit optimisers"]),
+        (VENTURA, "auto", "fp4", ["Metal kernels", "8-bit optimisers", "macOS 14"]),
+        (APPLE, "cpu", "nf4", ["this CPU"]),
+    ],
+)
+def test_every_fallback_is_named(facts: DeviceFacts, device: str, quant: str, said: list[str]) -> None:
+    found = fallbacks(facts, decide(facts, device, quant=quant))
+    assert len(found) == len(said)
+    assert all(fragment in line for line, fragment in zip(found, said, strict=True))
+
+
+def test_float32_that_the_user_asked_for_is_no_fallback() -> None:
+    for facts in (AMPERE, APPLE, NEW_CPU):
+        assert not any("float32" in line for line in fallbacks(facts, decide(facts, dtype="float32")))
 
 
 def test_transformers_knows_every_optimiser_that_is_chosen() -> None:

@@ -1,39 +1,55 @@
 """A base of Llama's architecture with random weights, for shapes whose weights are not at hand: speed and memory are the same."""
 
-import torch
-from torch import nn
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaForCausalLM, LlamaRotaryEmbedding
+from dataclasses import dataclass
 
-from irm_lite.architecture import decoder_layers
-from irm_lite.base_model import Base, Quant, load_tokenizer
+import torch
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from irm_lite.base_model import Base, Quant, load_tokenizer, quantisation
 from irm_lite.device import decide, probe
 from irm_lite.fingerprint import Fingerprint, hash_norm_gains
-from irm_lite.gguf_base import keep_differentiable, quantise
+from irm_lite.gguf_base import keep_differentiable
+from irm_lite.packed_attention import attend_by_sample
 from irm_lite.presets import EMBEDDED
-from irm_lite.quiet import import_bitsandbytes
+from irm_lite.quiet import import_bitsandbytes, quiet_libraries
+
+
+@dataclass(frozen=True)
+class RandomWeight:
+    """One weight that is made when it is asked for, as transformers does with slices of safetensors: norms' gains are 1."""
+
+    shape: tuple[int, ...]
+    spread: float
+
+    def __getitem__(self, _: object) -> Tensor:
+        return torch.ones(self.shape) if len(self.shape) == 1 else torch.randn(self.shape) * self.spread
 
 
 def random_base(shape: tuple[int, int], quant: Quant, dtype: str, device: str) -> Base:
-    """A base of L layers and hidden size H, with the demo's tokenizer. Blocks are made and quantised one by one."""
+    """A base of L layers and hidden size H, with the demo's tokenizer. Its weights are made and quantised one by one."""
     plan = decide(probe(), device, dtype, quant)
     if plan.quant != "none":
         import_bitsandbytes()
     tokenizer = load_tokenizer(EMBEDDED)
     config = _config(*shape, len(tokenizer))
     with torch.device("meta"):
-        model = LlamaForCausalLM(config).to(getattr(torch, plan.dtype))
+        empty = LlamaForCausalLM(config)
     torch.manual_seed(0)
-    for block in decoder_layers(model):
-        _fill(block, config, plan.device)
-        if plan.quant != "none":
-            quantise(nn.ModuleList([block]), plan, double_quant=False)
-    for module in (model.model.embed_tokens, model.model.norm, model.lm_head):
-        _fill(module, config, plan.device)
-    model.model.rotary_emb = LlamaRotaryEmbedding(config).to(plan.device)
+    weights = {name: RandomWeight(tuple(weight.shape), config.initializer_range) for name, weight in empty.state_dict().items()}
+    with quiet_libraries():
+        model = LlamaForCausalLM.from_pretrained(
+            None,
+            config=config,
+            state_dict=weights,
+            dtype=getattr(torch, plan.dtype),
+            device_map={"": plan.device},
+            quantization_config=quantisation(plan, double_quant=False),
+        )
     model.requires_grad_(False)
     model.eval()
     keep_differentiable(model)
+    attend_by_sample(model)
     gains = [parameter.float().cpu().numpy() for name, parameter in model.named_parameters() if "norm" in name]
     fingerprint = Fingerprint("llama", *shape, hash_norm_gains(gains), quant)
     return Base(f"llama-{shape[0]}x{shape[1]}-random", model, tokenizer, fingerprint, plan, None)
@@ -50,14 +66,3 @@ def _config(layers: int, hidden_size: int, vocabulary: int) -> LlamaConfig:
         max_position_embeddings=4096,
         tie_word_embeddings=False,
     )
-
-
-@torch.no_grad()
-def _fill(module: nn.Module, config: LlamaConfig, device: str) -> None:
-    """Give weights that are on no device yet a place and values."""
-    module.to_empty(device=device)
-    for parameter in module.parameters():
-        if parameter.ndim == 1:
-            parameter.fill_(1.0)  # a norm's gain
-        else:
-            parameter.normal_(std=config.initializer_range)

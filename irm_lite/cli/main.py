@@ -35,8 +35,7 @@ def fill_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
             Dict(read_config_file(Path(path)), use_commands_as_keys=False, source=path)(app, commands, arguments)
         tokens = by_flag["--model"].tokens
         preset = presets().get(tokens[0].value if tokens else EMBEDDED)
-        resumes = "--resume" in by_flag and by_flag["--resume"].tokens  # by the settings that the run has
-        if preset is not None and not resumes:
+        if preset is not None:
             Dict(preset.train, use_commands_as_keys=False, source=f"preset {preset.name}")(app, commands, arguments)
     wish = by_flag["--download"].tokens if "--download" in by_flag else []
     if wish and (wish[-1].implicit_value is True or wish[-1].value.lower() == "true"):

@@ -1,0 +1,47 @@
+"""The most memory that was in use since the last reset: of the GPU, or of this process."""
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+
+def peak_bytes(device: str) -> int:
+    """Bytes. CUDA: the most that tensors held. MPS: what Metal holds for this process now, since it keeps no peak.
+
+    CPU: the process's resident memory at its peak; Linux counts from the last `reset_peak`, other systems from the
+    process's start.
+    """
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated()
+    if device == "mps":
+        import torch
+
+        return torch.mps.driver_allocated_memory()
+    if (status := Path("/proc/self/status")).exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return _since_start()
+
+
+def reset_peak(device: str) -> None:
+    """Count from now on, where the system can: CUDA, and Linux's resident memory."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+    elif device == "cpu" and (clear := Path("/proc/self/clear_refs")).exists():
+        with suppress(OSError):  # a sandbox may forbid it: then the peak counts from the start, too
+            clear.write_text("5")  # proc(5): the peak becomes what is resident now
+
+
+def _since_start() -> int:
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024  # bytes on macOS, kB elsewhere
