@@ -181,7 +181,7 @@ def save_irm(irm: IRM, folder: Path) -> None:
 
 
 def load_irm(folder: Path, device: str | torch.device = "cpu") -> IRM:
-    """Read what `save_irm` wrote. Raises RunError where it is missing, damaged, or of a newer format."""
+    """Read what `save_irm` wrote, as float32 whatever it was trained in. Raises RunError where it is missing, damaged, newer."""
     from safetensors.torch import load_file
 
     saved = read_saved(folder)
@@ -191,7 +191,7 @@ def load_irm(folder: Path, device: str | torch.device = "cpu") -> IRM:
         irm.load_state_dict(load_file(folder / "irm.safetensors", device=str(device)), assign=True)
         if not all(torch.isfinite(parameter).all() for parameter in irm.parameters()):
             raise ValueError("it holds NaN or infinity")
-        return irm
+        return irm.float()
 
 
 @dataclass(frozen=True)

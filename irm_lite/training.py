@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
@@ -152,7 +152,8 @@ def _prepare(config: TrainConfig, run: RunDirectory, base: Base | None) -> _Job:
     resolved = _resolve(config, base, len(train_samples))
     set_seed(resolved.seed)
     options: dict[str, Any] = {"width": resolved.width, "rank": resolved.rank} if resolved.irm == "lite" else {}
-    irm = build_irm(resolved.irm, base.hidden_size, layers, resolved.chosen_site, **options).to(base.plan.device)
+    irm = build_irm(resolved.irm, base.hidden_size, layers, resolved.chosen_site, **options)
+    irm = irm.to(base.plan.device, getattr(torch, resolved.irm_dtype))
     arguments = _arguments(resolved, run, len(train_samples))
     too_long = long_train + long_validation + long_test
     return _Job(run, resolved, base, irm, train_samples, validation, too_long, dataset.unanswered, arguments)
@@ -186,11 +187,18 @@ def _resolve(config: TrainConfig, base: Base, n_train: int) -> TrainConfig:
         layers=format_layers(_layers(config, base)),
         optim=base.plan.optim if config.optim == "auto" else config.optim,
         site=config.chosen_site,
+        irm_dtype=_irm_dtype(config, base),
         learning_rate=config.peak_learning_rate,
         dependence_penalty=config.chosen_dependence_penalty,
         eval_steps=eval_steps,
         save_steps=config.save_steps or eval_steps,
     )
+
+
+def _irm_dtype(config: TrainConfig, base: Base) -> Literal["float32", "bfloat16"]:
+    if config.irm_dtype != "auto":
+        return config.irm_dtype
+    return "bfloat16" if config.irm == "paper" and base.plan.device == "cuda" and base.plan.dtype == "bfloat16" else "float32"
 
 
 def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Callable[[], bool]) -> TrainedRun:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,26 @@ def test_accumulated_rows_give_the_gradient_of_one_large_row(llama_folder: Path,
     losses = [next(e for e in RunDirectory(tmp_path / name).events() if e["kind"] == "step") for name in ("one", "two")]
     assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=1e-5)
     assert losses[0]["grad_norm"] == pytest.approx(losses[1]["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["paper", "lite"])
+def test_an_irm_in_bfloat16_trains_resumes_and_is_read_as_float32(llama_folder: Path, tmp_path: Path, kind: Any) -> None:
+    options: dict[str, Any] = {"irm": kind, "irm_dtype": "bfloat16", "max_steps": 8, "eval_steps": 4}
+    options["learning_rate"] = {"paper": 1e-3, "lite": 0.03}[kind]
+    whole = training.train(config(llama_folder, **options), tmp_path / "whole")
+    weights = load_file(tmp_path / "whole" / "irm.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in whole.irm.parameters()} == {torch.float32}
+    events = list(RunDirectory(tmp_path / "whole").events())
+    nll = [event["nll"] for event in events if event["kind"] == "eval"]
+    assert nll[-1] < nll[0] - 0.02
+    samples, _ = encode_all(whole.base.tokenizer, load_dataset("anger").validation, 512)
+    with inject(whole.base.model, whole.irm):
+        assert mean_nll(whole.base, samples) == pytest.approx(min(nll[1:]), abs=2e-3)
+    shutil.rmtree(tmp_path / "whole" / "checkpoints" / "step-8")
+    training.resume(tmp_path / "whole")
+    again = load_file(tmp_path / "whole" / "checkpoints" / "step-8" / "irm.safetensors")
+    assert all(torch.equal(again[name], weights[name]) for name in again)
 
 
 @pytest.mark.parametrize("fails", ["forward", "backward"])
