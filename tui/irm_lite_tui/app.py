@@ -16,6 +16,7 @@ from irm_lite.analysis.pictures.visible import visible
 from irm_lite.errors import InputError, RunError
 from irm_lite_tui.children import running_children
 from irm_lite_tui.keys import complaints
+from irm_lite_tui.lenient_input import forgive_bytes
 from irm_lite_tui.losing import losses
 from irm_lite_tui.messages import ChildEnded, OpenIn, PaintChanged, SortChanged
 from irm_lite_tui.preferences import load_preferences, save_preferences
@@ -191,6 +192,7 @@ def main() -> None:
     """Open the UI on ./runs. Raises InputError on a terminal that can show no application, RunError where it broke off."""
     if os.environ.get("TERM") == "dumb":
         raise InputError("this terminal (TERM=dumb) cannot show the application", "use the verbs (irm-lite --help)")
+    forgive_bytes()
     app = IrmLiteApp(Path("runs"))
     app.run()
     if app.return_code:

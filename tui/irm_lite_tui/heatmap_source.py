@@ -213,6 +213,6 @@ def _load_snapshot(path: Path) -> Picture:
             raise ValueError(f"values of shape {values.shape}, {len(layers)} layers")
     except FileNotFoundError:
         raise RunError(f"there is no live snapshot {path}", "a training writes one every few seconds") from None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, InputError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
         raise RunError(f"the live snapshot {path} is damaged ({visible(str(error))[:200]})", "wait for the next one") from None
     return Picture(values, layers, "newest mean |v| of the training")
