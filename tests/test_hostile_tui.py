@@ -295,6 +295,19 @@ async def test_a_chat_in_a_folder_that_is_gone_is_not_lost(
         monkeypatch.chdir(tmp_path)
 
 
+async def test_nothing_is_loading_once_the_server_was_killed(chat_app: Callable[..., ChatApp]) -> None:
+    bare = chat_app()
+    async with bare.run_test(size=(140, 45)) as pilot:
+        await ready(pilot, bare)
+        del bare.chat._loaded["irm"]  # as if it were still at it
+        bare.chat._titles()
+        assert "loading" in bare.said("irm")
+        assert bare.chat._serve is not None
+        bare.chat._serve._process.kill()  # type: ignore[union-attr]
+        await until(pilot, lambda: "has ended" in bare.state(), "the end")
+        assert "loading" not in bare.said("irm")
+
+
 @pytest.mark.parametrize("norm", ["1e999", "1" + 400 * "0", "-1e999"])
 def test_a_norm_that_no_float_holds_is_no_event(norm: str) -> None:
     found = read_event(f'{{"kind": "token", "column": "irm", "token": 0, "text": "x", "norm": {norm}}}'.encode())
@@ -376,3 +389,13 @@ async def test_data_with_a_name_too_long_for_a_run_is_a_line(tmp_path: Path, mon
         await pilot.pause()
         await pilot.press("ctrl+r")
         await until(pilot, lambda: "File name too long" in notified(app), "the line")
+
+
+async def test_values_whose_sum_no_float32_holds_are_drawn(tmp_path: Path) -> None:
+    run = plant_run(tmp_path / "run", training(3, 40))
+    save_file({"mean_abs": np.full((3, 40), 3e38, np.float32)}, run.live, metadata={"layers": "0-2"})
+    app = HeatmapApp(run.live)
+    async with app.run_test(size=(100, 30)) as pilot:
+        await drawn(pilot, app)
+        await pilot.press("s", "plus", "t", "end", "c")
+        assert "value +3e+38" in app.text("#readout")

@@ -44,15 +44,15 @@ class Picture:
         return np.abs(self.values)
 
     @cached_property
-    def by_layer(self) -> FloatArray:
+    def by_layer(self) -> DoubleArray:
         """Mean |v| of each layer, (L,)."""
-        means: FloatArray = self.magnitudes.mean(axis=1)
+        means: DoubleArray = self.magnitudes.mean(axis=1, dtype=np.float64)  # float32 would overflow in a training that explodes
         return means
 
     @cached_property
-    def by_index(self) -> FloatArray:
+    def by_index(self) -> DoubleArray:
         """Mean |v| of each index, (H,)."""
-        means: FloatArray = self.magnitudes.mean(axis=0)
+        means: DoubleArray = self.magnitudes.mean(axis=0, dtype=np.float64)
         return means
 
     @cached_property

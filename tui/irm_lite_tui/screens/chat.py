@@ -287,6 +287,7 @@ class ChatScreen(Screen[None]):
         self._serve, self._loaded = None, {}
         why = message.last.removeprefix("irm-lite: ") or f"it ended with code {message.code}"
         self._close_answers("the server ended")
+        self._titles()
         self._say(f"irm-lite serve has ended: {why} (f5 starts it again, ctrl+o chooses another)", wrong=True)
 
     def _close_answers(self, why: str) -> None:
