@@ -24,6 +24,7 @@ from irm_lite_tui.children import Child, child_of, running_children
 from irm_lite_tui.fidelity import load_measured
 from irm_lite_tui.heatmap_source import load_source
 from irm_lite_tui.lenient_input import forgive_bytes
+from irm_lite_tui.run_log import RunLog
 from irm_lite_tui.run_state import RunReader, find_run_folders
 from irm_lite_tui.screens.ask import AskScreen, NameScreen
 from irm_lite_tui.screens.dashboard import DashboardScreen
@@ -399,3 +400,9 @@ async def test_values_whose_sum_no_float32_holds_are_drawn(tmp_path: Path) -> No
         await drawn(pilot, app)
         await pilot.press("s", "plus", "t", "end", "c")
         assert "value +3e+38" in app.text("#readout")
+
+
+def test_a_pipe_in_the_place_of_the_events_holds_nothing_up(tmp_path: Path) -> None:
+    run = plant_run(tmp_path / "one")
+    os.mkfifo(run.event_file)
+    assert not RunLog(run.event_file).read()

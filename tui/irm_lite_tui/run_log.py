@@ -60,6 +60,8 @@ class RunLog:
     def read(self) -> bool:
         """Take in what was written since; True where there was something. A file that shrank or was replaced is read anew."""
         try:
+            if not self.path.is_file():  # opening a pipe would wait for its other end
+                return False
             with self.path.open("rb") as file:
                 facts = os.fstat(file.fileno())
                 anew = facts.st_ino != self._inode or facts.st_size < self._offset
