@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 from codecs import getincrementaldecoder
 from collections.abc import Callable
@@ -406,3 +407,12 @@ def test_a_pipe_in_the_place_of_the_events_holds_nothing_up(tmp_path: Path) -> N
     run = plant_run(tmp_path / "one")
     os.mkfifo(run.event_file)
     assert not RunLog(run.event_file).read()
+
+
+async def test_a_request_to_end_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test(size=(100, 30)) as pilot:
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(pilot, lambda: app._exit, "the end")
+    assert app.return_code == 0

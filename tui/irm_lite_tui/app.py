@@ -1,6 +1,8 @@
 """The application: modes, keys, themes, preferences. What is shown is in screens/, one file each."""
 
+import asyncio
 import os
+import signal
 from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module
@@ -68,6 +70,8 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         self.set_reactive(App.theme, self.preferences.theme)  # before the first frame takes its colours
 
     def on_mount(self) -> None:
+        if os.name != "nt":  # whose loops take no signals
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)  # leaves the terminal as it was
         self.set_keymap(self.preferences.keys)
         if self.preferences.keys:  # looking at the ids imports all screens
             self.run_worker(self._check_keys, thread=True)

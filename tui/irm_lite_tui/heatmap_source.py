@@ -44,16 +44,16 @@ class Picture:
         return np.abs(self.values)
 
     @cached_property
-    def by_layer(self) -> DoubleArray:
+    def by_layer(self) -> FloatArray:
         """Mean |v| of each layer, (L,)."""
-        means: DoubleArray = self.magnitudes.mean(axis=1, dtype=np.float64)  # float32 would overflow in a training that explodes
-        return means
+        means = self.magnitudes.mean(axis=1, dtype=np.float64)  # sums in float32 overflow where a training explodes
+        return means.astype(np.float32)
 
     @cached_property
-    def by_index(self) -> DoubleArray:
+    def by_index(self) -> FloatArray:
         """Mean |v| of each index, (H,)."""
-        means: DoubleArray = self.magnitudes.mean(axis=0, dtype=np.float64)
-        return means
+        means = self.magnitudes.mean(axis=0, dtype=np.float64)
+        return means.astype(np.float32)
 
     @cached_property
     def rms(self) -> DoubleArray:
