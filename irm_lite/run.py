@@ -143,8 +143,11 @@ class RunDirectory:
         return TrainConfig.from_dict(settings, str(self.path / "run.toml"))
 
     def started(self) -> bool:
-        """Whether a training has begun here."""
-        return (self.path / "run.toml").is_file()
+        """Whether a training has begun here, as far as one may look."""
+        try:
+            return (self.path / "run.toml").is_file()
+        except OSError:
+            return False
 
     def asked(self) -> TrainConfig | None:
         """The configuration as it was asked for; None where the run was made before that was noted."""
@@ -229,13 +232,12 @@ class RunDirectory:
             holder = Holder.parse((self.path / _HOLDER).read_bytes()[:1000].decode("utf-8", "replace"))
             if holder is None or (holder.here and not holder.alive()):
                 return None
+        except OSError:
+            return None
+        with suppress(Timeout, OSError):  # of a folder that may not be written the lock cannot be tried
             if holder.here:
                 with FileLock(self.path / _LOCK, timeout=0):
                     return None  # another process has got that number since
-        except Timeout:
-            return holder
-        except OSError:
-            return None
         return holder  # locks of another machine cannot be seen from here
 
     def newest_checkpoint(self) -> Path | None:

@@ -1,6 +1,8 @@
 """The application: modes, keys, themes, preferences. What is shown is in screens/, one file each."""
 
+import asyncio
 import os
+import signal
 from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module
@@ -16,6 +18,7 @@ from irm_lite.analysis.pictures.visible import visible
 from irm_lite.errors import InputError, RunError
 from irm_lite_tui.children import running_children
 from irm_lite_tui.keys import complaints
+from irm_lite_tui.lenient_input import forgive_bytes
 from irm_lite_tui.losing import losses
 from irm_lite_tui.messages import ChildEnded, OpenIn, PaintChanged, SortChanged
 from irm_lite_tui.preferences import load_preferences, save_preferences
@@ -67,6 +70,8 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         self.set_reactive(App.theme, self.preferences.theme)  # before the first frame takes its colours
 
     def on_mount(self) -> None:
+        if os.name != "nt":  # whose loops take no signals
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)  # leaves the terminal as it was
         self.set_keymap(self.preferences.keys)
         if self.preferences.keys:  # looking at the ids imports all screens
             self.run_worker(self._check_keys, thread=True)
@@ -191,6 +196,7 @@ def main() -> None:
     """Open the UI on ./runs. Raises InputError on a terminal that can show no application, RunError where it broke off."""
     if os.environ.get("TERM") == "dumb":
         raise InputError("this terminal (TERM=dumb) cannot show the application", "use the verbs (irm-lite --help)")
+    forgive_bytes()
     app = IrmLiteApp(Path("runs"))
     app.run()
     if app.return_code:

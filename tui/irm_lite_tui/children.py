@@ -123,8 +123,8 @@ def running_children() -> list[Child]:
 
 
 def child_of(path: Path) -> Child | None:
-    """The one of them that works on this run, where there is one: it holds no lock before its base is loaded."""
-    return next((child for child in running_children() if str(path) in child.command), None)
+    """The one of them that trains this run, where there is one: it holds no lock before its base is loaded."""
+    return next((child for child in running_children() if {"train", str(path)} <= set(child.command)), None)
 
 
 def _file_of_two_ends() -> tuple[int, BinaryIO]:

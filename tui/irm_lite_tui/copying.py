@@ -6,7 +6,7 @@ from weakref import WeakSet
 
 from textual.app import App
 
-from irm_lite_tui.text import line
+from irm_lite_tui.text import encodable, line
 
 _TMUX = "inside tmux this needs, in ~/.tmux.conf: set -g set-clipboard on"
 _told: "WeakSet[App[Any]]" = WeakSet()
@@ -17,7 +17,7 @@ def copy(app: App[Any], text: str, what: str) -> None:
 
     Nothing is wrapped for tmux' passthrough: that is off as tmux comes, and not needed with the line that is told.
     """
-    app.copy_to_clipboard(text)
+    app.copy_to_clipboard(encodable(text))
     app.notify(line(f"sent to the terminal's clipboard: {what}").plain, markup=False)
     if os.environ.get("TMUX") and app not in _told:
         _told.add(app)

@@ -80,8 +80,8 @@ class DashboardReader:
 
         try:
             with safe_open(run.live, framework="numpy") as file:
-                values = file.get_tensor("mean_abs")
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+                values = np.asarray(file.get_tensor("mean_abs"), dtype=np.float32)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):  # NumPy lacks some types
             return
         if values.ndim == 2 and values.size and np.isfinite(values).all():
-            self._live = Live(values.astype("float32"), facts.st_mtime)
+            self._live = Live(values, facts.st_mtime)

@@ -45,7 +45,7 @@ def read_measured(document: Mapping[str, Any]) -> Measured:
             intervals={name: _interval(document["intervals_95"][name]) for name in _NAMES},
             input_dependent=None if share is None else _number(share["overall"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise RunError(f"the export's figures cannot be read ({error})", "export again") from None
 
 

@@ -46,14 +46,14 @@ class Picture:
     @cached_property
     def by_layer(self) -> FloatArray:
         """Mean |v| of each layer, (L,)."""
-        means: FloatArray = self.magnitudes.mean(axis=1)
-        return means
+        means = self.magnitudes.mean(axis=1, dtype=np.float64)  # sums in float32 overflow where a training explodes
+        return means.astype(np.float32)
 
     @cached_property
     def by_index(self) -> FloatArray:
         """Mean |v| of each index, (H,)."""
-        means: FloatArray = self.magnitudes.mean(axis=0)
-        return means
+        means = self.magnitudes.mean(axis=0, dtype=np.float64)
+        return means.astype(np.float32)
 
     @cached_property
     def rms(self) -> DoubleArray:
@@ -213,6 +213,6 @@ def _load_snapshot(path: Path) -> Picture:
             raise ValueError(f"values of shape {values.shape}, {len(layers)} layers")
     except FileNotFoundError:
         raise RunError(f"there is no live snapshot {path}", "a training writes one every few seconds") from None
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, InputError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
         raise RunError(f"the live snapshot {path} is damaged ({visible(str(error))[:200]})", "wait for the next one") from None
     return Picture(values, layers, "newest mean |v| of the training")

@@ -1,7 +1,6 @@
 """What a run's events say so far, read on from where the last reading stopped."""
 
 import json
-import math
 import os
 from collections import deque
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ _EDGE = 256 << 10
 _SAMPLES, _SAMPLE_BYTES = 400, 4096
 _LONGEST_LINE = 1 << 20
 _LONGEST_TEXT = 2000  # characters of a sample or a warning
+_BEYOND = 1e15  # any number of a training; what is below can be summed and subtracted
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class RunLog:
     def read(self) -> bool:
         """Take in what was written since; True where there was something. A file that shrank or was replaced is read anew."""
         try:
+            if not self.path.is_file():  # opening a pipe would wait for its other end
+                return False
             with self.path.open("rb") as file:
                 facts = os.fstat(file.fileno())
                 anew = facts.st_ino != self._inode or facts.st_size < self._offset
@@ -156,11 +158,7 @@ class RunLog:
 
 
 def number(value: object) -> float | None:
-    """A finite number, or None for whatever else stands there."""
+    """A number that a training may have, or None for whatever else stands there."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    try:
-        found = float(value)
-    except OverflowError:
-        return None
-    return found if math.isfinite(found) else None
+    return float(value) if abs(value) < _BEYOND else None  # not so of NaN

@@ -1,6 +1,7 @@
 """A run as the screens show it: its settings, its state and what its events say. Read in a thread, shown by handlers."""
 
 import json
+import os
 import time
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -134,9 +135,28 @@ def _far(path: Path, holder: Holder | None) -> str:
 def find_run_folders(folder: Path) -> list[Path]:
     """Folders directly under `folder` that are runs, or were to become some."""
     try:
-        return [path for path in folder.iterdir() if (path / "run.toml").is_file() or (path / "events.jsonl").is_file()]
+        return [path for path in folder.iterdir() if _is_run(RunDirectory(path))]
     except OSError:
         return []
+
+
+def _is_run(run: RunDirectory) -> bool:
+    """Not so of a folder of somebody else's that may not be looked into."""
+    try:
+        return run.started() or run.event_file.is_file()
+    except OSError:
+        return False
+
+
+def why_unread(folder: Path) -> str:
+    """Why the runs under `folder` cannot be listed; empty where they can, or where it is not there yet."""
+    try:
+        os.scandir(folder).close()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"{folder} cannot be read ({error.strerror})"
+    return ""
 
 
 def figure(value: float | None, form: str = ".3f", unit: str = "") -> str:

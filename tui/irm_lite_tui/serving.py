@@ -16,6 +16,7 @@ from textual.message_pump import MessagePump
 from irm_lite_tui import children
 from irm_lite_tui.messages import ServeEnded, ServeSaid
 
+_LARGEST = 1e30  # beyond any number of the protocol, and far from what floats overflow at
 _LONGEST_LINE = 1 << 24  # bytes: the outputs of one token of the largest models are a tenth of it
 
 _SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
@@ -116,7 +117,7 @@ def read_event(line: bytes) -> dict[str, Any] | None:
         if shape is None:
             return None
         for key, kinds in shape.items():
-            if not isinstance(event[key], kinds):
+            if not isinstance(event[key], kinds) or _too_large(event[key]):
                 raise TypeError(key)
         _check_inside(event)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -129,6 +130,11 @@ def read_event(line: bytes) -> dict[str, Any] | None:
 def _refuse(constant: str) -> None:
     """NaN and infinity, which are no JSON, would be drawn."""
     raise ValueError(constant)
+
+
+def _too_large(value: object) -> bool:
+    """Python reads 1e999 as infinity, and whole numbers that no float holds."""
+    return isinstance(value, int | float) and not abs(value) < _LARGEST
 
 
 def _check_inside(event: dict[str, Any]) -> None:
@@ -151,5 +157,7 @@ def _check_inside(event: dict[str, Any]) -> None:
 
 def _check_steering(about: dict[str, Any]) -> None:
     """A column that is steered has both."""
-    if "strength" in about and not (isinstance(about["strength"], int | float) and isinstance(about["layers"], str)):
+    if "strength" not in about:
+        return
+    if not isinstance(about["strength"], int | float) or _too_large(about["strength"]) or not isinstance(about["layers"], str):
         raise TypeError("strength")

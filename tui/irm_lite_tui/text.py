@@ -13,3 +13,8 @@ def line(text: str, style: str = "") -> Text:
 def paragraphs(text: str, style: str = "") -> Text:
     """With its own line breaks; other control characters stand there as escapes."""
     return Text("\n".join(visible(each) for each in text.replace("\t", "    ").split("\n")), style=style)
+
+
+def encodable(text: str) -> str:
+    """For files and the clipboard: half characters (lone surrogates, as in names that are no UTF-8) stand there as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()

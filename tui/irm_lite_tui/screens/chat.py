@@ -24,7 +24,7 @@ from irm_lite_tui.resting import is_seen
 from irm_lite_tui.screens.ask import AskScreen
 from irm_lite_tui.screens.chat_sources import ChatSourcesScreen
 from irm_lite_tui.serving import Serve
-from irm_lite_tui.text import line, paragraphs
+from irm_lite_tui.text import encodable, line, paragraphs
 from irm_lite_tui.widgets.answer_column import AnswerColumn
 from irm_lite_tui.widgets.layer_range import LayerRange
 from irm_lite_tui.widgets.mode_bar import ModeBar
@@ -287,6 +287,7 @@ class ChatScreen(Screen[None]):
         self._serve, self._loaded = None, {}
         why = message.last.removeprefix("irm-lite: ") or f"it ended with code {message.code}"
         self._close_answers("the server ended")
+        self._titles()
         self._say(f"irm-lite serve has ended: {why} (f5 starts it again, ctrl+o chooses another)", wrong=True)
 
     def _close_answers(self, why: str) -> None:
@@ -412,7 +413,7 @@ class ChatScreen(Screen[None]):
             layers = [int(layer) for layer in event["layers"]]
             if values.ndim != 2 or len(layers) != len(values) or not values.size or not 0 <= token < len(tokens):
                 raise ValueError("they are of another size")
-        except (ValueError, TypeError, binascii.Error) as error:
+        except (ValueError, TypeError, OverflowError, binascii.Error) as error:
             self._say(f"the outputs of that token cannot be read ({error}): update irm-lite", wrong=True)
             return
         self.query_one(TokenMap).show(name, tokens[token], values, layers, float(event["strength"]))
@@ -427,10 +428,11 @@ class ChatScreen(Screen[None]):
         copy(self.app, answer.text if answer else markdown(self.turns), what)
 
     def action_save(self) -> None:
-        path = Path(f"chat-{time.strftime('%Y%m%d-%H%M%S')}.md").absolute()
+        path = Path(f"chat-{time.strftime('%Y%m%d-%H%M%S')}.md")
         text = markdown(self.turns)
         try:
-            write_text(path, text)
+            path = path.absolute()  # the folder may be gone
+            write_text(path, encodable(text))
         except OSError as error:
             self._tell(f"{path} cannot be written ({error.strerror})", "error")
         else:

@@ -23,7 +23,7 @@ from irm_lite_tui.messages import ChildEnded, Mode, OpenIn, RunActionDone, RunsR
 from irm_lite_tui.preferences import load_preferences
 from irm_lite_tui.resting import is_seen
 from irm_lite_tui.run_commands import RunCommands
-from irm_lite_tui.run_state import RunReader, RunView, find_run_folders
+from irm_lite_tui.run_state import RunReader, RunView, find_run_folders, why_unread
 from irm_lite_tui.screens.ask import AskScreen, NameScreen
 from irm_lite_tui.stopping import stop_run
 from irm_lite_tui.text import line
@@ -41,7 +41,8 @@ class RunsScreen(Screen[None]):
     CSS_PATH = "../styles/runs.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("enter", "watch", "Open", show=False, id="runs.open"),
-        Binding("slash", "filter", "Filter", key_display="/", id="runs.filter"),
+        # before the keys that follow it in one burst delete a run
+        Binding("slash", "filter", "Filter", key_display="/", priority=True, id="runs.filter"),
         Binding("space", "mark", "Mark", id="runs.mark"),
         Binding("c", "compare", "Compare", id="runs.compare"),
         Binding("r", "resume", "Resume", id="runs.resume"),
@@ -124,7 +125,8 @@ class RunsScreen(Screen[None]):
         if table.filter:
             empty.update(line(f"No run matches {table.filter!r}. Escape shows all."))
         else:
-            empty.update(line(f"No runs in {self.folder} yet. Press {train} to train one, or run irm-lite demo."))
+            none = f"No runs in {self.folder} yet. Press {train} to train one, or run irm-lite demo."
+            empty.update(line(why_unread(self.folder) or none))
         self._show_current(table.current)
 
     def _show_current(self, view: RunView | None) -> None:
@@ -145,10 +147,13 @@ class RunsScreen(Screen[None]):
 
     # Filter, order, marks
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "filter" or self.focused is not self.query_one("#filter")  # there it is text
+
     def action_filter(self) -> None:
         field = self.query_one("#filter", Input)
         field.display = True
-        field.focus()
+        self.set_focus(field)  # at once
 
     def action_unfilter(self) -> None:
         field = self.query_one("#filter", Input)

@@ -214,7 +214,11 @@ class TrainScreen(Screen[None]):
         from irm_lite_tui.screens.dashboard import DashboardScreen
 
         asked = self.texts["out"].strip()
-        out = expanded(asked) if asked else default_run(config)
+        try:
+            out = expanded(asked) if asked else default_run(config)
+        except OSError as error:
+            self.notify(f"no run can be named after the data ({error.strerror})", severity="error", markup=False)
+            return
         try:
             settings = _write_settings(config)
         except OSError as error:
