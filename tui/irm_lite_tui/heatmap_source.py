@@ -46,14 +46,15 @@ class Picture:
     @cached_property
     def by_layer(self) -> FloatArray:
         """Mean |v| of each layer, (L,)."""
-        means = self.magnitudes.mean(axis=1, dtype=np.float64)  # sums in float32 overflow where a training explodes
-        return means.astype(np.float32)
+        # sums in float32 overflow where a training explodes
+        means: FloatArray = self.magnitudes.mean(axis=1, dtype=np.float64).astype(np.float32)
+        return means
 
     @cached_property
     def by_index(self) -> FloatArray:
         """Mean |v| of each index, (H,)."""
-        means = self.magnitudes.mean(axis=0, dtype=np.float64)
-        return means.astype(np.float32)
+        means: FloatArray = self.magnitudes.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return means
 
     @cached_property
     def rms(self) -> DoubleArray:
