@@ -62,7 +62,7 @@ step() {
     echo "| $name | $code | $took | $(peak_mb "$work/time.txt") | " | tr -d '\n' >> "$rows"
     {
         printf '\n<details><summary>%s (exit %s)</summary>\n\n```\n' "$name" "$code"
-        tail -n 60 "$log" | tr -d '\r`'
+        tail -n 60 "$log" | tr -d '\r`' | sed 's/ *$//'
         printf '```\n</details>\n'
     } >> "$details"
     return "$code"

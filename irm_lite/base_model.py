@@ -141,6 +141,7 @@ def _load_model(source: Source, plan: DevicePlan, double_quant: bool, download: 
 
     options: dict[str, Any] = {
         "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # require_whole tells of them by name
         "dtype": getattr(torch, plan.dtype),
         "device_map": {"": torch.cuda.current_device() if plan.device == "cuda" else plan.device},
         "local_files_only": not download,
@@ -162,7 +163,7 @@ def _load_model(source: Source, plan: DevicePlan, double_quant: bool, download: 
         raise
     except Exception as error:
         raise _explain(error, source, "model") from error
-    require_whole(loading, str(source.gguf or source.place))
+    require_whole(model, loading, str(source.gguf or source.place))
     return model
 
 

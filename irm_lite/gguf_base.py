@@ -40,17 +40,13 @@ class GgufWeight:
     """
 
     name: str  # transformers'
-    shape: tuple[int, ...]  # as the model has it
     path: Path
     parts: tuple[TensorInfo, ...]  # one; of fused experts several
     names: dict[str, str]  # GGUF's -> transformers'
     processor: Any  # transformers', of the file's architecture: undoes what llama.cpp's converter did to the layout
 
     def __getitem__(self, _: object) -> Tensor:
-        """On the CPU, dequantised to float32, in transformers' layout.
-
-        Raises BaseModelError where its shape is not the configuration's, which transformers overlooks where it quantises.
-        """
+        """On the CPU, dequantised to float32, in transformers' layout."""
         import gguf
         import numpy as np
 
@@ -64,12 +60,7 @@ class GgufWeight:
             )
             if processed.name is not None:  # else it put the result into `done` itself
                 done[self.names[processed.name]] = torch.from_numpy(np.ascontiguousarray(processed.weights))
-        weight = done[self.name]
-        if weight.shape != self.shape:
-            raise BaseModelError(
-                f"{self.path}: {self.name} is {tuple(weight.shape)}, its configuration says {self.shape}", "get a whole copy"
-            )
-        return weight
+        return done[self.name]
 
 
 def gguf_weights(gguf: Path, model: "PreTrainedModel") -> dict[str, GgufWeight]:
@@ -84,13 +75,25 @@ def gguf_weights(gguf: Path, model: "PreTrainedModel") -> dict[str, GgufWeight]:
         name = names.get(tensor.name) or names.get(tensor.name.removesuffix(".weight"))  # fused experts have no suffix
         if name is not None:
             parts[name] = (*parts.get(name, ()), tensor)
-    shapes = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    return {name: GgufWeight(name, shapes[name], gguf, tensors, names, processor) for name, tensors in parts.items()}
+    return {name: GgufWeight(name, gguf, tensors, names, processor) for name, tensors in parts.items()}
 
 
-def require_whole(loading: dict[str, Any], name: str) -> None:
-    """Raise BaseModelError where the file lacked weights, which transformers fills with random numbers, or had other layers."""
-    lost = [*loading["missing_keys"], *(str(key) for key in loading["mismatched_keys"])]
+def require_whole(model: nn.Module, loading: dict[str, Any], name: str) -> None:
+    """Raise BaseModelError where the file lacked weights, which transformers fills with random numbers, or had other layers.
+
+    A weight of another shape transformers reports unless it quantises it: then the layer holds it, and its first forward fails.
+    """
+    misfits = [(key, tuple(found), tuple(wanted)) for key, found, wanted in loading["mismatched_keys"]]
+    for place, linear in model.named_modules():
+        if isinstance(linear, nn.Linear):
+            weight: Any = linear.weight
+            found = tuple(weight.quant_state.shape if hasattr(weight, "quant_state") else weight.shape)
+            if found != (wanted := (linear.out_features, linear.in_features)):
+                misfits.append((f"{place}.weight", found, wanted))
+    if misfits:
+        key, found, wanted = min(misfits)
+        raise BaseModelError(f"{name}: {key} is {found}, its configuration says {wanted}", "get a whole copy")
+    lost = [*loading["missing_keys"]]
     spare = [key for key in loading["unexpected_keys"] if ".layers." in key and "inv_freq" not in key]
     if lost or spare:
         example = sorted(map(str, lost or spare))[0]

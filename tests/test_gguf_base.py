@@ -1,5 +1,7 @@
 """A GGUF read weight by weight, against transformers' own loading of the whole file and bitsandbytes' functions on that."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,8 +152,8 @@ def test_a_file_that_lacks_a_weight_is_refused_by_its_name(llama_gguf: Path, tmp
     assert str(lacking) in str(refusal.value)
 
 
-def test_a_weight_of_another_shape_is_refused(llama_folder: Path, tmp_path: Path) -> None:
-    """transformers takes it where it quantises, and the first forward would fail."""
+@pytest.mark.parametrize("quant", ["nf4", "int8", "none"])
+def test_a_weight_of_another_shape_is_refused(quant: str, llama_folder: Path, tmp_path: Path) -> None:
     path = write_gguf(llama_folder, tmp_path / "short.gguf", chat_template="x")
     blob = bytearray(path.read_bytes())
     info = read_header(path).tensors["blk.0.ffn_up.weight"]
@@ -161,8 +163,19 @@ def test_a_weight_of_another_shape_is_refused(llama_folder: Path, tmp_path: Path
     blob[at : at + 8] = (info.shape[1] // 2).to_bytes(8, "little")
     path.write_bytes(blob)
     with pytest.raises(BaseModelError) as refusal:
-        load_base(str(path), quant="nf4", device="cpu")
+        load_base(str(path), quant=quant, device="cpu")  # type: ignore[arg-type]
     assert f"{path}: model.layers.0.mlp.up_proj.weight is (64, 64), its configuration says (128, 64)" in str(refusal.value)
+
+
+@pytest.mark.parametrize("quant", ["nf4", "int8", "none"])
+def test_of_a_folder_too(quant: str, llama_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(llama_folder, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 192}))
+    with pytest.raises(BaseModelError) as refusal:
+        load_base(str(folder), quant=quant, device="cpu")  # type: ignore[arg-type]
+    assert f"{folder}: model.layers.0.mlp.down_proj.weight is (64, 128), its configuration says (64, 192)" in str(refusal.value)
 
 
 def test_a_type_without_a_reader_is_refused(llama_folder: Path, tmp_path: Path) -> None:
