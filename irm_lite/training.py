@@ -32,7 +32,7 @@ from irm_lite.quiet import quiet_libraries
 from irm_lite.reporter import Reporter
 from irm_lite.run import Event, RunDirectory
 from irm_lite.trained import TrainedRun, check_fit, load_base_of
-from irm_lite.trainer import IrmTrainer, mean_nll, perplexity
+from irm_lite.trainer import IrmTrainer, mean_nll, out_of_memory, perplexity
 
 Listener = Callable[[Event], None]
 
@@ -250,7 +250,9 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
             trainer = IrmTrainer(model, run, job.arguments, job.train, job.validation, rows, tell_split, callbacks=callbacks)
             trainer.remove_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
         emit("end", reason="out of memory")
         raise TrainingFailed(
             "memory ran out", "try a smaller --batch-size with more --gradient-accumulation-steps, or --gradient-checkpointing"

@@ -179,7 +179,7 @@ def test_memory_that_is_short_even_for_one_sample_ends_the_training(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(*_: Any, **__: Any) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 6.00 GB)")
 
     monkeypatch.setattr(injected_model.InjectedModel, "forward", none)
     with pytest.raises(TrainingFailed, match="memory ran out"):
