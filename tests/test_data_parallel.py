@@ -191,6 +191,7 @@ def wait_for(process: "subprocess.Popen[str]", word: str) -> str:
     raise AssertionError(read)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_one_speaks_for_both_and_ctrl_c_saves(llama_folder: Path, data: Path, tmp_path: Path) -> None:
     """Refused, then interrupted in process 1."""
     flags = ["--quant", "none", "--dtype", "float32", "--device", "cpu", "--rank", "4", "--sample-tokens", "0", "--json"]
