@@ -7,7 +7,7 @@ they are 0. Imports no torch: the TUI uses it.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from irm_lite.base_shape import BaseShape
 from irm_lite.config import TrainConfig
@@ -15,6 +15,8 @@ from irm_lite.layers import needs_depth, parse_layers
 
 Parts = dict[str, int]  # what -> bytes
 
+BATCHES = (1, 2, 4, 8, 16, 32, 64)  # samples a row, as `choices` tries them
+BATCH = 8  # samples of an optimiser step, the default
 SAMPLE_TOKENS = 128  # where the data's lengths are not known: the paper's
 _LOADED = 594_000_000  # Python, torch, transformers and bitsandbytes once a base is loaded, without it
 _TRAINING = 50_000_000  # what a training's first steps and validations add: kernels, threads, small buffers
@@ -109,7 +111,8 @@ def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype
     }
     streams = (irm.first_reached > 0) + (config.irm != "static")
     kept = {"frozen prefix kept": step.kept * streams * base.hidden_size * c} if cpu else {}
-    step_takes = 2 * 4 * max(irm.weights.values())  # AdamW's denominator: its square root, and the quotient
+    # torch's AdamW makes its denominator of two: the second moment's square root, and the quotient
+    step_takes = 0 if optim in _STATE_BYTES else 2 * 4 * max(irm.weights.values())
     halved = 2 * irm.parameters if config.irm == "paper" and irm_c == 2 else 0
     if cpu:  # the heap keeps what the passes held while the optimiser makes its step
         moment = {"optimiser step, or IRM in half precision": max(step_takes, halved)}
@@ -152,6 +155,37 @@ def fewest_rows(fits: Callable[[int], Fit], samples: int, free: int) -> int:
     sizes = dict.fromkeys(math.ceil(samples / rows) for rows in range(1, samples + 1))  # of the largest row
     counts = [math.ceil(samples / size) for size in sizes]
     return next((rows for rows in counts if fits(rows).training_peak <= free), samples)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to train a kind of IRM, and what it holds."""
+
+    config: TrainConfig
+    fit: Fit
+
+    def fits(self, memory: int) -> bool:
+        """Whether loading and training stay within so many bytes."""
+        return max(self.fit.load_peak, self.fit.training_peak) <= memory
+
+
+def choices(base: BaseShape, config: TrainConfig, length: int, device: str, dtype: str, optim: str) -> list[Choice]:
+    """`config` with each batch of BATCHES, without gradient checkpointing and with it; samples of `length` tokens."""
+    found = []
+    for batch_size in BATCHES:
+        for recompute in (False, True):
+            each = replace(config, batch_size=batch_size, gradient_checkpointing=recompute)
+            found.append(Choice(each, predict(base, each, Step(batch_size * length), device, dtype, optim)))
+    return found
+
+
+def recommended(found: Sequence[Choice], memory: int) -> TrainConfig | None:
+    """The quickest of `choices` that fits, an optimiser step being of BATCH samples: recomputing costs more than halved rows, less
+    than quartered ones. None where none fits."""
+    fitting = {(each.config.batch_size, each.config.gradient_checkpointing): each.config for each in found if each.fits(memory)}
+    order = [(8, False), (4, False), (8, True), (4, True), (2, False), (2, True), (1, False), (1, True)]
+    best = next((fitting[key] for key in order if key in fitting), None)
+    return best and replace(best, gradient_accumulation_steps=BATCH // best.batch_size)
 
 
 def _base_weights(base: BaseShape, config: TrainConfig, c: int) -> Parts:
