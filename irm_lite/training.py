@@ -16,16 +16,20 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from irm_lite import processes
 from irm_lite.base_model import Base
+from irm_lite.base_shape import shape_of_config
 from irm_lite.chat_format import Sample, encode_all, read_chat_template
 from irm_lite.config import TrainConfig
 from irm_lite.dataset import load_dataset, tones
 from irm_lite.device import decide, probe
-from irm_lite.errors import DataError, InputError, Interrupted, MissingPart, RunError, TrainingFailed
+from irm_lite.errors import BaseModelError, DataError, InputError, Interrupted, MissingPart, RunError, TrainingFailed
+from irm_lite.fit import Fit, fewest_rows, largest_step, predict
 from irm_lite.heap import kept
 from irm_lite.injected_model import InjectedModel
 from irm_lite.injection import inject
 from irm_lite.irm import IRM, build_irm, load_irm
 from irm_lite.layers import format_layers, needs_depth, parse_layers
+from irm_lite.memory_free import free_bytes
+from irm_lite.memory_peak import peak_bytes, reset_peak
 from irm_lite.paths import expanded
 from irm_lite.presets import presets
 from irm_lite.quiet import quiet_libraries
@@ -136,13 +140,19 @@ class _Job:
     too_long: int
     unanswered: int
     arguments: TrainingArguments
+    load_peak: int | None  # bytes; None where the base was loaded before
 
 
 def _prepare(config: TrainConfig, run: RunDirectory, base: Base | None) -> _Job:
     if config.report_to == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
         raise MissingPart("--report-to tensorboard needs the tensorboard package", "pip install 'irm-lite[tensorboard]'")
     dataset = load_dataset(config.data, config.answer_column, config.download)
-    base = base or load_base_of(config)
+    load_peak = None
+    if base is None:
+        device = decide(probe(), config.device, config.dtype, config.quant).device
+        reset_peak(device)
+        base = load_base_of(config)
+        load_peak = peak_bytes(device)
     layers = _layers(config, base)
     train_samples, long_train = encode_all(base.tokenizer, dataset.train, config.max_length)
     validation, long_validation = encode_all(base.tokenizer, dataset.validation, config.max_length)
@@ -156,7 +166,7 @@ def _prepare(config: TrainConfig, run: RunDirectory, base: Base | None) -> _Job:
     irm = irm.to(base.plan.device, getattr(torch, resolved.irm_dtype))
     arguments = _arguments(resolved, run, len(train_samples))
     too_long = long_train + long_validation + long_test
-    return _Job(run, resolved, base, irm, train_samples, validation, too_long, dataset.unanswered, arguments)
+    return _Job(run, resolved, base, irm, train_samples, validation, too_long, dataset.unanswered, arguments, load_peak)
 
 
 def _layers(config: TrainConfig, base: Base) -> tuple[int, ...]:
@@ -208,6 +218,8 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         if processes.first():
             on_event(run.append_event(kind, **values))
 
+    free = free_bytes(base.plan.device) // processes.on_this_machine()
+    rows, fit = _rows_and_fit(job, free)
     emit(
         "start",
         model=config.model,
@@ -220,16 +232,29 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         samples={"train": len(job.train), "validation": len(job.validation), "too_long": job.too_long},
         max_steps=job.arguments.max_steps,
         processes=processes.count(),
+        rows=rows,
+        load_peak_bytes=job.load_peak,
+        predicted_load_bytes=fit and fit.load_peak,
+        predicted_training_bytes=fit and fit.training_peak,
         resumed_from=checkpoint.name if checkpoint else None,
     )
 
     def tell_split(rows: int) -> None:
         emit("warning", text=f"memory ran out: each step now goes through in {rows} rows, with the same gradient")
 
+    if fit and fit.training_peak > free:
+        mend = (
+            "--gradient-checkpointing"
+            if config.batch == "auto"
+            else "--batch auto, a smaller --batch-size or --gradient-checkpointing"
+        )
+        needed = f"{fit.training_peak / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        emit("warning", text=f"this training needs about {needed}: {mend} would need less")
     if job.too_long:
         emit("warning", text=f"{job.too_long} samples are longer than {config.max_length} tokens and left out")
     if job.unanswered:
         emit("warning", text=f"{job.unanswered} questions of {config.data} have no answer and are passed over")
+    reset_peak(base.plan.device)
     if checkpoint is None:
         nll = mean_nll(base, job.validation)
         emit("eval", step=0, nll=nll, perplexity=perplexity(nll), of="base")
@@ -246,7 +271,6 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
                 callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
             if config.report_to == "tensorboard" and processes.first():
                 callbacks.append(_tensorboard(run))
-            rows = config.gradient_accumulation_steps
             trainer = IrmTrainer(model, run, job.arguments, job.train, job.validation, rows, tell_split, callbacks=callbacks)
             trainer.remove_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -263,9 +287,10 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         ) from None
     state = trainer.state
     seconds = round(time.monotonic() - started, 1)
+    peak = peak_bytes(base.plan.device)
     early = state.global_step < job.arguments.max_steps
     if early and reporter.stopped:
-        emit("end", reason="interrupted", step=state.global_step, seconds=seconds)
+        emit("end", reason="interrupted", step=state.global_step, seconds=seconds, training_peak_bytes=peak)
         raise Interrupted(f"stopped after step {state.global_step}", f"go on with irm-lite train --resume {run.path}")
     emit(
         "end",
@@ -274,11 +299,31 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         best_nll=state.best_metric,
         best_step=state.best_global_step,
         seconds=seconds,
+        training_peak_bytes=peak,
     )
     processes.sum_of(0)  # the first has written all of it by then
     trained = TrainedRun(run, config, load_irm(run.path, base.plan.device), base.fingerprint)
     trained.base = base  # it is loaded already
     return trained
+
+
+def _rows_and_fit(job: _Job, free: int) -> tuple[int, Fit | None]:
+    """In how many rows a step goes through, and the peaks then; None for a base whose sizes are not told as Llama's are."""
+    config, plan = job.config, job.base.plan
+    lengths, validation = ([len(sample.ids) for sample in samples] for samples in (job.train, job.validation))
+    rows = config.gradient_accumulation_steps
+    try:
+        shape = shape_of_config(job.base.model.config.to_dict(), job.base.name, job.base.gguf_path is not None)
+    except BaseModelError:
+        return rows, None
+
+    def predicted(rows: int) -> Fit:
+        step = largest_step(lengths, validation, config, job.arguments.max_steps, rows)
+        return predict(shape, config, step, plan.device, plan.dtype, config.optim)
+
+    if config.batch == "auto":
+        rows = fewest_rows(predicted, config.batch_size * rows, free)
+    return rows, predicted(rows)
 
 
 def _total_steps(config: TrainConfig, n_train: int) -> int:

@@ -24,6 +24,8 @@ def loaded_by(code: str) -> set[str]:
         "from irm_lite.cli.main import run; run(['train', '--help'])",
         "from irm_lite.cli.main import run; run(['sweep', '--help'])",
         "from irm_lite.cli.main import run; run(['models', 'list'])",
+        "from irm_lite.cli.main import run; run(['models', 'fit', '--help'])",
+        "import irm_lite.fit, irm_lite.base_shape; irm_lite.base_shape.base_shape('demo')",
         "import irm_lite.run, irm_lite.config, irm_lite.dataset, irm_lite.analysis.pictures.pooling",
         "from irm_lite.cli.main import run; run(['heatmap', '--help'])",
         "import irm_lite.analysis.pictures.draw, irm_lite.analysis.report.page",

@@ -86,6 +86,8 @@ def test_layers_and_hidden_size_give_the_published_number_of_parameters(name: st
     attention = 2 * hidden * hidden + 2 * hidden * key_value + (hidden + 2 * key_value if biased else 0)
     layer = attention + 3 * hidden * mlp + 2 * hidden
     total = preset.layers * layer + vocabulary * hidden * (1 if tied else 2) + hidden
+    assert (preset.vocabulary, preset.intermediate_size, preset.kv_heads * hidden // preset.heads) == (vocabulary, mlp, key_value)
+    assert preset.tied == tied
     assert preset.parameters == pytest.approx(total / 1e9, abs=6e-4)
 
 

@@ -18,7 +18,7 @@ from contenders.flops import Weights
 from contenders.paper import pad
 from contenders.random_base import random_base
 from contenders.samples import epochs
-from contenders.task import NAMES, Task, parse_shape, parse_size
+from contenders.task import NAMES, Task, parse_shape
 from contenders.turns import Over, Turns
 from irm_lite.base_model import Base, load_base
 from irm_lite.chat_format import Sample, encode_all
@@ -26,6 +26,7 @@ from irm_lite.dataset import Example, load_dataset
 from irm_lite.errors import InputError, RunError
 from irm_lite.injection import inject
 from irm_lite.irm import PaperIRM
+from irm_lite.sizes import parse_size
 from irm_lite.trainer import mean_nll
 from tiny_models import tiny_model
 from training import main

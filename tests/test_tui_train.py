@@ -14,9 +14,8 @@ from textual.app import App
 from textual.widgets import Input, Select, Static
 
 from irm_lite.config import TrainConfig
-from irm_lite.presets import presets
 from irm_lite_tui.fields import BASIC, form_fields, read_form
-from irm_lite_tui.memory import estimate, irm_parameters, memory_line
+from irm_lite_tui.memory import memory_line, needed
 from irm_lite_tui.screens.dashboard import DashboardScreen
 from irm_lite_tui.screens.train import TrainScreen
 from irm_lite_tui.widgets.data_preview import DataPreview
@@ -94,20 +93,12 @@ def test_what_is_wrong_is_said_where_it_is_wrong(texts: dict[str, str], blamed: 
 # Memory
 
 
-def test_the_irms_weights_are_those_of_the_engine() -> None:
-    """Against the events of a real run: 1 750 464 with its biases and norms (docs/log.md, anger-lite of width 576)."""
-    config = TrainConfig(width=576, rank=32, layers="1-29")
-    assert irm_parameters(config, presets()["demo"], 29) == pytest.approx(1_750_464, rel=0.02)
-    paper = irm_parameters(TrainConfig(irm="paper"), presets()["llama-2-7b-chat"], 32)
-    assert paper == pytest.approx(2.11e9, rel=0.01)  # facts.md
-
-
-def test_the_estimate_is_of_the_right_size() -> None:
-    """A run on the demo model was measured at 1.3 to 1.5 GB; 7 B in 4 bits is 3.5 to 5 GB before anything else."""
-    assert 1.0e9 < estimate(TrainConfig(width=576, rank=32), presets()["demo"]) < 2.2e9
-    seven = estimate(TrainConfig(gradient_checkpointing=True), presets()["llama-2-7b-chat"])
-    assert 4.5e9 < seven < 8e9
-    assert estimate(TrainConfig(irm="paper"), presets()["llama-2-7b-chat"]) > seven + 30e9
+def test_what_is_needed_is_of_the_right_size() -> None:
+    """A run on the demo model was measured at 1.3 to 1.5 GB (docs/log.md); 7 B in 4 bits is 3.5 to 5 GB before anything else."""
+    assert 1.0e9 < needed(TrainConfig(width=576, rank=32)) < 2.2e9
+    seven = needed(TrainConfig(model="llama-2-7b-chat", gradient_checkpointing=True))
+    assert 4.5e9 < seven < 9e9
+    assert needed(TrainConfig(model="llama-2-7b-chat", irm="paper")) > seven + 30e9
 
 
 def test_the_line_about_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ NAMES = ("paper", "qlora", "qlora-bf16", "qlora-checkpointed", "lite", "static",
 BATCH_SIZE = 8  # samples, of every contender
 MAX_LENGTH = 512  # tokens; longer samples are left out for all
 SEED = 0
-_SIZES = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,3 @@ def parse_shape(text: str) -> tuple[int, int]:
     if int(hidden_size) % (128 if int(hidden_size) >= 1024 else 64):
         raise InputError(f"a hidden size of {hidden_size} does not divide into heads", "give a multiple of 64, from 1024 on of 128")
     return int(layers), int(hidden_size)
-
-
-def parse_size(text: str) -> int:
-    """'8GB' (10^9) or '8GiB' (2^30) -> bytes. Raises InputError."""
-    for unit, factor in _SIZES.items():
-        number = text.removesuffix(unit)
-        if number != text and number.replace(".", "", 1).isdecimal() and float(number) > 0:
-            return int(float(number) * factor)
-    raise InputError(f"{text!r} is no size of memory", "give a number and GB or GiB, as 8GB")

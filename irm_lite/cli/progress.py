@@ -87,15 +87,15 @@ def training_progress(output: Output, title: str = "") -> Iterator[Callable[[dic
         def listen(event: dict[str, Any]) -> None:
             kind = event["kind"]
             if kind == "step":
-                memory = event["memory_bytes"] / 1e9
-                speed = f"{event['tokens_per_second']:.0f} tokens/s"
-                report(event["step"], event["max_steps"], f"loss {event['loss']:.3f}, {speed}, {memory:.1f} GB")
+                speed, held = f"{event['tokens_per_second']:.0f} tokens/s", f"{event['memory_bytes'] / 1e9:.1f} GB"
+                report(event["step"], event["max_steps"], f"loss {event['loss']:.3f}, {speed}, {held}")
             elif kind == "start":
-                samples = event["samples"]
+                samples, predicted = event["samples"], event.get("predicted_training_bytes")
+                memory = f", about {predicted / 1e9:.1f} GB at the peak" if predicted else ""
                 output.note(
                     f"{before}{event['irm']} IRM of {event['parameters'] / 1e6:.2f} M parameters, layers {event['layers']}, on "
                     f"{event['model']} ({event['device']}, {event['dtype']}): {samples['train']} samples, "
-                    f"{event['max_steps']} steps"
+                    f"{event['max_steps']} steps{memory}"
                 )
             elif kind == "eval":
                 output.note(f"{before}step {event['step']}: validation NLL {event['nll']:.3f} nats a token ({event['of']})")
