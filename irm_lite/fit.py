@@ -223,10 +223,10 @@ def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: 
     penalised = 4 * copies * hidden  # a layer
     if not config.gradient_checkpointing:
         parts = {"blocks' activations": (blocks * block - unreached) * tokens, "IRM outputs penalised": count * penalised * tokens}
-    elif irm.site == "attn":  # inside the blocks
-        parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block's activations": (block + penalised) * tokens}
+    elif irm.site == "attn":  # inside the blocks; of a recomputed one as much again is made and not saved
+        parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block recomputed": 2 * (block + penalised) * tokens}
     else:
-        parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block's activations": block * tokens}
+        parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block recomputed": 2 * block * tokens}
         parts["IRM outputs penalised"] = count * penalised * tokens
     parts["final norm"] = (norm + c * hidden) * tokens  # and the answers' gradient
     if config.irm == "paper":
