@@ -1,8 +1,9 @@
 """What a training will hold in memory at its peak, part by part, from the sizes of base and IRM alone.
 
-The parts are counted, not fitted: each term is the tensors that autograd saves or that a step makes (tests compare them with
-torch's own count). Measured are four constants of a process on a CPU (docs/log.md); on a GPU, where only tensors are counted,
-they are 0. Imports no torch: the TUI uses it.
+Most parts are counted: the tensors that autograd saves or that a step makes (tests compare them with torch's own count). Measured
+on a CPU with the demo model (benchmarks/fit.py, docs/log.md) are the process, the holes in its heap, what unpacking a .gguf takes
+and that a recomputed block counts twice. On a GPU only tensors are counted, and nothing was measured. Imports no torch: the TUI
+uses it.
 """
 
 import math
@@ -223,10 +224,10 @@ def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: 
     penalised = 4 * copies * hidden  # a layer
     if not config.gradient_checkpointing:
         parts = {"blocks' activations": (blocks * block - unreached) * tokens, "IRM outputs penalised": count * penalised * tokens}
-    elif irm.site == "attn":  # inside the blocks
-        parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block's activations": (block + penalised) * tokens}
+    elif irm.site == "attn":  # inside the blocks; of a recomputed one as much again is made and not saved
+        parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block recomputed": 2 * (block + penalised) * tokens}
     else:
-        parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block's activations": block * tokens}
+        parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block recomputed": 2 * block * tokens}
         parts["IRM outputs penalised"] = count * penalised * tokens
     parts["final norm"] = (norm + c * hidden) * tokens  # and the answers' gradient
     if config.irm == "paper":

@@ -149,7 +149,8 @@ def test_any_other_name_is_taken_for_a_path(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_an_unknown_key_in_a_preset_is_refused_by_name(other_presets: Path) -> None:
-    lines = ['title = "t"', 'hub_id = "a/b"', 'licence = "MIT"', "layers = 1", "hidden_size = 2", "parameters = 0.1", "colour = 3"]
+    sizes = ("layers", "hidden_size", "intermediate_size", "heads", "kv_heads", "vocabulary", "parameters", "colour")
+    lines = ['title = "t"', 'hub_id = "a/b"', 'licence = "MIT"', *(f"{name} = 2" for name in sizes)]
     (other_presets / "mine.toml").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(BaseModelError, match=r"preset mine\.toml has unknown keys: colour") as caught:
         presets()
