@@ -366,6 +366,7 @@ def test_a_training_in_a_folder_that_may_only_be_read_is_running(tmp_path: Path,
         assert view.holder.pid == process.pid
 
 
+@pytest.mark.usefixtures("interruptible")
 async def test_an_export_is_not_taken_for_a_training(
     tmp_path: Path, script: Callable[[Script], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
