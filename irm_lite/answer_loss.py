@@ -14,7 +14,8 @@ CHUNK = 96  # rows of logits held at once: 19 MB in float32 for a vocabulary of 
 
 
 def answer_nll(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
-    """NLL in nats, summed over the answer tokens: of final hidden states (A, H) and their labels (A,)."""
+    """NLL in nats, summed over the answer tokens: of final hidden states (A, H) and their labels (A,), wherever they are."""
+    hidden, labels = (each.to(head.weight.device) for each in (hidden, labels))  # of a base on several GPUs
     if type(head) is not nn.Linear or head.weight.requires_grad:
         return F.cross_entropy(head(hidden).float(), labels, reduction="sum")
     total: Tensor = _FrozenHead.apply(hidden, labels, head, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
@@ -27,12 +28,12 @@ class _FrozenHead(torch.autograd.Function):
         total = torch.zeros((), device=hidden.device)
         gradients = []
         for part, wanted in zip(torch.split(hidden, CHUNK), torch.split(labels, CHUNK), strict=True):
-            logits = head(part).float()
-            chosen = logits.gather(1, wanted[:, None])
+            logits = head(part)
+            chosen = logits.gather(1, wanted[:, None]).float()
             largest, place = logits.max(1, keepdim=True)
-            chances = torch.softmax(logits, 1)
+            chances = torch.softmax(logits, 1, dtype=torch.float32)
             # log sum exp without a second pass of exponentials: the likeliest token's chance is at least 1 / V
-            total += (largest - chances.gather(1, place).log() - chosen).sum()
+            total += (largest.float() - chances.gather(1, place).log() - chosen).sum()
             if with_gradient:
                 chances.scatter_add_(1, wanted[:, None], -torch.ones_like(chosen))
                 gradients.append(chances.to(head.weight.dtype) @ head.weight)

@@ -61,12 +61,14 @@ def load_base(
     double_quant: bool = False,
     device: str = "auto",
     dtype: str = "auto",
+    spread: bool = False,
     chat_template: str | None = None,
     download: bool = False,
 ) -> Base:
     """Load a base model, quantised, frozen and in eval mode.
 
     `name` is a preset, a hub id, a Hugging Face folder or a .gguf file. Nothing is downloaded unless `download`.
+    `spread`: over all devices of that kind, by transformers' device_map="auto"; what reads it must expect its parts anywhere.
     `chat_template` (Jinja text) replaces the tokenizer's own. Raises BaseModelError with the mend in one line where
     the model is missing, gated, damaged, without a chat template, or of an architecture that cannot be injected.
     """
@@ -76,7 +78,7 @@ def load_base(
         import_bitsandbytes()
     with given_back(), quiet_libraries(), gguf_read_once():
         tokenizer = _load_tokenizer(name, source, chat_template, download)
-        model = _load_model(source, plan, double_quant, download)
+        model = _load_model(source, plan, double_quant, spread, download)
     model.requires_grad_(False)
     model.eval()
     keep_differentiable(model)
@@ -135,15 +137,16 @@ def _load_tokenizer(name: str, source: Source, chat_template: str | None, downlo
     return tokenizer
 
 
-def _load_model(source: Source, plan: DevicePlan, double_quant: bool, download: bool) -> "PreTrainedModel":
+def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bool, download: bool) -> "PreTrainedModel":
     """Through transformers' own bitsandbytes integration: one weight at a time is read, quantised and put in its place."""
     from transformers import AutoModelForCausalLM
 
+    one = {"": torch.cuda.current_device() if plan.device == "cuda" else plan.device}
     options: dict[str, Any] = {
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,  # require_whole tells of them by name
         "dtype": getattr(torch, plan.dtype),
-        "device_map": {"": torch.cuda.current_device() if plan.device == "cuda" else plan.device},
+        "device_map": "auto" if spread and plan.device == "cuda" else one,
         "local_files_only": not download,
         "quantization_config": quantisation(plan, double_quant),
     }

@@ -45,6 +45,8 @@ class TrainConfig:
     """Quantise the quantisation constants too: 0.4 bit a weight less, a little slower."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """What to run on."""
+    device_map: Literal["one", "auto"] = "one"
+    """auto: the base is spread over all GPUs, as transformers does it, for one that no single GPU holds."""
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Number format of the base's activations."""
     chat_template: str = ""
@@ -139,6 +141,12 @@ class TrainConfig:
     @property
     def chosen_dependence_penalty(self) -> float:
         return DEPENDENCE_PENALTIES[self.irm] if self.dependence_penalty == -1 else self.dependence_penalty
+
+    def chosen_irm_dtype(self, device: str, dtype: str) -> Literal["float32", "bfloat16"]:
+        """`device` and `dtype`: as decided for the base."""
+        if self.irm_dtype != "auto":
+            return self.irm_dtype
+        return "bfloat16" if (self.irm, device, dtype) == ("paper", "cuda", "bfloat16") else "float32"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -28,7 +28,7 @@ _CHUNK = 96  # answer tokens whose logits are held at once (answer_loss.CHUNK)
 _SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
 _WEIGHT_BYTES = {"nf4": 0.5 + 4 / 64, "fp4": 0.5 + 4 / 64, "int8": 1.0}  # a 4-byte scale for 64 weights
 _DOUBLE_QUANT_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-_STATE_BYTES = {"adamw_bnb_8bit": 2, "paged_adamw_8bit": 2}  # of an IRM's weight; others: two float32 moments
+_STATE_BYTES = {"adamw_bnb_8bit": 2, "paged_adamw_8bit": 2}  # of an IRM's weight; others: two moments in its number format
 
 
 @dataclass(frozen=True)
@@ -105,16 +105,17 @@ def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype
         passing["IRM outputs' gradients"] = len(irm.layers) * base.hidden_size * irm_c * step.tokens
     if cpu:  # a validation's row may be longer than a step's
         passing["block at work"] = max(passing["block at work"], _working(base, _VALIDATION_TOKENS, c))
+    each = _SIZES[config.chosen_irm_dtype(device, dtype)]
     optimiser = {
-        "IRM weights": 4 * irm.parameters,
-        "IRM gradients": 4 * irm.parameters,
-        "optimiser states": _STATE_BYTES.get(optim, 8) * irm.parameters,
+        "IRM weights": each * irm.parameters,
+        "IRM gradients": each * irm.parameters,
+        "optimiser states": _STATE_BYTES.get(optim, 2 * each) * irm.parameters,
     }
     streams = (irm.first_reached > 0) + (config.irm != "static")
     kept = {"frozen prefix kept": step.kept * streams * base.hidden_size * c} if cpu else {}
     # torch's AdamW makes its denominator of two: the second moment's square root, and the quotient
-    step_takes = 0 if optim in _STATE_BYTES else 2 * 4 * max(irm.weights.values())
-    halved = 2 * irm.parameters if config.irm == "paper" and irm_c == 2 else 0
+    step_takes = 0 if optim in _STATE_BYTES else 2 * each * max(irm.weights.values())
+    halved = 2 * irm.parameters if config.irm == "paper" and irm_c < each else 0
     if cpu:  # the heap keeps what the passes held while the optimiser makes its step
         moment = {"optimiser step, or IRM in half precision": max(step_takes, halved)}
         share = _HOLES_RECOMPUTING if config.gradient_checkpointing else _HOLES
@@ -218,10 +219,7 @@ def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: 
     if config.quant == "int8":  # bitsandbytes holds each product's input
         block += c * (2 * hidden + base.heads * base.head_size + base.intermediate_size)
     unreached = norm + attention if irm.site == "attn" else 0  # of the first block: it is injected after its attention
-    copies = (
-        2 if config.chosen_dependence_penalty else int(config.l1 > 0 and config.irm != "paper")
-    )  # the outputs, and less their mean
-    penalised = 4 * copies * hidden  # a layer
+    penalised = 4 * hidden if config.l1 > 0 and config.irm != "paper" else 0  # a layer's outputs
     if not config.gradient_checkpointing:
         parts = {"blocks' activations": (blocks * block - unreached) * tokens, "IRM outputs penalised": count * penalised * tokens}
     elif irm.site == "attn":  # inside the blocks; of a recomputed one as much again is made and not saved
@@ -229,6 +227,8 @@ def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: 
     else:
         parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block recomputed": 2 * block * tokens}
         parts["IRM outputs penalised"] = count * penalised * tokens
+    if config.chosen_dependence_penalty:  # IRM.moments: what is less its mean
+        parts["IRM outputs compared"] = 4 * count * {"paper": 2 * hidden, "lite": config.rank, "static": 0}[config.irm] * tokens
     parts["final norm"] = (norm + c * hidden) * tokens  # and the answers' gradient
     if config.irm == "paper":
         parts["IRM activations"] = 13 * hidden * irm_c * tokens

@@ -35,27 +35,29 @@ class InjectedModel(nn.Module):
 
     def forward(self, samples: Sequence[Sample], num_items: int | None = None) -> Tensor:
         """The loss of these samples in one packed row: NLL summed over answer tokens / num_items, plus the penalties, mean
-        over layers.
+        over layers: the paper's l1 * sum |v|, mean over tokens, and the share of the output that varies with the input.
 
         `num_items` counts the answer tokens of all rows of an optimiser step; penalties are weighted with the row's share.
         """
         _, injection = self._hidden
-        penalties: dict[int, Tensor] = {}
+        norms: dict[int, Tensor] = {}
         injection.observers.clear()  # only now: the backward pass recomputes with the observers of its forward
-        if self.l1 or self.dependence:
+        if self.l1:
 
-            def penalise(layer: int, vector: Tensor) -> None:
-                penalties[layer] = self._penalty(vector)
+            def measure(layer: int, vector: Tensor) -> None:
+                norms[layer] = vector.abs().sum(-1, dtype=torch.float32).mean()
 
-            injection.observers.append(penalise)
+            injection.observers.append(measure)
         if time.monotonic() - self._observed_at >= LIVE_SECONDS:
             injection.observers.append(self._observe)
             self._observed_at = time.monotonic()
         count = sum(sample.n_answer for sample in samples)
         items = count if num_items is None else num_items
         loss = self._answers_nll(samples) / items
-        if penalties:
-            loss = loss + count / items * torch.stack(list(penalties.values())).mean()
+        if norms:
+            loss = loss + count / items * self.l1 * torch.stack(list(norms.values())).mean()
+        if self.dependence:
+            loss = loss + count / items * self.dependence * varying_share(*self.irm.moments(injection.code)).mean()
         return loss
 
     def stepping(self) -> AbstractContextManager[None]:
@@ -78,28 +80,19 @@ class InjectedModel(nn.Module):
             stream = injection.feed(states.get("h0"), states.get("stream"), self.prefix.first)
             with blocks_from(base.model, self.prefix.first), _recomputed(base) if self.recompute else nullcontext():
                 hidden = answers_of(run_base(base.model, row, stream), row)
-        return answer_nll(base.model.get_output_embeddings(), hidden, row["labels"].to(hidden.device))
-
-    def _penalty(self, vector: Tensor) -> Tensor:
-        """Of one layer's output (1, T, H): the paper's l1 * sum |v|, mean over tokens, and that of varying with the input."""
-        penalty = vector.new_zeros((), dtype=torch.float32)
-        if self.l1:
-            penalty = penalty + self.l1 * vector.abs().sum(-1, dtype=torch.float32).mean()
-        if self.dependence:
-            penalty = penalty + self.dependence * varying_share(vector.flatten(0, -2).float())
-        return penalty
+        return answer_nll(base.model.get_output_embeddings(), hidden, row["labels"]).to(base.plan.device)
 
     def _observe(self, layer: int, vector: Tensor) -> None:
         self.mean_abs[layer] = vector.detach().abs().mean(dim=(0, 1), dtype=torch.float32).cpu()
 
 
-def varying_share(vectors: Tensor) -> Tensor:
-    """Of vectors (N, H): the share of their mean squared norm that is not their mean's, 0 where all are alike.
+def varying_share(means: Tensor, spreads: Tensor) -> Tensor:
+    """Of vectors with these means (L, H) and mean squared distances from them (L,): the shares (L,) of their mean squared norms
+    that are not their means', 0 where all are alike.
 
     An output far below any effect (squared norm 1e-4) counts as not varying: training starts at zero.
     """
-    spread = (vectors - vectors.mean(0)).square().sum(-1).mean()
-    return spread / (vectors.square().sum(-1).mean() + 1e-4)
+    return spreads / (means.square().sum(-1) + spreads + 1e-4)
 
 
 @contextmanager

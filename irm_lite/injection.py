@@ -49,7 +49,7 @@ class Injection:
         self.observers: list[Observer] = []
         self.compute_dtype: torch.dtype | None = None  # of the IRM's matrix products, where not that of its weights
         self._h0_residual: Tensor | None = None
-        self._code: Any = None
+        self.code: Any = None  # what the IRM made of its input: `encode`'s, of the newest forward
         self._fed = 0
         self._handles: list[Any] = []
 
@@ -84,12 +84,12 @@ class Injection:
         return stream
 
     def _encode(self, h0: Tensor | None) -> None:
-        self._code = None
+        self.code = None
         if h0 is None:  # it reads none, and all blocks are run: the hook of block 0 gives it a shape
             return
         dtype = self.compute_dtype
         with torch.autocast(h0.device.type, dtype) if dtype is not None else nullcontext():
-            self._code = self.irm.encode(h0)
+            self.code = self.irm.encode(h0)
 
     def _attach(self) -> None:
         blocks: Any = decoder_layers(self.model)
@@ -104,13 +104,13 @@ class Injection:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._h0_residual = self._code = None
+        self._h0_residual = self.code = None
 
     def _enter(self, _module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
         self._h0_residual = block_input(args, kwargs)
 
     def _read(self, _module: nn.Module, _args: object, output: object) -> None:
-        if self.enabled and (not self._fed or self._code is None):
+        if self.enabled and (not self._fed or self.code is None):
             assert self._h0_residual is not None
             self._encode(self._h0_residual + hidden_state(output))
 
@@ -123,8 +123,8 @@ class Injection:
         return add
 
     def _added(self, index: int, layer: int, stream: Tensor) -> Tensor:
-        assert self._code is not None
-        vector = self.irm.layer_output(self._code, index)
+        assert self.code is not None
+        vector = self.irm.layer_output(self.code, index)
         for observe in self.observers:
             observe(layer, vector)
         return stream + (self.strength * vector).to(stream)

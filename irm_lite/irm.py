@@ -56,6 +56,13 @@ class IRM(nn.Module):
         """(B, T, L, H): `layer_output` of all layers at once, in a few calls instead of L."""
         raise NotImplementedError
 
+    def moments(self, code: Any) -> tuple[Tensor, Tensor]:
+        """Of each layer's outputs over all tokens: their means (L, H), and their mean squared distances from these (L,)."""
+        vectors = [self.layer_output(code, index).flatten(0, -2).float() for index in range(len(self.layers))]
+        means = [each.mean(0) for each in vectors]
+        spreads = [(each - mean).square().sum(-1).mean() for each, mean in zip(vectors, means, strict=True)]
+        return torch.stack(means), torch.stack(spreads)
+
     def forward(self, h0: Tensor) -> Tensor:
         """All layers' outputs: (B, T, H) -> (B, T, L, H)."""
         return self.outputs(self.encode(h0))
@@ -126,6 +133,15 @@ class LiteIRM(IRM):
         by_layer = torch.baddbmm(self.bias[:, None], low.transpose(0, 1), self.up.transpose(1, 2))  # (L, B T, H)
         return by_layer.transpose(0, 1).view(*code.shape[:-1], len(self.layers), self.hidden_size)
 
+    def moments(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        """As of the outputs, without making them: up's share of a covariance C (rank, rank) is the trace of up C up^T."""
+        low = F.linear(code, self.down.flatten(0, 1)).view(-1, len(self.layers), self.rank).transpose(0, 1).float()
+        up, middle = self.up.float(), low.mean(1, keepdim=True)
+        centred = low - middle
+        covariance = centred.mT @ centred / low.shape[1]  # (L, rank, rank)
+        spreads = (covariance * (up.mT @ up)).sum((1, 2))
+        return self.bias.float() + (up @ middle.mT)[..., 0], spreads
+
 
 class StaticIRM(IRM):
     """One vector a layer, whatever the input: a control vector in training."""
@@ -144,6 +160,9 @@ class StaticIRM(IRM):
 
     def outputs(self, code: Tensor) -> Tensor:
         return self.vectors.expand(*code.shape[:-1], *self.vectors.shape)
+
+    def moments(self, code: Tensor) -> tuple[Tensor, Tensor]:
+        return self.vectors.float(), self.vectors.new_zeros(len(self.layers), dtype=torch.float32)
 
 
 _KINDS: dict[str, type[IRM]] = {"paper": PaperIRM, "lite": LiteIRM, "static": StaticIRM}

@@ -52,10 +52,10 @@ def _one_by_one(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, .
     """On a CPU: short calls cost little there, and in float32 they are 2.5 times as fast as in bfloat16 (docs/log.md)."""
     queries, keys, values = (torch.split(each.float(), list(lengths), dim=2) for each in (query, key, value))
     attended = [
-        F.scaled_dot_product_attention(*part, is_causal=True, scale=scaling, enable_gqa=True)
+        F.scaled_dot_product_attention(*part, is_causal=True, scale=scaling, enable_gqa=True).transpose(1, 2)
         for part in zip(queries, keys, values, strict=True)
     ]
-    return torch.cat(attended, dim=2).to(query.dtype).transpose(1, 2)
+    return torch.cat(attended, dim=1).to(query.dtype)
 
 
 def _padded(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scaling: float | None) -> Tensor:

@@ -90,9 +90,12 @@ def load_run(path: Path | str) -> TrainedRun:
     return TrainedRun(directory, directory.config(), load_irm(directory.path), directory.fingerprint())
 
 
+_BASE_SETTINGS = ("model", "quant", "double_quant", "device", "device_map", "dtype", "chat_template")
+
+
 def base_settings(config: TrainConfig) -> dict[str, Any]:
     """What decides which base is loaded, and how: runs that agree in it can share one."""
-    return {name: getattr(config, name) for name in ("model", "quant", "double_quant", "device", "dtype", "chat_template")}
+    return {name: getattr(config, name) for name in _BASE_SETTINGS}
 
 
 def load_base_of(config: TrainConfig) -> Base:
@@ -102,6 +105,7 @@ def load_base_of(config: TrainConfig) -> Base:
         double_quant=config.double_quant,
         device=config.device,
         dtype=config.dtype,
+        spread=config.device_map == "auto",
         **_tokenizer_options(config),
     )
 

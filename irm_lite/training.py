@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
@@ -105,6 +105,8 @@ def resume(
 
 
 def _meet(config: TrainConfig, base: Base | None) -> None:
+    if config.device_map == "auto" and processes.count() > 1:
+        raise InputError("--device-map auto and several processes both want all GPUs", "leave out the launcher, or the flag")
     processes.meet(base.plan.device if base else decide(probe(), config.device, config.dtype, config.quant).device)
 
 
@@ -197,18 +199,12 @@ def _resolve(config: TrainConfig, base: Base, n_train: int) -> TrainConfig:
         layers=format_layers(_layers(config, base)),
         optim=base.plan.optim if config.optim == "auto" else config.optim,
         site=config.chosen_site,
-        irm_dtype=_irm_dtype(config, base),
+        irm_dtype=config.chosen_irm_dtype(base.plan.device, base.plan.dtype),
         learning_rate=config.peak_learning_rate,
         dependence_penalty=config.chosen_dependence_penalty,
         eval_steps=eval_steps,
         save_steps=config.save_steps or eval_steps,
     )
-
-
-def _irm_dtype(config: TrainConfig, base: Base) -> Literal["float32", "bfloat16"]:
-    if config.irm_dtype != "auto":
-        return config.irm_dtype
-    return "bfloat16" if config.irm == "paper" and base.plan.device == "cuda" and base.plan.dtype == "bfloat16" else "float32"
 
 
 def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Callable[[], bool]) -> TrainedRun:
@@ -312,6 +308,8 @@ def _rows_and_fit(job: _Job, free: int) -> tuple[int, Fit | None]:
     config, plan = job.config, job.base.plan
     lengths, validation = ([len(sample.ids) for sample in samples] for samples in (job.train, job.validation))
     rows = config.gradient_accumulation_steps
+    if config.device_map == "auto":  # what each of several GPUs will hold is not known
+        return rows, None
     try:
         shape = shape_of_config(job.base.model.config.to_dict(), job.base.name, job.base.gguf_path is not None)
     except BaseModelError:

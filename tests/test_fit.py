@@ -37,6 +37,7 @@ SAVED = (
     "blocks' activations",
     "blocks' inputs",
     "IRM outputs penalised",
+    "IRM outputs compared",
     "final norm",
     "IRM activations",
     "IRM outputs",
@@ -104,7 +105,7 @@ def test_the_bases_weights_take_what_is_predicted(llama_folder: Path, double_qua
 @contextmanager
 def prepared(model: Any, config: TrainConfig) -> Iterator[InjectedModel]:
     irm = build_irm(config.irm, 64, irm_shape(config, SHAPE).layers, config.chosen_site)
-    base = cast(Base, SimpleNamespace(model=model))
+    base = cast(Base, SimpleNamespace(model=model, plan=SimpleNamespace(device="cpu")))
     with training._recomputing(base, config.gradient_checkpointing), inject(model, irm) as injection:
         injection.compute_dtype = training._compute_dtype(base, irm)
         made = InjectedModel(base, injection, config.l1, config.chosen_dependence_penalty, config.gradient_checkpointing)
@@ -145,7 +146,7 @@ def test_autograd_saves_what_is_predicted(settings: dict[str, Any], dtype: str) 
         weights = [*model.parameters(), *made.irm.parameters()]
         with made.stepping(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             made(samples, 100)
-        code = made._hidden[1]._code
+        code = made._hidden[1].code
         for tensor in code if config.irm == "paper" else ():
             keep(tensor)
         for weight in weights:  # neither they nor their copies in half precision, which are a part of their own

@@ -221,9 +221,26 @@ def test_the_papers_penalty_is_added_as_its_formula_says(llama_folder: Path) -> 
 def test_the_share_that_varies_is_a_variance_over_a_second_moment() -> None:
     vectors = torch.randn(50, 7, dtype=torch.float64) * 3 + torch.arange(7)
     expected = vectors.var(0, correction=0).sum() / vectors.square().mean(0).sum()
-    assert float(varying_share(vectors)) == pytest.approx(float(expected), rel=1e-5)
-    assert float(varying_share(torch.ones(4, 3))) == 0
-    assert float(varying_share(1e-4 * torch.randn(4, 3))) < 1e-3  # an output that does nothing yet is left alone
+
+    def share(vectors: torch.Tensor) -> float:
+        return float(varying_share(vectors.mean(0)[None], vectors.var(0, correction=0).sum()[None]))
+
+    assert share(vectors) == pytest.approx(float(expected), rel=1e-5)
+    assert share(torch.ones(4, 3)) == 0
+    assert share(1e-4 * torch.randn(4, 3)) < 1e-3  # an output that does nothing yet is left alone
+
+
+@pytest.mark.parametrize("kind", ["paper", "lite", "static"])
+def test_moments_are_those_of_the_outputs(kind: str) -> None:
+    irm = build_irm(kind, 24, (0, 2, 3))
+    with torch.no_grad():
+        for parameter in irm.parameters():
+            parameter.normal_()
+    code = irm.encode(torch.randn(1, 9, 24))
+    outputs = irm.outputs(code)[0].double()  # (T, L, H)
+    means, spreads = irm.moments(code)
+    torch.testing.assert_close(means.double(), outputs.mean(0), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(spreads.double(), outputs.var(0, correction=0).sum(-1), rtol=1e-4, atol=1e-4)
 
 
 def test_the_penalty_on_dependence_makes_the_output_depend_less(llama_folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ class Child:
     def __init__(self, task: Task) -> None:
         here = str(Path(__file__).parents[1])
         environment = os.environ | {
-            "OMP_WAIT_POLICY": "PASSIVE",  # else its threads spin while another has its turn
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])),
         }
