@@ -15,7 +15,8 @@ CHUNK = 96  # rows of logits held at once: 19 MB in float32 for a vocabulary of 
 
 def answer_nll(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
     """NLL in nats, summed over the answer tokens: of final hidden states (A, H) and their labels (A,), wherever they are."""
-    hidden, labels = (each.to(head.weight.device) for each in (hidden, labels))  # of a base on several GPUs
+    place = next(head.parameters()).device  # of a base on several GPUs another than its last block's
+    hidden, labels = hidden.to(place), labels.to(place)
     if type(head) is not nn.Linear or head.weight.requires_grad:
         return F.cross_entropy(head(hidden).float(), labels, reduction="sum")
     total: Tensor = _FrozenHead.apply(hidden, labels, head, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
