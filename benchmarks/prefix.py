@@ -45,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         apart = max(abs(a - b) for a, b in zip(kept["losses"], plain["losses"], strict=True))
         ratio = statistics.mean(kept["rates"][1:]) / statistics.mean(plain["rates"][1:])
         rounds.append({"with": kept, "without": plain, "ratio": ratio, "apart": apart})
-        print(f"round {number + 1}: with {said(kept)}, without {said(plain)} tokens/s; ratio {ratio:.2f}; losses {apart:.1e} apart")
+        print(
+            f"round {number + 1}: with {said(kept)}, without {said(plain)} tokens/s; ratio {ratio:.2f}; losses {apart:.1e} apart",
+            flush=True,
+        )
     ratio, apart = statistics.median(each["ratio"] for each in rounds), max(each["apart"] for each in rounds)
     print(
         f"ratio from epoch 2 on: {ratio:.2f} (goal {GOALS['ratio']}); losses at most {apart:.1e} apart (goal {GOALS['apart']:.0e})"

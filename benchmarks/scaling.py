@@ -3,8 +3,8 @@
 python benchmarks/scaling.py [--irm lite] [--device auto] [--shape 8x512] [--batch 8] [--length 128] [--steps 4]
                              [--batches 1 2 4 ...] [--lengths ...] [--depths ...] [--widths ...] [--json FILE]
 
-One of the four is varied at a time, the others stay at --shape, --batch and --length; the bases have random weights in NF4 (speed and
-memory are those of trained ones). Each point is a process of its own. Rates are medians over the steps after the first two.
+One of the four is varied at a time, the others stay at --shape, --batch and --length; the bases have random weights in NF4 (speed
+and memory are those of trained ones). Each point is a process of its own. Rates are medians over the steps after the first two.
 """
 
 import argparse

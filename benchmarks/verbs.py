@@ -2,8 +2,8 @@
 
 python benchmarks/verbs.py [--run RUN] [--rounds 5] [--json FILE]
 
-Each is a process of its own, in turns, round after round; the first round is a warm-up. Start-up is beside `python -c pass`, which no
-program can beat. Without --run a `lite` IRM is trained on the demo model for 20 steps first; the exports are run once each.
+Each is a process of its own, in turns, round after round; the first round is a warm-up. Start-up is beside `python -c pass`, which
+no program can beat. Without --run a `lite` IRM is trained on the demo model for 20 steps first; the exports are run once each.
 """
 
 import argparse

@@ -5,23 +5,26 @@ in generation say, it is transformers' sdpa.
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "irm_lite_packed"
 
 
-def attend_by_sample(model: PreTrainedModel) -> None:
+def attend_by_sample(model: "PreTrainedModel") -> None:
     """Let the model attend within samples where `sample_lengths` (a tuple of ints) is given to its forward.
 
     A model that attends otherwise than by sdpa keeps what it has.
     """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
     if model.config._attn_implementation == "sdpa":
         AttentionInterface.register(NAME, packed_attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -42,6 +45,8 @@ def packed_attention(
     """Causal attention within each sample. query (1, heads, T, D), key and value (1, kv heads, T, D) -> (1, T, heads, D)."""
     window = options.get("sliding_window")
     if sample_lengths is None or (window and max(sample_lengths) > window) or options.get("softcap") is not None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
         whole: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
         return whole
     attend = _one_by_one if query.device.type == "cpu" else _padded

@@ -1,5 +1,6 @@
 """Turns what the Trainer does into a run's events and live snapshot, and the user's wish to stop into the Trainer's."""
 
+import irm_lite.bitsandbytes_first  # noqa: F401  # isort: skip
 import math
 import time
 from collections.abc import Callable

@@ -1,5 +1,6 @@
 """transformers.Trainer, told what is ours: the loss through the injected base, the validation, the checkpoints."""
 
+import irm_lite.bitsandbytes_first  # noqa: F401  # isort: skip
 import gc
 import math
 import shutil

@@ -1,5 +1,6 @@
 """Train an IRM on a frozen base: data, run directory, Trainer, events."""
 
+import irm_lite.bitsandbytes_first  # noqa: F401  # isort: skip
 import dataclasses
 import importlib.metadata
 import importlib.util

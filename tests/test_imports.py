@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -53,3 +54,16 @@ def test_the_ui_loads_no_engine() -> None:
 def test_the_engine_loads_no_ui() -> None:
     code = "import irm_lite.demo, irm_lite.trained, irm_lite.doctor, irm_lite.cli.demo"
     assert "textual" not in loaded_by(code)
+
+
+@pytest.mark.parametrize(
+    "name", ["training", "trainer", "reporter", "base_model", "demo", "sweep", "analyze", "record", "export.export"]
+)
+def test_importing_the_engine_fetches_nothing_and_says_nothing(name: str, tmp_path: Path) -> None:
+    """bitsandbytes asks the package `kernels`, where there is one, for kernels from the hub."""
+    asked = tmp_path / "asked"
+    (tmp_path / "kernels.py").write_text(f"def get_kernel(*_, **__):\n    open({str(asked)!r}, 'w').close()\n")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import irm_lite.{name}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not asked.exists()
+    assert done.stderr == ""
