@@ -1,9 +1,10 @@
 """The share of a training step that is not the frozen base's forward and backward.
 
-python benchmarks/overhead.py [--model demo | --shape llama-2-7b] [--irm lite] [--device auto] [--steps 4] [--rounds 3] [--json FILE]
+python benchmarks/overhead.py [--model demo | --shape llama-2-7b] [--irm lite] [--device auto] [--steps 4] [--rounds 3]
+                              [--json FILE]
 
-On the same packed rows, in turns: whole steps of a training, and the base alone, with a gradient down to the first block that the IRM
-reaches and the loss at the answers; medians over rounds, the first is a warm-up. What is left is the IRM and its optimiser.
+On the same packed rows, in turns: whole steps of a training, and the base alone, with a gradient down to the first block that the
+IRM reaches and the loss at the answers; medians over rounds, the first is a warm-up. What is left is the IRM and its optimiser.
 """
 
 import argparse

@@ -83,7 +83,8 @@ class TrainConfig:
     """Weight of the share of the IRM's output that varies over a row's tokens, prompt included, which no control vector
     carries; 0: none, -1: 1 for lite, 0 for paper."""
     optim: str = "auto"
-    """Optimiser, by transformers' name (adamw_torch, adamw_bnb_8bit, ...); auto: paged 8-bit AdamW for paper on a GPU, else AdamW."""
+    """Optimiser, by transformers' name (adamw_torch, adamw_bnb_8bit, ...); auto: paged 8-bit AdamW for paper on a GPU, else
+    AdamW."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third slower."""
     cache_prefix: bool = True

@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 def peak_bytes(device: str) -> int:
-    """Bytes. CUDA: the most that tensors held, on all GPUs, and what bitsandbytes pages. MPS: what Metal holds for this process now, since it keeps no peak.
+    """Bytes. CUDA: the most that tensors held, on all GPUs, and what bitsandbytes pages. MPS: what Metal holds for this
+    process now, since it keeps no peak.
 
     CPU: the process's resident memory at its peak; Linux counts from the last `reset_peak`, other systems from the
     process's start.
