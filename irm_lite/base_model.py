@@ -12,7 +12,7 @@ from irm_lite.errors import BaseModelError
 from irm_lite.fingerprint import Fingerprint, hash_norm_gains
 from irm_lite.gguf_base import gguf_read_once, gguf_weights, keep_differentiable, require_whole, skeleton
 from irm_lite.gguf_header import read_header, require_model
-from irm_lite.heap import given_back
+from irm_lite.heap import given_back, keep_few_kernels
 from irm_lite.packed_attention import attend_by_sample
 from irm_lite.paths import expanded
 from irm_lite.presets import EMBEDDED, Preset, packaged_gguf, presets
@@ -72,6 +72,7 @@ def load_base(
     `chat_template` (Jinja text) replaces the tokenizer's own. Raises BaseModelError with the mend in one line where
     the model is missing, gated, damaged, without a chat template, or of an architecture that cannot be injected.
     """
+    keep_few_kernels()
     source = locate(name, download)
     plan = decide(probe(), device, dtype, quant)
     if plan.quant != "none":

@@ -11,7 +11,7 @@ import torch
 from irm_lite.errors import RunError
 from irm_lite.tensors import save_tensors
 
-OPTIMIZER, SCHEDULER, RNG = "optimizer", "scheduler", "rng"
+OPTIMIZER, SCHEDULER, SCALER, RNG = "optimizer", "scheduler", "scaler", "rng"
 
 
 def save_state(folder: Path, name: str, state: Any) -> None:
@@ -56,7 +56,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.random.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.random.set_rng_state_all(state["cuda"])
+        torch.cuda.random.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
 
 
 def _strip(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

@@ -50,10 +50,11 @@ class Fit:
 @dataclass(frozen=True)
 class Step:
     """What a training's largest step looks like. `tokens`: of its largest row; `kept`: of all samples whose frozen states are
-    kept in memory."""
+    kept in memory; `rows`: how many it has."""
 
     tokens: int
     kept: int = 0
+    rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,14 @@ def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype
     load = process | weights | {"weights being read": _reading(base, config, sum(weights.values()), c, cpu)}
     irm_c = 2 if dtype == "bfloat16" else 4  # of the paper's products (training.py); the others' are in float32
     saved = _saved(base, irm, config, step.tokens, c, irm_c, cpu)
+    each = _SIZES[config.chosen_irm_dtype(device, dtype)]
     passing = {"logits": _logits(base, c), "block at work": _working(base, step.tokens, c)}
+    if step.rows > 1:  # of the largest weight, beside the sum of the rows before it
+        passing["a row's gradient"] = each * max(irm.weights.values())
     if config.irm == "paper":
         passing["IRM outputs' gradients"] = len(irm.layers) * base.hidden_size * irm_c * step.tokens
     if cpu:  # a validation's row may be longer than a step's
         passing["block at work"] = max(passing["block at work"], _working(base, _VALIDATION_TOKENS, c))
-    each = _SIZES[config.chosen_irm_dtype(device, dtype)]
     optimiser = {
         "IRM weights": each * irm.parameters,
         "IRM gradients": each * irm.parameters,
@@ -127,15 +130,17 @@ def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype
     return Fit(load, {name: n_bytes for name, n_bytes in training.items() if n_bytes})
 
 
-def largest_step(lengths: Sequence[int], validation: Sequence[int], config: TrainConfig, steps: int, rows: int) -> Step:
-    """Of a training on samples with these lengths in tokens, each of whose steps goes through in so many rows.
+def largest_step(
+    lengths: Sequence[int], validation: Sequence[int], config: TrainConfig, steps: int, rows: int, processes: int = 1
+) -> Step:
+    """Of a training on samples with these lengths in tokens, each of whose steps goes through in so many rows a process.
 
     Samples seen once are not kept over the epochs (training.py), those of the validation are.
     """
     together = config.batch_size * config.gradient_accumulation_steps
-    again = steps * together > len(lengths)
+    again = steps * together * processes > len(lengths)
     kept = sum(validation) + (sum(lengths) if again else 0)
-    return Step(largest_row(lengths, math.ceil(together / rows), steps * rows), kept if config.cache_prefix else 0)
+    return Step(largest_row(lengths, math.ceil(together / rows), steps * rows), kept if config.cache_prefix else 0, rows)
 
 
 def largest_row(lengths: Sequence[int], samples: int, draws: int) -> int:
@@ -177,7 +182,7 @@ def choices(base: BaseShape, config: TrainConfig, length: int, device: str, dtyp
     for batch_size in BATCHES:
         for recompute in (False, True):
             each = replace(config, batch_size=batch_size, gradient_checkpointing=recompute)
-            found.append(Choice(each, predict(base, each, Step(batch_size * length), device, dtype, optim)))
+            found.append(Choice(each, predict(base, each, Step(batch_size * length), device, dtype, each.chosen_optim(optim))))
     return found
 
 

@@ -64,6 +64,10 @@ class InjectedModel(nn.Module):
         """Around a forward with its backward, which may recompute the forward."""
         return self._hidden[1].fed()
 
+    def let_go(self) -> None:
+        """Of what a forward left behind, where its backward failed."""
+        self._hidden[1].code = None
+
     @torch.no_grad()
     def nll(self, samples: Sequence[Sample]) -> float:
         """NLL in nats, summed over the answer tokens of these samples in one row."""

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -18,6 +17,7 @@ from irm_lite.errors import TrainingFailed
 from irm_lite.generation import generate
 from irm_lite.injected_model import InjectedModel
 from irm_lite.layers import format_layers
+from irm_lite.memory_peak import held_bytes, peak_bytes
 from irm_lite.run import RunDirectory
 from irm_lite.tensors import save_tensors
 
@@ -50,6 +50,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.step_began = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        _finish(self.base.plan.device)
         self.training_seconds += time.monotonic() - self.step_began
         if processes.sum_of(self.should_stop()):
             self.stopped = True
@@ -79,7 +80,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             tokens=self.model.tokens_seen,
             tokens_per_second=round(self.model.tokens_seen / self.training_seconds, 1),
             eta_seconds=round(seconds / done * (state.max_steps - state.global_step), 1),
-            memory_bytes=_memory(self.base.plan.device),
+            memory_bytes=(peak_bytes if self.base.plan.device == "cuda" else held_bytes)(self.base.plan.device),
         )
         self._write_live()
 
@@ -103,6 +104,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             self.model.mean_abs.clear()
 
 
-def _memory(device: str) -> int:
-    """Bytes in use: of the GPU at its peak, of the process elsewhere."""
-    return torch.cuda.max_memory_allocated() if device == "cuda" else psutil.Process().memory_info().rss
+def _finish(device: str) -> None:
+    """Wait for what was given to the GPU, so that a clock tells when it was done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()

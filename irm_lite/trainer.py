@@ -83,18 +83,21 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
 
     def _through(self, model: nn.Module, samples: list[Sample], items: int) -> Tensor:
         """In as many rows as fit: where memory runs out, the gradients made so far are dropped and the samples go through in
-        twice as many, with the same gradient."""
+        twice as many, to the same loss (the penalty on dependence is of rows)."""
         while True:
             try:
                 return self._rows_through(model, split(samples, self.rows), items)
             except RuntimeError as error:
                 if not out_of_memory(error) or self.rows >= len(samples):
                     raise
-            self.rows = min(2 * self.rows, len(samples))
+            self.rows = len(split(samples, min(2 * self.rows, len(samples))))
             model.zero_grad()
+            self.injected.let_go()
             gc.collect()
             if self.args.device.type == "cuda":
                 torch.cuda.empty_cache()
+            elif self.args.device.type == "mps":
+                torch.mps.empty_cache()
             self.on_split(self.rows)
 
     def _rows_through(self, model: nn.Module, rows: list[list[Sample]], items: int) -> Tensor:
@@ -131,6 +134,8 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
             save_irm(self.injected.irm, folder)
             checkpoint.save_state(folder, checkpoint.OPTIMIZER, self.optimizer.state_dict())
             checkpoint.save_state(folder, checkpoint.SCHEDULER, self.lr_scheduler.state_dict())
+            if self.accelerator.scaler is not None:  # of losses in float16
+                checkpoint.save_state(folder, checkpoint.SCALER, self.accelerator.scaler.state_dict())
             checkpoint.save_state(folder, checkpoint.RNG, checkpoint.rng_state())
             for callback in [*self.callback_handler.callbacks, self.control]:
                 if hasattr(callback, "state"):  # transformers' ExportableState: early stopping's patience
@@ -149,6 +154,8 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
         with _damage_named(checkpoint_folder):
             self.optimizer.load_state_dict(checkpoint.load_state(Path(checkpoint_folder), checkpoint.OPTIMIZER))
             self.lr_scheduler.load_state_dict(checkpoint.load_state(Path(checkpoint_folder), checkpoint.SCHEDULER))
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(checkpoint.load_state(Path(checkpoint_folder), checkpoint.SCALER))
 
     def _load_rng_state(self, checkpoint_folder: str | None) -> None:
         if checkpoint_folder is None:

@@ -2,6 +2,7 @@
 
 import irm_lite.bitsandbytes_first  # noqa: F401  # isort: skip
 import dataclasses
+import gc
 import importlib.metadata
 import importlib.util
 import math
@@ -22,7 +23,16 @@ from irm_lite.chat_format import Sample, encode_all, read_chat_template
 from irm_lite.config import TrainConfig
 from irm_lite.dataset import load_dataset, tones
 from irm_lite.device import decide, probe
-from irm_lite.errors import BaseModelError, DataError, InputError, Interrupted, MissingPart, RunError, TrainingFailed
+from irm_lite.errors import (
+    BaseModelError,
+    DataError,
+    FailedElsewhere,
+    InputError,
+    Interrupted,
+    MissingPart,
+    RunError,
+    TrainingFailed,
+)
 from irm_lite.fit import Fit, fewest_rows, largest_step, predict
 from irm_lite.heap import kept
 from irm_lite.injected_model import InjectedModel
@@ -198,7 +208,7 @@ def _resolve(config: TrainConfig, base: Base, n_train: int) -> TrainConfig:
         absolute(config),
         **choices,
         layers=format_layers(_layers(config, base)),
-        optim=base.plan.optim if config.optim == "auto" else config.optim,
+        optim=config.chosen_optim(base.plan.optim),
         site=config.chosen_site,
         irm_dtype=config.chosen_irm_dtype(base.plan.device, base.plan.dtype),
         learning_rate=config.peak_learning_rate,
@@ -215,7 +225,7 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         if processes.first():
             on_event(run.append_event(kind, **values))
 
-    free = free_bytes(base.plan.device) // processes.on_this_machine()
+    free = free_bytes(base.plan.device) // (processes.on_this_machine() if base.plan.device == "cpu" else 1)
     rows, fit = _rows_and_fit(job, free)
     emit(
         "start",
@@ -237,7 +247,7 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
     )
 
     def tell_split(rows: int) -> None:
-        emit("warning", text=f"memory ran out: each step now goes through in {rows} rows, with the same gradient")
+        emit("warning", text=f"memory ran out: each step now goes through in {rows} rows")
 
     if fit and fit.training_peak > free:
         mend = (
@@ -278,6 +288,9 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         raise TrainingFailed(
             "memory ran out", "try a smaller --batch-size with more --gradient-accumulation-steps, or --gradient-checkpointing"
         ) from error
+    except FailedElsewhere:
+        emit("end", reason="another process failed")
+        raise
     except ImportError as error:
         raise MissingPart(
             f"--optim {config.optim} needs a package that is not here ({error})", "install it, or say --optim auto"
@@ -299,8 +312,12 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         training_peak_bytes=peak,
     )
     processes.sum_of(0)  # the first has written all of it by then
-    trained = TrainedRun(run, config, load_irm(run.path, base.plan.device), base.fingerprint)
+    trained = TrainedRun(run, config, load_irm(run.path), base.fingerprint)
     trained.base = base  # it is loaded already
+    del trainer, model, reporter, callbacks
+    irm.to_empty(device="meta")  # two of them, one in float32, might not fit
+    gc.collect()  # the Trainer refers to itself
+    trained.irm.to(base.plan.device)
     return trained
 
 
@@ -317,7 +334,7 @@ def _rows_and_fit(job: _Job, free: int) -> tuple[int, Fit | None]:
         return rows, None
 
     def predicted(rows: int) -> Fit:
-        step = largest_step(lengths, validation, config, job.arguments.max_steps, rows)
+        step = largest_step(lengths, validation, config, job.arguments.max_steps, rows, processes.count())
         return predict(shape, config, step, plan.device, plan.dtype, config.optim)
 
     if config.batch == "auto":

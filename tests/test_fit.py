@@ -172,8 +172,8 @@ def test_the_largest_row_is_what_a_shuffled_run_meets() -> None:
 def test_samples_seen_again_are_kept() -> None:
     config = TrainConfig(batch_size=4)
     assert largest_step([10] * 8, [7], config, 2, 1) == Step(40, 7)
-    assert largest_step([10] * 8, [7], config, 3, 2) == Step(20, 87)
-    assert largest_step([10] * 8, [7], replace(config, cache_prefix=False), 3, 2) == Step(20, 0)
+    assert largest_step([10] * 8, [7], config, 3, 2) == Step(20, 87, 2)
+    assert largest_step([10] * 8, [7], replace(config, cache_prefix=False), 3, 2) == Step(20, 0, 2)
 
 
 # What fits
