@@ -293,9 +293,7 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
     except FailedElsewhere:
         emit("end", reason="another process failed")
         raise
-    except (ImportError, ValueError) as error:
-        if isinstance(error, ValueError) and "install" not in str(error):  # transformers' own of some optimisers
-            raise
+    except ImportError as error:
         raise MissingPart(
             f"--optim {config.optim} needs a package that is not here ({error})", "install it, or say --optim auto"
         ) from None
