@@ -17,7 +17,7 @@ from irm_lite.base_model import load_base
 from irm_lite.chat_format import encode_all
 from irm_lite.config import TrainConfig
 from irm_lite.dataset import Example, load_dataset
-from irm_lite.errors import DataError, InputError, Interrupted, MissingPart, RunError, TrainingFailed
+from irm_lite.errors import DataError, InputError, Interrupted, RunError, TrainingFailed
 from irm_lite.export.mean import observe
 from irm_lite.injected_model import InjectedModel, varying_share
 from irm_lite.injection import inject
@@ -348,12 +348,3 @@ def test_long_samples_are_counted_and_reported(llama_folder: Path, tmp_path: Pat
     assert counts["validation"] == sum(length <= 90 for length in lengths["validation"])
     assert counts["too_long"] == sum(length > 90 for each in lengths.values() for length in each) > 0
     assert any(event["kind"] == "warning" and str(counts["too_long"]) in event["text"] for event in seen)
-
-
-@pytest.mark.parametrize(
-    "optim", ["galore_adamw", "grokadamw"]
-)  # transformers raises ImportError for one, ValueError for the other
-def test_an_optimiser_whose_package_is_not_here_is_told(llama_folder: Path, tmp_path: Path, optim: str) -> None:
-    with pytest.raises(MissingPart, match=f"--optim {optim} needs a package"):
-        training.train(config(llama_folder, optim=optim, max_steps=1), tmp_path / "run")
-    assert not (tmp_path / "run" / "run.toml").exists()
