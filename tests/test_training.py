@@ -175,6 +175,20 @@ def test_a_step_that_runs_out_of_memory_is_taken_in_more_rows(
         assert one.get("tokens") == other.get("tokens")
 
 
+@pytest.mark.parametrize("step", ["load_base_of", "mean_nll"])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc")])
+def test_memory_that_is_short_before_the_first_step_is_told(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    def short(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(training, step, short)
+    with pytest.raises(TrainingFailed, match="memory ran out"):
+        training.train(TrainConfig(model=str(llama_folder), quant="none", device="cpu"), tmp_path / "run")
+    assert not (tmp_path / "run" / "run.toml").exists()
+
+
 def test_memory_that_is_short_even_for_one_sample_ends_the_training(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
