@@ -106,7 +106,7 @@ def test_a_disk_that_fills_meanwhile_is_no_room(
     monkeypatch.setattr(prefix, "MEMORY_SHARE", 0.0)
     kept = FrozenPrefix(model, build_irm("lite", 64, (2, 3), "block"))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    monkeypatch.setattr(prefix.torch, "from_file", lambda *_, **__: pytest.fail("a file without room is mapped"))
+    monkeypatch.setattr(torch, "from_file", lambda *_, **__: pytest.fail("a file without room is mapped"))
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
     try:
         assert kept.keep(samples, tmp_path) == "no room"
