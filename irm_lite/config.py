@@ -121,6 +121,8 @@ class TrainConfig:
             raise InputError(f"--seed {self.seed} is out of range", "give 0 to 4294967295")
         if max(self.rank, self.width) > 65536 or self.num_train_epochs > 1e6:
             raise InputError("--rank, --width or --num-train-epochs is absurdly large", "give at most 65536, 65536 and 1000000")
+        if self.batch_size * self.gradient_accumulation_steps > 10**6:
+            raise InputError("--batch-size times --gradient-accumulation-steps is absurdly large", "give at most 1000000")
         if not (0 <= self.dependence_penalty <= 1000 or self.dependence_penalty == -1):
             raise InputError(f"--dependence-penalty {self.dependence_penalty} makes no sense", "give 0 to 1000, or -1")
         if self.learning_rate > 100:

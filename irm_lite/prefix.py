@@ -3,6 +3,7 @@
 Both are of a frozen model, so they are run without gradients, once a sample, and kept over the epochs.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,7 +53,10 @@ class FrozenPrefix:
         if wanted <= MEMORY_SHARE * psutil.virtual_memory().available:
             self._stored, where = {name: torch.empty(shape, dtype=dtype) for name in names}, "memory"
         elif wanted <= psutil.disk_usage(str(folder)).free / 2:
-            self._stored, where = {name: _mapped(folder, name, shape, dtype) for name in names}, "disk"
+            try:
+                self._stored, where = {name: _mapped(folder, name, shape, dtype) for name in names}, "disk"
+            except OSError:  # a quota, or others have filled it meanwhile
+                return "no room"
         else:
             return "no room"
         self._rows = {id(sample): (end - len(sample.ids), end) for sample, end in zip(samples, ends, strict=True)}
@@ -141,9 +145,12 @@ def blocks_from(model: nn.Module, first: int) -> Iterator[None]:
 
 
 def _mapped(folder: Path, name: str, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """A tensor in a file of this process that is unlinked at once."""
+    """A tensor in a file of this process that is unlinked at once. Raises OSError where the disk has no room for it."""
     path = folder / f"prefix-{name}-{processes.number()}"
     try:
+        if hasattr(os, "posix_fallocate"):  # else a disk that fills later would kill the process at a write (SIGBUS)
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)
         flat = torch.from_file(str(path), shared=True, size=shape[0] * shape[1], dtype=dtype)
     finally:
         path.unlink(missing_ok=True)

@@ -87,7 +87,7 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
         while True:
             try:
                 return self._rows_through(model, split(samples, self.rows), items)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or self.rows >= len(samples):
                     raise
             self.rows = len(split(samples, min(2 * self.rows, len(samples))))
@@ -174,10 +174,10 @@ def split(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
     return [list(samples[start : start + size]) for start in range(0, len(samples), size)]
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch had no memory left: on a GPU by its type, elsewhere by its words."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
+def out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether torch, or Python, had no memory left: on a GPU by the error's type, elsewhere by its words."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(each in str(error) for each in words)
 
 
 @contextmanager

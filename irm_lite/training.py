@@ -164,7 +164,8 @@ def _prepare(config: TrainConfig, run: RunDirectory, base: Base | None) -> _Job:
     if base is None:
         device = decide(probe(), config.device, config.dtype, config.quant).device
         reset_peak(device)
-        base = load_base_of(config)
+        with _shortage_named("take a smaller --model, or quantise it by --quant nf4"):
+            base = load_base_of(config)
         load_peak = peak_bytes(device)
     layers = _layers(config, base)
     train_samples, long_train = encode_all(base.tokenizer, dataset.train, config.max_length)
@@ -263,7 +264,8 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         emit("warning", text=f"{job.unanswered} questions of {config.data} have no answer and are passed over")
     reset_peak(base.plan.device)
     if checkpoint is None:
-        nll = mean_nll(base, job.validation)
+        with _shortage_named("take a smaller --model, or a lower --max-length"):
+            nll = mean_nll(base, job.validation)
         emit("eval", step=0, nll=nll, perplexity=perplexity(nll), of="base")
     started = time.monotonic()
     recompute = config.gradient_checkpointing
@@ -281,7 +283,7 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
             trainer = IrmTrainer(model, run, job.arguments, job.train, job.validation, rows, tell_split, callbacks=callbacks)
             trainer.remove_callback(PrinterCallback)
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         emit("end", reason="out of memory")
@@ -319,6 +321,17 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
     gc.collect()  # the Trainer refers to itself
     trained.irm.to(base.plan.device)
     return trained
+
+
+@contextmanager
+def _shortage_named(mend: str) -> Iterator[None]:
+    """Within: memory that runs out before the first step is TrainingFailed."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingFailed("memory ran out", mend) from error
 
 
 def _rows_and_fit(job: _Job, free: int) -> tuple[int, Fit | None]:

@@ -163,6 +163,7 @@ def test_every_choice_is_taken(name: str, choice: str) -> None:
         ({"rank": 0}, "--rank 0 makes no sense: give at least 1"),
         ({"batch_size": 0}, "--batch-size 0 makes no sense: give at least 1"),
         ({"gradient_accumulation_steps": -1}, "--gradient-accumulation-steps -1 makes no sense: give at least 1"),
+        ({"batch_size": 10**6, "gradient_accumulation_steps": 2}, "is absurdly large: give at most 1000000"),
         ({"save_total_limit": 0}, "--save-total-limit 0 makes no sense: give at least 1"),
         ({"width": 0}, "--width 0 makes no sense: give at least 1"),
         ({"learning_rate": -1e-3}, "--learning-rate -0.001 makes no sense: give at least 0"),

@@ -252,7 +252,9 @@ def test_the_command_that_models_fit_gives_is_one(capsys: pytest.CaptureFixture[
         (["--model", "nobody/nothing"], "models list"),
         (["--memory", "8"], "as 8GB"),
         (["--layers", "0-99"], "0-29"),
-        (["--length", "0"], "at least 1"),
+        (["--length", "0"], "give 1 to"),
+        (["--length", "1" + "0" * 400], "give 1 to"),
+        (["--memory", "9" * 400 + "GB"], "as 8GB"),
     ],
 )
 def test_models_fit_refuses_in_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], mend: str) -> None:

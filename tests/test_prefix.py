@@ -1,5 +1,6 @@
 """The frozen prefix: where it ends, that it is the base's own, and that it is kept."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,24 @@ def test_each_sample_is_run_once(
         assert states.keys() == expected.keys() == {"stream", "h0"}
         for name, tensor in states.items():
             torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot set room aside")
+def test_a_disk_that_fills_meanwhile_is_no_room(
+    model: PreTrainedModel, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The room is set aside: a sparse file would kill the process at the first write beyond it. The limit stands for the disk."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(prefix, "MEMORY_SHARE", 0.0)
+    kept = FrozenPrefix(model, build_irm("lite", 64, (2, 3), "block"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(torch, "from_file", lambda *_, **__: pytest.fail("a file without room is mapped"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        assert kept.keep(samples, tmp_path) == "no room"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_model_with_two_kinds_of_attention_is_never_cut() -> None:

@@ -165,14 +165,26 @@ def test_a_step_that_runs_out_of_memory_is_taken_in_more_rows(
     seen: list[Event] = []
     training.train(config(llama_folder, **options), tmp_path / "tight", on_event=seen.append)
     assert sizes == [8, 4, *[2] * 12]
-    assert [event["text"].split(" in ")[1] for event in seen if event["kind"] == "warning"] == [
-        f"{rows} rows, with the same gradient" for rows in (2, 4)
-    ]
+    assert [event["text"].split(" in ")[1] for event in seen if event["kind"] == "warning"] == ["2 rows", "4 rows"]
     enough = [event for event in RunDirectory(tmp_path / "enough").events() if event["kind"] in ("step", "eval")]
     for one, other in zip(enough, [event for event in seen if event["kind"] in ("step", "eval")], strict=True):
         for name in {"loss", "nll", "grad_norm"} & one.keys():
             assert other[name] == pytest.approx(one[name], rel=1e-4)
         assert one.get("tokens") == other.get("tokens")
+
+
+@pytest.mark.parametrize("step", ["load_base_of", "mean_nll"])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc")])
+def test_memory_that_is_short_before_the_first_step_is_told(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    def short(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(training, step, short)
+    with pytest.raises(TrainingFailed, match="memory ran out"):
+        training.train(TrainConfig(model=str(llama_folder), quant="none", device="cpu"), tmp_path / "run")
+    assert not (tmp_path / "run" / "run.toml").exists()
 
 
 def test_memory_that_is_short_even_for_one_sample_ends_the_training(

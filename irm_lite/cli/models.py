@@ -90,8 +90,8 @@ def fit(
         What it is to run on; with --memory it need not be in this machine.
     """
     output = Output(common)
-    if length < 1:
-        raise InputError(f"--length {length} makes no sense", "give at least 1")
+    if not 1 <= length <= 10**9:
+        raise InputError(f"--length {str(length)[:20]} makes no sense", "give 1 to 1000000000")
     shape = base_shape(model)
     from irm_lite.device import DeviceFacts, decide, probe
     from irm_lite.memory_free import free_bytes
