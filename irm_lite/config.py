@@ -38,7 +38,8 @@ class TrainConfig:
     width: int = 256
     """Width of a lite IRM's trunk."""
     irm_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the IRM's weights in training; auto: bfloat16 for paper on a GPU (half the memory), else float32."""
+    """Number format of the IRM's weights in training; auto: bfloat16 for paper on a GPU (half the memory), else float32. The
+    steps of bitsandbytes' AdamW are rounded to bfloat16 at random, so that small ones add up; torch's lose them."""
     quant: Literal["nf4", "fp4", "int8", "none"] = "nf4"
     """Quantisation of the frozen base, by bitsandbytes."""
     double_quant: bool = False

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from irm_lite.base_shape import BaseShape
 from irm_lite.config import TrainConfig
+from irm_lite.errors import InputError
 from irm_lite.layers import needs_depth, parse_layers
 
 Parts = dict[str, int]  # what -> bytes
@@ -28,7 +29,14 @@ _CHUNK = 96  # answer tokens whose logits are held at once (answer_loss.CHUNK)
 _SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
 _WEIGHT_BYTES = {"nf4": 0.5 + 4 / 64, "fp4": 0.5 + 4 / 64, "int8": 1.0}  # a 4-byte scale for 64 weights
 _DOUBLE_QUANT_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-_STATE_BYTES = {"adamw_bnb_8bit": 2, "paged_adamw_8bit": 2}  # of an IRM's weight; others: two moments in its number format
+_STATE_BYTES = {  # of an IRM's weight, beside torch's AdamW, whose two moments are in its number format
+    **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"), 2),
+    **dict.fromkeys(("lion_8bit", "paged_lion_8bit"), 1),
+    **dict.fromkeys(("lion_32bit", "paged_lion_32bit"), 4),
+    "paged_adamw_32bit": 8,
+    "sgd": 0,
+}
+_TORCH_ADAMW = ("adamw_torch", "adamw_torch_fused")
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,10 @@ def irm_shape(config: TrainConfig, base: BaseShape) -> IrmShape:
 
 
 def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str = "adamw_torch") -> Fit:
-    """The peaks of a training. `device`, `dtype` and `optim`: as decided, not "auto". Raises LayerError as `irm_shape`."""
+    """The peaks of a training. `device`, `dtype` and `optim`: as decided, not "auto". Raises LayerError as `irm_shape`, InputError
+    for an optimiser whose states are not known."""
+    if optim not in (*_TORCH_ADAMW, *_STATE_BYTES):
+        raise InputError(f"what --optim {optim!r} holds is not known", f"known are {', '.join((*_TORCH_ADAMW, *_STATE_BYTES))}")
     irm = irm_shape(config, base)
     c = _SIZES[dtype]
     weights = _base_weights(base, config, c)
@@ -117,7 +128,7 @@ def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype
     streams = (irm.first_reached > 0) + (config.irm != "static")
     kept = {"frozen prefix kept": step.kept * streams * base.hidden_size * c} if cpu else {}
     # torch's AdamW makes its denominator of two: the second moment's square root, and the quotient
-    step_takes = 0 if optim in _STATE_BYTES else 2 * each * max(irm.weights.values())
+    step_takes = 0 if optim != "adamw_torch" else 2 * each * max(irm.weights.values())
     halved = 2 * irm.parameters if config.irm == "paper" and irm_c < each else 0
     if cpu:  # the heap keeps what the passes held while the optimiser makes its step
         moment = {"optimiser step, or IRM in half precision": max(step_takes, halved)}

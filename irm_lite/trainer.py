@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from bitsandbytes.optim import AdamW
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerControl, TrainingArguments
@@ -21,11 +22,12 @@ from irm_lite.answer_loss import answer_nll
 from irm_lite.atomic import atomic_folder
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
-from irm_lite.errors import RunError, TrainingFailed
+from irm_lite.errors import MissingPart, RunError, TrainingFailed
 from irm_lite.injected_model import InjectedModel
 from irm_lite.irm import load_irm, save_irm
 from irm_lite.packing import answer_hidden, pack, rows
 from irm_lite.run import RunDirectory
+from irm_lite.stochastic_rounding import RoundingAdamW
 
 
 class IrmTrainer(Trainer):  # type: ignore[misc]
@@ -57,6 +59,16 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
         buckets are a second copy of the gradients: `training_step` adds them up."""
         super().create_accelerator_and_postprocess()
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: nn.Module | None = None) -> tuple[Any, Any]:
+        """Raises MissingPart where the optimiser is of a package that is not here."""
+        try:
+            kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        except (ImportError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise MissingPart(f"--optim {args.optim} cannot be made here ({reason})", "mend that, or say --optim auto") from None
+        return (RoundingAdamW if kind is AdamW else kind), options
 
     def get_train_dataloader(self) -> DataLoader[int]:
         """All samples of a step, in every process: `training_step` takes its share, so that no sample is repeated."""

@@ -293,10 +293,6 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
     except FailedElsewhere:
         emit("end", reason="another process failed")
         raise
-    except ImportError as error:
-        raise MissingPart(
-            f"--optim {config.optim} needs a package that is not here ({error})", "install it, or say --optim auto"
-        ) from None
     state = trainer.state
     seconds = round(time.monotonic() - started, 1)
     peak = peak_bytes(base.plan.device)
@@ -335,7 +331,7 @@ def _shortage_named(mend: str) -> Iterator[None]:
 
 
 def _rows_and_fit(job: _Job, free: int) -> tuple[int, Fit | None]:
-    """In how many rows a step goes through, and the peaks then; None for a base whose sizes are not told as Llama's are."""
+    """In how many rows a step goes through, and the peaks then; None for a base or an optimiser whose sizes are not known."""
     config, plan = job.config, job.base.plan
     lengths, validation = ([len(sample.ids) for sample in samples] for samples in (job.train, job.validation))
     rows = config.gradient_accumulation_steps
@@ -350,9 +346,12 @@ def _rows_and_fit(job: _Job, free: int) -> tuple[int, Fit | None]:
         step = largest_step(lengths, validation, config, job.arguments.max_steps, rows, processes.count())
         return predict(shape, config, step, plan.device, plan.dtype, config.optim)
 
-    if config.batch == "auto":
-        rows = fewest_rows(predicted, config.batch_size * rows, free)
-    return rows, predicted(rows)
+    try:
+        if config.batch == "auto":
+            rows = fewest_rows(predicted, config.batch_size * rows, free)
+        return rows, predicted(rows)
+    except InputError:  # an optimiser that is not counted
+        return rows, None
 
 
 def _total_steps(config: TrainConfig, n_train: int) -> int:

@@ -92,6 +92,8 @@ def fit(
     output = Output(common)
     if not 1 <= length <= 10**9:
         raise InputError(f"--length {str(length)[:20]} makes no sense", "give 1 to 1000000000")
+    if not kind:
+        raise InputError("--kind names no kind of IRM", "give paper, lite or static, or leave it out")
     shape = base_shape(model)
     from irm_lite.device import DeviceFacts, decide, probe
     from irm_lite.memory_free import free_bytes
@@ -101,7 +103,7 @@ def fit(
     plan = decide(elsewhere if planned else probe(), device, dtype, quant)
     free = free_bytes(plan.device) if memory is None else parse_size(memory)
     settings: dict[str, Any] = {"model": model, "layers": layers, "quant": quant, "dtype": dtype, "device": device}
-    settings |= {"double_quant": double_quant, "optim": optim}
+    settings |= {"double_quant": double_quant and quant in ("nf4", "fp4"), "optim": optim}
     found = {each: choices(shape, TrainConfig(irm=each, **settings), length, plan.device, plan.dtype, plan.optim) for each in kind}
     best = {each: recommended(options, free) for each, options in found.items()}
     commands = {each: _command(config) for each, config in best.items() if config is not None}
