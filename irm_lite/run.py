@@ -114,6 +114,7 @@ class RunDirectory:
         self.require_absent()
         try:
             write_text(self.path / "base.json", json.dumps(fingerprint.to_dict(), indent=2) + "\n")
+            self.chat_template.unlink(missing_ok=True)  # of a start that was killed
             if chat_template is not None:
                 write_text(self.chat_template, chat_template)
             document = {"format": FORMAT, "created": now(), "train": config.to_dict(), "versions": versions}

@@ -235,7 +235,7 @@ def _require_space(config: TrainConfig, run: RunDirectory, irm: IRM) -> int:
     free = free_space(run.path)
     if needed > free:
         raise RunError(
-            f"{run.path} needs {needed / 1e9:.2f} GB of disk, {checkpoint / 1e9:.2f} a checkpoint, and {free / 1e9:.2f} GB are free",
+            f"{run.path} needs {needed / 1e9:.2f} GB of disk, {checkpoint / 1e9:.2f} a checkpoint, and {free / 1e9:.2f} are free",
             "make space, or choose another place or a smaller --save-total-limit",
         )
     return max(needed, 0)
@@ -371,9 +371,7 @@ def _steps(
             injection.compute_dtype = _compute_dtype(base, irm)
             model = InjectedModel(base, injection, config.l1, config.dependence_penalty, recompute)
             _keep_prefix(job, model, emit)
-            reporter = Reporter(
-                emit, model, run, base, job.validation, config.sample_tokens, config.save_minutes, should_stop
-            )
+            reporter = Reporter(emit, model, run, base, job.validation, config.sample_tokens, config.save_minutes, should_stop)
             callbacks: list[TrainerCallback] = [reporter]
             if config.early_stopping_patience:
                 callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))

@@ -31,7 +31,12 @@ def test_it_lists_every_file_by_size_and_digest(folder: Path) -> None:
 
 def test_a_digest_that_is_known_is_not_taken_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
-    monkeypatch.setattr("irm_lite.manifest.digest", lambda path: read.append(path.name) or "taken")
+
+    def taken(path: Path) -> str:
+        read.append(path.name)
+        return "taken"
+
+    monkeypatch.setattr("irm_lite.manifest.digest", taken)
     write_manifest(folder, {"a.bin": "known"})
     listed = json.loads((folder / MANIFEST).read_text())["files"]
     assert read == ["b.bin"]

@@ -127,7 +127,8 @@ def whole_and_broken(settings: TrainConfig, folder: Path, *deaths: int) -> tuple
         if left == 0:
             raise Died
 
-    for left in deaths:
+    for after in deaths:
+        left = after
         with pytest.raises(Died):
             if RunDirectory(folder / "broken").started():
                 training.resume(folder / "broken", on_event=live)
@@ -263,6 +264,7 @@ def test_checkpoints_come_by_minutes_too(llama_folder: Path, tmp_path: Path, mon
 
         @classmethod
         def monotonic(cls) -> float:
+            cls.now += 1e-3
             return cls.now
 
     def tick(event: Event) -> None:
@@ -493,7 +495,7 @@ def test_a_training_that_diverges_ends_at_its_last_good_state(
 
     steps: list[int] = []
     monkeypatch.setattr(injected_model, "answer_nll", broken)
-    settings = config(llama_folder, max_steps=30, eval_steps=6, save_steps=3, early_stopping_patience=0)
+    settings = config(llama_folder, max_steps=30, eval_steps=4, save_steps=3, early_stopping_patience=0)
     with pytest.raises(TrainingFailed, match="--learning-rate below 0.002") as failure:
         training.train(settings, tmp_path / "run")
     assert failure.value.exit_code == 1
@@ -503,9 +505,9 @@ def test_a_training_that_diverges_ends_at_its_last_good_state(
     assert reason == failure.value.what
     newest = run.newest_checkpoint()
     assert newest is not None
-    for folder in [newest] if spoil is poisoned else [newest, run.path]:
+    assert newest.name == ("step-3" if spoil is poisoned else "step-21")
+    for folder in (newest, run.path):
         assert all(parameter.isfinite().all() for parameter in load_irm(folder).parameters())
-    assert all(checkpoint.name != "step-6" for checkpoint in run.checkpoints()) or spoil is raised
 
 
 def test_divergence_is_twenty_steps_running_above_what_guessing_costs() -> None:
@@ -532,14 +534,15 @@ def test_a_disk_without_room_for_the_checkpoints_is_refused_before_anything_is_w
     settings = config(llama_folder, save_total_limit=3, width=512)
     run = tmp_path / "run"
     training.train(settings, run)
-    irm, checkpoint = (run / "irm.safetensors").stat().st_size, sum(
-        path.stat().st_size for path in RunDirectory(run).checkpoint(6).iterdir() if path.suffix == ".safetensors"
+    irm, checkpoint = (
+        (run / "irm.safetensors").stat().st_size,
+        sum(path.stat().st_size for path in RunDirectory(run).checkpoint(6).iterdir() if path.suffix == ".safetensors"),
     )
     needed = 4 * checkpoint + 2 * irm + 32_000_000  # three that are kept and one that is written, the IRM twice, the rest
     monkeypatch.setattr(training, "free_space", lambda _: needed + 100_000)
     training.train(settings, tmp_path / "enough")
     monkeypatch.setattr(training, "free_space", lambda _: needed - 100_000)
-    with pytest.raises(RunError, match="GB of disk .* are free: make space") as caught:
+    with pytest.raises(RunError, match="GB of disk, .* are free: make space") as caught:
         training.train(settings, tmp_path / "short")
     assert caught.value.exit_code == 2
     assert not (tmp_path / "short").exists()
