@@ -97,6 +97,8 @@ class TrainConfig:
     """Validate every so many steps; 0: six times in a training."""
     save_steps: int = 0
     """Write a checkpoint every so many steps; 0: at each validation."""
+    save_minutes: float = 0.0
+    """Also write one once so many minutes have gone by since the last; 0: not."""
     save_total_limit: int = 2
     """Checkpoints kept."""
     early_stopping_patience: int = 4
@@ -108,7 +110,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive = ("rank", "width", "batch_size", "gradient_accumulation_steps", "save_total_limit")
-        natural = ("learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps")
+        natural = ("learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps", "save_minutes")
         check_keys(self.to_dict(), "settings")
         for name in positive:
             if not getattr(self, name) >= 1:

@@ -49,7 +49,11 @@ class MissingPart(InputError):
 
 
 class TrainingFailed(IrmLiteError):
-    """Training could not go on: the loss is not finite, or memory ran out."""
+    """Training could not go on: it diverges, memory ran out, or the disk is full. `what`: without the mend."""
+
+    def __init__(self, what: str, mend: str | None = None) -> None:
+        super().__init__(what, mend)
+        self.what = what
 
 
 class FailedElsewhere(IrmLiteError):

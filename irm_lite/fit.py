@@ -123,7 +123,7 @@ def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype
     optimiser = {
         "IRM weights": each * irm.parameters,
         "IRM gradients": each * irm.parameters,
-        "optimiser states": _STATE_BYTES.get(optim, 2 * each) * irm.parameters,
+        "optimiser states": optimiser_bytes(irm.parameters, each, optim),
     }
     streams = (irm.first_reached > 0) + (config.irm != "static")
     kept = {"frozen prefix kept": step.kept * streams * base.hidden_size * c} if cpu else {}
@@ -139,6 +139,11 @@ def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype
         in_passes, in_step = saved | passing | {"IRM in half precision": halved}, {"optimiser step": step_takes}
         training = weights | optimiser | max(in_passes, in_step, key=lambda parts: sum(parts.values()))
     return Fit(load, {name: n_bytes for name, n_bytes in training.items() if n_bytes})
+
+
+def optimiser_bytes(parameters: int, each: int, optim: str) -> int:
+    """What an optimiser keeps of so many parameters of `each` bytes; of one that is not known, as AdamW."""
+    return _STATE_BYTES.get(optim, 2 * each) * parameters
 
 
 def largest_step(

@@ -6,22 +6,24 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irm_lite.atomic import write_text
+from irm_lite.atomic import is_left_over, remove_folder, remove_left_over_files, remove_left_over_folders, write_text
 from irm_lite.config import TrainConfig
-from irm_lite.errors import InputError, RunError
+from irm_lite.errors import InputError, RunError, TrainingFailed
 from irm_lite.holder import Holder
+from irm_lite.manifest import damage
 
 if TYPE_CHECKING:
     from irm_lite.fingerprint import Fingerprint
 
 FORMAT = 1
 _LOCK, _HOLDER = "lock", "lock.holder"
+_LOCK_SECONDS = 0.5  # a reader that tries the lock of a process that has died holds it for a moment
 
 Event = dict[str, Any]
 
@@ -112,6 +114,7 @@ class RunDirectory:
         self.require_absent()
         try:
             write_text(self.path / "base.json", json.dumps(fingerprint.to_dict(), indent=2) + "\n")
+            self.chat_template.unlink(missing_ok=True)  # of a start that was killed
             if chat_template is not None:
                 write_text(self.chat_template, chat_template)
             document = {"format": FORMAT, "created": now(), "train": config.to_dict(), "versions": versions}
@@ -122,9 +125,13 @@ class RunDirectory:
             raise RunError(f"the run directory {self.path} cannot be written ({error.strerror})", "choose another --out") from None
 
     def require_absent(self, mend: str = "choose another --out, or go on with --resume") -> None:
-        """Raise RunError where the directory exists and is not empty, or is a file."""
-        if self.path.is_dir() and {each.name for each in self.path.iterdir()} <= {_LOCK, _HOLDER}:
-            return
+        """Raise RunError where the directory exists and is not empty, or is a file. What a training leaves that is killed
+        before it has written run.toml does not count."""
+        if self.path.is_dir():
+            names = {each.name for each in self.path.iterdir() if not is_left_over(each.name)}
+            begun = {"base.json", self.chat_template.name} if _LOCK in names else set()
+            if names <= {_LOCK, _HOLDER} | begun:
+                return
         if self.path.exists():
             raise RunError(f"{self.path} exists", mend)
 
@@ -134,6 +141,7 @@ class RunDirectory:
             (self.path / name).unlink(missing_ok=True)
         self.chat_template.unlink(missing_ok=True)
         with suppress(OSError):
+            remove_left_over_files(self.path)
             self.path.rmdir()
 
     def config(self) -> TrainConfig:
@@ -201,6 +209,21 @@ class RunDirectory:
             file.write(line.encode())
         return event
 
+    def sync_events(self) -> None:
+        """Once this returns, no power cut takes away the events so far."""
+        with self.event_file.open("ab") as file:
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def keeping(self, what: str) -> Iterator[None]:
+        """Around writing `what`: where that fails, for a full disk say, raises TrainingFailed with the mend."""
+        try:
+            yield
+        except OSError as error:
+            reason = " ".join(str(error.strerror or error).split())[:200]
+            mend = f"make space, then go on with irm-lite train --resume {self.path}"
+            raise TrainingFailed(f"{what} of {self.path} cannot be written ({reason})", mend) from error
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the run's lock. Raises RunError naming the holder where another process writes. Released by a crash too."""
@@ -209,7 +232,7 @@ class RunDirectory:
         holder = self.path / _HOLDER
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / _LOCK, timeout=0)
+            lock = FileLock(self.path / _LOCK, timeout=_LOCK_SECONDS)
             lock.acquire()
         except Timeout:
             who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another process"
@@ -217,10 +240,14 @@ class RunDirectory:
         except OSError as error:
             raise RunError(f"{self.path} cannot be written ({error.strerror or error})", "choose another place") from None
         try:
-            holder.write_text(f"{Holder.me(now())}\n", encoding="utf-8")
+            try:
+                holder.write_text(f"{Holder.me(now())}\n", encoding="utf-8")
+            except OSError as error:
+                raise RunError(f"{self.path} cannot be written ({error.strerror})", "check the place and its free space") from None
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            with suppress(OSError):  # a holder that is not alive counts for nothing
+                holder.unlink()
             lock.release()
 
     def holder(self) -> Holder | None:
@@ -240,10 +267,32 @@ class RunDirectory:
                     return None  # another process has got that number since
         return holder  # locks of another machine cannot be seen from here
 
-    def newest_checkpoint(self) -> Path | None:
-        """The checkpoint of the highest step, or None."""
+    def newest_checkpoint(self, tell: Callable[[str], None] = lambda text: None) -> Path | None:
+        """The sound checkpoint of the highest step, or None; `tell` gets a line for each damaged one that is passed over."""
+        for path in reversed(self.checkpoints()):
+            reason = damage(path)
+            if not reason:
+                return path
+            tell(f"the checkpoint {path.name} is damaged ({reason}) and passed over")
+        return None
+
+    def thin_checkpoints(self, step: int, keep: int) -> None:
+        """Remove all but the `keep` newest up to `step`, the latest that was written; later ones were passed over as damaged."""
         found = self.checkpoints()
-        return found[-1] if found else None
+        past = [path for path in found if int(path.name.removeprefix("step-")) <= step]
+        for path in found:
+            if path not in past[-keep:]:
+                remove_folder(path)
+
+    def remove_left_overs(self) -> None:
+        """Remove what a killed training was writing; the lock is held."""
+        remove_left_over_files(self.path)
+        remove_left_over_folders(self.path / "checkpoints")
+
+    def size_of_checkpoints(self) -> int:
+        """Bytes of the checkpoints and the IRM, those that share a file counted once."""
+        files = [path.stat() for path in (*(self.path / "checkpoints").rglob("*"), *self.path.glob("irm.*")) if path.is_file()]
+        return sum({(each.st_dev, each.st_ino): each.st_size for each in files}.values())
 
     def _toml(self) -> dict[str, Any]:
         path = self.path / "run.toml"

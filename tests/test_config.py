@@ -180,6 +180,7 @@ def test_every_choice_is_taken(name: str, choice: str) -> None:
         ({"seed": -1}, "--seed -1 makes no sense: give at least 0"),
         ({"eval_steps": -1}, "--eval-steps -1 makes no sense: give at least 0"),
         ({"save_steps": -1}, "--save-steps -1 makes no sense: give at least 0"),
+        ({"save_minutes": float("nan")}, "--save-minutes nan makes no sense: give at least 0"),
         ({"early_stopping_patience": -1}, "--early-stopping-patience -1 makes no sense: give at least 0"),
         ({"sample_tokens": -1}, "--sample-tokens -1 makes no sense: give at least 0"),
         ({"num_train_epochs": 0.0}, "there is nothing to train: give --max-steps or --num-train-epochs above 0"),

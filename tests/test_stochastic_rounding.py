@@ -3,9 +3,10 @@
 import pytest
 import torch
 from bitsandbytes.optim import AdamW
+from torch import nn
+
 from irm_lite import stochastic_rounding
 from irm_lite.stochastic_rounding import RoundingAdamW, rounded
-from torch import nn
 
 
 def test_rounds_to_a_neighbour_and_to_the_weight_on_average() -> None:
@@ -15,7 +16,8 @@ def test_rounds_to_a_neighbour_and_to_the_weight_on_average() -> None:
         draws = rounded(torch.full((40000,), weight), generator).double()
         below, above = draws.min().item(), draws.max().item()
         neighbours = {torch.tensor(below).bfloat16().item(), torch.tensor(above).bfloat16().item()}
-        assert neighbours == set(draws.unique().tolist()) and below <= torch.tensor(weight).item() <= above
+        assert neighbours == set(draws.unique().tolist())
+        assert below <= torch.tensor(weight).item() <= above
         assert abs(draws.mean().item() - torch.tensor(weight).double().item()) <= 6 * (above - below) / 2 / 200
         nearest = torch.tensor(weight).bfloat16().item()
         assert nearest in neighbours
@@ -46,7 +48,8 @@ def test_a_step_is_that_of_bitsandbytes_in_float32(bits: int, shape: tuple[int, 
             optimiser.step()
         assert torch.equal(ours.data, theirs.data.bfloat16())
     for mine, its in zip(*(optimiser.state_dict()["state"][0].items() for optimiser in optimisers), strict=True):
-        assert mine[0] == its[0] and torch.equal(torch.as_tensor(mine[1]), torch.as_tensor(its[1]))
+        assert mine[0] == its[0]
+        assert torch.equal(torch.as_tensor(mine[1]), torch.as_tensor(its[1]))
 
 
 def test_small_steps_add_up() -> None:
@@ -59,7 +62,8 @@ def test_small_steps_add_up() -> None:
             weight.grad = torch.ones_like(weight)
             optimiser.step()
         ends.append(weight.data.float().mean().item())
-    assert ends[0] == 1.0 and abs(ends[1] - 0.9) < 1e-3
+    assert ends[0] == 1.0
+    assert abs(ends[1] - 0.9) < 1e-3
 
 
 def test_drawn_alike_in_every_process_and_after_a_resume() -> None:
