@@ -6,6 +6,7 @@ rounded up with the chance that the rest is of that distance, the expected weigh
 """
 
 import irm_lite.bitsandbytes_first  # noqa: F401  # isort: skip
+import zlib
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ class RoundingAdamW(AdamW):  # type: ignore[misc]  # bitsandbytes has no types
         p.data, gradient = p.data.contiguous(), p.grad.contiguous().view(-1)
         weights = p.data.view(-1)
         generator = torch.Generator(p.device)
-        generator.manual_seed((int(state["step"]) << 32) | (gindex << 16) | pindex)
+        place = f"{state['step']}/{gindex}/{pindex}".encode()
+        generator.manual_seed(zlib.crc32(place))  # torch's generator of a CPU takes 32 bits of it
         for start in range(0, len(weights), _PIECE):
             piece = nn.Parameter(weights[start : start + _PIECE].float())
             piece.grad = gradient[start : start + _PIECE].float()

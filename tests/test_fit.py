@@ -210,7 +210,7 @@ def test_the_recommended_settings_fit_and_keep_the_batch(device: str) -> None:
 def test_each_saving_saves() -> None:
     def peak(**settings: Any) -> int:
         config = TrainConfig.from_dict({"irm": "lite", "quant": "none", **settings}, "test")
-        return predict(SEVEN, config, Step(1024, 1024), "cuda", "bfloat16", config.optim).training_peak
+        return predict(SEVEN, config, Step(1024, 1024), "cuda", "bfloat16", config.chosen_optim("adamw_torch")).training_peak
 
     assert peak(quant="nf4", double_quant=True) < peak(quant="nf4") < peak(quant="int8") < peak()
     assert max(peak(gradient_checkpointing=True), peak(layers="16-31"), peak(optim="paged_adamw_8bit")) < peak()

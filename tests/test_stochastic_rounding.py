@@ -49,7 +49,7 @@ def test_a_step_is_that_of_bitsandbytes_in_float32(bits: int, shape: tuple[int, 
         assert torch.equal(ours.data, theirs.data.bfloat16())
     for mine, its in zip(*(optimiser.state_dict()["state"][0].items() for optimiser in optimisers), strict=True):
         assert mine[0] == its[0]
-        assert torch.equal(torch.as_tensor(mine[1]), torch.as_tensor(its[1]))
+        torch.testing.assert_close(mine[1], its[1], rtol=0, atol=0)
 
 
 def test_small_steps_add_up() -> None:
