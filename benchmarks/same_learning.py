@@ -13,7 +13,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -88,6 +88,7 @@ def without_optimisations(base: Base) -> Iterator[None]:
         patch("irm_lite.trainer.answer_nll", plain_nll),
         patch("irm_lite.training._compute_dtype", lambda base, irm: None),
         patch("irm_lite.irm.LiteIRM.moments", IRM.moments),
+        patch("irm_lite.training.kept_unquantised", lambda blocks: nullcontext()),
     ):
         yield
     base.model.set_attn_implementation(before)

@@ -36,6 +36,7 @@ _STATE_BYTES = {  # of an IRM's weight, beside torch's AdamW, whose two moments 
     "paged_adamw_32bit": 8,
     "sgd": 0,
 }
+_UNQUANTISED = "blocks' weights, unquantised"
 _TORCH_ADAMW = ("adamw_torch", "adamw_torch_fused")
 
 
@@ -53,6 +54,11 @@ class Fit:
     @property
     def training_peak(self) -> int:
         return sum(self.training.values())
+
+    @property
+    def keeps_unquantised(self) -> bool:
+        """Whether the blocks' weights are kept unquantised while training."""
+        return _UNQUANTISED in self.training
 
 
 @dataclass(frozen=True)
@@ -99,9 +105,22 @@ def irm_shape(config: TrainConfig, base: BaseShape) -> IrmShape:
     return IrmShape(layers, config.chosen_site, weights)
 
 
-def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str = "adamw_torch") -> Fit:
+def predict(
+    base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str = "adamw_torch", free: int = 0
+) -> Fit:
     """The peaks of a training. `device`, `dtype` and `optim`: as decided, not "auto". Raises LayerError as `irm_shape`, InputError
-    for an optimiser whose states are not known."""
+    for an optimiser whose states are not known.
+
+    On a CPU the blocks' weights are kept unquantised too where all stays within half of `free` bytes (unquantised.py)."""
+    least = _predict(base, config, step, device, dtype, optim)
+    if device != "cpu" or config.quant not in ("nf4", "fp4") or config.gradient_checkpointing:
+        return least
+    blocks = base.layers - irm_shape(config, base).first_reached
+    more = Fit(least.load, least.training | {_UNQUANTISED: blocks * sum(base.block_matrices) * _SIZES[dtype]})
+    return more if more.training_peak <= free / 2 else least
+
+
+def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str) -> Fit:
     if optim not in (*_TORCH_ADAMW, *_STATE_BYTES):
         raise InputError(f"what --optim {optim!r} holds is not known", f"known are {', '.join((*_TORCH_ADAMW, *_STATE_BYTES))}")
     irm = irm_shape(config, base)
@@ -192,13 +211,14 @@ class Choice:
         return max(self.fit.load_peak, self.fit.training_peak) <= memory
 
 
-def choices(base: BaseShape, config: TrainConfig, length: int, device: str, dtype: str, optim: str) -> list[Choice]:
-    """`config` with each batch of BATCHES, without gradient checkpointing and with it; samples of `length` tokens."""
+def choices(base: BaseShape, config: TrainConfig, length: int, device: str, dtype: str, optim: str, free: int) -> list[Choice]:
+    """`config` with each batch of BATCHES, without gradient checkpointing and with it; samples of `length` tokens, `free` bytes."""
     found = []
     for batch_size in BATCHES:
         for recompute in (False, True):
             each = replace(config, batch_size=batch_size, gradient_checkpointing=recompute)
-            found.append(Choice(each, predict(base, each, Step(batch_size * length), device, dtype, each.chosen_optim(optim))))
+            step, chosen = Step(batch_size * length), each.chosen_optim(optim)
+            found.append(Choice(each, predict(base, each, step, device, dtype, chosen, free)))
     return found
 
 

@@ -30,8 +30,9 @@ class RoundingAdamW(AdamW):  # type: ignore[misc]  # bitsandbytes has no types
             super().update_step(group, p, gindex, pindex)
             return
         state = self.state[p]
-        p.data, gradient = p.data.contiguous(), p.grad.contiguous().view(-1)
-        weights = p.data.view(-1)
+        assert p.grad is not None
+        p.data = p.data.contiguous()
+        weights, gradient = p.data.view(-1), p.grad.contiguous().view(-1)
         generator = torch.Generator(p.device)
         place = f"{state['step']}/{gindex}/{pindex}".encode()
         generator.manual_seed(zlib.crc32(place))  # torch's generator of a CPU takes 32 bits of it

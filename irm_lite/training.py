@@ -17,6 +17,7 @@ import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from irm_lite import processes
+from irm_lite.architecture import decoder_layers
 from irm_lite.atomic import free_space, require_folder
 from irm_lite.base_model import Base
 from irm_lite.base_shape import shape_of_config
@@ -44,12 +45,14 @@ from irm_lite.layers import format_layers, needs_depth, parse_layers
 from irm_lite.memory_free import free_bytes
 from irm_lite.memory_peak import peak_bytes, reset_peak
 from irm_lite.paths import expanded
+from irm_lite.prefix import first_reached
 from irm_lite.presets import presets
 from irm_lite.quiet import quiet_libraries
 from irm_lite.reporter import Reporter
 from irm_lite.run import Event, RunDirectory
 from irm_lite.trained import TrainedRun, check_fit, load_base_of
 from irm_lite.trainer import IrmTrainer, kept_rows, mean_nll, out_of_memory, perplexity
+from irm_lite.unquantised import kept_unquantised
 
 Listener = Callable[[Event], None]
 _REST_BYTES = 32_000_000  # events, the live snapshot and what file systems round up
@@ -333,7 +336,7 @@ def _fit(job: _Job, reached: _Reached | None, on_event: Listener, should_stop: C
         state, stopped = reached.state, False
     else:
         try:
-            state, stopped = _steps(job, reached, rows, emit, should_stop)
+            state, stopped = _steps(job, reached, rows, fit is not None and fit.keeps_unquantised, emit, should_stop)
         except (TrainingFailed, FailedElsewhere) as failure:
             with suppress(TrainingFailed):  # the disk may be full
                 emit("end", reason=failure.what if isinstance(failure, TrainingFailed) else str(failure))
@@ -363,7 +366,12 @@ def _fit(job: _Job, reached: _Reached | None, on_event: Listener, should_stop: C
 
 
 def _steps(
-    job: _Job, reached: _Reached | None, rows: int, emit: Callable[..., None], should_stop: Callable[[], bool]
+    job: _Job,
+    reached: _Reached | None,
+    rows: int,
+    unquantised: bool,
+    emit: Callable[..., None],
+    should_stop: Callable[[], bool],
 ) -> tuple[TrainerState, bool]:
     """Train; gives the state at the end, and whether the user has stopped it. Raises TrainingFailed as `train` does."""
     run, config, base, irm = job.run, job.config, job.base, job.irm
@@ -378,6 +386,7 @@ def _steps(
         quiet_libraries(),
         kept(),
         _recomputing(base, recompute),
+        kept_unquantised(decoder_layers(base.model)[first_reached(base.model, irm) :] if unquantised else ()),
         inject(base.model, irm) as injection,
     ):
         injection.compute_dtype = _compute_dtype(base, irm)
@@ -424,7 +433,7 @@ def _rows_and_fit(job: _Job, free: int) -> tuple[int, Fit | None]:
 
     def predicted(rows: int) -> Fit:
         step = largest_step(lengths, validation, config, job.arguments.max_steps, rows, processes.count())
-        return predict(shape, config, step, plan.device, plan.dtype, config.optim)
+        return predict(shape, config, step, plan.device, plan.dtype, config.optim, free)
 
     try:
         if config.batch == "auto":

@@ -191,7 +191,7 @@ def test_no_fewer_rows_would_fit() -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_recommended_settings_fit_and_keep_the_batch(device: str) -> None:
-    found = choices(SEVEN, TrainConfig(model="llama-2-7b"), 128, device, "bfloat16", "adamw_torch")
+    found = choices(SEVEN, TrainConfig(model="llama-2-7b"), 128, device, "bfloat16", "adamw_torch", 0)
     seen: set[tuple[int, bool]] = set()
     for memory in range(4, 40):
         best = recommended(found, memory * 10**9)
@@ -214,6 +214,21 @@ def test_each_saving_saves() -> None:
 
     assert peak(quant="nf4", double_quant=True) < peak(quant="nf4") < peak(quant="int8") < peak()
     assert max(peak(gradient_checkpointing=True), peak(layers="16-31"), peak(optim="paged_adamw_8bit")) < peak()
+
+
+def test_the_blocks_are_kept_unquantised_where_half_of_the_memory_is_enough() -> None:
+    """On a CPU, which has both to spare: 2 bytes for each weight of the blocks that are run at each step."""
+
+    def fit(free: float, device: str = "cpu", **settings: Any) -> Fit:
+        config = TrainConfig.from_dict({"irm": "lite", "layers": "16-31", **settings}, "test")
+        return predict(SEVEN, config, Step(1024), device, "bfloat16", free=int(free))
+
+    weights = 15 * 2 * (4 * 4096**2 + 3 * 4096 * 11008)  # blocks 17 to 31 of Llama 2 7B
+    least, whole = fit(0).training_peak, fit(1e12).training_peak
+    assert whole - least == weights
+    assert fit(2 * whole).keeps_unquantised
+    for other in (fit(2 * whole - 1), fit(1e12, "cuda"), fit(1e12, quant="none"), fit(1e12, gradient_checkpointing=True)):
+        assert not other.keeps_unquantised
 
 
 @pytest.mark.parametrize("text", ["", "8", "GB", "1.2.3GB"])

@@ -104,7 +104,8 @@ def fit(
     free = free_bytes(plan.device) if memory is None else parse_size(memory)
     settings: dict[str, Any] = {"model": model, "layers": layers, "quant": quant, "dtype": dtype, "device": device}
     settings |= {"double_quant": double_quant and quant in ("nf4", "fp4"), "optim": optim}
-    found = {each: choices(shape, TrainConfig(irm=each, **settings), length, plan.device, plan.dtype, plan.optim) for each in kind}
+    plans = (length, plan.device, plan.dtype, plan.optim, free)
+    found = {each: choices(shape, TrainConfig(irm=each, **settings), *plans) for each in kind}
     best = {each: recommended(options, free) for each, options in found.items()}
     commands = {each: _command(config) for each, config in best.items() if config is not None}
     document = {
