@@ -7,8 +7,8 @@ from irm_lite.fit import SAMPLE_TOKENS, Step, predict
 
 
 def needed(config: TrainConfig, free: int) -> int:
-    """Bytes at the higher of the two peaks, loading and training, on the CPU with so many free. Raises IrmLiteError kinds where the model's sizes
-    are not known or it has not the layers."""
+    """Bytes at the higher of the two peaks, loading and training, on the CPU with so many free. Raises IrmLiteError kinds where
+    the model's sizes are not known or it has not the layers."""
     dtype = "float32" if config.dtype == "float32" else "bfloat16"
     step = Step(config.batch_size * min(config.max_length, SAMPLE_TOKENS))
     fit = predict(base_shape(config.model), config, step, "cpu", dtype, free=free)
