@@ -36,7 +36,7 @@ from irm_lite.presets import presets
 from irm_lite.quiet import quiet_libraries
 from irm_lite.reporter import Reporter
 from irm_lite.run import Event, RunDirectory
-from irm_lite.trained import TrainedRun, check_fit, load_base_of
+from irm_lite.trained import TrainedRun, load_base_of
 from irm_lite.trainer import IrmTrainer, mean_nll, out_of_memory, perplexity
 
 Listener = Callable[[Event], None]
@@ -98,7 +98,7 @@ def resume(
         except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{checkpoint} is damaged ({error})", "remove it and resume from the one before") from None
         job = _prepare(config, run, base)
-        warning = check_fit(run.fingerprint(), job.base.fingerprint, job.base.name, run)
+        warning = job.base.fingerprint.fit(run.fingerprint(), f"the run {run.path}", job.base.name).warning
     with _writing(run):
         if warning and processes.first():
             on_event(run.append_event("warning", text=warning))

@@ -90,8 +90,7 @@ def calibrate(
             choices=choices,
             on_progress=on_progress,
         )
-    if result.warning:
-        output.warn(result.warning)
+    output.tell_fits([result.fit])
     best = result.best
     chosen = parse_layers(best.layers, max(loaded.layers) + 1, first=1)
     if out is not None:
