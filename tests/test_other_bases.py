@@ -55,7 +55,18 @@ def commands(run: Path, gguf: Path, out: Path) -> dict[str, list[str]]:
         "record": ["record", str(run), "--gguf", str(gguf), "--limit", "1", "--new-tokens", "1", "--force"],
         "bake a vector": ["bake", vector, "--gguf", str(gguf), "-o", str(out / f"v-{gguf.stem}.gguf")],
         "bake a run": ["bake", str(run), "--gguf", str(gguf), "-o", str(out / f"r-{gguf.stem}.gguf")],
-        "calibrate": ["calibrate", vector, "--gguf", str(gguf), "--strengths", "1", "--layers", "1", "--picture", str(out / "p.png")],
+        "calibrate": [
+            "calibrate",
+            vector,
+            "--gguf",
+            str(gguf),
+            "--strengths",
+            "1",
+            "--layers",
+            "1",
+            "--picture",
+            str(out / "p.png"),
+        ],
     }
 
 
@@ -141,7 +152,11 @@ def test_a_sum_keeps_what_its_parts_were_made_on(run: Path, tmp_path: Path) -> N
     other = ControlVector(mine.directions, mine.architecture, {**mine.metadata, "base.weights": "f" * 64})
     other.save(tmp_path / "other.gguf")
     ControlVector(mine.directions, mine.architecture, {}).save(tmp_path / "unknown.gguf")
-    for names, warned in (([path, path], False), ([path, tmp_path / "unknown.gguf"], False), ([path, tmp_path / "other.gguf"], True)):
+    for names, warned in (
+        ([path, path], False),
+        ([path, tmp_path / "unknown.gguf"], False),
+        ([path, tmp_path / "other.gguf"], True),
+    ):
         total = load_sum(map(str, names))
         assert total is not None
         assert (total.require_fit(model, "m").warning is not None) == warned

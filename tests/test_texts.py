@@ -185,7 +185,9 @@ def test_pictures_and_the_report(run: Path, say: Any, tmp_path: Path) -> None:
         assert {each.parent for each in drawn} == {folder}
         for path in drawn:
             if kind == "svg":
-                elements = {re.sub(r"^\{.*\}", "", each.tag) for each in ElementTree.parse(path).iter() if isinstance(each.tag, str)}
+                elements = {
+                    re.sub(r"^\{.*\}", "", each.tag) for each in ElementTree.parse(path).iter() if isinstance(each.tag, str)
+                }
                 assert not elements & {"script", "img", "a", "foreignObject"}
             else:
                 Image.open(path).verify()

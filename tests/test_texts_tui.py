@@ -230,7 +230,9 @@ async def test_the_app_its_palette_and_its_complaints(run: Path, own_place: Path
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are a POSIX thing")
-@pytest.mark.parametrize("name", ["run.toml", "lock.holder", "events.jsonl", "base.json", "export/fidelity.json", "live.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["run.toml", "lock.holder", "events.jsonl", "base.json", "export/fidelity.json", "live.safetensors"]
+)
 async def test_a_pipe_holds_no_reader_up(tmp_path: Path, name: str) -> None:
     run = plant_run(tmp_path / "runs" / "one", training(3, 40))
     run.export.mkdir()

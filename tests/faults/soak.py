@@ -93,7 +93,9 @@ def soak(folder: Path, minutes: float) -> bool:
 
     model = write_hf_folder(folder / "llama", chat_template=presets()["llama-2-7b-chat"].chat_template)
     run = RunDirectory(folder / "run")
-    flags = [part for name, value in {"model": str(model), "out": str(run.path), **_SETTINGS}.items() for part in (f"--{name}", value)]
+    flags = [
+        part for name, value in {"model": str(model), "out": str(run.path), **_SETTINGS}.items() for part in (f"--{name}", value)
+    ]
     with (folder / "train.log").open("wb") as log:
         trainer = subprocess.Popen([sys.executable, "-m", "irm_lite", "train", *flags, "--quiet"], stdout=log, stderr=log)
     reader = subprocess.Popen([sys.executable, __file__, "--read", str(run.path)])
