@@ -16,7 +16,6 @@ from irm_lite.errors import InputError, VectorError
 from irm_lite.gguf_header import GgufHeader, read_header, require_model
 from irm_lite.types import FloatArray
 
-
 _UNQUANTISED = ("none", "F32", "F16", "BF16")
 
 

@@ -5,7 +5,7 @@ import unicodedata
 ESCAPES = "\x1b[2J\x1b[31mred\x1b]52;c;cHduZWQ=\x07\x1b]8;;http:x\x1b\\link\x9b6n\x90q\x9c\x1bPq\x1b\\\x07\x08\x0b\x7f"
 TURNED = "\u202egnp.exe\u2066\u200f\u2028\u2029\u061c"
 FLOOD = "e" + 12 * "\u0301"
-NAME = f"a{ESCAPES}{TURNED}{FLOOD}[bold red]b[@click=app.quit]c<img src=x onerror=alert(1)>$x_1$&amp;\n\r\td"  # fits into a file's name
+NAME = f"a{ESCAPES}{TURNED}{FLOOD}[bold red]b[@click=app.quit]c<img src=x onerror=alert(1)>$x_1$&amp;\n\r\td"  # 184 bytes
 TEXT = f"{NAME} [/] [link=http://x]y[/link] {{x}} %s </td></script><script>alert(1)</script> \"'><b a=1>"
 
 _TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}

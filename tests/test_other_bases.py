@@ -1,4 +1,4 @@
-"""A vector or an IRM of another base: refused by shape, warned of by weights, told of by quantisation, in the same words by every verb."""
+"""A vector or an IRM of another base: refused by shape, warned of by weights, told by quantisation, in every verb's same words."""
 
 import json
 import shutil
@@ -14,6 +14,7 @@ from irm_lite.cli import main as cli
 from irm_lite.control_vector import ControlVector, load_sum
 from irm_lite.errors import InputError, OtherBaseWarning, VectorError
 from irm_lite.fingerprint import Fingerprint, Fit
+from irm_lite.presets import presets
 from tiny_models import tiny_model, write_gguf, write_hf_folder
 
 OTHER = "was made on other weights than those of"
@@ -35,7 +36,7 @@ def run(llama_folder: Path, llama_gguf: Path, tmp_path_factory: pytest.TempPathF
 def others(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Models of the same shape with other weights, and of another shape, as folders and as .gguf files."""
     folder = tmp_path_factory.mktemp("others")
-    template = json.loads((llama_folder / "tokenizer_config.json").read_text()).get("chat_template")
+    template = presets()["llama-2-7b-chat"].chat_template
     same = folder / "weights"
     shutil.copytree(llama_folder, same)
     tiny_model("llama", 3, seed=1).save_pretrained(same)
@@ -84,7 +85,7 @@ def test_verbs_refuse_warn_and_tell(
 
     refusal = said(others["shape.gguf"], 2)
     assert "was made for llama with 3 layers of 64, this model is llama with 2 layers of 64" in refusal
-    assert refusal.count("\n") == 1 or verb in ("calibrate",)
+    assert [line.startswith("irm-lite: ") for line in refusal.splitlines()].count(True) == 1
     warned = said(others["weights.gguf"], 0)
     assert f"{OTHER} weights.gguf: its effect may differ" in warned
     assert "irm-lite: warning: the " in warned

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -51,7 +50,7 @@ def hostile_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def say(capfd: pytest.CaptureFixture[str]) -> Iterator[Any]:
+def say(capfd: pytest.CaptureFixture[str]) -> Any:
     """Give a function that runs a verb, looks at all that came out, also past Python, and gives it."""
 
     def run(*arguments: object, code: int = 0) -> str:
@@ -62,7 +61,7 @@ def say(capfd: pytest.CaptureFixture[str]) -> Iterator[Any]:
             assert not acting(getattr(said, name)), (arguments[0], name, acting(getattr(said, name)))
         return said.out + said.err
 
-    yield run
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """The same texts on every screen of the UI: in its table, its form, its dialogs, its notifications, its palette."""
 
-import base64
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,18 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from textual.app import App
-from textual.pilot import Pilot
 from textual.widgets import Collapsible, Input
 
-import irm_lite_tui.children
 from hostile_texts import NAME, TEXT, acting
 from irm_lite.analysis.pictures.visible import visible
-from irm_lite.config import TrainConfig
 from irm_lite.control_vector import ControlVector
 from irm_lite.errors import RunError
 from irm_lite_tui import run_actions
 from irm_lite_tui.app import IrmLiteApp
-from irm_lite_tui.chat_sources import Sources
 from irm_lite_tui.fidelity import load_measured
 from irm_lite_tui.heatmap_source import load_source
 from irm_lite_tui.messages import ServeSaid
@@ -37,8 +31,8 @@ from recordings import write_recording
 from test_heatmap_screen import Bare as HeatmapApp
 from test_heatmap_screen import drawn
 from test_tui_chat import Bare as ChatApp
-from test_tui_chat import ask, ready
 from test_tui_chat import app as chat_app
+from test_tui_chat import ask, ready
 from test_tui_dashboard import Bare as DashboardApp
 from test_tui_export import Bare as ExportApp
 from test_tui_runs import Bare as RunsApp
@@ -106,7 +100,7 @@ async def test_a_name_that_is_left_as_it_is_stays(run: Path) -> None:
         await until(pilot, lambda: isinstance(app.screen, NameScreen), "the window")
         await pilot.press("enter")
         await until(pilot, lambda: not isinstance(app.screen, NameScreen), "the runs")
-    assert os.listdir(run.parent) == [NAME]
+    assert [each.name for each in run.parent.iterdir()] == [NAME]
 
 
 async def test_the_dashboard(run: Path) -> None:
@@ -191,7 +185,7 @@ async def test_the_chat(chat_app: Callable[..., ChatApp]) -> None:
         model = {"path": TEXT, "n_layers": 4}
         answer = {"column": "irm", "token": 9, "text": TEXT, "norm": 1.0}
         for event in (
-            {"kind": "ready", "protocol": 1, "model": model, "columns": {name: about for name in ("base", "vector", "irm")}},
+            {"kind": "ready", "protocol": 1, "model": model, "columns": dict.fromkeys(("base", "vector", "irm"), about)},
             {"kind": "loading", "what": TEXT},
             {"kind": "token", "id": chat._chat_id, **answer},
             {"kind": "error", "id": None, "column": "vector", "text": TEXT},

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from textual.app import App
-from textual.widgets import Input, Select, Static
+from textual.widgets import Select, Static
 
 from irm_lite.config import TrainConfig
 from irm_lite_tui.fields import BASIC, form_fields, read_form

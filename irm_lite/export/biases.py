@@ -1,7 +1,7 @@
 """What can be baked: control vectors, or a static IRM at its own site, as biases by block."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,7 @@ class Biases:
     slot: Slot
     values: dict[int, FloatArray]
     provenance: Mapping[str, str | int | float]
-    fit: Fit = Fit()
+    fit: Fit = field(default_factory=Fit)
 
 
 def gather(sources: Sequence[str], model: Fingerprint, name: str, *, scale: float = 1.0, layers: str | None = None) -> Biases:
