@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import ClassVar
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
@@ -13,6 +12,7 @@ from textual.widgets import Label
 from irm_lite.analysis.pictures.visible import visible
 from irm_lite.errors import InputError
 from irm_lite.paths import expanded
+from irm_lite_tui.text import line
 from irm_lite_tui.widgets.text_field import TextField
 
 
@@ -27,7 +27,7 @@ class ChooseFile(ModalScreen[Path | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Label(Text(self._title))
+            yield Label(line(self._title))
             yield TextField(str(self._proposed), select_on_focus=False)
 
     def on_mount(self) -> None:
