@@ -115,7 +115,12 @@ def test_answers_and_the_server(place: Path, run: Path, say: Any, monkeypatch: p
     for steering in ([], ["--vector", run / "export" / "vector.gguf"], ["--irm", run]):
         assert "[link=http://x]y[/link]" in say(*ask, *steering)
     assert json.loads(say(*ask, "--json"))["text"] == TEXT
-    lines = [{"do": "load", "irm": str(run)}, {"do": "load", "vector": NAME}, {"do": NAME}, {"do": "chat", "messages": TEXT}]
+    lines: list[dict[str, Any]] = [
+        {"do": "load", "irm": str(run)},
+        {"do": "load", "vector": NAME},
+        {"do": NAME},
+        {"do": "chat", "messages": TEXT},
+    ]
     lines += [{"do": "chat", "columns": [NAME], "messages": [{"role": "user", "content": TEXT}]}]
     lines += [{"do": "chat", "id": NAME, "messages": [{"role": "user", "content": TEXT}], "max_new_tokens": 2}]
     text = b"".join(json.dumps(each).encode() + b"\n" for each in lines) + TEXT.encode()

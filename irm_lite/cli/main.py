@@ -9,6 +9,7 @@ import warnings
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from cyclopts import App, ArgumentCollection, CycloptsError, UnknownCommandError
 from cyclopts.config import Dict
@@ -146,7 +147,7 @@ def _trace() -> None:
         sys.stderr.write(safe(traceback.format_exc()))
 
 
-def _show_warning(message: Warning | str, *_place: object) -> None:
+def _show_warning(message: Warning | str, *_place: Any, **_more: Any) -> None:
     """A library's warning, in one line: the place in its source says nothing to a user."""
     if sys.stderr is not None:
         sys.stderr.write(f"irm-lite: warning: {one_line(str(message))}\n")
