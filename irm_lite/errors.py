@@ -44,6 +44,10 @@ class VectorError(InputError):
     """A control vector is malformed, or does not fit the model."""
 
 
+class OtherBaseWarning(UserWarning):
+    """What is injected was made on another base, or on the same one quantised otherwise."""
+
+
 class MissingPart(InputError):
     """An optional dependency is not installed."""
 

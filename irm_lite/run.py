@@ -1,5 +1,6 @@
 """The run directory: the only code that knows its file names. Imports no torch: the TUI reads runs through it."""
 
+import errno
 import json
 import math
 import os
@@ -146,7 +147,7 @@ class RunDirectory:
 
     def config(self) -> TrainConfig:
         settings = self._toml()["train"]
-        if self.chat_template.exists():  # wherever the run has been moved to
+        if self.chat_template.is_file():  # wherever the run has been moved to
             settings = {**settings, "chat_template": str(self.chat_template)}
         return TrainConfig.from_dict(settings, str(self.path / "run.toml"))
 
@@ -176,6 +177,7 @@ class RunDirectory:
         from irm_lite.fingerprint import Fingerprint  # needs numpy, which the UI's first frame does not wait for
 
         try:
+            _require_ordinary(self.path / "base.json")
             data = json.loads((self.path / "base.json").read_text(encoding="utf-8"))
             return Fingerprint.from_dict(data)
         except (OSError, ValueError, InputError) as error:
@@ -184,6 +186,7 @@ class RunDirectory:
     def events(self) -> Iterator[Event]:
         """All events so far. A line that is none (torn by a crash) is passed over."""
         try:
+            _require_ordinary(self.event_file)
             file = self.event_file.open(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return
@@ -235,7 +238,7 @@ class RunDirectory:
             lock = FileLock(self.path / _LOCK, timeout=_LOCK_SECONDS)
             lock.acquire()
         except Timeout:
-            who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another process"
+            who = holder.read_text(encoding="utf-8").strip() if holder.is_file() else "another process"
             raise RunError(f"{self.path} is being written by {who}", "wait for it, or stop it") from None
         except OSError as error:
             raise RunError(f"{self.path} cannot be written ({error.strerror or error})", "choose another place") from None
@@ -256,6 +259,7 @@ class RunDirectory:
         from filelock import FileLock, Timeout
 
         try:
+            _require_ordinary(self.path / _HOLDER)
             holder = Holder.parse((self.path / _HOLDER).read_bytes()[:1000].decode("utf-8", "replace"))
             if holder is None or (holder.here and not holder.alive()):
                 return None
@@ -297,6 +301,7 @@ class RunDirectory:
     def _toml(self) -> dict[str, Any]:
         path = self.path / "run.toml"
         try:
+            _require_ordinary(path)
             data = tomllib.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.path} is not a run directory (no run.toml)", "give the folder that train wrote") from None
@@ -307,6 +312,12 @@ class RunDirectory:
         if data["format"] > FORMAT:
             raise RunError(f"{self.path} was written by a newer irm-lite", "pip install -U irm-lite")
         return data
+
+
+def _require_ordinary(path: Path) -> None:
+    """Raise OSError where it is a pipe or a device, which opening would wait for; a missing file is left to the opening."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
 
 
 def find_runs(folder: Path) -> list[RunDirectory]:

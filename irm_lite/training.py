@@ -50,7 +50,7 @@ from irm_lite.presets import presets
 from irm_lite.quiet import quiet_libraries
 from irm_lite.reporter import Reporter
 from irm_lite.run import Event, RunDirectory
-from irm_lite.trained import TrainedRun, check_fit, load_base_of
+from irm_lite.trained import TrainedRun, load_base_of
 from irm_lite.trainer import IrmTrainer, kept_rows, mean_nll, out_of_memory, perplexity
 from irm_lite.unquantised import kept_unquantised
 
@@ -115,7 +115,7 @@ def resume(
             _require_as_many(run)
             state = _read_state(checkpoint) if checkpoint else None
             job = _prepare(config, run, base)
-            warning = check_fit(run.fingerprint(), job.base.fingerprint, job.base.name, run)
+            warning = job.base.fingerprint.fit(run.fingerprint(), f"the run {run.path}", job.base.name).warning
             if checkpoint and state and processes.first():
                 restore_best(checkpoint, run.path, state.global_step, state.best_global_step)
         if warning and processes.first():

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from textual.app import App
-from textual.widgets import Input, Select, Static
+from textual.widgets import Select, Static
 
 from irm_lite.config import TrainConfig
 from irm_lite_tui.fields import BASIC, form_fields, read_form
@@ -20,6 +20,7 @@ from irm_lite_tui.screens.dashboard import DashboardScreen
 from irm_lite_tui.screens.train import TrainScreen
 from irm_lite_tui.widgets.data_preview import DataPreview
 from irm_lite_tui.widgets.setting_row import SettingRow
+from irm_lite_tui.widgets.text_field import TextField
 from tui_helpers import SIZES, Script, check_snapshot, own_place, plant_run, screen_text, script, step_event, until
 
 __all__ = ["own_place", "script"]
@@ -226,7 +227,7 @@ async def test_keys_of_the_form() -> None:
         for keys in ((), ("tab",), ("tab", "tab"), ("escape",)):
             await pilot.press(*keys)
             focused.append(type(app.screen.focused))
-        assert focused == [type(None), Input, Select, type(None)]
+        assert focused == [type(None), TextField, Select, type(None)]
         await pilot.press("ctrl+o")
         await until(pilot, lambda: app.form.query_one("#row-seed").region.height > 0, "more settings")
         for size in ((20, 5), (1, 1), (80, 24)):

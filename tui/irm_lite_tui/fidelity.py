@@ -52,6 +52,8 @@ def read_measured(document: Mapping[str, Any]) -> Measured:
 def load_measured(path: Path) -> Measured | None:
     """Those of a run's export/fidelity.json; None where there is none. Raises RunError where it is damaged."""
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
+            raise RunError(f"{path} is no ordinary file", "export again")
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None

@@ -206,6 +206,8 @@ def _load_snapshot(path: Path) -> Picture:
     from safetensors import SafetensorError, safe_open
 
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
+            raise ValueError("it is no ordinary file")
         with safe_open(path, framework="numpy") as file:
             values: FloatArray = np.asarray(file.get_tensor("mean_abs"), dtype=np.float32)
             metadata: dict[str, Any] = file.metadata() or {}

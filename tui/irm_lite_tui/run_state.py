@@ -101,6 +101,8 @@ def _changed(path: Path) -> float:
 
 def _fidelity(path: Path) -> float | None:
     try:
+        if not path.is_file():  # opening a pipe would wait for its other end
+            return None
         with path.open("rb") as file:
             document = json.loads(file.read(1 << 20))
     except (OSError, ValueError, RecursionError):
