@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from irm_lite.errors import RunError
+from irm_lite.reading import open_ordinary, read_json
 from irm_lite.tensors import save_tensors
 
 OPTIMIZER, SCHEDULER, RNG = "optimizer", "scheduler", "rng"
@@ -27,12 +28,12 @@ def load_state(folder: Path, name: str) -> Any:
     from safetensors.torch import load_file
 
     try:
-        tree = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        tree = read_json(folder / f"{name}.json")
+        open_ordinary(folder / f"{name}.safetensors").close()
         return _restore(tree, load_file(folder / f"{name}.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"the checkpoint {folder} is damaged ({error})", "remove it and resume from the one before") from None
-    except Exception as error:  # safetensors' own error type is not exported
-        raise RunError(f"the checkpoint {folder} is damaged ({error})", "remove it and resume from the one before") from None
+    except Exception as error:  # whatever is wrong inside, the files are not what `save_state` wrote
+        why = " ".join(str(error).split())[:200]
+        raise RunError(f"the checkpoint {folder} is damaged ({why})", "remove it and resume from the one before") from None
 
 
 def rng_state() -> dict[str, Any]:

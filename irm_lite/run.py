@@ -5,7 +5,6 @@ import math
 import os
 import re
 import time
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -16,12 +15,14 @@ from irm_lite.atomic import write_text
 from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError, RunError
 from irm_lite.holder import Holder
+from irm_lite.reading import open_ordinary, read_json, read_text, read_toml
 
 if TYPE_CHECKING:
     from irm_lite.fingerprint import Fingerprint
 
 FORMAT = 1
 _LOCK, _HOLDER = "lock", "lock.holder"
+_LONGEST_LINE = 1 << 20  # bytes of an event
 
 Event = dict[str, Any]
 
@@ -168,22 +169,23 @@ class RunDirectory:
         from irm_lite.fingerprint import Fingerprint  # needs numpy, which the UI's first frame does not wait for
 
         try:
-            data = json.loads((self.path / "base.json").read_text(encoding="utf-8"))
-            return Fingerprint.from_dict(data)
+            return Fingerprint.from_dict(read_json(self.path / "base.json", 1 << 20))
         except (OSError, ValueError, InputError) as error:
             raise RunError(f"{self.path / 'base.json'} cannot be read ({error})", "the run is damaged") from None
 
     def events(self) -> Iterator[Event]:
         """All events so far. A line that is none (torn by a crash) is passed over."""
         try:
-            file = self.event_file.open(encoding="utf-8", errors="replace")
+            file = open_ordinary(self.event_file)
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise RunError(f"{self.event_file} cannot be read ({error.strerror or error})", "the run is damaged") from None
         with file:
-            for line in file:
+            for line in iter(lambda: file.readline(_LONGEST_LINE), b""):  # of a longer one each piece is none
                 try:
-                    event = json.loads(line)
-                except ValueError:
+                    event = json.loads(line.decode("utf-8", "replace"))
+                except (ValueError, RecursionError):
                     continue
                 if isinstance(event, dict) and isinstance(event.get("kind"), str):
                     yield event
@@ -207,6 +209,7 @@ class RunDirectory:
         from filelock import FileLock, Timeout
 
         holder = self.path / _HOLDER
+        self._require_no_links()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / _LOCK, timeout=0)
@@ -223,16 +226,22 @@ class RunDirectory:
             holder.unlink(missing_ok=True)
             lock.release()
 
+    def _require_no_links(self) -> None:
+        """Raise RunError where what is written in place leads elsewhere: a stranger's run may point anywhere."""
+        for name in ("events.jsonl", _LOCK, _HOLDER):
+            if (self.path / name).is_symlink():
+                raise RunError(f"{self.path / name} is a link, which would be written through", "put the file itself there")
+
     def holder(self) -> Holder | None:
         """Who writes here at the moment. The lock is tried only where a live process is named, which then holds it: no
         training that is about to start finds it taken."""
         from filelock import FileLock, Timeout
 
         try:
-            holder = Holder.parse((self.path / _HOLDER).read_bytes()[:1000].decode("utf-8", "replace"))
+            holder = Holder.parse(read_text(self.path / _HOLDER, 1000))
             if holder is None or (holder.here and not holder.alive()):
                 return None
-        except OSError:
+        except (OSError, ValueError):
             return None
         with suppress(Timeout, OSError):  # of a folder that may not be written the lock cannot be tried
             if holder.here:
@@ -248,10 +257,10 @@ class RunDirectory:
     def _toml(self) -> dict[str, Any]:
         path = self.path / "run.toml"
         try:
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
+            data = read_toml(path)
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.path} is not a run directory (no run.toml)", "give the folder that train wrote") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"{path} cannot be read ({error})", "the run is damaged") from None
         if not isinstance(data.get("format"), int) or not isinstance(data.get("train"), dict):
             raise RunError(f"{path} is not a run's file", "the run is damaged")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from irm_lite.reading import open_ordinary
 from irm_lite.run import RunDirectory
 from irm_lite.types import FloatArray
 from irm_lite_tui.plot import Point
@@ -73,12 +74,13 @@ class DashboardReader:
         except OSError:
             self._live = None
             return
-        if (self._live is not None and facts.st_mtime == self._live.written) or facts.st_size > _LARGEST_LIVE:
+        if (self._live is not None and facts.st_mtime == self._live.written) or not 0 < facts.st_size <= _LARGEST_LIVE:
             return
         import numpy as np
         from safetensors import SafetensorError, safe_open
 
         try:
+            open_ordinary(run.live).close()
             with safe_open(run.live, framework="numpy") as file:
                 values = np.asarray(file.get_tensor("mean_abs"), dtype=np.float32)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):  # NumPy lacks some types
