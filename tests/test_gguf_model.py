@@ -39,12 +39,10 @@ def key(name: str, kind: int, value: Any) -> Change:
 
 
 def tensor(name: str, **changes: Any) -> Change:
-    """Another shape or type of a tensor, its data long enough for it."""
+    """Another shape or type of a tensor."""
 
     def change(parts: Parts) -> None:
-        parts.tensors[:] = [
-            replace(each, data=each.data * 4, **changes) if each.name == name.encode() else each for each in parts.tensors
-        ]
+        parts.tensors[:] = [replace(each, **changes) if each.name == name.encode() else each for each in parts.tensors]
 
     return change
 
@@ -66,6 +64,17 @@ def rope_factors(parts: Parts) -> None:
     parts.tensors.append(replace(row, name=b"rope_freqs.weight", shape=(2,), kind=1, data=bytes(4)))
 
 
+def no_vocabulary(parts: Parts) -> None:
+    key("tokenizer.ggml.model", STRING, b"no_vocab")(parts)
+    key("llama.vocab_size", U32, 259)(parts)
+
+
+def wider_values(parts: Parts) -> None:
+    key("llama.attention.value_length", U32, 8)(parts)
+    for block in (0, 1):
+        tensor(f"blk.{block}.attn_v.weight", shape=(8, 8))(parts)
+
+
 U32, F32, STRING = 4, 6, 8
 DEADLY: dict[str, tuple[Change, str]] = {
     "too many layers": (key("llama.nextn_predict_layers", U32, 99), "nextn_predict_layers is not within"),
@@ -74,13 +83,13 @@ DEADLY: dict[str, tuple[Change, str]] = {
     "unknown rope scaling": (key("llama.rope.scaling.type", STRING, b"su"), "the rope scaling su is unknown"),
     "a negative epsilon": (key("llama.attention.layer_norm_rms_epsilon", F32, -1.0), "is negative"),
     "an epsilon that is none": (key("llama.attention.layer_norm_rms_epsilon", F32, float("nan")), "is nan"),
-    "values of another size": (key("llama.attention.key_length", U32, 8), "heads of 8 and 4"),
+    "values of another size": (wider_values, "heads of 4 and 8"),
     "a token twice": (tokens(lambda words: [*words[:-1], words[5]]), "two of its tokens are the same text"),
-    "no token for a byte": (tokens(lambda words: [*words[:-1], b"other"]), "no token for byte 255"),
-    "no vocabulary": (key("tokenizer.ggml.model", STRING, b"no_vocab"), "its tokenizer is no_vocab"),
+    "no token for a byte": (tokens(lambda words: [*words[:68], b"other", *words[69:]]), "no token for byte 65"),
+    "no vocabulary": (no_vocabulary, "its tokenizer is no_vocab"),
     "weights of whole numbers": (tensor("blk.0.ffn_up.weight", kind=26), "is of type 26"),
     "embeddings of whole numbers": (tensor("token_embd.weight", kind=24), "is of type 24"),
-    "embeddings in three dimensions": (tensor("token_embd.weight", shape=(8, 259, 2)), "has 3 dimensions"),
+    "norms of half precision": (tensor("blk.0.attn_norm.weight", kind=1), "blk.0.attn_norm.weight is not F32"),
     "half a rope factor": (rope_factors, "rope_freqs.weight is not F32"),
 }
 

@@ -4,6 +4,7 @@ python tests/fuzz/llamacpp.py --count 10000 [--architecture qwen2] [--unchecked]
 """
 
 import argparse
+import math
 import os
 import random
 import re
@@ -101,8 +102,20 @@ class Parts:
                 _string(tensor.name) + struct.pack("<I", len(tensor.shape)) + struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
             )
             head += struct.pack("<IQ", tensor.kind, offset)
-            blob += tensor.data
+            blob += _fitting(tensor)
         return head + bytes(-len(head) % alignment) + blob + bytes(-len(blob) % alignment)
+
+
+def _fitting(tensor: Tensor) -> bytes:
+    """The data repeated or cut to what shape and type ask for, where that can be told and is not much."""
+    import gguf
+
+    try:
+        block, size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(tensor.kind)]
+    except (ValueError, KeyError):
+        return tensor.data
+    wanted = math.prod(tensor.shape) // block * size
+    return (tensor.data * (wanted // max(len(tensor.data), 1) + 1))[:wanted] if wanted < 1 << 20 else tensor.data
 
 
 def take_apart(path: Path) -> Parts:
@@ -214,9 +227,9 @@ def damage(parts: Parts, chance: random.Random, architecture: str) -> bytes:
                 new = chance.choice(
                     [tensor.shape[::-1], (*tensor.shape, 1), (*tensor.shape, 2), (1, *tensor.shape), tensor.shape[:1], ()]
                 )
-                tensors[row] = replace(tensor, shape=new, data=tensor.data * 2)
+                tensors[row] = replace(tensor, shape=new)
             case 10:
-                tensors[row] = replace(tensor, kind=chance.randrange(42), data=tensor.data * 2)
+                tensors[row] = replace(tensor, kind=chance.randrange(42))
             case 11:
                 if chance.random() < 0.5:
                     del tensors[row]
