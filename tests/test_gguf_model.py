@@ -69,6 +69,15 @@ def no_vocabulary(parts: Parts) -> None:
     key("llama.vocab_size", U32, 259)(parts)
 
 
+def without_the_last_norm(parts: Parts) -> None:
+    del parts.tensors[1]
+
+
+def shifted(parts: Parts) -> None:
+    key("general.alignment", U32, 1)(parts)
+    key("x", STRING, b"y")(parts)
+
+
 def wider_values(parts: Parts) -> None:
     key("llama.attention.value_length", U32, 8)(parts)
     for block in (0, 1):
@@ -127,7 +136,7 @@ def test_what_kills_llama_cpp_is_refused_in_one_line(sound: Path, tmp_path: Path
 def test_data_at_an_odd_place_are_refused(sound: Path, tmp_path: Path) -> None:
     path = damaged(sound, key("general.alignment", U32, 1), tmp_path / "odd.gguf", alignment=1)
     if read_header(path).layout.data_start % 32 == 0:  # by chance
-        path = damaged(sound, lambda parts: [key("general.alignment", U32, 1)(parts), key("x", STRING, b"y")(parts)], path, 1)
+        path = damaged(sound, shifted, path, alignment=1)
     with pytest.raises(BaseModelError, match="multiple of 32 bytes"):
         require_loadable(read_header(path))
 
@@ -136,7 +145,7 @@ def test_norms_of_another_size_or_unending_layers_are_refused(sound: Path, tmp_p
     for change, fragment in (
         (tensor("blk.1.attn_norm.weight", shape=(16,)), "does not have the hidden size 8"),
         (key("llama.block_count", U32, 513), "says that it has 513 layers"),
-        (lambda parts: parts.tensors.pop(1), "no 'output_norm.weight'"),
+        (without_the_last_norm, "no 'output_norm.weight'"),
     ):
         with pytest.raises(Exception, match=fragment):
             fingerprint_gguf(damaged(sound, change, tmp_path / "a.gguf"))

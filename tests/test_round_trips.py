@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -97,12 +97,11 @@ def recordings(draw: st.DrawFn) -> Recording:
         halves = st.floats(width=16, allow_nan=False, allow_infinity=False)
         outputs.append(draw(arrays.arrays(np.float16, (len(tokens), *size), elements=halves)))
     base = Fingerprint(draw(texts), draw(st.integers(1, 200)), hidden, draw(texts), draw(texts))
-    site = draw(st.sampled_from(["attn", "block"]))
+    sites: st.SearchStrategy[Literal["attn", "block"]] = st.sampled_from(["attn", "block"])
+    site = draw(sites)
+    names = [draw(texts) for _ in range(5)]
     about = Description(
-        *(draw(texts), draw(texts), "lite", site, layers, hidden, base, draw(texts), draw(texts)),
-        prompts,
-        len(prompts),
-        draw(texts),
+        *names[:2], "lite", site, layers, hidden, base, *names[2:4], prompts=prompts, n_prompts=len(prompts), irm_sha256=names[4]
     )
     phases: st.SearchStrategy[Phase] = st.sampled_from(PHASES)
     groups = st.dictionaries(phases, statistics, min_size=1)
@@ -126,7 +125,7 @@ def test_any_recording_comes_back(scratch: Path, recording: Recording) -> None:
 
 @quick
 @given(
-    values=st.dictionaries(st.integers(1, 999_999), st.floats(-1e30, 1e30, width=32), min_size=1, max_size=4),
+    values=st.dictionaries(st.integers(1, 999_999), st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=4),
     metadata=st.dictionaries(
         st.text("abc._", min_size=1, max_size=8),
         st.text(st.characters(codec="utf-8"), max_size=9) | st.integers(-(2**63), 2**63 - 1),

@@ -237,8 +237,8 @@ def damage(parts: Parts, chance: random.Random, architecture: str) -> bytes:
                     name = chance.choice(
                         [each.name for each in parts.tensors] + [b"rope_freqs.weight", b"blk.0.attn_qkv.weight", b"x"]
                     )
-                    name = name.replace(b"weight", chance.choice([b"weight", b"bias", b"scale", b"input_scale"]))
-                    tensors.append(replace(tensor, name=name))
+                    known = known.replace(b"weight", chance.choice([b"weight", b"bias", b"scale", b"input_scale"]))
+                    tensors.append(replace(tensor, name=known))
             case 12:
                 floats = chance.choice([b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\xff\xff\x7f\x7f"])
                 tensors[row] = replace(tensor, data=floats * (len(tensor.data) // 4))

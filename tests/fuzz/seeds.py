@@ -101,6 +101,9 @@ def _run(folder: Path) -> bytes:
 
 
 def _irm(folder: Path, kind: str, **options: int) -> bytes:
+    import torch
+
+    torch.manual_seed(0)
     save_irm(build_irm(kind, HIDDEN, (1, 2), "block", **options), folder / kind)
     return join([(folder / kind / name).read_bytes() for name in IRM])
 
@@ -221,7 +224,7 @@ def seeds() -> dict[str, list[bytes]]:
     """The inputs of each reader."""
     found = {name: [text.encode() for text in texts] for name, texts in _texts().items()}
     rows = [{"question": f"q{n}", "answer": f"a{n}"} for n in range(4)]
-    chats = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": f"a{n}"}]} for n in range(3)]
+    chats = [{"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": f"a{n}"}]} for n in range(3)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = tiny_model(folder / "tiny.gguf").read_bytes()
