@@ -37,7 +37,7 @@ class Fingerprint:
         try:
             texts = data["architecture"], data["weights"], data.get("quantisation", "")
             sizes = int(data["n_layers"]), int(data["hidden_size"])
-            if not all(isinstance(each, str) for each in texts) or not all(0 < each < 2**31 for each in sizes):
+            if not all(isinstance(each, str) for each in texts) or not all(0 <= each < 2**63 for each in sizes):
                 raise ValueError("a size or a text is none")
             return cls(texts[0], *sizes, *texts[1:])
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:

@@ -234,7 +234,7 @@ def damage(parts: Parts, chance: random.Random, architecture: str) -> bytes:
                 if chance.random() < 0.5:
                     del tensors[row]
                 else:
-                    name = chance.choice(
+                    known = chance.choice(
                         [each.name for each in parts.tensors] + [b"rope_freqs.weight", b"blk.0.attn_qkv.weight", b"x"]
                     )
                     known = known.replace(b"weight", chance.choice([b"weight", b"bias", b"scale", b"input_scale"]))
