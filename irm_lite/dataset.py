@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from irm_lite.errors import DataError, MissingPart
-from irm_lite.parquet_pages import require_told_sizes
+from irm_lite.parquet_pages import read_footer, require_told_sizes
 from irm_lite.paths import expanded, is_there
 from irm_lite.reading import open_ordinary
 from irm_lite.squad import UNANSWERED, squad_rows
@@ -27,6 +27,7 @@ _MAX_COLUMNS = 1000
 _MAX_ROWS = 10_000_000
 _MAX_REFUSED = 100_000
 _MAX_CHUNK = 256 << 20  # unpacked bytes of a column's part of a Parquet file
+_MAX_NESTED = 4_000_000  # of values beyond a row group's rows: all may be of one row, in a few bytes
 _BATCH_BYTES = 64 << 20  # of a Parquet file's rows at a time
 _ROLES = ("system", "user", "assistant")
 
@@ -205,17 +206,16 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
         raise MissingPart("Parquet needs pyarrow", "pip install 'irm-lite[data]'") from None
     number, taken = 0, 0
     try:
+        footer = read_footer(path)
+        if footer.n_rows > _MAX_ROWS or footer.n_columns > _MAX_COLUMNS:
+            raise DataError(f"{path} has more than {_MAX_ROWS} rows or {_MAX_COLUMNS} columns", "split it")
+        told = [chunk.unpacked for chunk in footer.chunks]
+        if sum(told) > _MAX_BYTES or max([*told, 0]) > _MAX_CHUNK:
+            raise DataError(f"{path} unpacks to more than 2 GiB, or a column's part of it to {_MAX_CHUNK >> 20} MiB", "split it")
+        if any(chunk.n_values - chunk.n_rows > _MAX_NESTED for chunk in footer.chunks):
+            raise DataError(f"{path} has lists of more than {_MAX_NESTED} values in a row group", "write smaller row groups")
+        require_told_sizes(path, footer)
         with pyarrow.parquet.ParquetFile(path) as file:
-            about = file.metadata
-            if about.num_rows > _MAX_ROWS or about.num_columns > _MAX_COLUMNS:
-                raise DataError(f"{path} has more than {_MAX_ROWS} rows or {_MAX_COLUMNS} columns", "split it")
-            groups = [about.row_group(number) for number in range(about.num_row_groups)]
-            told = [group.column(n).total_uncompressed_size for group in groups for n in range(group.num_columns)]
-            if sum(told) > _MAX_BYTES or max([*told, 0]) > _MAX_CHUNK:
-                raise DataError(
-                    f"{path} unpacks to more than 2 GiB, or a column's part of it to {_MAX_CHUNK >> 20} MiB", "split it"
-                )
-            require_told_sizes(path, about)
             at_once = max(1, min(1024, _BATCH_BYTES // max([*told, 1])))  # each row may be all that its dictionary holds
             for batch in file.iter_batches(at_once):
                 taken += batch.nbytes

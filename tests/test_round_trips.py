@@ -99,10 +99,8 @@ def recordings(draw: st.DrawFn) -> Recording:
     base = Fingerprint(draw(texts), draw(st.integers(1, 200)), hidden, draw(texts), draw(texts))
     sites: st.SearchStrategy[Literal["attn", "block"]] = st.sampled_from(["attn", "block"])
     site = draw(sites)
-    names = [draw(texts) for _ in range(5)]
-    about = Description(
-        *names[:2], "lite", site, layers, hidden, base, *names[2:4], prompts=prompts, n_prompts=len(prompts), irm_sha256=names[4]
-    )
+    run, data, measured, weights, digest = (draw(texts) for _ in range(5))
+    about = Description(run, data, "lite", site, layers, hidden, base, measured, weights, prompts, len(prompts), digest)
     phases: st.SearchStrategy[Phase] = st.sampled_from(PHASES)
     groups = st.dictionaries(phases, statistics, min_size=1)
     ordered = [{phase: found[phase] for phase in PHASES if phase in found} for found in (draw(groups), draw(groups))]

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # where each input is written, and the corpus grows
 _SLOWEST = 2.0  # seconds that an input may take
 _MOST_MIB = 200  # that a process may grow by
 
@@ -40,11 +41,13 @@ def main() -> int:
 
 
 def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         figures = Path(folder) / "figures.json"
         limits = ["--runs", str(options.runs), "--seconds", str(options.seconds), "--found", str(options.found)]
         command = [sys.executable, str(HERE / "drive.py"), "--one", *limits, name]
-        done = subprocess.run(command, env={**os.environ, "FIGURES": str(figures)}, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env={**os.environ, "FIGURES": str(figures), "TMPDIR": folder}, capture_output=True, text=True, check=False
+        )
         row = json.loads(figures.read_text()) if figures.exists() else {"inputs": 0, "rate": 0, "grown": 0, "slowest": 0}
     verdict = "" if done.returncode == 0 else f"FAILED, see {options.found}"
     if verdict:

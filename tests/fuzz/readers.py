@@ -41,7 +41,8 @@ from irm_lite_tui.serving import read_event
 Reader = Callable[[bytes], object]
 
 CORPUS = Path(__file__).parent / "corpus"
-_SCRATCH = Path(tempfile.mkdtemp(prefix="irm-lite-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+_SCRATCH = Path(tempfile.mkdtemp(prefix="irm-lite-fuzz-", dir=os.environ.get("TMPDIR", _MEMORY)))
 atexit.register(shutil.rmtree, _SCRATCH, ignore_errors=True)
 
 
