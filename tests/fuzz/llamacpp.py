@@ -290,15 +290,17 @@ def _child(checked: bool) -> None:
 class _Runner:
     """A child, begun anew where it has died."""
 
-    def __init__(self, checked: bool) -> None:
+    def __init__(self, checked: bool, errors: Path) -> None:
         self.command = [sys.executable, str(HERE / "llamacpp.py"), "--child", *([] if checked else ["--unchecked"])]
         self.process: subprocess.Popen[str] | None = None
+        self.errors = errors  # a file: a pipe that nobody empties would stop the child
 
     def run(self, path: Path) -> str:
         if self.process is None:
-            self.process = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_QUIET
-            )
+            with self.errors.open("wb") as errors:
+                self.process = subprocess.Popen(
+                    self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=_QUIET
+                )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -316,11 +318,11 @@ class _Runner:
     def _end(self, how: str) -> str:
         assert self.process is not None
         self.process.kill()
-        _, errors = self.process.communicate()
+        self.process.communicate()
         code, self.process = self.process.returncode, None
         lines = [
             line
-            for line in errors.splitlines()
+            for line in self.errors.read_text(errors="replace").splitlines()
             if "GGML_ASSERT" in line or "Error" in line or "terminate" in line or "what()" in line
         ]
         return f"{how} ({code}) {' '.join(lines)[-200:]}"
@@ -341,8 +343,9 @@ def main() -> int:
 
     found, kept = Counter[str](), Path("fuzz-found")
     kept.mkdir(exist_ok=True)
-    runner, chance = _Runner(not options.unchecked), random.Random(options.seed)
+    chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as folder:
+        runner = _Runner(not options.unchecked, Path(folder) / "errors.txt")
         sound = tiny_model(Path(folder) / "sound.gguf", options.architecture)
         print("the sound file:", runner.run(sound), flush=True)
         parts, path = take_apart(sound), Path(folder) / "damaged.gguf"
