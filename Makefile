@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check fuzz clean
 
 demo: .venv/.demo ## set up, then the whole job on the embedded model
 	$(BIN)/irm-lite demo
@@ -17,12 +17,23 @@ check: .venv/.test ## set up, then all that CI runs: lint, types, boundaries, te
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
+FUZZ_SECONDS ?= 600
+FUZZ_RUNS ?= 100000
+FUZZ_READERS ?=
+
+fuzz: .venv/.fuzz ## set up, then each reader of files under atheris, and a table
+	$(BIN)/python tests/fuzz/drive.py --seconds $(FUZZ_SECONDS) --runs $(FUZZ_RUNS) $(FUZZ_READERS)
+
 .venv/.demo: pyproject.toml | .venv
 	$(BIN)/pip install -e '.[demo]'
 	touch $@
 
 .venv/.test: pyproject.toml | .venv
 	$(BIN)/pip install -e '.[test]'
+	touch $@
+
+.venv/.fuzz: pyproject.toml | .venv
+	$(BIN)/pip install -e '.[test,fuzz]'
 	touch $@
 
 .venv:

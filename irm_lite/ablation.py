@@ -24,6 +24,7 @@ from irm_lite.evaluation import kl, log_probabilities, neutral_samples
 from irm_lite.injection import inject
 from irm_lite.irm import read_saved
 from irm_lite.packing import pack, rows
+from irm_lite.reading import read_json
 from irm_lite.run import RunDirectory
 from irm_lite.types import DoubleArray, Progress
 
@@ -177,7 +178,7 @@ def load_ablations(run: RunDirectory) -> list[dict[str, Any]]:
     digest = read_saved(run.path).digest
     for path in sorted(run.ablations.glob("*.json")):
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_json(path)
             effects = [_measured(each) for each in document["effects"]]
             found += effects if document["irm_sha256"] == digest else []
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

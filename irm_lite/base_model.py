@@ -14,6 +14,7 @@ from irm_lite.gguf_base import gguf_read_once, gguf_weights, keep_differentiable
 from irm_lite.gguf_header import read_header, require_model
 from irm_lite.heap import given_back, keep_few_kernels
 from irm_lite.model_fingerprint import fingerprint_model
+from irm_lite.model_folder import require_own_files
 from irm_lite.packed_attention import attend_by_sample
 from irm_lite.paths import expanded
 from irm_lite.presets import EMBEDDED, Preset, packaged_gguf, presets
@@ -114,6 +115,7 @@ def locate(name: str, download: bool = False) -> Source:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise BaseModelError(f"{path} is not a Hugging Face model folder (no config.json)", "give the folder that has it")
+        require_own_files(path)
         return Source(str(path), None, None)
     if name.count("/") == 1 and not path.is_absolute() and not name.startswith("."):
         return Source(name, None, None)
@@ -128,7 +130,12 @@ def _load_tokenizer(name: str, source: Source, chat_template: str | None, downlo
 
     gguf = {"gguf_file": source.gguf.name} if source.gguf else {}
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source.place, local_files_only=not download, **gguf)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source.place,
+            local_files_only=not download,
+            trust_remote_code=False,  # else it would ask on a terminal
+            **gguf,
+        )
     except Exception as error:  # transformers raises many types here; each means the same to the user
         raise _explain(error, source, "tokenizer") from error
     tokenizer.chat_template = chat_template or tokenizer.chat_template or (source.preset and source.preset.chat_template)

@@ -1,6 +1,5 @@
 """The sizes of a base, read before anything is loaded: from a preset, a config.json or a GGUF's header."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from irm_lite.errors import BaseModelError
 from irm_lite.gguf_header import GgufHeader, read_header, require_model
 from irm_lite.paths import expanded
 from irm_lite.presets import presets
+from irm_lite.reading import read_json
 
 
 @dataclass(frozen=True)
@@ -91,8 +91,8 @@ def _config_file(name: str, path: Path) -> Path:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = read_json(path)
+    except (OSError, ValueError) as error:
         raise BaseModelError(f"{path} is not readable JSON ({error})", "get a whole copy") from None
     return config if isinstance(config, dict) else {}
 

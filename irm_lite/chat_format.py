@@ -1,12 +1,12 @@
 """Examples -> token ids with the answer marked, through the base's own chat template."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irm_lite.dataset import Example, Message
 from irm_lite.errors import DataError, InputError
 from irm_lite.presets import presets
+from irm_lite.reading import read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,8 +31,8 @@ def read_chat_template(name: str) -> str:
     if preset is not None and preset.chat_template:
         return preset.chat_template
     try:
-        return Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(name)
+    except (OSError, ValueError) as error:
         with_one = ", ".join(each.name for each in presets().values() if each.chat_template)
         raise InputError(
             f"the chat template {name} cannot be read ({error})", f"give a file with Jinja text, or one of {with_one}"

@@ -16,6 +16,7 @@ from irm_lite.atomic import atomic_path, link_or_copy
 from irm_lite.errors import RunError
 from irm_lite.irm import IRM, read_saved, save_irm
 from irm_lite.manifest import MANIFEST
+from irm_lite.reading import open_ordinary, read_json
 from irm_lite.tensors import save_tensors
 
 OPTIMIZER, SCHEDULER, RNG, SCALER = "optimizer", "scheduler", "rng", "scaler"
@@ -36,12 +37,12 @@ def load_state(folder: Path, name: str) -> Any:
     from safetensors.torch import load_file
 
     try:
-        tree = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        tree = read_json(folder / f"{name}.json")
+        open_ordinary(folder / f"{name}.safetensors").close()
         return _restore(tree, load_file(folder / f"{name}.safetensors"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"the checkpoint {folder} is damaged ({error})", "remove it and resume from the one before") from None
-    except Exception as error:  # safetensors' own error type is not exported
-        raise RunError(f"the checkpoint {folder} is damaged ({error})", "remove it and resume from the one before") from None
+    except Exception as error:  # whatever is wrong inside, the files are not what `save_state` wrote
+        why = " ".join(str(error).split())[:200]
+        raise RunError(f"the checkpoint {folder} is damaged ({why})", "remove it and resume from the one before") from None
 
 
 def save_irms(irm: IRM, run: Path, folder: Path, step: int, best_step: int | None) -> dict[str, str]:

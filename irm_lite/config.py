@@ -4,12 +4,13 @@ Flags carry the names of transformers.TrainingArguments where it has one. Import
 """
 
 import math
-import tomllib
+import reprlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from irm_lite.errors import InputError
+from irm_lite.reading import read_toml
 
 LEARNING_RATES = {"paper": 1e-4, "lite": 2e-3, "static": 1e-2}  # paper: its own; lite and static: the demo's (docs/log.md)
 DEPENDENCE_PENALTIES = {"paper": 0.0, "lite": 1.0, "static": 0.0}  # docs/log.md
@@ -112,6 +113,11 @@ class TrainConfig:
         positive = ("rank", "width", "batch_size", "gradient_accumulation_steps", "save_total_limit")
         natural = ("learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps", "save_minutes")
         check_keys(self.to_dict(), "settings")
+        for name, value in self.to_dict().items():
+            if isinstance(value, int) and abs(value) >= 2**53:  # of which a float would make another number, or none
+                raise InputError(f"{_flag(name)} is absurdly large", "give a smaller one")
+            if isinstance(value, str) and "\0" in value:
+                raise InputError(f"{_flag(name)} holds a null character", "remove it")
         for name in positive:
             if not getattr(self, name) >= 1:
                 raise InputError(f"{_flag(name)} {getattr(self, name)} makes no sense", "give at least 1")
@@ -177,21 +183,21 @@ def check_keys(data: dict[str, Any], where: str) -> None:
     types = {field.name: type(field.default) for field in fields(TrainConfig)}
     for key, value in data.items():
         if key not in types:
-            raise InputError(f"{where}: there is no setting {key!r}", f"the settings are {', '.join(types)}")
+            raise InputError(f"{where}: there is no setting {reprlib.repr(key)}", f"the settings are {', '.join(types)}")
         fine = isinstance(value, int | float) and not isinstance(value, bool) if types[key] is float else type(value) is types[key]
         if not fine:
-            raise InputError(f"{where}: {key} must be of type {types[key].__name__}, not {value!r}", "mend that line")
+            raise InputError(f"{where}: {key} must be of type {types[key].__name__}, not {reprlib.repr(value)}", "mend that line")
         if key in choices and value not in choices[key]:
-            raise InputError(f"{where}: {key} cannot be {value!r}", f"choose one of {', '.join(choices[key])}")
+            raise InputError(f"{where}: {key} cannot be {reprlib.repr(value)}", f"choose one of {', '.join(choices[key])}")
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
     """The settings in a TOML file: at its top, or in [train] as in a run's own run.toml. Only those that it names."""
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}", "check --config") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable TOML ({error})", "mend it") from None
     settings = data.get("train", data)
     if not isinstance(settings, dict):

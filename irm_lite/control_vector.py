@@ -4,6 +4,7 @@ Format, read in llama.cpp's common/common.cpp and confirmed by loading: architec
 `direction.N` (1-D, F32, hidden size) added to the output of 0-based block N, N from 1. Other keys are free.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,10 +17,12 @@ from irm_lite.atomic import atomic_path
 from irm_lite.errors import InputError, VectorError
 from irm_lite.fingerprint import Fingerprint, Fit
 from irm_lite.gguf_header import read_header
+from irm_lite.paths import is_there
 from irm_lite.types import FloatArray
 
 _OWN_KEYS = "controlvector.irm."
 _MAX_SCALE = 1e6  # beyond it a float32 vector soon overflows
+_MAX_FLOATS = 1 << 25  # of all directions; the largest models' have two million
 _SAME_ARCHITECTURE = {"mistral": "llama"}  # repeng writes Hugging Face's name as the hint; GGUF calls Mistral "llama"
 
 
@@ -40,7 +43,9 @@ class ControlVector:
             raise VectorError("a control vector needs at least one direction")
         sizes = {direction.shape for direction in self.directions.values()}
         if len(sizes) != 1 or len(next(iter(sizes))) != 1:
-            raise VectorError(f"the directions differ in shape: {sorted(sizes)}", "all must be (hidden size,)")
+            raise VectorError(f"the directions differ in shape: {sorted(sizes)!s:.80}", "all must be (hidden size,)")
+        if sizes == {(0,)}:
+            raise VectorError("the directions are empty", "export it again")
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused below
             self.directions = {n: np.array(self.directions[n], dtype=np.float32) for n in sorted(self.directions)}
         for layer, direction in self.directions.items():
@@ -190,6 +195,8 @@ class ControlVector:
             raise VectorError(
                 f"{path} is a {header.architecture or 'nameless'} model, not a control vector", "give the vector's .gguf"
             )
+        if sum(math.prod(tensor.shape) for tensor in header.tensors.values()) > _MAX_FLOATS:
+            raise VectorError(f"{path} is larger than any model's control vector", "give the vector's .gguf")
         directions: dict[int, FloatArray] = {}
         for name, tensor in header.tensors.items():
             match = re.fullmatch(r"direction\.(0|[1-9]\d{0,5})", name, re.ASCII)
@@ -237,7 +244,7 @@ def parse_vector_argument(argument: str) -> tuple[Path, float]:
         raise VectorError("a vector argument is empty", "write PATH or PATH:0.8")
     head, colon, tail = argument.rpartition(":")
     number = re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?(nan|inf|infinity)", tail, re.ASCII | re.IGNORECASE)
-    if not (colon and head and number) or (len(argument) < 256 and Path(argument).exists()):
+    if not (colon and head and number) or is_there(Path(argument)):
         return Path(argument), 1.0
     return Path(head), require_scale(float(tail), f" of {head}", "write PATH:0.8")
 

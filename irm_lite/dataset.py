@@ -3,20 +3,32 @@
 import csv
 import hashlib
 import json
+import os
+import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from irm_lite.errors import DataError, MissingPart
-from irm_lite.paths import expanded
+from irm_lite.parquet_pages import read_footer, require_told_sizes
+from irm_lite.paths import expanded, is_there
+from irm_lite.reading import open_ordinary
 from irm_lite.squad import UNANSWERED, squad_rows
 
 SPLITS = ("train", "validation", "test")
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
 _MAX_BYTES = 2 << 30
+_MAX_WHOLE = 128 << 20  # of a file that is parsed in one piece: as objects it takes many times that
+_MAX_LINE = 16 << 20  # characters
+_MAX_COLUMNS = 1000
+_MAX_ROWS = 10_000_000
+_MAX_REFUSED = 100_000
+_MAX_CHUNK = 256 << 20  # unpacked bytes of a column's part of a Parquet file
+_MAX_NESTED = 4_000_000  # of values beyond a row group's rows: all may be of one row, in a few bytes
+_BATCH_BYTES = 64 << 20  # of a Parquet file's rows at a time
 _ROLES = ("system", "user", "assistant")
 
 Message = dict[str, str]  # {"role", "content"}
@@ -80,7 +92,7 @@ def load_dataset(
             raise DataError("hf: names no dataset", "write hf:owner/name")
         return _build(spec, _hub_rows(spec.removeprefix("hf:"), download), answer_column, refused)
     path = expanded(spec)
-    if not path.suffix and not path.exists():
+    if not path.suffix and not is_there(path):
         raise DataError(f"there is no tone or file {spec!r}", f"the tones are {', '.join(tones())}; or give {_known()}")
     return _build(path.stem, _file_rows(path), answer_column, refused)
 
@@ -108,10 +120,12 @@ def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
     if reader is None:
         raise DataError(f"{path} has a format that irm-lite does not read", f"give {_known()}")
     try:
-        if path.exists() and not path.is_file():
-            raise DataError(f"{path} is no ordinary file", f"give {_known()}")
-        if path.stat().st_size > _MAX_BYTES:
+        with open_ordinary(path) as file:
+            size = os.fstat(file.fileno()).st_size
+        if size > _MAX_BYTES:
             raise DataError(f"{path} is larger than 2 GiB", "split it; a few thousand samples are plenty")
+        if size > _MAX_WHOLE and reader in (_json_rows, _text_rows):
+            raise DataError(f"{path} is larger than {_MAX_WHOLE >> 20} MiB", "write it as .jsonl, or split it")
         yield from reader(path)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}", "check the path") from None
@@ -130,9 +144,17 @@ def _first_bad_byte(path: Path) -> str:
     return "at its end"
 
 
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
+    """The lines, none of which may fill the memory."""
+    for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), ""), 1):
+        if len(line) == _MAX_LINE:
+            raise DataError(f"{path}, line {number}: more than {_MAX_LINE >> 20} million characters", "mend or remove it")
+        yield line
+
+
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
     with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(_lines(file, path), 1):
             if line.strip():
                 where = f"{path}, line {number}"
                 yield where, _parse_json(line, where)
@@ -162,8 +184,10 @@ def _parse_json(text: str, where: str, mend: str = "mend or remove it") -> Any:
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(_lines(file, path))
         try:
+            if len(reader.fieldnames or ()) > _MAX_COLUMNS:
+                raise DataError(f"{path} has more than {_MAX_COLUMNS} columns", "keep those that are used")
             for row in reader:
                 if None in row:
                     raise DataError(
@@ -180,11 +204,31 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
         import pyarrow.parquet
     except ImportError:
         raise MissingPart("Parquet needs pyarrow", "pip install 'irm-lite[data]'") from None
+    number, taken = 0, 0
     try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{path} is not a readable Parquet file ({str(error).splitlines()[0][:120]})", "write it again") from None
-    yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows, 1))
+        footer = read_footer(path)
+        if footer.n_rows > _MAX_ROWS or footer.n_columns > _MAX_COLUMNS:
+            raise DataError(f"{path} has more than {_MAX_ROWS} rows or {_MAX_COLUMNS} columns", "split it")
+        told = [chunk.unpacked for chunk in footer.chunks]
+        if sum(told) > _MAX_BYTES or max([*told, 0]) > _MAX_CHUNK:
+            raise DataError(f"{path} unpacks to more than 2 GiB, or a column's part of it to {_MAX_CHUNK >> 20} MiB", "split it")
+        if any(chunk.n_values - chunk.n_rows > _MAX_NESTED for chunk in footer.chunks):
+            raise DataError(f"{path} has lists of more than {_MAX_NESTED} values in a row group", "write smaller row groups")
+        require_told_sizes(path, footer)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            at_once = max(1, min(1024, _BATCH_BYTES // max([*told, 1])))  # each row may be all that its dictionary holds
+            for batch in file.iter_batches(at_once):
+                taken += batch.nbytes
+                if taken > _MAX_BYTES:
+                    raise DataError(f"{path} holds more than 2 GiB", "split it")
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"{path}, row {number}", row
+    except DataError:
+        raise
+    except Exception as error:  # Arrow's many types, and Python's where a value is none that it has
+        why = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise DataError(f"{path} is not a readable Parquet file ({why})", "write it again") from None
 
 
 def _text_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -227,6 +271,8 @@ def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str, refus
             if refused is None:
                 raise
             refused.append(error)
+            if len(refused) > _MAX_REFUSED:
+                raise DataError(f"more than {_MAX_REFUSED} rows of {name} cannot be used ({refused[0]})", "mend them") from None
         else:
             parts[split].append(example)
     if not any(parts.values()):
@@ -255,7 +301,7 @@ def _placed(row: Any, where: str, answer_column: str) -> tuple[Example, str]:
         raise DataError(f"{where}: half a character (a lone surrogate) in the text", "mend or remove it") from None
     split = row.get("split") or _hash_split(example)
     if not isinstance(split, str) or split not in SPLITS:
-        raise DataError(f"{where}: unknown split {split!r}", f"use {', '.join(SPLITS)}")
+        raise DataError(f"{where}: unknown split {reprlib.repr(split)}", f"use {', '.join(SPLITS)}")
     return example, split
 
 
@@ -267,7 +313,7 @@ def _example(row: dict[str, Any], where: str, answer_column: str) -> Example:
         if not isinstance(question, str) or not question.strip():
             raise DataError(f"{where}: the question is empty", "fill it in or remove the row")
         if answer is not None and not isinstance(answer, str):
-            raise DataError(f"{where}: {answer_column!r} must be text, not {answer!r:.40}", "put it in quotes")
+            raise DataError(f"{where}: {answer_column!r} must be text, not {reprlib.repr(answer)}", "put it in quotes")
         if not isinstance(answer, str) or not answer.strip():
             raise DataError(
                 f"{where}: no {answer_column!r} to the question {question.strip()[:40]!r}", "fill it in or remove the row"

@@ -17,6 +17,7 @@ from irm_lite.gguf_header import GgufHeader, read_header, require_model
 from irm_lite.types import FloatArray
 
 _UNQUANTISED = ("none", "F32", "F16", "BF16")
+_MAX_LAYERS, _MAX_HIDDEN_SIZE = 512, 1 << 18  # the largest models have 126 and 18432
 
 
 @dataclass(frozen=True)
@@ -43,14 +44,12 @@ class Fingerprint:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Fingerprint":
         try:
-            return cls(
-                str(data["architecture"]),
-                int(data["n_layers"]),
-                int(data["hidden_size"]),
-                str(data["weights"]),
-                str(data.get("quantisation", "")),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            texts = data["architecture"], data["weights"], data.get("quantisation", "")
+            sizes = int(data["n_layers"]), int(data["hidden_size"])
+            if not all(isinstance(each, str) for each in texts) or not all(0 <= each < 2**63 for each in sizes):
+                raise ValueError("a size or a text is none")
+            return cls(texts[0], *sizes, *texts[1:])
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise InputError(f"a base's fingerprint is damaged ({error})") from None
 
     def fit(self, made_on: "Fingerprint", what: str, name: str) -> Fit:
@@ -98,13 +97,15 @@ def fingerprint_gguf(gguf: Path | GgufHeader) -> Fingerprint:
     architecture = header.architecture
     n_layers = header.integer(f"{architecture}.block_count")
     hidden_size = header.integer(f"{architecture}.embedding_length")
-    if not 0 < n_layers <= len(header.tensors):
+    if not 0 < n_layers <= min(len(header.tensors), _MAX_LAYERS):
         raise InputError(f"{header.path} says that it has {n_layers} layers, which it has not", "export it again")
-    names = [f"blk.{n}.{norm}.weight" for n in range(n_layers) for norm in ("attn_norm", "ffn_norm")]
-    try:
-        gains = [header.read_f32(name) for name in [*names, "output_norm.weight"]]
-    except KeyError as error:
-        raise InputError(f"{header.path}: no {error} in this {architecture} file", "give a Llama-like model") from None
+    norms = [f"blk.{n}.{norm}.weight" for n in range(n_layers) for norm in ("attn_norm", "ffn_norm")] + ["output_norm.weight"]
+    for name in norms:
+        if name not in header.tensors:
+            raise InputError(f"{header.path}: no {name!r} in this {architecture} file", "give a Llama-like model")
+        if header.tensors[name].shape != (hidden_size,) or hidden_size > _MAX_HIDDEN_SIZE:
+            raise InputError(f"{header.path}: {name} does not have the hidden size {hidden_size}", "get a whole copy")
+    gains = [header.read_f32(name) for name in norms]
     return Fingerprint(architecture, n_layers, hidden_size, hash_norm_gains(gains), gguf_quantisation(header))
 
 

@@ -1,5 +1,6 @@
 """A .gguf file -> its weights by transformers' names, each read and dequantised when it is asked for."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ def skeleton(gguf: Path) -> "PreTrainedModel":
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True)
+    config = AutoConfig.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     decoder_layers(model)
@@ -75,6 +76,11 @@ def gguf_weights(gguf: Path, model: "PreTrainedModel") -> dict[str, GgufWeight]:
         name = names.get(tensor.name) or names.get(tensor.name.removesuffix(".weight"))  # fused experts have no suffix
         if name is not None:
             parts[name] = (*parts.get(name, ()), tensor)
+    places = model.state_dict()
+    for name, tensors in parts.items():
+        stored, wanted = sum(math.prod(tensor.shape) for tensor in tensors), places[name].numel() if name in places else None
+        if wanted is not None and stored > wanted:  # transformers would see it once it is in memory
+            raise BaseModelError(f"{gguf}: {tensors[0].name} has {stored} weights, its metadata say {wanted}", "get a whole copy")
     return {name: GgufWeight(name, gguf, tensors, names, processor) for name, tensors in parts.items()}
 
 

@@ -5,12 +5,14 @@ ones. This reads what irm-lite needs in milliseconds and refuses a damaged file 
 Format: the GGUF specification in ggml's docs/gguf.md, version 2 and 3, little-endian.
 """
 
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from irm_lite.errors import InputError
+from irm_lite.reading import open_ordinary
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +20,12 @@ if TYPE_CHECKING:
 _MAGIC = b"GGUF"
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
-_MAX_ENTRIES = 1_000_000  # of metadata or tensors; real files have thousands at most
+_MAX_ENTRIES = 100_000  # of metadata or tensors; real files have thousands at most
+_MAX_ITEMS = 1 << 22  # of an array; the largest vocabularies have a quarter of a million
+_MAX_HEADER = 256 << 20  # bytes; a vocabulary with its merges takes some ten million
 _MAX_DIMENSIONS = 4
+_MAX_NAME = 63  # bytes of a tensor's name, as ggml has it
+_MAX_ALIGNMENT = 1 << 20
 _PIECE = 1 << 20  # the header is read in pieces of this size: mapping a 40 GB file would need 40 GB of address space
 
 
@@ -41,6 +47,7 @@ class ArrayInfo:
     item_type: int
     length: int
     offset: int  # of its first item, from the start of the file
+    n_bytes: int
 
 
 @dataclass(frozen=True)
@@ -85,9 +92,30 @@ class GgufHeader:
         info = self.tensors[name]
         if info.type != 0:
             raise InputError(f"{self.path}: tensor {name} is not F32")
-        with self.path.open("rb") as file:
-            file.seek(info.offset)
-            return np.frombuffer(file.read(info.n_bytes), dtype="<f4").astype(np.float32)
+        return np.frombuffer(self._bytes(info.offset, info.n_bytes), dtype="<f4").astype(np.float32)
+
+    def read_strings(self, array: ArrayInfo) -> list[bytes]:
+        """The items of an array of strings, undecoded."""
+        data, strings, at = self._bytes(array.offset, array.n_bytes), [], 0
+        for _ in range(array.length):
+            start = at + 8
+            at = start + int.from_bytes(data[at:start], "little")
+            strings.append(data[start:at])
+        return strings
+
+    def read_numbers(self, array: ArrayInfo) -> "np.ndarray[tuple[int, ...], np.dtype[Any]]":
+        """The items of an array of numbers or truth values."""
+        import numpy as np
+
+        return np.frombuffer(self._bytes(array.offset, array.n_bytes), dtype=_SCALARS[array.item_type])
+
+    def _bytes(self, offset: int, n_bytes: int) -> bytes:
+        with open_ordinary(self.path) as file:
+            file.seek(offset)
+            data = file.read(n_bytes)
+        if len(data) != n_bytes:
+            raise InputError(f"{self.path} became shorter while it was read", "leave it alone meanwhile")
+        return data
 
 
 class _Cursor:
@@ -106,6 +134,8 @@ class _Cursor:
         start = self.position
         if n_bytes < 0 or start + n_bytes > self.size:
             raise self.damaged(f"it ends at byte {self.size}, in the middle of its header")
+        if start + n_bytes > _MAX_HEADER:
+            raise self.damaged("its header is absurdly long")
         self.position = start + n_bytes
         if self.position > len(self.data):
             self.data += self.file.read(max(_PIECE, self.position - len(self.data)))
@@ -128,16 +158,19 @@ class _Cursor:
             raise self.damaged(f"unknown metadata type {kind}")
         item, length = self.scalar("<I"), self.scalar("<Q")
         start = self.position
-        if item in _SCALARS:
-            self.skip(struct.calcsize(_SCALARS[item]) * length)
-        elif item == _STRING:
-            if length * 8 > self.size:
-                raise self.damaged("an array is longer than the file")
+        if item not in _SCALARS and item != _STRING:
+            raise self.damaged(f"an array of type {item}")
+        width = 8 if item == _STRING else struct.calcsize(_SCALARS[item])
+        if length * width > self.size:
+            raise self.damaged("an array is longer than the file")
+        if length > _MAX_ITEMS:
+            raise self.damaged("an array is absurdly long")
+        if item == _STRING:
             for _ in range(length):
                 self.skip(self.scalar("<Q"))
         else:
-            raise self.damaged(f"an array of type {item}")
-        return ArrayInfo(item, length, start)
+            self.skip(width * length)
+        return ArrayInfo(item, length, start, self.position - start)
 
 
 def read_header(path: Path | str) -> GgufHeader:
@@ -147,9 +180,7 @@ def read_header(path: Path | str) -> GgufHeader:
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"{path} cannot be read (it is no ordinary file)", "check the path and its rights")
-        with path.open("rb") as file:
+        with open_ordinary(path) as file:
             if file.read(4) != _MAGIC:
                 raise InputError(f"{path} is not a GGUF file", "give a file that ends in .gguf, made for llama.cpp")
             return _parse(_Cursor(file, path), path)
@@ -180,19 +211,23 @@ def _parse(cursor: _Cursor, path: Path) -> GgufHeader:
     metadata: dict[str, Any] = {}
     for _ in range(n_metadata):
         key = cursor.string()
+        if key in metadata:
+            raise cursor.damaged(f"the key {key[:80]!r} stands there twice")
         metadata[key] = cursor.value(cursor.scalar("<I"))
     metadata_end = cursor.position
     table: list[tuple[str, tuple[int, ...], int, int]] = []
     for _ in range(n_tensors):
         name = cursor.string()
+        if len(name.encode()) > _MAX_NAME:
+            raise cursor.damaged(f"a tensor's name is longer than {_MAX_NAME} bytes")
         dimensions = cursor.scalar("<I")
         if dimensions > _MAX_DIMENSIONS:
             raise cursor.damaged(f"tensor {name!r} has {dimensions} dimensions")
         shape = tuple(cursor.scalar("<Q") for _ in range(dimensions))
         table.append((name, shape, cursor.scalar("<I"), cursor.scalar("<Q")))
     alignment = metadata.get("general.alignment", 32)
-    if not isinstance(alignment, int) or alignment <= 0:
-        raise cursor.damaged(f"alignment {alignment}")
+    if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
+        raise cursor.damaged(f"alignment {alignment!s:.40}")
     start = -(-cursor.position // alignment) * alignment
     tensors: dict[str, TensorInfo] = {}
     for name, shape, kind, offset in table:
@@ -200,10 +235,9 @@ def _parse(cursor: _Cursor, path: Path) -> GgufHeader:
             block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
         except (ValueError, KeyError):
             raise cursor.damaged(f"tensor {name!r} has the unknown type {kind}") from None
-        elements = 1
-        for extent in shape:
-            elements *= extent
-        n_bytes = elements // block * size
+        if shape and shape[0] % block:
+            raise cursor.damaged(f"tensor {name!r} has rows of {shape[0]} elements, its type comes in blocks of {block}")
+        n_bytes = math.prod(shape) // block * size
         if start + offset + n_bytes > cursor.size:
             raise cursor.damaged(f"tensor {name!r} ends after the file does: it was cut short")
         if name in tensors:

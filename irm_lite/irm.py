@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from irm_lite.atomic import atomic_path, write_text
 from irm_lite.errors import InputError, RunError
 from irm_lite.layers import format_layers, parse_layers
+from irm_lite.reading import open_ordinary, read_json, require_size
 from irm_lite.tensors import save_tensors
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ Kind = Literal["paper", "lite", "static"]
 Site = Literal["attn", "block"]
 
 FORMAT = 1
+_MOST_LAYERS = 4096
+_HEADER = 1 << 20  # bytes that a safetensors file may have beside its tensors
 
 
 class IRM(nn.Module):
@@ -211,6 +214,8 @@ def load_irm(folder: Path, device: str | torch.device = "cpu") -> IRM:
     with _refusing(folder):
         with torch.device("meta"):
             irm = build_irm(saved.kind, saved.hidden_size, saved.layers, saved.site, **saved.options)
+        with open_ordinary(folder / "irm.safetensors") as file:
+            require_size(file, folder / "irm.safetensors", 4 * sum(each.numel() for each in irm.parameters()) + _HEADER)
         irm.load_state_dict(load_file(folder / "irm.safetensors", device=str(device)), assign=True)
         if not all(torch.isfinite(parameter).all() for parameter in irm.parameters()):
             raise ValueError("it holds NaN or infinity")
@@ -232,13 +237,13 @@ class SavedIRM:
 def read_saved(folder: Path) -> SavedIRM:
     """Read the description of what `save_irm` wrote. Raises RunError as `load_irm` does."""
     with _refusing(folder):
-        document: dict[str, Any] = json.loads((folder / "irm.json").read_text(encoding="utf-8"))
+        document: dict[str, Any] = read_json(folder / "irm.json", 1 << 20)
         if document["format"] > FORMAT:
             raise RunError(f"{folder} holds an IRM of a newer irm-lite", "pip install -U irm-lite")
         return SavedIRM(
             document["kind"],
             int(document["hidden_size"]),
-            parse_layers(document["layers"], 10**6),
+            parse_layers(document["layers"], _MOST_LAYERS),
             document["site"],
             dict(document["options"]),
             str(document.get("sha256", "")),

@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from irm_lite.reading import read_json
+
 MANIFEST = "manifest.json"
 FORMAT = 1
 
@@ -23,11 +25,11 @@ def damage(folder: Path) -> str:
     Sizes are looked at before anything is read.
     """
     try:
-        document = json.loads((folder / MANIFEST).read_bytes())
+        document = read_json(folder / MANIFEST)
         listed = {str(name): (int(each["bytes"]), str(each["sha256"])) for name, each in document["files"].items()}
     except FileNotFoundError:
         return ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return f"{MANIFEST} cannot be read"
     try:
         found = _files(folder)

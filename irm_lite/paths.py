@@ -11,3 +11,11 @@ def expanded(text: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError:
         raise InputError(f"{text}: there is no home folder of that user", "write the whole path") from None
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is something at a path; not so where nothing can be called that, or one may not look."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

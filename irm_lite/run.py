@@ -1,12 +1,10 @@
 """The run directory: the only code that knows its file names. Imports no torch: the TUI reads runs through it."""
 
-import errno
 import json
 import math
 import os
 import re
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -18,6 +16,7 @@ from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError, RunError, TrainingFailed
 from irm_lite.holder import Holder
 from irm_lite.manifest import damage
+from irm_lite.reading import open_ordinary, read_json, read_text, read_toml
 
 if TYPE_CHECKING:
     from irm_lite.fingerprint import Fingerprint
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _LOCK, _HOLDER = "lock", "lock.holder"
 _LOCK_SECONDS = 0.5  # a reader that tries the lock of a process that has died holds it for a moment
+_LONGEST_LINE = 1 << 20  # bytes of an event
 
 Event = dict[str, Any]
 
@@ -177,24 +177,23 @@ class RunDirectory:
         from irm_lite.fingerprint import Fingerprint  # needs numpy, which the UI's first frame does not wait for
 
         try:
-            _require_ordinary(self.path / "base.json")
-            data = json.loads((self.path / "base.json").read_text(encoding="utf-8"))
-            return Fingerprint.from_dict(data)
+            return Fingerprint.from_dict(read_json(self.path / "base.json", 1 << 20))
         except (OSError, ValueError, InputError) as error:
             raise RunError(f"{self.path / 'base.json'} cannot be read ({error})", "the run is damaged") from None
 
     def events(self) -> Iterator[Event]:
         """All events so far. A line that is none (torn by a crash) is passed over."""
         try:
-            _require_ordinary(self.event_file)
-            file = self.event_file.open(encoding="utf-8", errors="replace")
+            file = open_ordinary(self.event_file)
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise RunError(f"{self.event_file} cannot be read ({error.strerror or error})", "the run is damaged") from None
         with file:
-            for line in file:
+            for line in iter(lambda: file.readline(_LONGEST_LINE), b""):  # of a longer one each piece is none
                 try:
-                    event = json.loads(line)
-                except ValueError:
+                    event = json.loads(line.decode("utf-8", "replace"))
+                except (ValueError, RecursionError):
                     continue
                 if isinstance(event, dict) and isinstance(event.get("kind"), str):
                     yield event
@@ -233,6 +232,7 @@ class RunDirectory:
         from filelock import FileLock, Timeout
 
         holder = self.path / _HOLDER
+        self._require_no_links()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / _LOCK, timeout=_LOCK_SECONDS)
@@ -253,17 +253,22 @@ class RunDirectory:
                 holder.unlink()
             lock.release()
 
+    def _require_no_links(self) -> None:
+        """Raise RunError where what is written in place leads elsewhere: a stranger's run may point anywhere."""
+        for name in ("events.jsonl", _LOCK, _HOLDER):
+            if (self.path / name).is_symlink():
+                raise RunError(f"{self.path / name} is a link, which would be written through", "put the file itself there")
+
     def holder(self) -> Holder | None:
         """Who writes here at the moment. The lock is tried only where a live process is named, which then holds it: no
         training that is about to start finds it taken."""
         from filelock import FileLock, Timeout
 
         try:
-            _require_ordinary(self.path / _HOLDER)
-            holder = Holder.parse((self.path / _HOLDER).read_bytes()[:1000].decode("utf-8", "replace"))
+            holder = Holder.parse(read_text(self.path / _HOLDER, 1000))
             if holder is None or (holder.here and not holder.alive()):
                 return None
-        except OSError:
+        except (OSError, ValueError):
             return None
         with suppress(Timeout, OSError):  # of a folder that may not be written the lock cannot be tried
             if holder.here:
@@ -301,23 +306,16 @@ class RunDirectory:
     def _toml(self) -> dict[str, Any]:
         path = self.path / "run.toml"
         try:
-            _require_ordinary(path)
-            data = tomllib.loads(path.read_text(encoding="utf-8"))
+            data = read_toml(path)
         except (FileNotFoundError, NotADirectoryError):
             raise RunError(f"{self.path} is not a run directory (no run.toml)", "give the folder that train wrote") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"{path} cannot be read ({error})", "the run is damaged") from None
         if not isinstance(data.get("format"), int) or not isinstance(data.get("train"), dict):
             raise RunError(f"{path} is not a run's file", "the run is damaged")
         if data["format"] > FORMAT:
             raise RunError(f"{self.path} was written by a newer irm-lite", "pip install -U irm-lite")
         return data
-
-
-def _require_ordinary(path: Path) -> None:
-    """Raise OSError where it is a pipe or a device, which opening would wait for; a missing file is left to the opening."""
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
 
 
 def find_runs(folder: Path) -> list[RunDirectory]:

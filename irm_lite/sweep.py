@@ -2,8 +2,10 @@
 
 import dataclasses
 import itertools
+import math
 import re
-import tomllib
+import reprlib
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,10 +18,12 @@ from irm_lite.base_model import Base
 from irm_lite.config import TrainConfig, check_keys
 from irm_lite.errors import InputError, Interrupted, IrmLiteError, RunError
 from irm_lite.presets import presets
+from irm_lite.reading import read_toml
 from irm_lite.run import RunDirectory
 from irm_lite.trained import base_settings, load_base_of
 
 _TABLES = ("train", "grid", "setting")
+_MOST_RUNS = 10_000
 Settings = dict[str, Any]
 
 
@@ -77,13 +81,16 @@ def read_sweep(path: Path) -> list[Planned]:
             check_keys({key: value}, f"{path}, [grid]")
     for setting in settings:
         _check_setting(setting, grid, path, needs_name="setting" in data)
+    if math.prod(map(len, grid.values())) * len(settings) > _MOST_RUNS:
+        raise InputError(f"{path} names more than {_MOST_RUNS} runs", "give shorter lists")
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     planned = [
         _plan({"seed": number, **common}, chosen, setting, path)
         for number, (chosen, setting) in enumerate(itertools.product(combinations, settings))
     ]
     names = [each.name.lower() for each in planned]  # some file systems know no case
-    twice = next((name for name in names if names.count(name) > 1), None)
+    counts = Counter(names)
+    twice = next((name for name in names if counts[name] > 1), None)
     if twice is not None:
         raise InputError(f"{path}: two runs are called {twice}", "give the settings names of their own, the values once")
     return planned
@@ -135,14 +142,14 @@ def run_sweep(
 
 def _toml(path: Path) -> Settings:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = read_toml(path)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}", "check the path") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable TOML ({error})", "mend it") from None
     unknown = set(data) - set(_TABLES)
     if unknown:
-        raise InputError(f"{path}: there is no table {min(unknown)!r}", "a sweep has [train], [grid] and [[setting]]")
+        raise InputError(f"{path}: there is no table {reprlib.repr(min(unknown))}", "a sweep has [train], [grid] and [[setting]]")
     if "grid" not in data and "setting" not in data:
         raise InputError(f"{path} names no runs", "add [grid] with lists of values, or [[setting]] tables")
     return data
@@ -155,7 +162,9 @@ def _are_tables(settings: Any) -> bool:
 def _check_setting(setting: Settings, grid: Settings, path: Path, needs_name: bool) -> None:
     name = setting.get("name", "" if needs_name else "unnamed")
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,79}", name):
-        raise InputError(f"{path}: a [[setting]] has no name that can name a folder ({name!r})", 'write name = "first-quarter"')
+        raise InputError(
+            f"{path}: a [[setting]] has no name that can name a folder ({reprlib.repr(name)})", 'write name = "first-quarter"'
+        )
     fields = {key: value for key, value in setting.items() if key != "name"}
     check_keys(fields, f"{path}, setting {name}")
     twice = sorted(set(fields) & set(grid))
@@ -202,7 +211,7 @@ def _train(
 
 def _outcome(run: RunDirectory, name: str, state: Literal["trained", "was there", "failed"], error: str | None = None) -> Outcome:
     events = list(run.events())
-    nll_base = next((event["nll"] for event in events if event["kind"] == "eval" and event["of"] == "base"), None)
+    nll_base = next((event.get("nll") for event in events if event["kind"] == "eval" and event.get("of") == "base"), None)
     end = run.finished() or {}
     seconds = sum(event.get("seconds", 0.0) for event in events if event["kind"] == "end")
     return Outcome(

@@ -15,9 +15,11 @@ import numpy as np
 from irm_lite.atomic import atomic_folder
 from irm_lite.errors import RunError
 from irm_lite.fingerprint import Fingerprint
+from irm_lite.reading import open_ordinary, read_json, require_size
 from irm_lite.types import DoubleArray, FloatArray
 
 FORMAT = 2
+_HEADER = 1 << 20  # bytes that a safetensors file may have beside its tensors
 _UNTRAINED = "untrained."  # before the phase's name in the files
 NEAR_ZERO = 1e-4  # |v| below this counts as zero, as in the paper's sparsity plot
 Phase = Literal["prompt", "generated"]
@@ -132,7 +134,7 @@ def load_recording(folder: Path) -> Recording:
         if not (folder / name).is_file():
             raise RunError(f"{folder} is no recording ({name} is missing)", "make one with irm-lite record")
     try:
-        document = json.loads((folder / "recording.json").read_text(encoding="utf-8"))
+        document = read_json(folder / "recording.json", 256 << 20)
         if document.pop("format") > FORMAT:
             raise RunError(f"{folder} was written by a newer irm-lite", "pip install -U irm-lite")
         phases = document.pop("phases")
@@ -140,6 +142,7 @@ def load_recording(folder: Path) -> Recording:
         document["prompts"] = [Prompt(**each) for each in document["prompts"]]
         about = Description(**document)
         _require_types(about)
+        _require_sizes(about, folder)
         arrays = load_file(folder / "statistics.safetensors")
         outputs = load_file(folder / "outputs.safetensors")
         statistics, untrained = (
@@ -174,6 +177,17 @@ def _require_types(about: Description) -> None:
         raise ValueError("what should be text is none")
     if not all(isinstance(each, int) and each >= 0 for each in counts):
         raise ValueError("what should be a count is none")
+
+
+def _require_sizes(about: Description, folder: Path) -> None:
+    """Raise OSError where a file is larger than what it may hold, before it is read."""
+    floats = len(about.layers) * about.hidden_size
+    kept = 2 * floats * sum(len(prompt.tokens) for prompt in about.prompts)
+    groups = 2 * len(PHASES) * len(fields(Statistics))  # trained and untrained
+    for name, most in (("statistics", 8 * floats * groups), ("outputs", kept)):
+        path = folder / f"{name}.safetensors"
+        with open_ordinary(path) as file:
+            require_size(file, path, most + _HEADER)
 
 
 def _statistics(group: str, counted: dict[str, Any], arrays: dict[str, Any]) -> Statistics:

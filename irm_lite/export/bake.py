@@ -118,7 +118,7 @@ def unbake(gguf: Path, out: Path, *, force: bool = False, on_progress: Progress 
         own_metadata = layout.metadata_end - metadata_end
         consistent = own_metadata > 0 and 0 < table_size <= layout.table_end - layout.metadata_end
         consistent &= metadata_end >= _START and metadata_end + table_size <= data_start <= size
-        consistent &= size - data_start <= layout.size - layout.data_start
+        consistent &= data_start <= layout.data_start and size - data_start <= layout.size - layout.data_start
         consistent &= version in (2, 3) and min(n_tensors, n_metadata) >= 0
     except InputError:
         consistent = False
@@ -157,6 +157,8 @@ def require_bakeable(header: GgufHeader) -> None:
         )
     if header.integer(f"{header.architecture}.expert_count", 0) > 0:
         raise InputError(f"{header.path} is a mixture of experts, which has no place for a bias", "use the control vector")
+    if not header.tensors:
+        raise InputError(f"{header.path} has no tensors", "give a model")
     if _OWN + "sha256" in header.metadata:
         raise InputError(f"{header.path} is baked already", "take that out with bake --undo first, or bake all vectors at once")
 

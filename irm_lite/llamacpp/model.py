@@ -12,6 +12,8 @@ from irm_lite.dataset import Message
 from irm_lite.errors import BaseModelError
 from irm_lite.fingerprint import fingerprint_gguf
 from irm_lite.gguf_header import read_header
+from irm_lite.gguf_model import KNOWN, require_loadable
+from irm_lite.llamacpp.trial import require_survival
 
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR in ggml.h
 _complaints: deque[str] = deque(maxlen=8)  # llama.cpp's latest error lines: it returns no reason
@@ -53,6 +55,9 @@ class Model:
         header = read_header(gguf)
         self.path = Path(gguf)
         self.fingerprint = fingerprint_gguf(header)
+        require_loadable(header)
+        if header.architecture not in KNOWN:
+            require_survival(self.path)
         self.trained_context = header.integer(f"{header.architecture}.context_length", 1 << 24)
         self.template = chat_template or header.metadata.get("tokenizer.chat_template")
         parameters = llama_cpp.llama_model_default_params()

@@ -220,5 +220,8 @@ def _as_text(value: Any, name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    shown = json.dumps(value)
+    try:
+        shown = json.dumps(value)
+    except RecursionError:  # it was read at a lower depth of calls
+        return "what is nested too deeply"
     return shown if len(shown) <= 60 else shown[:59] + "…"

@@ -4,6 +4,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from irm_lite.reading import open_ordinary
 from irm_lite.run import RunDirectory
 from irm_lite.types import FloatArray
 from irm_lite_tui.plot import Point
@@ -76,12 +77,13 @@ class DashboardReader:
             return
         if self._live is not None and facts.st_mtime == self._live.written:
             return
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size > _LARGEST_LIVE:
+        if not stat.S_ISREG(facts.st_mode) or not 0 < facts.st_size <= _LARGEST_LIVE:
             return
         import numpy as np
         from safetensors import SafetensorError, safe_open
 
         try:
+            open_ordinary(run.live).close()
             with safe_open(run.live, framework="numpy") as file:
                 values = np.asarray(file.get_tensor("mean_abs"), dtype=np.float32)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):  # NumPy lacks some types

@@ -1,6 +1,5 @@
 """What an export measured, read from its JSON document or from a run's export/fidelity.json."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.errors import RunError
+from irm_lite.reading import read_json
 
 _NAMES = ("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement", "fidelity")
 Interval = tuple[float, float]
@@ -52,12 +52,10 @@ def read_measured(document: Mapping[str, Any]) -> Measured:
 def load_measured(path: Path) -> Measured | None:
     """Those of a run's export/fidelity.json; None where there is none. Raises RunError where it is damaged."""
     try:
-        if path.exists() and not path.is_file():  # opening a pipe would wait for its other end
-            raise RunError(f"{path} is no ordinary file", "export again")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path, 1 << 20)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error})", "export again") from None
     if not isinstance(document, dict):
         raise RunError(f"{path} holds no figures", "export again")

@@ -4,12 +4,12 @@ state.toml is written by the UI. tui.toml is the user's alone: it is read, what 
 """
 
 import os
-import tomllib
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from irm_lite.atomic import write_text
+from irm_lite.reading import read_toml
 
 
 @dataclass
@@ -46,11 +46,10 @@ def load_preferences() -> tuple[Preferences, list[str]]:
     for name in ("state.toml", "tui.toml"):
         path = settings_folder() / name
         try:
-            with path.open("rb") as file:
-                refused = _take(kept, tomllib.load(file))
+            refused = _take(kept, read_toml(path))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             complaints.append(f"{path} cannot be read ({error}): mend or remove it; defaults are used")
             continue
         if refused:

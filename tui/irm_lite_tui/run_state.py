@@ -1,6 +1,5 @@
 """A run as the screens show it: its settings, its state and what its events say. Read in a thread, shown by handlers."""
 
-import json
 import os
 import time
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Literal
 from irm_lite.config import TrainConfig
 from irm_lite.errors import IrmLiteError
 from irm_lite.holder import Holder
+from irm_lite.reading import read_json
 from irm_lite.run import RunDirectory
 from irm_lite_tui.run_log import RunLog, number
 
@@ -101,11 +101,8 @@ def _changed(path: Path) -> float:
 
 def _fidelity(path: Path) -> float | None:
     try:
-        if not path.is_file():  # opening a pipe would wait for its other end
-            return None
-        with path.open("rb") as file:
-            document = json.loads(file.read(1 << 20))
-    except (OSError, ValueError, RecursionError):
+        document = read_json(path, 1 << 20)
+    except (OSError, ValueError):
         return None
     return number(document.get("fidelity")) if isinstance(document, dict) else None
 

@@ -1,0 +1,219 @@
+"""What is fuzzed: each reader of a file or line that somebody else may have written, as a function of bytes.
+
+A reader may return, or raise IrmLiteError. One that reads several files gets them in one input, framed by `join`. What
+needs torch is imported where it is used: most readers do without.
+"""
+
+import atexit
+import os
+import shutil
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from irm_lite.config import TrainConfig, read_config_file
+from irm_lite.control_vector import ControlVector, parse_vector_argument
+from irm_lite.data_check import check
+from irm_lite.dataset import load_dataset, load_questions
+from irm_lite.errors import IrmLiteError
+from irm_lite.fingerprint import fingerprint_gguf
+from irm_lite.gguf_header import read_header
+from irm_lite.gguf_model import require_loadable
+from irm_lite.holder import Holder
+from irm_lite.layers import parse_layers
+from irm_lite.model_folder import require_own_files
+from irm_lite.run import RunDirectory
+from irm_lite.serve import request
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tui"))
+
+from irm_lite.analysis.recording import load_recording
+from irm_lite_tui.fidelity import load_measured
+from irm_lite_tui.heatmap_source import load_source
+from irm_lite_tui.preferences import load_preferences
+from irm_lite_tui.run_log import RunLog
+from irm_lite_tui.run_state import RunReader
+from irm_lite_tui.serving import read_event
+
+Reader = Callable[[bytes], object]
+
+CORPUS = Path(__file__).parent / "corpus"
+_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+_SCRATCH = Path(tempfile.mkdtemp(prefix="irm-lite-fuzz-", dir=os.environ.get("TMPDIR", _MEMORY)))
+atexit.register(shutil.rmtree, _SCRATCH, ignore_errors=True)
+
+
+def join(parts: Sequence[bytes]) -> bytes:
+    """Several files as one input: the length of each but the last, then all of them."""
+    return struct.pack(f"<{len(parts) - 1}H", *map(len, parts[:-1])) + b"".join(parts)
+
+
+def split(data: bytes, count: int) -> list[bytes]:
+    """The inverse of `join`, of any bytes."""
+    head = 2 * (count - 1)
+    lengths = struct.unpack(f"<{count - 1}H", data[:head].ljust(head, b"\0"))
+    parts, at = [], head
+    for length in lengths:
+        parts.append(data[at : at + length])
+        at += length
+    return [*parts, data[at:]]
+
+
+def _file(name: str, data: bytes) -> Path:
+    path = _SCRATCH / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def _folder(name: str, files: Sequence[str], data: bytes) -> Path:
+    for file, part in zip(files, split(data, len(files)), strict=True):
+        _file(f"{name}/{file}", part)
+    return _SCRATCH / name
+
+
+def _gguf_model(data: bytes) -> None:
+    from irm_lite.base_shape import base_shape
+
+    header = read_header(_file("m.gguf", data))
+    fingerprint_gguf(header)
+    base_shape(str(header.path))
+    require_loadable(header)
+
+
+def _bake(data: bytes) -> None:
+    import numpy as np
+
+    from irm_lite.export.bake import bake, unbake
+    from irm_lite.export.biases import Biases
+
+    path = _file("b.gguf", data)
+    try:
+        bake(path, Biases("ffn_down", {1: np.ones(8, np.float32)}, {}), _SCRATCH / "baked.gguf", force=True)
+    except IrmLiteError:
+        unbake(path, _SCRATCH / "original.gguf", force=True)
+    else:
+        unbake(_SCRATCH / "baked.gguf", _SCRATCH / "original.gguf", force=True)
+
+
+def _dataset(suffix: str) -> Reader:
+    return lambda data: load_dataset(str(_file(f"d{suffix}", data)))
+
+
+def _config(data: bytes) -> None:
+    settings = read_config_file(_file("c.toml", data))
+    TrainConfig.from_dict(settings, "c.toml")
+
+
+RUN = ("run.toml", "base.json", "events.jsonl", "lock.holder")
+
+
+def _run(data: bytes) -> None:
+    run = RunDirectory(_folder("run", RUN, data))
+    for each in (run.config, run.asked, run.created, run.fingerprint, run.finished, run.newest_checkpoint):
+        with suppress(IrmLiteError):
+            each()
+    Holder.parse(split(data, 4)[3].decode("utf-8", "replace"))
+    RunReader(run.path).look()
+
+
+def _snapshot(data: bytes) -> None:
+    load_source(_file("live/live.safetensors", data))
+
+
+def _preferences(data: bytes) -> None:
+    os.environ["IRM_LITE_CONFIG"] = str(_file("settings/tui.toml", data).parent)
+    load_preferences()
+
+
+def _log(data: bytes) -> None:
+    log = RunLog(_file("log/events.jsonl", data))
+    log.read()
+    _ = log.best_nll
+
+
+def _request(line: bytes) -> None:
+    document = request.read_line(line)
+    request.id_of(document)
+    request.parse(document)
+
+
+def _text(reader: Callable[[str], object]) -> Reader:
+    return lambda data: reader(data.decode("utf-8", "surrogateescape"))
+
+
+def _sweep(data: bytes) -> None:
+    from irm_lite.sweep import read_sweep
+
+    read_sweep(_file("s.toml", data))
+
+
+def _irm(data: bytes) -> None:
+    from irm_lite.irm import load_irm
+
+    load_irm(_folder("irm", IRM, data))
+
+
+def _state(data: bytes) -> None:
+    from irm_lite.checkpoint import load_state
+
+    load_state(_folder("state", STATE, data), "state")
+
+
+def _shape(data: bytes) -> None:
+    from irm_lite.base_shape import base_shape
+
+    base_shape(str(_file("hf/config.json", data).parent))
+
+
+def _index(data: bytes) -> None:
+    require_own_files(_file("index/model.safetensors.index.json", data).parent)
+
+
+IRM = ("irm.json", "irm.safetensors")
+STATE = ("state.json", "state.safetensors")
+RECORDING = ("recording.json", "statistics.safetensors", "outputs.safetensors")
+
+READERS: dict[str, Reader] = {
+    "layers": _text(lambda text: parse_layers(text, 40)),
+    "vector_argument": _text(parse_vector_argument),
+    "serve_request": _request,
+    "serve_event": read_event,
+    "gguf_header": lambda data: read_header(_file("a.gguf", data)),
+    "gguf_model": _gguf_model,
+    "control_vector": lambda data: ControlVector.load(_file("v.gguf", data)),
+    "bake": _bake,
+    "jsonl": _dataset(".jsonl"),
+    "json": _dataset(".json"),
+    "csv": _dataset(".csv"),
+    "txt": _dataset(".txt"),
+    "parquet": _dataset(".parquet"),
+    "questions": lambda data: load_questions(_file("q.txt", data)),
+    "data_check": lambda data: check(str(_file("k.jsonl", data))),
+    "config": _config,
+    "sweep": _sweep,
+    "preferences": _preferences,
+    "run": _run,
+    "run_log": _log,
+    "fidelity": lambda data: load_measured(_file("fidelity.json", data)),
+    "config_json": _shape,
+    "weights_index": _index,
+    "irm": _irm,
+    "checkpoint": _state,
+    "recording": lambda data: load_recording(_folder("recording", RECORDING, data)),
+    "live_snapshot": _snapshot,
+}
+
+
+def read(name: str, data: bytes) -> None:
+    """Give the input to a reader. Raises what is not an error of irm-lite's."""
+    with suppress(IrmLiteError):
+        READERS[name](data)
+
+
+def corpus(name: str) -> list[bytes]:
+    """The kept inputs of a reader, by name of their files."""
+    return [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]

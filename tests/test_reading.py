@@ -1,0 +1,79 @@
+"""Files from anywhere: ordinary ones alone, their size looked at, nothing but OSError and ValueError."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from irm_lite.reading import open_ordinary, read_json, read_text, read_toml
+
+posix = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are a POSIX thing")
+
+
+@posix
+def test_a_pipe_is_refused_without_waiting_for_its_other_end(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    found: list[OSError] = []
+
+    def read() -> None:
+        with pytest.raises(OSError, match="no ordinary file") as caught:
+            read_text(tmp_path / "pipe")
+        found.append(caught.value)
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert len(found) == 1
+
+
+@posix
+def test_a_device_and_a_folder_are_refused_and_a_link_is_followed(tmp_path: Path) -> None:
+    for path in (Path("/dev/zero"), tmp_path):
+        with pytest.raises(OSError, match="no ordinary file"):
+            open_ordinary(path)
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert read_text(tmp_path / "link") == "text"
+
+
+def test_the_size_is_looked_at_before_anything_is_read(tmp_path: Path) -> None:
+    (tmp_path / "large").touch()
+    os.truncate(tmp_path / "large", 1 << 40)  # sparse: it takes no room
+    for read in (read_text, read_json, read_toml):
+        with pytest.raises(OSError, match="are more than the"):
+            read(tmp_path / "large")
+    (tmp_path / "exact").write_bytes(b"x" * 10)
+    assert len(read_text(tmp_path / "exact", 10)) == 10
+    with pytest.raises(OSError, match="10 bytes are more than the 9"):
+        read_text(tmp_path / "exact", 9)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800", "x" * 5000])
+def test_what_no_file_can_be_called_is_an_oserror(tmp_path: Path, name: str) -> None:
+    with pytest.raises(OSError, match=r"called that|too long"):
+        read_text(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "9" * 5000,  # more digits than Python turns into a number
+        "a = " + "[" * 3000,
+        "a." * 20_000 + "a = 1",  # tomllib would take minutes
+        "a = 1979-99-99",
+        "a = 1\na = 2",
+        "\xff",
+    ],
+)
+def test_toml_that_is_none_is_a_valueerror(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.toml").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match="."):
+        read_toml(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000, '{"a":' * 100_000, "{", "\xff", ""])
+def test_json_that_is_none_is_a_valueerror(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match="."):
+        read_json(tmp_path / "a.json")
