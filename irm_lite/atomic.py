@@ -1,5 +1,6 @@
 """Files and folders that are either absent or whole: written beside their place, fsynced, renamed."""
 
+import errno
 import os
 import re
 import secrets
@@ -11,6 +12,7 @@ from tempfile import TemporaryFile
 
 from irm_lite.errors import InputError
 
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EDQUOT)
 _FILE = re.compile(r"\..+\.[0-9a-f]{8}(\.[^.]*)?")  # the names that atomic_path and the others give
 _FOLDER = re.compile(r"\..+\.(partial|old|gone)")
 
@@ -29,6 +31,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(target)
         sync_folder(target.parent)
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            error.filename = str(target)  # a write tells none
+        raise
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()

@@ -115,6 +115,7 @@ def bake(folder: Path, target: Path, first: Callable[[], None]) -> str:
     command = ["bake", str(vector), "--gguf", str(folder / "tiny.gguf"), "-o", str(target / "b.gguf")]
     assert forks.wait(forks.start(command, log, first)) == _FAILED, log.read_text()
     [line] = forks.lines(log)
+    assert str(target / "b.gguf") in line
     assert not list(target.iterdir())
     return line
 
