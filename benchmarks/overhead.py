@@ -25,12 +25,11 @@ from irm_lite.base_model import Base, load_base
 from irm_lite.chat_format import Sample, encode_all
 from irm_lite.dataset import load_dataset
 from irm_lite.heap import kept
-from irm_lite.injected_model import InjectedModel
+from irm_lite.injected_model import InjectedModel, compute_dtype
 from irm_lite.injection import inject
 from irm_lite.irm import build_irm
 from irm_lite.packing import answers_of, pack, run_base
 from irm_lite.prefix import FrozenPrefix, blocks_from
-from irm_lite.training import _compute_dtype
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     irm = build_irm(options.irm, base.hidden_size, layers, "attn" if options.irm == "paper" else "block").to(base.plan.device)
     times: dict[str, list[float]] = {"whole": [], "base": []}
     with kept(), inject(base.model, irm) as injection:
-        injection.compute_dtype = _compute_dtype(base, irm)
+        injection.compute_dtype = compute_dtype(base, irm)
         model = InjectedModel(base, injection, dependence=float(options.irm == "lite"))
         optimiser = torch.optim.AdamW(irm.parameters())
         for number in range(options.rounds + 1):

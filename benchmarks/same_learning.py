@@ -86,9 +86,9 @@ def without_optimisations(base: Base) -> Iterator[None]:
     with (
         patch("irm_lite.injected_model.answer_nll", plain_nll),
         patch("irm_lite.trainer.answer_nll", plain_nll),
-        patch("irm_lite.training._compute_dtype", lambda base, irm: None),
+        patch("irm_lite.training.compute_dtype", lambda base, irm: None),
         patch("irm_lite.irm.LiteIRM.moments", IRM.moments),
-        patch("irm_lite.training.kept_unquantised", lambda blocks: nullcontext()),
+        patch("irm_lite.training.dequantised_once", lambda blocks: nullcontext()),
     ):
         yield
     base.model.set_attn_implementation(before)

@@ -12,7 +12,8 @@ from irm_lite.errors import BaseModelError
 from irm_lite.fingerprint import Fingerprint
 from irm_lite.gguf_base import gguf_read_once, gguf_weights, keep_differentiable, require_whole, skeleton
 from irm_lite.gguf_header import read_header, require_model
-from irm_lite.heap import given_back, keep_few_kernels
+from irm_lite.heap import given_back
+from irm_lite.kernel_caches import keep_few_kernels
 from irm_lite.model_fingerprint import fingerprint_model
 from irm_lite.model_folder import require_own_files
 from irm_lite.packed_attention import attend_by_sample

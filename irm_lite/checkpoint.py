@@ -38,7 +38,7 @@ def load_state(folder: Path, name: str) -> Any:
 
     try:
         tree = read_json(folder / f"{name}.json")
-        open_ordinary(folder / f"{name}.safetensors").close()
+        open_ordinary(folder / f"{name}.safetensors").close()  # of any size: the optimiser's states
         return _restore(tree, load_file(folder / f"{name}.safetensors"))
     except Exception as error:  # whatever is wrong inside, the files are not what `save_state` wrote
         why = " ".join(str(error).split())[:200]
@@ -98,8 +98,9 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 def _strip(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
-        key = str(len(tensors))
-        tensors[key] = value.detach().cpu().contiguous().clone()
+        key, ours = str(len(tensors)), value.detach().cpu().contiguous()
+        shared = any(ours.data_ptr() == each.data_ptr() for each in tensors.values())  # safetensors refuses two names of one
+        tensors[key] = ours.clone() if shared else ours
         return {"tensor": key}
     if isinstance(value, dict):
         return {"dict": [[key, _strip(item, tensors)] for key, item in value.items()]}  # pairs: keys may be int

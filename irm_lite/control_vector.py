@@ -15,7 +15,7 @@ import numpy as np
 
 from irm_lite.atomic import atomic_path
 from irm_lite.errors import InputError, VectorError
-from irm_lite.fingerprint import Fingerprint, Fit
+from irm_lite.fingerprint import Fingerprint, Match
 from irm_lite.gguf_header import read_header
 from irm_lite.paths import is_there
 from irm_lite.types import FloatArray
@@ -146,16 +146,16 @@ class ControlVector:
             rows[layer] = direction
         return rows
 
-    def require_fit(self, model: Fingerprint, name: str) -> Fit:
+    def require_fit(self, model: Fingerprint, name: str) -> Match:
         """What to say of the vector in this model, called `name`. Raises VectorError where it cannot go into it."""
         architecture = _SAME_ARCHITECTURE.get(self.architecture, self.architecture) or model.architecture
         n_layers = self.metadata.get("base.n_layers", model.n_layers)
         made_for = n_layers if isinstance(n_layers, int) else model.n_layers
         weights, quantisation = (str(self.metadata.get(f"base.{key}", "")) for key in ("weights", "quantisation"))
         made_on = Fingerprint(architecture, made_for, self.hidden_size, weights, quantisation)
-        fit = model.fit(made_on, "the control vector", name)
+        match = model.match(made_on, "the control vector", name)
         self.as_array(model.n_layers)  # no direction beyond the last block
-        return fit
+        return match
 
     def save(self, path: Path | str) -> None:
         """Write the GGUF file, atomically. Raises VectorError where the place cannot be written."""

@@ -1,5 +1,6 @@
 """Datasets: the shipped tones and a user's own files -> validated examples, split in three. Imports no torch."""
 
+import codecs
 import csv
 import hashlib
 import json
@@ -23,6 +24,7 @@ _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
 _MAX_BYTES = 2 << 30
 _MAX_WHOLE = 128 << 20  # of a file that is parsed in one piece: as objects it takes many times that
 _MAX_LINE = 16 << 20  # characters
+_PIECE = 1 << 20  # bytes
 _MAX_COLUMNS = 1000
 _MAX_ROWS = 10_000_000
 _MAX_REFUSED = 100_000
@@ -137,10 +139,15 @@ def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _first_bad_byte(path: Path) -> str:
     """Where the text stops being UTF-8; a reader's own error counts from its buffer."""
-    try:
-        path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        return f"byte {error.start}"
+    decoder, at = codecs.getincrementaldecoder("utf-8")(), 0
+    with open_ordinary(path) as file:
+        for piece in iter(lambda: file.read(_PIECE), b""):
+            waiting = len(decoder.getstate()[0])
+            try:
+                decoder.decode(piece)
+            except UnicodeDecodeError as error:
+                return f"byte {at - waiting + error.start}"
+            at += len(piece)
     return "at its end"
 
 

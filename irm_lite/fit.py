@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from irm_lite.base_shape import BaseShape
 from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError
-from irm_lite.layers import needs_depth, parse_layers
+from irm_lite.layers import injected_layers
 
 Parts = dict[str, int]  # what -> bytes
 
@@ -36,7 +36,6 @@ _STATE_BYTES = {  # of an IRM's weight, beside torch's AdamW, whose two moments 
     "paged_adamw_32bit": 8,
     "sgd": 0,
 }
-_UNQUANTISED = "blocks' weights, unquantised"
 _TORCH_ADAMW = ("adamw_torch", "adamw_torch_fused")
 
 
@@ -46,6 +45,7 @@ class Fit:
 
     load: Parts
     training: Parts
+    dequantised_once: bool = False  # whether the blocks' weights are kept so while training (dequantised.py)
 
     @property
     def load_peak(self) -> int:
@@ -54,11 +54,6 @@ class Fit:
     @property
     def training_peak(self) -> int:
         return sum(self.training.values())
-
-    @property
-    def keeps_unquantised(self) -> bool:
-        """Whether the blocks' weights are kept unquantised while training."""
-        return _UNQUANTISED in self.training
 
 
 @dataclass(frozen=True)
@@ -91,8 +86,7 @@ class IrmShape:
 
 def irm_shape(config: TrainConfig, base: BaseShape) -> IrmShape:
     """The IRM that `config` trains on this base. Raises LayerError where the base has not those layers."""
-    first = 1 if config.chosen_site == "block" and needs_depth(config.layers) else 0
-    layers = parse_layers(config.layers, base.layers, first)
+    layers = injected_layers(config.layers, config.chosen_site, base.layers)
     hidden, count = base.hidden_size, len(layers)
     if config.irm == "paper":
         trunk = {"in": (hidden + 1) * 3 * hidden} | {f"hidden {i}": (3 * hidden + 1) * 3 * hidden for i in range(3)}
@@ -105,18 +99,17 @@ def irm_shape(config: TrainConfig, base: BaseShape) -> IrmShape:
     return IrmShape(layers, config.chosen_site, weights)
 
 
-def predict(
-    base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str = "adamw_torch", free: int = 0
-) -> Fit:
+def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str, free: int) -> Fit:
     """The peaks of a training. `device`, `dtype` and `optim`: as decided, not "auto". Raises LayerError as `irm_shape`, InputError
     for an optimiser whose states are not known.
 
-    On a CPU the blocks' weights are kept unquantised too where all stays within half of `free` bytes (unquantised.py)."""
+    On a CPU the blocks' weights are kept dequantised too where all stays within half of `free` bytes."""
     least = _predict(base, config, step, device, dtype, optim)
     if device != "cpu" or config.quant not in ("nf4", "fp4") or config.gradient_checkpointing:
         return least
     blocks = base.layers - irm_shape(config, base).first_reached
-    more = Fit(least.load, least.training | {_UNQUANTISED: blocks * sum(base.block_matrices) * _SIZES[dtype]})
+    weights = {"blocks' weights, dequantised": blocks * sum(base.block_matrices) * _SIZES[dtype]}
+    more = Fit(least.load, least.training | weights, dequantised_once=True)
     return more if more.training_peak <= free / 2 else least
 
 
@@ -173,9 +166,14 @@ def largest_step(
     Samples seen once are not kept over the epochs (training.py), those of the validation are.
     """
     together = config.batch_size * config.gradient_accumulation_steps
-    again = steps * together * processes > len(lengths)
+    again = seen_again(steps, together * processes, len(lengths))
     kept = sum(validation) + (sum(lengths) if again else 0)
     return Step(largest_row(lengths, math.ceil(together / rows), steps * rows), kept if config.cache_prefix else 0, rows)
+
+
+def seen_again(steps: int, together: int, samples: int) -> bool:
+    """Whether a training of so many steps of `together` samples takes any of them a second time."""
+    return steps > math.ceil(samples / together)
 
 
 def largest_row(lengths: Sequence[int], samples: int, draws: int) -> int:

@@ -22,7 +22,8 @@ _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<
 _STRING, _ARRAY = 8, 9
 _MAX_ENTRIES = 100_000  # of metadata or tensors; real files have thousands at most
 _MAX_ITEMS = 1 << 22  # of an array; the largest vocabularies have a quarter of a million
-_MAX_HEADER = 256 << 20  # bytes; a vocabulary with its merges takes some ten million
+_MAX_HEADER = 64 << 20  # bytes; a vocabulary with its merges takes some ten million
+_MAX_STRING = 1 << 20  # bytes; chat templates have some thousands
 _MAX_DIMENSIONS = 4
 _MAX_NAME = 63  # bytes of a tensor's name, as ggml has it
 _MAX_ALIGNMENT = 1 << 20
@@ -146,6 +147,8 @@ class _Cursor:
 
     def string(self) -> str:
         length = self.scalar("<Q")
+        if length > _MAX_STRING:
+            raise self.damaged("a text is absurdly long")
         start = self.skip(length)
         return self.data[start : start + length].decode("utf-8", errors="replace")
 

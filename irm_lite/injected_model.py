@@ -14,6 +14,7 @@ from irm_lite.architecture import decoder_layers
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
 from irm_lite.injection import Injection
+from irm_lite.irm import IRM
 from irm_lite.packing import answers_of, pack, run_base
 from irm_lite.prefix import FrozenPrefix, blocks_from
 
@@ -87,6 +88,12 @@ class InjectedModel(nn.Module):
 
     def _observe(self, layer: int, vector: Tensor) -> None:
         self.mean_abs[layer] = vector.detach().abs().mean(dim=(0, 1), dtype=torch.float32).cpu()
+
+
+def compute_dtype(base: Base, irm: IRM) -> torch.dtype | None:
+    """The paper's IRM is as costly as the base: its products are taken in the base's number format. None: as its weights are."""
+    halved = base.model.dtype == torch.bfloat16 and irm.kind == "paper"
+    return torch.bfloat16 if halved else None
 
 
 def varying_share(means: Tensor, spreads: Tensor) -> Tensor:

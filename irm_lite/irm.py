@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from irm_lite.atomic import atomic_path, write_text
 from irm_lite.errors import InputError, RunError
 from irm_lite.layers import format_layers, parse_layers
-from irm_lite.reading import open_ordinary, read_json, require_size
+from irm_lite.reading import read_json, require_ordinary
 from irm_lite.tensors import save_tensors
 
 if TYPE_CHECKING:
@@ -214,8 +214,7 @@ def load_irm(folder: Path, device: str | torch.device = "cpu") -> IRM:
     with _refusing(folder):
         with torch.device("meta"):
             irm = build_irm(saved.kind, saved.hidden_size, saved.layers, saved.site, **saved.options)
-        with open_ordinary(folder / "irm.safetensors") as file:
-            require_size(file, folder / "irm.safetensors", 4 * sum(each.numel() for each in irm.parameters()) + _HEADER)
+        require_ordinary(folder / "irm.safetensors", 4 * sum(each.numel() for each in irm.parameters()) + _HEADER)
         irm.load_state_dict(load_file(folder / "irm.safetensors", device=str(device)), assign=True)
         if not all(torch.isfinite(parameter).all() for parameter in irm.parameters()):
             raise ValueError("it holds NaN or infinity")

@@ -36,6 +36,11 @@ def parse_layers(spec: str, n_layers: int, first: int = 0) -> tuple[int, ...]:
     return tuple(sorted(chosen))
 
 
+def injected_layers(spec: str, site: str, n_layers: int) -> tuple[int, ...]:
+    """`parse_layers`; at block outputs layer 0 is left out unless it is named: llama.cpp has no direction there."""
+    return parse_layers(spec, n_layers, 1 if site == "block" and needs_depth(spec) else 0)
+
+
 def needs_depth(spec: str) -> bool:
     """Whether the layers depend on how many there are, rather than being named by their numbers."""
     return _by_depth(spec.strip().lower(), 1) is not None

@@ -26,10 +26,12 @@ def damage(folder: Path) -> str:
     """
     try:
         document = read_json(folder / MANIFEST)
+        if document["format"] > FORMAT:
+            return "a newer irm-lite wrote it"
         listed = {str(name): (int(each["bytes"]), str(each["sha256"])) for name, each in document["files"].items()}
     except FileNotFoundError:
         return ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return f"{MANIFEST} cannot be read"
     try:
         found = _files(folder)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from irm_lite.architecture import decoder_layers, gguf_architecture
 from irm_lite.control_vector import ControlVector
 from irm_lite.errors import OtherBaseWarning
-from irm_lite.fingerprint import Fingerprint, Fit, hash_norm_gains
+from irm_lite.fingerprint import Fingerprint, Match, hash_norm_gains
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,11 +36,11 @@ def warn_of_other_base(model: "PreTrainedModel", steering: "IRM | ControlVector"
 
     Raises VectorError where it was made for another shape. Of what does not say what it was made on nothing is known.
     """
-    fit = Fit()
+    match = Match()
     if isinstance(steering, ControlVector):
         if steering.metadata.get("base.weights"):
-            fit = steering.require_fit(fingerprint_model(model), "this model")
+            match = steering.require_fit(fingerprint_model(model), "this model")
     elif steering.made_on is not None:
-        fit = fingerprint_model(model).fit(steering.made_on, "the IRM", "this model")
-    for line in filter(None, (fit.warning, fit.note)):
+        match = fingerprint_model(model).match(steering.made_on, "the IRM", "this model")
+    for line in filter(None, (match.warning, match.note)):
         warnings.warn(line, OtherBaseWarning, stacklevel=4)  # where `with inject(...)` stands

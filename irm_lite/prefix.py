@@ -5,6 +5,7 @@ rows whatever the steps' order, so that a resumed training finds the same bits.
 """
 
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from irm_lite.packing import Row, pack, rows, run_base
 MEMORY_SHARE = 0.25  # of what is free: more than that is kept in a file, which the system holds in memory as it can
 
 
-class _Reached(Exception):
+class _Seen(Exception):
     """Ends the forward as soon as all that is wanted has been seen."""
 
 
@@ -42,7 +43,7 @@ class FrozenPrefix:
     def keep(self, samples: Sequence[Sample], folder: Path, spare: int = 0) -> str:
         """Keep from now on what is computed for these samples, which must stay alive; how: "memory", "disk" or "no room".
 
-        On disk it is a file in `folder` that has no name any more: nothing is left behind, whatever ends the process. `spare`:
+        On disk it is a file in `folder` that has no name any more: nothing is left behind, whatever ends the training. `spare`:
         bytes that others will need there.
         """
         ends = torch.tensor([len(sample.ids) for sample in samples]).cumsum(0).tolist()
@@ -57,7 +58,7 @@ class FrozenPrefix:
             self._stored, where = {name: torch.empty(shape, dtype=dtype) for name in names}, "memory"
         elif wanted <= (psutil.disk_usage(str(folder)).free - spare) / 2:
             try:
-                self._stored, where = {name: _mapped(folder, name, shape, dtype) for name in names}, "disk"
+                self._stored, where = {name: _mapped(folder, shape, dtype) for name in names}, "disk"
             except OSError:  # a quota, or others have filled it meanwhile
                 return "no room"
         else:
@@ -99,11 +100,11 @@ class FrozenPrefix:
         def attended(_module: nn.Module, _args: object, output: object) -> None:
             seen["h0"] = seen["entered"] + hidden_state(output)
             if self.first == 0:
-                raise _Reached
+                raise _Seen
 
         def left(_module: nn.Module, _args: object, output: object) -> None:
             seen["stream"] = hidden_state(output)
-            raise _Reached
+            raise _Seen
 
         handles = []
         if self.reads:
@@ -117,7 +118,7 @@ class FrozenPrefix:
             return {}
         try:
             run_base(self.model, row)
-        except _Reached:
+        except _Seen:
             pass
         finally:
             for handle in handles:
@@ -146,12 +147,12 @@ def blocks_from(model: nn.Module, first: int) -> Iterator[None]:
         inner.layers = whole
 
 
-def _mapped(folder: Path, name: str, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """A tensor in a file of this process that is unlinked at once. Raises OSError where the disk has no room for it."""
-    path = folder / f"prefix-{name}-{processes.number()}"
+def _mapped(folder: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """A tensor in a new file of this process, which is unlinked at once. Raises OSError where the disk has no room for it."""
+    path = folder / f".prefix.{secrets.token_hex(4)}"  # a name that run.remove_left_overs knows
     try:
-        if hasattr(os, "posix_fallocate"):  # else a disk that fills later would kill the process at a write (SIGBUS)
-            with path.open("wb") as file:
+        with path.open("xb") as file:
+            if hasattr(os, "posix_fallocate"):  # else a disk that fills later would kill the process at a write (SIGBUS)
                 os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)
         flat = torch.from_file(str(path), shared=True, size=shape[0] * shape[1], dtype=dtype)
     finally:

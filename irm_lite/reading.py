@@ -1,6 +1,6 @@
 """Files that others wrote, read whole: ordinary ones alone, of a size that was looked at first.
 
-All of these raise OSError, with the reason in `strerror`, or ValueError, and nothing else.
+All of these raise OSError, with the reason in `strerror`, or ValueError.
 """
 
 import errno
@@ -35,7 +35,7 @@ def read_text(path: Path | str, most: int = 1 << 20) -> str:
     return data.decode("utf-8")
 
 
-def read_json(path: Path | str, most: int = 64 << 20) -> Any:
+def read_json(path: Path | str, most: int = 4 << 20) -> Any:
     """The JSON document in a file."""
     try:
         return json.loads(read_text(path, most))
@@ -52,6 +52,12 @@ def read_toml(path: Path | str) -> dict[str, Any]:
         return tomllib.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def require_ordinary(path: Path | str, most: int) -> None:
+    """The same for what a library will open by its path: raise OSError where it is no ordinary file, or a larger one."""
+    with open_ordinary(path) as file:
+        require_size(file, path, most)
 
 
 def require_size(file: BinaryIO, path: Path | str, most: int) -> None:

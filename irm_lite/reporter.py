@@ -13,7 +13,7 @@ from irm_lite import processes
 from irm_lite.atomic import atomic_path
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
-from irm_lite.divergence import STEPS, diverges
+from irm_lite.divergence import STEPS, steps_far_above
 from irm_lite.errors import TrainingFailed
 from irm_lite.generation import generate
 from irm_lite.injected_model import InjectedModel
@@ -69,8 +69,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         if "loss" not in logs:
             return
-        if not math.isfinite(logs["loss"]):
-            raise TrainingFailed(f"the loss became {logs['loss']} at step {state.global_step}", lower_rate(args))
+        watched = {"loss": logs["loss"]} | ({} if args.fp16 else {"gradient's norm": logs.get("grad_norm", 0.0)})
+        for name, value in watched.items():  # where losses are scaled, gradients that overflow are passed over
+            if not math.isfinite(value):
+                raise TrainingFailed(f"the {name} became {value} at step {state.global_step}", lower_rate(args))
         seconds = time.monotonic() - self.clock
         done = state.global_step - self.first_step
         self.emit(
@@ -87,7 +89,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             memory_bytes=(peak_bytes if self.base.plan.device == "cuda" else held_bytes)(self.base.plan.device),
         )
         self._write_live()
-        if diverges(state.log_history, self.base.model.config.vocab_size, self.model.dependence):
+        far_above = steps_far_above(state.log_history, self.base.model.config.vocab_size, self.model.dependence)
+        if far_above and not self.stopped:
+            control.should_save = False  # it would push out a good one
+        if far_above >= STEPS:
             raise TrainingFailed(
                 f"the training diverges: by step {state.global_step} the loss was far above the first for {STEPS} steps running",
                 lower_rate(args),

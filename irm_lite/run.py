@@ -25,6 +25,7 @@ FORMAT = 1
 _LOCK, _HOLDER = "lock", "lock.holder"
 _LOCK_SECONDS = 0.5  # a reader that tries the lock of a process that has died holds it for a moment
 _LONGEST_LINE = 1 << 20  # bytes of an event
+LARGEST_LIVE = 256 << 20  # bytes of a live snapshot; 40 layers of 5120 are 800 KB
 
 Event = dict[str, Any]
 
@@ -142,6 +143,8 @@ class RunDirectory:
             (self.path / name).unlink(missing_ok=True)
         self.chat_template.unlink(missing_ok=True)
         with suppress(OSError):
+            if self.tensorboard.is_dir():
+                remove_folder(self.tensorboard)
             remove_left_over_files(self.path)
             self.path.rmdir()
 
@@ -169,6 +172,11 @@ class RunDirectory:
         for event in self.events():
             last = event
         return last if last.get("kind") == "end" and "best_nll" in last else None
+
+    def versions(self) -> dict[str, str]:
+        """Of the libraries that the run began with, by name."""
+        found = self._toml().get("versions")
+        return {name: str(version) for name, version in found.items()} if isinstance(found, dict) else {}
 
     def created(self) -> str:
         return str(self._toml().get("created", ""))
@@ -238,8 +246,9 @@ class RunDirectory:
             lock = FileLock(self.path / _LOCK, timeout=_LOCK_SECONDS)
             lock.acquire()
         except Timeout:
-            who = holder.read_text(encoding="utf-8").strip() if holder.is_file() else "another process"
-            raise RunError(f"{self.path} is being written by {who}", "wait for it, or stop it") from None
+            raise RunError(
+                f"{self.path} is being written by {self._noted() or 'another process'}", "wait for it, or stop it"
+            ) from None
         except OSError as error:
             raise RunError(f"{self.path} cannot be written ({error.strerror or error})", "choose another place") from None
         try:
@@ -254,27 +263,31 @@ class RunDirectory:
             lock.release()
 
     def _require_no_links(self) -> None:
-        """Raise RunError where what is written in place leads elsewhere: a stranger's run may point anywhere."""
-        for name in ("events.jsonl", _LOCK, _HOLDER):
+        """Raise RunError where what is written, or emptied, in place leads elsewhere: a stranger's run may point anywhere."""
+        for name in ("events.jsonl", _LOCK, _HOLDER, "checkpoints", self.tensorboard.name):
             if (self.path / name).is_symlink():
-                raise RunError(f"{self.path / name} is a link, which would be written through", "put the file itself there")
+                raise RunError(f"{self.path / name} is a link, which would be written through", "put what it leads to there")
 
     def holder(self) -> Holder | None:
         """Who writes here at the moment. The lock is tried only where a live process is named, which then holds it: no
         training that is about to start finds it taken."""
         from filelock import FileLock, Timeout
 
-        try:
-            holder = Holder.parse(read_text(self.path / _HOLDER, 1000))
-            if holder is None or (holder.here and not holder.alive()):
-                return None
-        except (OSError, ValueError):
+        holder = self._noted()
+        if holder is None or (holder.here and not holder.alive()):
             return None
         with suppress(Timeout, OSError):  # of a folder that may not be written the lock cannot be tried
             if holder.here:
                 with FileLock(self.path / _LOCK, timeout=0):
                     return None  # another process has got that number since
         return holder  # locks of another machine cannot be seen from here
+
+    def _noted(self) -> Holder | None:
+        """Who says in the lock's note that it writes here."""
+        try:
+            return Holder.parse(read_text(self.path / _HOLDER, 1000))
+        except (OSError, ValueError):
+            return None
 
     def newest_checkpoint(self, tell: Callable[[str], None] = lambda text: None) -> Path | None:
         """The sound checkpoint of the highest step, or None; `tell` gets a line for each damaged one that is passed over."""

@@ -50,7 +50,8 @@ def rounded(weights: Tensor, generator: torch.Generator) -> Tensor:
     """float32 to bfloat16, up or down at random, so that the expected result is the weight itself."""
     bits = weights.view(torch.int32)
     noise = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, device=bits.device, generator=generator)
-    return ((bits + noise) & -(1 << 16)).view(torch.float32).bfloat16()
+    moved = ((bits + noise) & -(1 << 16)).view(torch.float32)
+    return torch.where(weights.isfinite(), moved, weights).bfloat16()  # the bits of a NaN may run over, into a zero
 
 
 def _part(state: dict[str, Any], start: int, count: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from irm_lite.atomic import require_folder
 from irm_lite.base_model import Base
 from irm_lite.config import TrainConfig, check_keys
 from irm_lite.errors import InputError, Interrupted, IrmLiteError, RunError
+from irm_lite.preparing import absolute
 from irm_lite.presets import presets
 from irm_lite.reading import read_toml
 from irm_lite.run import RunDirectory
@@ -194,7 +195,7 @@ def _require_same(run: RunDirectory, config: TrainConfig) -> None:
     if not run.started():
         run.require_absent("it is no run of this sweep: choose another --out, or remove it")
         return
-    asked, wanted = run.asked(), training.absolute(config).to_dict()
+    asked, wanted = run.asked(), absolute(config).to_dict()
     other = [key for key, value in wanted.items() if asked is None or (key != "download" and asked.to_dict()[key] != value)]
     if other:
         raise RunError(f"{run.path} was made with another {', '.join(other[:3])}", "choose another --out, or remove it")

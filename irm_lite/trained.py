@@ -11,7 +11,7 @@ from irm_lite.config import TrainConfig
 from irm_lite.dataset import Dataset, load_dataset
 from irm_lite.device import available, probe
 from irm_lite.errors import DataError
-from irm_lite.fingerprint import Fingerprint, Fit
+from irm_lite.fingerprint import Fingerprint, Match
 from irm_lite.irm import IRM, load_irm
 from irm_lite.run import RunDirectory
 
@@ -28,11 +28,11 @@ class TrainedRun:
         self.irm = irm.requires_grad_(False).eval()
         self.irm.made_on = fingerprint
         self.fingerprint = fingerprint
-        self.fits: list[Fit] = []  # what is to be said of the models that it was put into
+        self.matches: list[Match] = []  # what is to be said of the models that it was put into
 
-    def check_fit(self, model: Fingerprint, name: str) -> Fit:
+    def match(self, model: Fingerprint, name: str) -> Match:
         """What to say of the IRM in this model, called `name`. Raises VectorError where it cannot go into it."""
-        return model.fit(self.fingerprint, f"the run {self.directory.path}", name)
+        return model.match(self.fingerprint, f"the run {self.directory.path}", name)
 
     @cached_property
     def base(self) -> Base:
@@ -41,7 +41,7 @@ class TrainedRun:
         if not available(probe(), config.device):  # trained on another machine
             config = dataclasses.replace(config, device="auto", dtype="auto")
         base = load_base_of(config)
-        self.fits.append(self.check_fit(base.fingerprint, base.name))
+        self.matches.append(self.match(base.fingerprint, base.name))
         self.irm.to(base.plan.device)
         return base
 

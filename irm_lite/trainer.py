@@ -14,7 +14,7 @@ from accelerate.data_loader import prepare_data_loader
 from bitsandbytes.optim import AdamW
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
 from irm_lite import checkpoint, processes
@@ -30,7 +30,7 @@ from irm_lite.packing import answer_hidden, pack, rows
 from irm_lite.run import RunDirectory
 from irm_lite.stochastic_rounding import RoundingAdamW
 
-_ROWS = "rows"  # of each process, in the checkpoint's trainer_state.json
+ROWS = "rows"  # of each process, among the callbacks' states in a checkpoint's trainer_state.json
 
 
 class IrmTrainer(Trainer):  # type: ignore[misc]
@@ -148,7 +148,7 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
         if not all(torch.isfinite(parameter).all() for parameter in self.injected.irm.parameters()):
             raise TrainingFailed(f"the IRM's weights became NaN or infinite by step {step}", lower_rate(self.args))
         own = [self.rows * (number == processes.number()) for number in range(processes.count())]
-        self.state.stateful_callbacks[_ROWS] = [int(processes.sum_of(rows)) for rows in own]
+        self.state.stateful_callbacks[ROWS] = [int(processes.sum_of(rows)) for rows in own]
         if not processes.first():
             return
         for callback in self.callback_handler.callbacks:
@@ -176,6 +176,7 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
             return
         with _damage_named(checkpoint_folder):
             self.optimizer.load_state_dict(checkpoint.load_state(Path(checkpoint_folder), checkpoint.OPTIMIZER))
+            page_again(getattr(self.optimizer, "optimizer", self.optimizer))
             self.lr_scheduler.load_state_dict(checkpoint.load_state(Path(checkpoint_folder), checkpoint.SCHEDULER))
 
     def _load_scaler(self, checkpoint_folder: str | None) -> None:
@@ -199,12 +200,6 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
             checkpoint.set_rng_state(checkpoint.load_state(Path(checkpoint_folder), checkpoint.RNG))
 
 
-def kept_rows(state: TrainerState) -> int | None:
-    """The rows of this process's steps when a checkpoint was written; None of an older irm-lite's."""
-    kept = state.stateful_callbacks.get(_ROWS)
-    return int(kept[processes.number()]) if kept else None
-
-
 def lower_rate(args: TrainingArguments) -> str:
     """What to try where a training diverges."""
     return f"train anew with a --learning-rate below {args.learning_rate:g}; what was saved before is kept"
@@ -224,6 +219,27 @@ def out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether torch, or Python, had no memory left: on a GPU by the error's type, elsewhere by its words."""
     words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(each in str(error) for each in words)
+
+
+@contextmanager
+def shortage_named(mend: str) -> Iterator[None]:
+    """Within: memory that runs out is TrainingFailed."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingFailed("memory ran out", mend) from error
+
+
+def page_again(optimiser: Any) -> None:
+    """bitsandbytes loads the states of a paged optimiser into ordinary memory of the GPU."""
+    if not getattr(optimiser, "is_paged", False):
+        return
+    for parameter, state in optimiser.state.items():
+        for name in {"state1", "state2"} & state.keys():
+            paged = optimiser.get_state_buffer(parameter, dtype=state[name].dtype)
+            state[name] = paged.copy_(state[name])
 
 
 @contextmanager

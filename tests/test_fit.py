@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaConfig, LlamaForCausalLM
 
-from irm_lite import memory_free, training
+from irm_lite import memory_free, preparing, training
 from irm_lite.base_model import Base, load_base
 from irm_lite.base_shape import BaseShape, base_shape, shape_of_config
 from irm_lite.chat_format import Sample
@@ -24,7 +24,7 @@ from irm_lite.config import TrainConfig
 from irm_lite.dataset import Example
 from irm_lite.errors import BaseModelError, InputError
 from irm_lite.fit import Fit, Step, choices, fewest_rows, irm_shape, largest_row, largest_step, predict, recommended
-from irm_lite.injected_model import InjectedModel
+from irm_lite.injected_model import InjectedModel, compute_dtype
 from irm_lite.injection import inject
 from irm_lite.irm import build_irm
 from irm_lite.packed_attention import attend_by_sample
@@ -95,7 +95,7 @@ def test_the_bases_weights_take_what_is_predicted(llama_folder: Path, double_qua
         if (state := getattr(parameter, "quant_state", None)) is not None:
             held += state.absmax.nbytes + (state.state2.absmax.nbytes if double_quant else 0)
     config = TrainConfig(double_quant=double_quant)
-    fit = predict(base_shape(str(llama_folder)), config, Step(1), "cuda", "float32")
+    fit = predict(base_shape(str(llama_folder)), config, Step(1), "cuda", "float32", "adamw_torch", 0)
     assert fit.load["blocks' weights"] + fit.load["embeddings and head"] == pytest.approx(held, rel=0.01)
 
 
@@ -107,7 +107,7 @@ def prepared(model: Any, config: TrainConfig) -> Iterator[InjectedModel]:
     irm = build_irm(config.irm, 64, irm_shape(config, SHAPE).layers, config.chosen_site)
     base = cast(Base, SimpleNamespace(model=model, plan=SimpleNamespace(device="cpu")))
     with training._recomputing(base, config.gradient_checkpointing), inject(model, irm) as injection:
-        injection.compute_dtype = training._compute_dtype(base, irm)
+        injection.compute_dtype = compute_dtype(base, irm)
         made = InjectedModel(base, injection, config.l1, config.chosen_dependence_penalty, config.gradient_checkpointing)
         made._observed_at = math.inf
         yield made
@@ -154,7 +154,7 @@ def test_autograd_saves_what_is_predicted(settings: dict[str, Any], dtype: str) 
             halved = (weight.shape, weight.shape[::-1]) if dtype == "bfloat16" else ()
             held = {place: tensor for place, tensor in held.items() if tensor.shape not in halved}
         counted = sum(tensor.untyped_storage().nbytes() for tensor in held.values())
-    fit = predict(SHAPE, config, Step(sum(len(sample.ids) for sample in samples)), "cpu", dtype)
+    fit = predict(SHAPE, config, Step(sum(len(sample.ids) for sample in samples)), "cpu", dtype, "adamw_torch", 0)
     predicted = sum(fit.training.get(part, 0) for part in SAVED)
     assert predicted == pytest.approx(counted, rel=0.03)
 
@@ -200,7 +200,7 @@ def test_the_recommended_settings_fit_and_keep_the_batch(device: str) -> None:
             continue
         assert best.batch_size * best.gradient_accumulation_steps == TrainConfig().batch_size
         step = Step(best.batch_size * 128)
-        fit = predict(SEVEN, best, step, device, "bfloat16", "adamw_torch")
+        fit = predict(SEVEN, best, step, device, "bfloat16", "adamw_torch", 0)
         assert max(fit.load_peak, fit.training_peak) <= memory * 10**9
         seen.add((best.batch_size, best.gradient_checkpointing))
     assert (8, False) in seen
@@ -210,25 +210,25 @@ def test_the_recommended_settings_fit_and_keep_the_batch(device: str) -> None:
 def test_each_saving_saves() -> None:
     def peak(**settings: Any) -> int:
         config = TrainConfig.from_dict({"irm": "lite", "quant": "none", **settings}, "test")
-        return predict(SEVEN, config, Step(1024, 1024), "cuda", "bfloat16", config.chosen_optim("adamw_torch")).training_peak
+        return predict(SEVEN, config, Step(1024, 1024), "cuda", "bfloat16", config.chosen_optim("adamw_torch"), 0).training_peak
 
     assert peak(quant="nf4", double_quant=True) < peak(quant="nf4") < peak(quant="int8") < peak()
     assert max(peak(gradient_checkpointing=True), peak(layers="16-31"), peak(optim="paged_adamw_8bit")) < peak()
 
 
-def test_the_blocks_are_kept_unquantised_where_half_of_the_memory_is_enough() -> None:
+def test_the_blocks_are_dequantised_once_where_half_of_the_memory_is_enough() -> None:
     """On a CPU, which has both to spare: 2 bytes for each weight of the blocks that are run at each step."""
 
     def fit(free: float, device: str = "cpu", **settings: Any) -> Fit:
         config = TrainConfig.from_dict({"irm": "lite", "layers": "16-31", **settings}, "test")
-        return predict(SEVEN, config, Step(1024), device, "bfloat16", free=int(free))
+        return predict(SEVEN, config, Step(1024), device, "bfloat16", "adamw_torch", int(free))
 
     weights = 15 * 2 * (4 * 4096**2 + 3 * 4096 * 11008)  # blocks 17 to 31 of Llama 2 7B
     least, whole = fit(0).training_peak, fit(1e12).training_peak
     assert whole - least == weights
-    assert fit(2 * whole).keeps_unquantised
+    assert fit(2 * whole).dequantised_once
     for other in (fit(2 * whole - 1), fit(1e12, "cuda"), fit(1e12, quant="none"), fit(1e12, gradient_checkpointing=True)):
-        assert not other.keeps_unquantised
+        assert not other.dequantised_once
 
 
 @pytest.mark.parametrize("text", ["", "8", "GB", "1.2.3GB"])
@@ -330,7 +330,7 @@ def test_a_base_whose_sizes_are_told_otherwise_is_trained_unpredicted(
     def unknown(*_: object) -> BaseShape:
         raise BaseModelError("no sizes", "none")
 
-    monkeypatch.setattr(training, "shape_of_config", unknown)
+    monkeypatch.setattr(preparing, "shape_of_config", unknown)
     events = trained(tmp_path / "run", model=str(llama_folder), batch="auto")
     assert (events[0]["rows"], events[0]["predicted_training_bytes"]) == (1, None)
 

@@ -13,7 +13,7 @@ from irm_lite import inject, load_base, load_run
 from irm_lite.cli import main as cli
 from irm_lite.control_vector import ControlVector, load_sum
 from irm_lite.errors import InputError, OtherBaseWarning, VectorError
-from irm_lite.fingerprint import Fingerprint, Fit
+from irm_lite.fingerprint import Fingerprint, Match
 from irm_lite.presets import presets
 from tiny_models import tiny_model, write_gguf, write_hf_folder
 
@@ -169,4 +169,4 @@ def test_a_sum_keeps_what_its_parts_were_made_on(run: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize("names", [("none", "F32"), ("none", "BF16"), ("", "Q4_1"), ("nf4", ""), ("Q4_1", "Q4_1")])
 def test_nothing_is_said_of_what_is_the_same_or_not_known(names: tuple[str, str]) -> None:
     before, now = (Fingerprint("llama", 2, 8, "a", name) for name in names)
-    assert now.fit(before, "the vector", "m.gguf") == Fit()
+    assert now.match(before, "the vector", "m.gguf") == Match()

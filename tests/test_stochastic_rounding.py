@@ -23,10 +23,13 @@ def test_rounds_to_a_neighbour_and_to_the_weight_on_average() -> None:
         assert nearest in neighbours
 
 
-def test_infinity_stays_what_it_is() -> None:
+def test_what_is_not_finite_stays_so() -> None:
+    """CUDA's NaN has all bits set but the sign."""
     generator = torch.Generator().manual_seed(0)
     bad = torch.tensor([float("inf"), float("-inf")]).repeat(1000)
     assert torch.equal(rounded(bad, generator), bad.bfloat16())
+    nans = torch.tensor([0x7FFFFFFF, -1, 0x7FC00000, -0x400000], dtype=torch.int32).repeat(1000).view(torch.float32)
+    assert rounded(nans, generator).isnan().all()
 
 
 @pytest.mark.parametrize("bits", [8, 32])

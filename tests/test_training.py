@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from irm_lite import injected_model, trained, training
+from irm_lite import injected_model, preparing, trained, training
 from irm_lite.answer_loss import answer_nll
 from irm_lite.architecture import decoder_layers
 from irm_lite.base_model import load_base
 from irm_lite.chat_format import encode_all
 from irm_lite.config import TrainConfig
 from irm_lite.dataset import Example, load_dataset
-from irm_lite.divergence import diverges
+from irm_lite.divergence import steps_far_above
 from irm_lite.errors import DataError, InputError, Interrupted, RunError, TrainingFailed
 from irm_lite.export.mean import observe
 from irm_lite.injected_model import InjectedModel, varying_share
@@ -25,7 +26,8 @@ from irm_lite.injection import inject
 from irm_lite.irm import build_irm, load_irm
 from irm_lite.run import RunDirectory
 from irm_lite.trained import load_run
-from irm_lite.trainer import mean_nll
+from irm_lite.trainer import mean_nll, page_again
+from same_run import events, result
 
 Event = dict[str, Any]
 
@@ -138,23 +140,10 @@ def whole_and_broken(settings: TrainConfig, folder: Path, *deaths: int) -> tuple
     return folder / "whole", folder / "broken"
 
 
-def kept(run: Path) -> dict[str, bytes]:
-    """The IRM and the checkpoints, byte by byte: optimiser, scheduler, RNG, state, the best so far."""
-    files = [*run.glob("irm.*"), *(run / "checkpoints").rglob("*")]
-    return {path.relative_to(run).as_posix(): path.read_bytes() for path in files if path.is_file()}
-
-
-def told(run: Path) -> dict[tuple[str, int], Event]:
-    """The latest event of each kind and step, without what is of the moment."""
-    moment = ("time", "tokens_per_second", "eta_seconds", "memory_bytes", "seconds", "training_peak_bytes")
-    steps = {(event["kind"], event["step"]): event for event in RunDirectory(run).events() if "step" in event}
-    return {key: {name: value for name, value in event.items() if name not in moment} for key, event in sorted(steps.items())}
-
-
 def same(whole: Path, broken: Path) -> bool:
-    assert kept(whole).keys() == kept(broken).keys()
-    assert [name for name, content in kept(whole).items() if kept(broken)[name] != content] == []
-    assert told(whole) == told(broken)
+    assert result(whole).keys() == result(broken).keys()
+    assert [name for name, content in result(whole).items() if result(broken)[name] != content] == []
+    assert events(whole, warned=True) == events(broken, warned=True)
     return True
 
 
@@ -347,7 +336,7 @@ def test_memory_that_is_short_before_the_first_step_is_told(
     def short(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(training, step, short)
+    monkeypatch.setattr(preparing if step == "load_base_of" else training, step, short)
     with pytest.raises(TrainingFailed, match="memory ran out"):
         training.train(TrainConfig(model=str(llama_folder), quant="none", device="cpu"), tmp_path / "run")
     assert not (tmp_path / "run" / "run.toml").exists()
@@ -493,7 +482,7 @@ def raised(loss: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("spoil", "told"),
-    [(poisoned, "the IRM's weights became NaN or infinite by step 6"), (raised, "the training diverges: by step 24 the loss")],
+    [(poisoned, "the gradient's norm became nan at step 6"), (raised, "the training diverges: by step 24 the loss")],
 )
 def test_a_training_that_diverges_ends_at_its_last_good_state(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any, told: str
@@ -517,24 +506,23 @@ def test_a_training_that_diverges_ends_at_its_last_good_state(
     assert reason == failure.value.what
     newest = run.newest_checkpoint()
     assert newest is not None
-    assert newest.name == ("step-3" if spoil is poisoned else "step-21")
+    assert newest.name == "step-3"  # no later one was good
     for folder in (newest, run.path):
         assert all(parameter.isfinite().all() for parameter in load_irm(folder).parameters())
 
 
-def test_divergence_is_twenty_steps_running_above_what_guessing_costs() -> None:
+def test_far_above_is_what_guessing_costs_above_the_first() -> None:
     above = 3.0 + math.log(640) + 0.01
 
-    def after(*losses: float) -> bool:
-        history = [{"loss": 3.0}, *({"loss": loss} for loss in losses)]
-        return diverges([{"eval_loss": 99.0}, *history, {"eval_loss": 99.0}], 640)
+    def after(*losses: float, allowance: float = 0.0) -> int:
+        history = [{"eval_loss": 99.0}, {"loss": 3.0}, *({"loss": loss} for loss in losses), {"eval_loss": 99.0}]
+        return steps_far_above(history, 640, allowance)
 
-    assert after(*[above] * 20)
-    assert not after(*[above] * 19)
-    assert not after(*[above] * 10, 2.0, *[above] * 19)
-    assert not after(*[above - 0.02] * 50)
-    assert not diverges([{"loss": 3.0}, *[{"loss": above}] * 20], 640, allowance=1.0)
-    assert not diverges([], 640)
+    assert after(*[above] * 20) == 20
+    assert after(*[above] * 10, 2.0, *[above] * 3) == 3
+    assert after(above, above - 0.02) == 0
+    assert after(above, allowance=1.0) == 0
+    assert steps_far_above([], 640) == 0
 
 
 # The disk
@@ -543,28 +531,42 @@ def test_divergence_is_twenty_steps_running_above_what_guessing_costs() -> None:
 def test_a_disk_without_room_for_the_checkpoints_is_refused_before_anything_is_written(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = config(llama_folder, save_total_limit=3, width=512)
+    """The most that a run ever holds, on a file system without links, with the best IRM of another step beside each."""
+
+    def held(run: RunDirectory, step: int, keep: int) -> None:
+        sizes.append(sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file()))
+        real(run, step, keep)
+
+    def no_links(*_: object) -> None:
+        raise OSError("no links here")
+
+    sizes: list[int] = []
+    real = RunDirectory.thin_checkpoints
+    monkeypatch.setattr(RunDirectory, "thin_checkpoints", held)
+    monkeypatch.setattr(os, "link", no_links)
+    settings = config(llama_folder, save_total_limit=2, width=512, max_steps=12, eval_steps=5, save_steps=3)
     run = tmp_path / "run"
     training.train(settings, run)
-    irm, checkpoint = (
-        (run / "irm.safetensors").stat().st_size,
-        sum(path.stat().st_size for path in RunDirectory(run).checkpoint(6).iterdir() if path.suffix == ".safetensors"),
-    )
-    needed = 4 * checkpoint + 2 * irm + 32_000_000  # three that are kept and one that is written, the IRM twice, the rest
-    monkeypatch.setattr(training, "free_space", lambda _: needed + 100_000)
-    training.train(settings, tmp_path / "enough")
-    monkeypatch.setattr(training, "free_space", lambda _: needed - 100_000)
-    with pytest.raises(RunError, match="GB of disk, .* are free: make space") as caught:
-        training.train(settings, tmp_path / "short")
-    assert caught.value.exit_code == 2
-    assert not (tmp_path / "short").exists()
+    weights = (run / "irm.safetensors").stat().st_size
+    most = max(sizes) + weights  # and the IRM's next one, while it is written
+    found: list[int] = []
+    for free in (most - 1, most + preparing._REST_BYTES + weights):
+        monkeypatch.setattr(preparing, "free_space", lambda _, free=free: free)
+        try:
+            training.train(settings, tmp_path / f"with {free}")
+        except RunError as refused:
+            assert "make space" in str(refused)
+            assert refused.exit_code == 2
+            assert not (tmp_path / f"with {free}").exists()
+            found.append(free)
+    assert found == [most - 1]
     training.resume(run)  # what is there already needs no more room
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_base_is_loaded(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "load_base_of", lambda _: pytest.fail("the base was loaded"))
+    monkeypatch.setattr(preparing, "load_base_of", lambda _: pytest.fail("the base was loaded"))
     with pytest.raises(InputError, match="cannot be written"):
         training.train(config(llama_folder), Path("/proc/run"))
 
@@ -613,3 +615,27 @@ def test_long_samples_are_counted_and_reported(llama_folder: Path, tmp_path: Pat
     assert counts["validation"] == sum(length <= 90 for length in lengths["validation"])
     assert counts["too_long"] == sum(length > 90 for each in lengths.values() for length in each) > 0
     assert any(event["kind"] == "warning" and str(counts["too_long"]) in event["text"] for event in seen)
+
+
+def test_the_states_of_a_paged_optimiser_are_paged_again() -> None:
+    """bitsandbytes has pages on a GPU alone: a stand-in notes what it is asked for."""
+    weight = torch.nn.Parameter(torch.ones(10))
+    before = {"step": 3, "state1": torch.arange(10.0), "state2": torch.arange(10, dtype=torch.uint8)}
+    asked = []
+
+    class Paged:
+        is_paged = True
+
+        def __init__(self) -> None:
+            self.state: dict[torch.nn.Parameter, dict[str, Any]] = {weight: dict(before)}
+
+        def get_state_buffer(self, parameter: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+            asked.append((parameter is weight, dtype))
+            return torch.zeros(parameter.shape, dtype=dtype)
+
+    optimiser = Paged()
+    page_again(optimiser)
+    assert sorted(asked, key=str) == [(True, torch.float32), (True, torch.uint8)]
+    for name in ("state1", "state2"):
+        assert torch.equal(optimiser.state[weight][name], torch.as_tensor(before[name]))
+        assert optimiser.state[weight][name] is not before[name]

@@ -15,7 +15,7 @@ import numpy as np
 from irm_lite.atomic import atomic_folder
 from irm_lite.errors import RunError
 from irm_lite.fingerprint import Fingerprint
-from irm_lite.reading import open_ordinary, read_json, require_size
+from irm_lite.reading import read_json, require_ordinary
 from irm_lite.types import DoubleArray, FloatArray
 
 FORMAT = 2
@@ -185,9 +185,7 @@ def _require_sizes(about: Description, folder: Path) -> None:
     kept = 2 * floats * sum(len(prompt.tokens) for prompt in about.prompts)
     groups = 2 * len(PHASES) * len(fields(Statistics))  # trained and untrained
     for name, most in (("statistics", 8 * floats * groups), ("outputs", kept)):
-        path = folder / f"{name}.safetensors"
-        with open_ordinary(path) as file:
-            require_size(file, path, most + _HEADER)
+        require_ordinary(folder / f"{name}.safetensors", most + _HEADER)
 
 
 def _statistics(group: str, counted: dict[str, Any], arrays: dict[str, Any]) -> Statistics:

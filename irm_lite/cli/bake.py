@@ -63,7 +63,7 @@ def bake(
         header = read_header(model)
         require_bakeable(header)
         biases = gather(sources, fingerprint_gguf(header), model.name, scale=scale, layers=layers)
-        output.tell_fits([biases.fit])
+        output.tell_matches([biases.match])
         write_baked(model, biases, out, force=force, on_progress=on_progress)
     output.result(
         {"gguf": str(out), "from": str(model), "slot": biases.slot, "layers": sorted(biases.values)},

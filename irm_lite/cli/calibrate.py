@@ -93,7 +93,7 @@ def calibrate(
             choices=choices,
             on_progress=on_progress,
         )
-    output.tell_fits([result.fit])
+    output.tell_matches([result.match])
     best = result.best
     chosen = parse_layers(best.layers, max(loaded.layers) + 1, first=1)
     if out is not None:

@@ -58,7 +58,7 @@ def demo(settings: Flags = None, *, out: Path | None = None, gguf: str | None = 
             should_stop=should_stop,
         )
         raise_if(should_stop())
-    output.tell_fits(result.fits)
+    output.tell_matches(result.matches)
     if result.export.warning:
         output.warn(result.export.warning)
     document = {

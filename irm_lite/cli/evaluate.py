@@ -64,7 +64,7 @@ def evaluate(
             on_stage=output.note,
             on_progress=on_progress,
         )
-    output.tell_fits(trained.fits + result.fits)
+    output.tell_matches(trained.matches + result.matches)
     output.result(
         {"fidelity": result.aligned.fidelity, "run": str(run), "vectors": names, **result.to_dict()},
         *comparison_shown(result.aligned),

@@ -67,7 +67,7 @@ def export(
             gguf=find_gguf(gguf) if gguf else None,
             on_progress=on_progress,
         )
-    output.tell_fits(trained.fits)
+    output.tell_matches(trained.matches)
     if result.warning:
         output.warn(result.warning)
     blocks, share = result.vector.layers, result.dependent_share

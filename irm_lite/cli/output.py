@@ -17,9 +17,10 @@ from rich.console import Console, RenderableType
 from rich.segment import Segment, Segments
 
 if TYPE_CHECKING:
-    from irm_lite.fingerprint import Fit
+    from irm_lite.fingerprint import Match
 
-_BIDI = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, signs that turn the writing or hide, lone surrogates, other line ends
+_JOINERS = "\u200c\u200d"  # of letters and emoji
 
 
 @Parameter(name="*")
@@ -52,13 +53,13 @@ class Output:
         """A line on stderr that --quiet does not silence."""
         self.console.print(f"irm-lite: warning: {one_line(text)}", style="yellow")
 
-    def tell_fits(self, fits: Iterable["Fit"]) -> None:
+    def tell_matches(self, matches: Iterable["Match"]) -> None:
         """What is to be said of vectors and IRMs that go into a model, each once."""
-        for fit in dict.fromkeys(fits):
-            if fit.warning:
-                self.warn(fit.warning)
-            if fit.note:
-                self.note(fit.note, style="dim")
+        for match in dict.fromkeys(matches):
+            if match.warning:
+                self.warn(match.warning)
+            if match.note:
+                self.note(match.note, style="dim")
 
     def result(self, document: dict[str, Any], *shown: RenderableType) -> None:
         """What the verb is for: the document with --json, else what is shown to people."""
@@ -102,5 +103,4 @@ def one_line(text: str) -> str:
 
 
 def _acts(character: str) -> bool:
-    """Control characters, lone surrogates, and those that turn the direction of writing."""
-    return character != "\n" and (unicodedata.category(character) in ("Cc", "Cs") or character in _BIDI)
+    return unicodedata.category(character) in _ACTING and character not in ("\n", *_JOINERS)

@@ -97,7 +97,7 @@ def record(
             mend = "--skip-existing goes on there" if number > 1 else "nothing is written"
             raise Interrupted("stopped" if len(targets) == 1 else f"stopped in {title}", mend) from None
         recording.save(target)
-        output.tell_fits(trained.fits)
+        output.tell_matches(trained.matches)
         documents.append(
             {
                 "recording": str(target),

@@ -7,7 +7,7 @@ from typing import Literal
 
 from irm_lite.control_vector import load_sum, parse_vector_argument, require_scale
 from irm_lite.errors import InputError
-from irm_lite.fingerprint import Fingerprint, Fit
+from irm_lite.fingerprint import Fingerprint, Match
 from irm_lite.layers import parse_layers
 from irm_lite.types import FloatArray
 
@@ -21,7 +21,7 @@ class Biases:
     slot: Slot
     values: dict[int, FloatArray]
     provenance: Mapping[str, str | int | float]
-    fit: Fit = field(default_factory=Fit)
+    match: Match = field(default_factory=Match)
 
 
 def gather(sources: Sequence[str], model: Fingerprint, name: str, *, scale: float = 1.0, layers: str | None = None) -> Biases:
@@ -42,12 +42,12 @@ def _of_vectors(sources: Sequence[str], model: Fingerprint, name: str, scale: fl
     vector = load_sum(sources)
     if vector is None:
         raise InputError("there is nothing to bake", "name a control vector or a run")
-    fit = vector.require_fit(model, name)
+    match = vector.require_fit(model, name)
     if layers is not None:
         vector = vector.select(parse_layers(layers, model.n_layers, first=1))
     scaled = vector if scale == 1.0 else vector * scale
     provenance = {**scaled.metadata, "source": " + ".join(Path(source).name for source in sources), "scale": scale}
-    return Biases("ffn_down", scaled.directions, provenance, fit)
+    return Biases("ffn_down", scaled.directions, provenance, match)
 
 
 def _of_run(source: str, model: Fingerprint, name: str, scale: float, layers: str | None) -> Biases:
@@ -60,7 +60,7 @@ def _of_run(source: str, model: Fingerprint, name: str, scale: float, layers: st
         if not run.directory.default_vector.exists():
             raise InputError(f"{path} has no vector yet", f"irm-lite export {path}")
         return _of_vectors([f"{run.directory.default_vector}:{strength}"], model, name, scale, layers)
-    fit = run.check_fit(model, name)
+    match = run.match(model, name)
     require_scale(strength * scale)
     chosen = run.irm.layers if layers is None else parse_layers(layers, model.n_layers)
     vectors = run.irm.vectors.detach().float().cpu().numpy() * strength * scale
@@ -73,4 +73,4 @@ def _of_run(source: str, model: Fingerprint, name: str, scale: float, layers: st
         "kind": run.irm.kind,
         "base.weights": run.fingerprint.weights,
     }
-    return Biases("attn_output" if run.irm.site == "attn" else "ffn_down", values, provenance, fit)
+    return Biases("attn_output" if run.irm.site == "attn" else "ffn_down", values, provenance, match)

@@ -56,8 +56,8 @@ class Server:
         except BaseException:
             runtime.close()
             raise
-        fit = vector.require_fit(self._model.fingerprint, self._model.path.name)
-        self._replace(Column("vector", runtime, vector), {"sources": list(sources), **asdict(fit)})
+        match = vector.require_fit(self._model.fingerprint, self._model.path.name)
+        self._replace(Column("vector", runtime, vector), {"sources": list(sources), **asdict(match)})
 
     def load_irm(self, run: str | None) -> None:
         """Make the column `irm` of a run directory; of None: remove it. Raises RunError, VectorError or InputError."""
@@ -67,9 +67,9 @@ class Server:
         from irm_lite.trained import load_run
 
         trained = load_run(expanded(run))
-        fit = trained.check_fit(self._model.fingerprint, self._model.path.name)
+        match = trained.match(self._model.fingerprint, self._model.path.name)
         runtime = Runtime(self._model, irm=trained.irm, n_ctx=self._context)
-        self._replace(Column("irm", runtime), {"sources": [run], **asdict(fit)})
+        self._replace(Column("irm", runtime), {"sources": [run], **asdict(match)})
 
     def ready(self, identity: Id = None) -> None:
         """Say what is loaded."""

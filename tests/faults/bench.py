@@ -3,7 +3,6 @@
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -29,7 +28,6 @@ FLAGS = {
     "learning-rate": "0.05",
     "early-stopping-patience": "0",
 }
-_TIMES = ("time", "tokens_per_second", "eta_seconds", "memory_bytes", "seconds", "training_peak_bytes")
 
 
 def prepare(folder: Path, **changes: str) -> list[str]:
@@ -80,20 +78,6 @@ def require_readable(run: Path, *states: str) -> None:
     view = RunReader(run).look()
     assert view.state in ("stopped", "done", *states), view
     assert not view.problem or view.state in states, view
-
-
-def result(run: Path) -> dict[str, bytes]:
-    """The IRM and the checkpoints of a run, byte by byte."""
-    files = [*run.glob("irm.*"), *(run / "checkpoints").rglob("*")]
-    return {path.relative_to(run).as_posix(): path.read_bytes() for path in sorted(files) if path.is_file()}
-
-
-def events(run: Path, warned: bool = False) -> dict[tuple[str, int], dict[str, Any]]:
-    """What a run tells of its steps, the latest of each kind and step, without times; no warnings, unless `warned`."""
-    told = list(RunDirectory(run).events())
-    assert warned or not [event for event in told if event["kind"] == "warning"], told
-    steps = {(event["kind"], event["step"]): event for event in told if "step" in event}
-    return {key: {name: value for name, value in event.items() if name not in _TIMES} for key, event in sorted(steps.items())}
 
 
 def left_overs(folder: Path) -> list[str]:

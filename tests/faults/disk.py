@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import same_run
 from faults import bench, forks
 from irm_lite.run import RunDirectory
 
@@ -72,7 +73,7 @@ def full(folder: Path, training: list[str], tries: int, chance: random.Random) -
 
 def broken(folder: Path, disk: Path, training: list[str], tries: int, chance: random.Random, failing: Failing) -> str:
     """Break a training's disk, look at what it says and leaves, mend the disk and resume."""
-    expected, told, log, run = bench.result(folder / "whole"), bench.events(folder / "whole"), folder / "log", disk / "run"
+    expected, told, log, run = same_run.result(folder / "whole"), same_run.events(folder / "whole"), folder / "log", disk / "run"
     hit = 0
     for _ in range(tries):
         shutil.rmtree(run, ignore_errors=True)
@@ -87,8 +88,8 @@ def broken(folder: Path, disk: Path, training: list[str], tries: int, chance: ra
             assert not run.exists() or not bench.left_overs(run), bench.left_overs(run)
             bench.require_readable(run, "failed")
             assert forks.wait(forks.start(bench.go_on(run, training), log)) == 0, log.read_text()
-        assert bench.result(run) == expected
-        assert bench.events(run, warned=True) == told
+        assert same_run.result(run) == expected
+        assert same_run.events(run, warned=True) == told
     return f"{hit} of {tries} hit, all one line, all resumed to the same bits"
 
 

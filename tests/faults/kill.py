@@ -17,6 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import same_run
 from faults import bench, forks
 
 _DIED = -9
@@ -42,7 +43,7 @@ def kill_training(folder: Path, _verb: str, kills: int, chance: random.Random) -
     began = time.monotonic()
     assert forks.wait(forks.start(["train", *training, "--out", str(folder / "whole")], log)) == 0, log.read_text()
     seconds = time.monotonic() - began
-    expected, told = bench.result(folder / "whole"), bench.events(folder / "whole")
+    expected, told = same_run.result(folder / "whole"), same_run.events(folder / "whole")
     killed, ended, by_write, most = 0, 0, 0, 0
     while killed < kills:
         run, before = folder / f"run-{ended}", killed
@@ -58,10 +59,10 @@ def kill_training(folder: Path, _verb: str, kills: int, chance: random.Random) -
             assert code in (None, _DIED), log.read_text()
             killed, by_write = killed + 1, by_write + at_write
             bench.require_readable(run)
-        found = bench.result(run)
+        found = same_run.result(run)
         assert found.keys() == expected.keys(), (found.keys(), expected.keys())
         assert found == expected, [name for name in found if found[name] != expected[name]]
-        assert bench.events(run) == told
+        assert same_run.events(run) == told
         assert not bench.left_overs(run), bench.left_overs(run)
         ended, most = ended + 1, max(most, killed - before)
         shutil.rmtree(run)

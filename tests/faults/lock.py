@@ -18,6 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import same_run
 from faults import bench, forks
 
 _DONE, _REFUSED = 0, 2
@@ -49,7 +50,7 @@ def main() -> None:
             [line] = forks.lines(logs[codes.index(_REFUSED)])
             said["is being written by" if "is being written by process" in line else line.split(": ")[1]] += 1
             bench.require_readable(run)
-            steps = [event["step"] for event in bench.events(run).values() if event["kind"] == "step"]
+            steps = [event["step"] for event in same_run.events(run).values() if event["kind"] == "step"]
             assert steps == [1, 2, 3]
     print(json.dumps({"tries": asked.tries, "resume": asked.resume, "exactly_one_worked": asked.tries, "refusals": dict(said)}))
 

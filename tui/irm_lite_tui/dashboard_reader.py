@@ -1,17 +1,14 @@
 """All that the dashboard shows of a run, read in a thread and handed over whole."""
 
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from irm_lite.reading import open_ordinary
-from irm_lite.run import RunDirectory
+from irm_lite.reading import require_ordinary
+from irm_lite.run import LARGEST_LIVE, RunDirectory
 from irm_lite.types import FloatArray
 from irm_lite_tui.plot import Point
 from irm_lite_tui.run_log import Sample
 from irm_lite_tui.run_state import RunReader, RunView
-
-_LARGEST_LIVE = 256 << 20  # bytes; 40 layers of 5120 are 800 KB
 
 
 @dataclass(frozen=True, eq=False)  # an array has no single answer to ==
@@ -77,13 +74,11 @@ class DashboardReader:
             return
         if self._live is not None and facts.st_mtime == self._live.written:
             return
-        if not stat.S_ISREG(facts.st_mode) or not 0 < facts.st_size <= _LARGEST_LIVE:
-            return
         import numpy as np
         from safetensors import SafetensorError, safe_open
 
         try:
-            open_ordinary(run.live).close()
+            require_ordinary(run.live, LARGEST_LIVE)
             with safe_open(run.live, framework="numpy") as file:
                 values = np.asarray(file.get_tensor("mean_abs"), dtype=np.float32)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):  # NumPy lacks some types

@@ -13,12 +13,11 @@ from irm_lite.analysis.recording import PHASES, Phase, Prompt, Recording, load_r
 from irm_lite.control_vector import ControlVector
 from irm_lite.errors import InputError, RunError
 from irm_lite.layers import parse_layers
-from irm_lite.reading import open_ordinary, require_size
-from irm_lite.run import RunDirectory, find_runs
+from irm_lite.reading import require_ordinary
+from irm_lite.run import LARGEST_LIVE, RunDirectory, find_runs
 from irm_lite.types import DoubleArray, FloatArray
 
 Mode = Literal["mean", "mean |v|", "deviation", "token"]
-_LARGEST = 256 << 20  # bytes of a live snapshot; 40 layers of 5120 are 800 KB
 _MOST_LAYERS = 10_000  # beyond any model: a damaged file's number is not believed
 
 
@@ -208,8 +207,7 @@ def _load_snapshot(path: Path) -> Picture:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with open_ordinary(path) as opened:
-            require_size(opened, path, _LARGEST)
+        require_ordinary(path, LARGEST_LIVE)
         with safe_open(path, framework="numpy") as file:
             values: FloatArray = np.asarray(file.get_tensor("mean_abs"), dtype=np.float32)
             metadata: dict[str, Any] = file.metadata() or {}

@@ -11,7 +11,7 @@ def needed(config: TrainConfig, free: int) -> int:
     the model's sizes are not known or it has not the layers."""
     dtype = "float32" if config.dtype == "float32" else "bfloat16"
     step = Step(config.batch_size * min(config.max_length, SAMPLE_TOKENS))
-    fit = predict(base_shape(config.model), config, step, "cpu", dtype, free=free)
+    fit = predict(base_shape(config.model), config, step, "cpu", dtype, config.chosen_optim("adamw_torch"), free)
     return max(fit.load_peak, fit.training_peak)
 
 

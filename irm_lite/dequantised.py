@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 @contextmanager
-def kept_unquantised(blocks: Iterable[nn.Module]) -> Iterator[None]:
+def dequantised_once(blocks: Iterable[nn.Module]) -> Iterator[None]:
     """Inside, bitsandbytes' 4-bit layers of these blocks multiply by weights that were dequantised once, not twice a step.
 
     The products are the same to the last bit. It takes the weights' size in the number format of the products beside them.

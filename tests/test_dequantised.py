@@ -10,7 +10,7 @@ from irm_lite import training
 from irm_lite.architecture import decoder_layers
 from irm_lite.base_model import load_base
 from irm_lite.config import TrainConfig
-from irm_lite.unquantised import kept_unquantised
+from irm_lite.dequantised import dequantised_once
 from tiny_models import write_hf_folder
 
 
@@ -34,7 +34,7 @@ def test_states_and_gradients_are_the_same_to_the_last_bit(
         return [hidden.detach(), given.grad]
 
     plain = through()
-    with kept_unquantised(blocks[1:]):
+    with dequantised_once(blocks[1:]):
         assert [any("forward" in vars(each) for each in block.modules()) for block in blocks] == [
             False,
             *[True] * (len(blocks) - 1),
@@ -53,9 +53,9 @@ def test_a_training_is_the_same_with_and_without(llama_folder: Path, tmp_path: P
 
         def spy(blocks: Any) -> Any:
             patched.append(len(blocks))
-            return kept_unquantised(blocks)
+            return dequantised_once(blocks)
 
-        monkeypatch.setattr(training, "kept_unquantised", spy)
+        monkeypatch.setattr(training, "dequantised_once", spy)
         config = TrainConfig(model="x", device="cpu", max_steps=3, eval_steps=3, sample_tokens=0, layers="1-2")
         run = training.train(config, tmp_path / name, base=base)
         losses.append([event["loss"] for event in run.directory.events() if event["kind"] == "step"])
