@@ -209,13 +209,15 @@ class RunDirectory:
         from filelock import FileLock, Timeout
 
         holder = self.path / _HOLDER
-        self._require_no_links()
+        self._require_own_files()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / _LOCK, timeout=0)
             lock.acquire()
         except Timeout:
-            who = holder.read_text(encoding="utf-8").strip() if holder.exists() else "another process"
+            who = "another process"
+            with suppress(OSError, ValueError):
+                who = read_text(holder, 1000).strip()
             raise RunError(f"{self.path} is being written by {who}", "wait for it, or stop it") from None
         except OSError as error:
             raise RunError(f"{self.path} cannot be written ({error.strerror or error})", "choose another place") from None
@@ -226,11 +228,13 @@ class RunDirectory:
             holder.unlink(missing_ok=True)
             lock.release()
 
-    def _require_no_links(self) -> None:
-        """Raise RunError where what is written in place leads elsewhere: a stranger's run may point anywhere."""
-        for name in ("events.jsonl", _LOCK, _HOLDER):
-            if (self.path / name).is_symlink():
-                raise RunError(f"{self.path / name} is a link, which would be written through", "put the file itself there")
+    def _require_own_files(self) -> None:
+        """Raise RunError where what is written in place leads elsewhere, or is a pipe: a stranger's run may hold both."""
+        for file in (self.path / name for name in ("events.jsonl", _LOCK, _HOLDER)):
+            if file.is_symlink():
+                raise RunError(f"{file} is a link, which would be written through", "put the file itself there")
+            if file.exists() and not file.is_file():
+                raise RunError(f"{file} is no ordinary file", "remove it")
 
     def holder(self) -> Holder | None:
         """Who writes here at the moment. The lock is tried only where a live process is named, which then holds it: no
