@@ -87,8 +87,9 @@ def measure(point: Point) -> dict[str, float]:
     steps = point["steps"] + 2
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data.jsonl"
-        sample = {"question": "Why?", "answer": " ".join(["the"] * max(1, point["length"] - 25))}  # the chat format is the rest
-        data.write_text((json.dumps(sample) + "\n") * max(4 * point["batch"], 40), encoding="utf-8")
+        answer = " ".join(["the"] * max(1, point["length"] - 36))  # the chat format is the rest
+        samples = ({"question": f"Why {number}?", "answer": answer} for number in range(max(4 * point["batch"], 40)))
+        data.write_text("".join(json.dumps(sample) + "\n" for sample in samples), encoding="utf-8")
         settings = {"model": base.name, "data": str(data), "irm": point["irm"], "device": device, "batch_size": point["batch"]}
         settings |= {"max_steps": steps, "eval_steps": steps, "sample_tokens": 0, "max_length": 2 * point["length"] + 50}
         ends: list[tuple[float, int]] = []

@@ -7,9 +7,13 @@ python benchmarks/training.py --shape llama-2-7b --random-weights [--memory 8GB]
 Contenders: `paper`, the paper's recipe (fp32 base, padded to 128, its IRM, logits everywhere, Adam); `qlora`, PEFT r=16 on
 all linear layers of an NF4 base computing in float32 (the default), transformers' Trainer with its defaults and dynamic
 padding; `qlora-bf16`, the same in bfloat16; `qlora-checkpointed`, as `qlora` with the gradient checkpointing that
-prepare_model_for_kbit_training turns on (less memory, slower); `lite`, `static` and `paper-irm`, ours with its defaults.
-Each runs in a process of its own, all alive at once; round after round each trains --steps optimiser steps on the same
-samples while the others sleep. The first round is a warm-up. Ratios are taken within a round.
+prepare_model_for_kbit_training turns on (less memory, slower); `lite`, `static` and `paper-irm`, ours with its defaults, and two of
+them checkpointed. Each runs in a process of its own, all alive at once (where a GPU has not the room: a few --contenders at a
+time); round after round each trains --steps optimiser steps on the same samples while the others sleep. The first round is a
+warm-up. Ratios are taken within a round.
+
+--memory limits torch's allocator; what bitsandbytes pages (the 8-bit states of `paper-irm`) is counted in the peak, not limited.
+With several GPUs set CUDA_VISIBLE_DEVICES to one: transformers' Trainer would use them all.
 
 With --time-to-nll each trains the preset's epochs by its own recipe (the paper's learning rate falls by 0.15 an epoch,
 QLoRA's from 2e-4 linearly), and after every --steps the held-out NLL is measured off the clock.

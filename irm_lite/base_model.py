@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from irm_lite.architecture import decoder_layers, gguf_architecture, require_injectable
+from irm_lite.architecture import require_injectable
 from irm_lite.device import DevicePlan, decide, probe
 from irm_lite.errors import BaseModelError
-from irm_lite.fingerprint import Fingerprint, hash_norm_gains
+from irm_lite.fingerprint import Fingerprint
 from irm_lite.gguf_base import gguf_read_once, gguf_weights, keep_differentiable, require_whole, skeleton
 from irm_lite.gguf_header import read_header, require_model
-from irm_lite.heap import given_back
+from irm_lite.heap import given_back, keep_few_kernels
+from irm_lite.model_fingerprint import fingerprint_model
 from irm_lite.model_folder import require_own_files
 from irm_lite.packed_attention import attend_by_sample
 from irm_lite.paths import expanded
@@ -73,6 +74,7 @@ def load_base(
     `chat_template` (Jinja text) replaces the tokenizer's own. Raises BaseModelError with the mend in one line where
     the model is missing, gated, damaged, without a chat template, or of an architecture that cannot be injected.
     """
+    keep_few_kernels()
     source = locate(name, download)
     plan = decide(probe(), device, dtype, quant)
     if plan.quant != "none":
@@ -85,7 +87,7 @@ def load_base(
     keep_differentiable(model)
     require_injectable(model)
     attend_by_sample(model)
-    return Base(name, model, tokenizer, _fingerprint(model, quant), plan, source.gguf, source.preset)
+    return Base(name, model, tokenizer, fingerprint_model(model, quant), plan, source.gguf, source.preset)
 
 
 def load_tokenizer(name: str, *, chat_template: str | None = None, download: bool = False) -> "PreTrainedTokenizerBase":
@@ -191,14 +193,6 @@ def quantisation(plan: DevicePlan, double_quant: bool) -> "BitsAndBytesConfig | 
         bnb_4bit_use_double_quant=double_quant,
         bnb_4bit_compute_dtype=getattr(torch, plan.dtype),
     )
-
-
-def _fingerprint(model: "PreTrainedModel", quant: str) -> Fingerprint:
-    layers = decoder_layers(model)
-    norms = [norm for layer in layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
-    gains = [norm.weight.detach().float().cpu().numpy() for norm in [*norms, model.model.norm]]
-    hidden_size = int(model.config.hidden_size)
-    return Fingerprint(gguf_architecture(model), len(layers), hidden_size, hash_norm_gains(gains), quant)
 
 
 def _explain(error: Exception, source: Source, part: str) -> BaseModelError:

@@ -19,6 +19,7 @@ from irm_lite.control_vector import ControlVector, require_scale
 from irm_lite.dataset import load_dataset
 from irm_lite.errors import DataError, InputError
 from irm_lite.evaluation import answer_nll, answer_nlls, context_for, kl, llamacpp_log_probabilities
+from irm_lite.fingerprint import Fit
 from irm_lite.layers import format_layers
 from irm_lite.types import Progress
 
@@ -50,7 +51,7 @@ class Calibration:
     nll_base: float  # of the aligned answers, without the vector
     settings: list[Setting]
     samples: int  # aligned answers
-    warning: str | None
+    fit: Fit
 
     @property
     def best(self) -> Setting:
@@ -112,15 +113,14 @@ def calibrate(
     choices = layer_choices(vector) if choices is None else choices
     total, found = len(strengths) * len(choices), []
     with Runtime(gguf, n_ctx=context_for([*aligned, *neutral])) as runtime:
-        warning = runtime.set_vector(vector)
-        runtime.set_vector(None)
+        fit = vector.require_fit(runtime.model.fingerprint, gguf.name)
         plain = Reference(runtime, aligned, neutral)
         for layers in choices:
             for strength in strengths:
                 runtime.set_vector(vector, strength, layers)
                 found.append(plain.measure(runtime, format_layers(layers), strength))
                 on_progress(len(found), total, f"layers {found[-1].layers} at {strength:g}: trade {found[-1].trade:+.2f}")
-    return Calibration(gguf, data, plain.nll, found, len(aligned), warning)
+    return Calibration(gguf, data, plain.nll, found, len(aligned), fit)
 
 
 class Reference:

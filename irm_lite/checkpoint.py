@@ -1,4 +1,8 @@
-"""What a resumed training needs, without a pickle: tensors as safetensors, the rest as JSON."""
+"""What a resumed training needs, without a pickle: tensors as safetensors, the rest as JSON.
+
+Beside the IRM of its step a checkpoint holds the best one so far, in `best` where that is another, so that what the run
+directory offers as its IRM is put back to what the resumed training knows of.
+"""
 
 import json
 import random
@@ -8,11 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from irm_lite.atomic import atomic_path, link_or_copy
 from irm_lite.errors import RunError
+from irm_lite.irm import IRM, read_saved, save_irm
+from irm_lite.manifest import MANIFEST
 from irm_lite.reading import open_ordinary, read_json
 from irm_lite.tensors import save_tensors
 
-OPTIMIZER, SCHEDULER, RNG = "optimizer", "scheduler", "rng"
+OPTIMIZER, SCHEDULER, RNG, SCALER = "optimizer", "scheduler", "rng", "scaler"
+_BEST = "best"
+_IRM_FILES = ("irm.safetensors", "irm.json")
 
 
 def save_state(folder: Path, name: str, state: Any) -> None:
@@ -36,6 +45,33 @@ def load_state(folder: Path, name: str) -> Any:
         raise RunError(f"the checkpoint {folder} is damaged ({why})", "remove it and resume from the one before") from None
 
 
+def save_irms(irm: IRM, run: Path, folder: Path, step: int, best_step: int | None) -> dict[str, str]:
+    """The IRM of `step` and the best one, which the run directory holds, into a checkpoint's `folder`, as second names of the same
+    files where that goes. Returns the SHA-256 of their weights by name."""
+    if best_step == step:
+        _link_irm(run, folder)
+    else:
+        save_irm(irm, folder)
+    known = {_IRM_FILES[0]: read_saved(folder).digest}
+    if best_step not in (None, step):
+        _link_irm(run, folder / _BEST)
+        known[f"{_BEST}/{_IRM_FILES[0]}"] = read_saved(folder / _BEST).digest
+    return known
+
+
+def restore_best(folder: Path, run: Path, step: int, best_step: int | None) -> None:
+    """Put the run directory's IRM back to what was best when the checkpoint of `step` was written. One of an older irm-lite, which
+    no manifest vouches for, does not hold it."""
+    if best_step is not None and (folder / MANIFEST).exists():
+        _link_irm(folder if best_step == step else folder / _BEST, run)
+
+
+def _link_irm(source: Path, target: Path) -> None:
+    for name in _IRM_FILES:
+        with atomic_path(target / name) as temporary:
+            link_or_copy(source / name, temporary)
+
+
 def rng_state() -> dict[str, Any]:
     """The random states of Python, NumPy, torch and every CUDA device."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
@@ -57,7 +93,7 @@ def set_rng_state(state: dict[str, Any]) -> None:
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     torch.random.set_rng_state(state["torch"])
     if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.random.set_rng_state_all(state["cuda"])
+        torch.cuda.random.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
 
 
 def _strip(value: Any, tensors: dict[str, torch.Tensor]) -> Any:

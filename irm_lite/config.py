@@ -39,7 +39,8 @@ class TrainConfig:
     width: int = 256
     """Width of a lite IRM's trunk."""
     irm_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number format of the IRM's weights in training; auto: bfloat16 for paper on a GPU (half the memory), else float32."""
+    """Number format of the IRM's weights in training; auto: bfloat16 for paper on a GPU (half the memory), else float32. The
+    steps of bitsandbytes' AdamW are rounded to bfloat16 at random, so that small ones add up; torch's lose them."""
     quant: Literal["nf4", "fp4", "int8", "none"] = "nf4"
     """Quantisation of the frozen base, by bitsandbytes."""
     double_quant: bool = False
@@ -64,7 +65,8 @@ class TrainConfig:
     gradient_accumulation_steps: int = 1
     """Rows before each optimiser step."""
     batch: Literal["given", "auto"] = "given"
-    """auto: the samples of an optimiser step, --batch-size times --gradient-accumulation-steps, in as few rows as memory holds."""
+    """auto: the samples of an optimiser step, --batch-size times --gradient-accumulation-steps, in as few rows as memory holds;
+    the loss is the same, the penalty on dependence is of rows."""
     max_length: int = 512
     """Tokens a sample; longer ones are left out, and counted."""
     learning_rate: float = 0.0
@@ -83,7 +85,8 @@ class TrainConfig:
     """Weight of the share of the IRM's output that varies over a row's tokens, prompt included, which no control vector
     carries; 0: none, -1: 1 for lite, 0 for paper."""
     optim: str = "auto"
-    """Optimiser, by transformers' name (adamw_torch, adamw_bnb_8bit, ...); auto: by device."""
+    """Optimiser, by transformers' name (adamw_torch, adamw_bnb_8bit, ...); auto: paged 8-bit AdamW for paper on a GPU, else
+    AdamW."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third slower."""
     cache_prefix: bool = True
@@ -95,6 +98,8 @@ class TrainConfig:
     """Validate every so many steps; 0: six times in a training."""
     save_steps: int = 0
     """Write a checkpoint every so many steps; 0: at each validation."""
+    save_minutes: float = 0.0
+    """Also write one once so many minutes have gone by since the last; 0: not."""
     save_total_limit: int = 2
     """Checkpoints kept."""
     early_stopping_patience: int = 4
@@ -106,7 +111,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive = ("rank", "width", "batch_size", "gradient_accumulation_steps", "save_total_limit")
-        natural = ("learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps")
+        natural = ("learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps", "save_minutes")
         check_keys(self.to_dict(), "settings")
         for name, value in self.to_dict().items():
             if isinstance(value, int) and abs(value) >= 2**53:  # of which a float would make another number, or none
@@ -125,6 +130,8 @@ class TrainConfig:
             raise InputError(f"--seed {self.seed} is out of range", "give 0 to 4294967295")
         if max(self.rank, self.width) > 65536 or self.num_train_epochs > 1e6:
             raise InputError("--rank, --width or --num-train-epochs is absurdly large", "give at most 65536, 65536 and 1000000")
+        if self.batch_size * self.gradient_accumulation_steps > 10**6:
+            raise InputError("--batch-size times --gradient-accumulation-steps is absurdly large", "give at most 1000000")
         if not (0 <= self.dependence_penalty <= 1000 or self.dependence_penalty == -1):
             raise InputError(f"--dependence-penalty {self.dependence_penalty} makes no sense", "give 0 to 1000, or -1")
         if self.learning_rate > 100:
@@ -153,6 +160,12 @@ class TrainConfig:
         if self.irm_dtype != "auto":
             return self.irm_dtype
         return "bfloat16" if (self.irm, device, dtype) == ("paper", "cuda", "bfloat16") else "float32"
+
+    def chosen_optim(self, planned: str) -> str:
+        """`planned`: what the device has for large IRMs. The paper's alone is one; 8 bits save `lite` 20 MB on a 7B base."""
+        if self.optim != "auto":
+            return self.optim
+        return planned if self.irm == "paper" else "adamw_torch"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

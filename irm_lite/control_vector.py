@@ -15,7 +15,7 @@ import numpy as np
 
 from irm_lite.atomic import atomic_path
 from irm_lite.errors import InputError, VectorError
-from irm_lite.fingerprint import Fingerprint
+from irm_lite.fingerprint import Fingerprint, Fit
 from irm_lite.gguf_header import read_header
 from irm_lite.paths import is_there
 from irm_lite.types import FloatArray
@@ -67,10 +67,12 @@ class ControlVector:
         if not isinstance(other, ControlVector):
             return NotImplemented
         architectures = [_SAME_ARCHITECTURE.get(each.architecture, each.architecture) for each in (self, other)]
-        if len(set(architectures)) > 1 or self.hidden_size != other.hidden_size:
+        shapes = [(each.metadata.get("base.n_layers"), each.hidden_size) for each in (self, other)]
+        depths = {n_layers for n_layers, _ in shapes if n_layers is not None}
+        if len(set(architectures)) > 1 or self.hidden_size != other.hidden_size or len(depths) > 1:
+            first, second = (f"of {size}" if n is None else f"of {n} layers of {size}" for n, size in shapes)
             raise VectorError(
-                f"a vector for {self.architecture} of {self.hidden_size} and one for {other.architecture} of "
-                f"{other.hidden_size} cannot be added",
+                f"a vector for {self.architecture} {first} and one for {other.architecture} {second} cannot be added",
                 "use vectors of one model",
             )
         zero = np.zeros(self.hidden_size, dtype=np.float32)
@@ -79,6 +81,9 @@ class ControlVector:
             directions = {n: self.directions.get(n, zero) + other.directions.get(n, zero) for n in layers}
         shared = {key: value for key, value in self.metadata.items() if other.metadata.get(key) == value}
         shared.pop("fidelity", None)  # measured on one vector, not on a sum
+        made_on = dict.fromkeys(filter(None, (str(each.metadata.get("base.weights", "")) for each in (self, other))))
+        if made_on:  # of several bases it fits none without a warning
+            shared["base.weights"] = " + ".join(made_on)
         return ControlVector(directions, architectures[0], shared)
 
     def __radd__(self, other: object) -> "ControlVector":
@@ -141,17 +146,16 @@ class ControlVector:
             rows[layer] = direction
         return rows
 
-    def require_fit(self, model: Fingerprint, name: str) -> str | None:
-        """Raise VectorError where the vector cannot go into this model; warn where it was made on other weights."""
+    def require_fit(self, model: Fingerprint, name: str) -> Fit:
+        """What to say of the vector in this model, called `name`. Raises VectorError where it cannot go into it."""
         architecture = _SAME_ARCHITECTURE.get(self.architecture, self.architecture) or model.architecture
         n_layers = self.metadata.get("base.n_layers", model.n_layers)
         made_for = n_layers if isinstance(n_layers, int) else model.n_layers
-        model.require_fit(architecture, made_for, self.hidden_size, "the control vector")
+        weights, quantisation = (str(self.metadata.get(f"base.{key}", "")) for key in ("weights", "quantisation"))
+        made_on = Fingerprint(architecture, made_for, self.hidden_size, weights, quantisation)
+        fit = model.fit(made_on, "the control vector", name)
         self.as_array(model.n_layers)  # no direction beyond the last block
-        weights = self.metadata.get("base.weights")
-        if weights and weights != model.weights:
-            return f"the vector was made on other weights than {name}: its effect may differ"
-        return None
+        return fit
 
     def save(self, path: Path | str) -> None:
         """Write the GGUF file, atomically. Raises VectorError where the place cannot be written."""

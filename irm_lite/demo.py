@@ -11,7 +11,7 @@ from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError
 from irm_lite.evaluation import Comparison, context_for
 from irm_lite.export.export import ExportResult, export_vector
-from irm_lite.fingerprint import fingerprint_gguf
+from irm_lite.fingerprint import Fit, fingerprint_gguf
 from irm_lite.llamacpp import Runtime
 from irm_lite.presets import find_gguf
 from irm_lite.run import Event
@@ -41,6 +41,7 @@ class DemoResult:
     export: ExportResult
     answers: list[Answers]
     seconds: dict[str, float]
+    fits: list[Fit]  # of the run in llama.cpp's model
 
     @property
     def comparison(self) -> Comparison:
@@ -96,4 +97,4 @@ def run_demo(
         Answers(each.question, before.strip(), after.strip()) for each, before, after in zip(asked, plain, steered, strict=True)
     ]
     lap("generate")
-    return DemoResult(out, model_file, heatmap, result, answers, seconds)
+    return DemoResult(out, model_file, heatmap, result, answers, seconds, run.fits)

@@ -44,12 +44,20 @@ class VectorError(InputError):
     """A control vector is malformed, or does not fit the model."""
 
 
+class OtherBaseWarning(UserWarning):
+    """What is injected was made on another base, or on the same one quantised otherwise."""
+
+
 class MissingPart(InputError):
     """An optional dependency is not installed."""
 
 
 class TrainingFailed(IrmLiteError):
-    """Training could not go on: the loss is not finite, or memory ran out."""
+    """Training could not go on: it diverges, memory ran out, or the disk is full. `what`: without the mend."""
+
+    def __init__(self, what: str, mend: str | None = None) -> None:
+        super().__init__(what, mend)
+        self.what = what
 
 
 class FailedElsewhere(IrmLiteError):

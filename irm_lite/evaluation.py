@@ -18,7 +18,7 @@ from irm_lite.chat_format import Sample, encode_all
 from irm_lite.control_vector import ControlVector
 from irm_lite.dataset import load_dataset
 from irm_lite.errors import InputError
-from irm_lite.fingerprint import fingerprint_gguf
+from irm_lite.fingerprint import Fit, fingerprint_gguf
 from irm_lite.injection import inject
 from irm_lite.irm import IRM
 from irm_lite.packing import answer_logits, pack, rows
@@ -255,7 +255,7 @@ class Evaluation:
     aligned: Comparison
     neutral: Comparison
     generations: Generations | None  # llama.cpp alone writes them
-    warnings: tuple[str, ...]
+    fits: list[Fit]  # of the run and of the vector in the GGUF
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -286,18 +286,17 @@ def evaluate_run(
         raise InputError(
             f"{questions} questions with {new_tokens} tokens make no sense", "give 0 or more questions, 1 to 100000 tokens"
         )
-    vector.require_fit(run.fingerprint, run.config.model)  # before anything large is loaded
+    fits = [vector.require_fit(run.fingerprint, run.config.model)]  # before anything large is loaded
     gguf = gguf or run.gguf_path
-    warnings: tuple[str, ...] = ()
     if gguf is not None:
         runs_on = fingerprint_gguf(gguf)
-        warnings = tuple(filter(None, [run.check_fit(runs_on, gguf.name), vector.require_fit(runs_on, gguf.name)]))
+        fits = [run.check_fit(runs_on, gguf.name), vector.require_fit(runs_on, gguf.name)]
     on_stage("reading the held-out samples")
     held_out, neutral = run.held_out, neutral_samples(run)
     if gguf is None:
         on_stage(f"loading {run.config.model}")
         aligned = compare(run.base, run.irm, vector, held_out, on_progress)
-        return Evaluation(None, aligned, compare(run.base, run.irm, vector, neutral, on_progress), None, warnings)
+        return Evaluation(None, aligned, compare(run.base, run.irm, vector, neutral, on_progress), None, fits)
     from irm_lite.llamacpp import Runtime
 
     on_stage(f"measuring on {gguf.name}")
@@ -305,7 +304,7 @@ def evaluate_run(
         aligned = compare_in_llamacpp(runtime, vector, held_out, on_progress)
         beside = compare_in_llamacpp(runtime, vector, neutral, on_progress)
         generations = generate_answers(runtime, vector, held_out[:questions], new_tokens, on_progress)
-    return Evaluation(gguf, aligned, beside, generations, warnings)
+    return Evaluation(gguf, aligned, beside, generations, fits)
 
 
 def generate_answers(

@@ -16,7 +16,16 @@ from irm_lite.errors import InputError, VectorError
 from irm_lite.gguf_header import GgufHeader, read_header, require_model
 from irm_lite.types import FloatArray
 
+_UNQUANTISED = ("none", "F32", "F16", "BF16")
 _MAX_LAYERS, _MAX_HIDDEN_SIZE = 512, 1 << 18  # the largest models have 126 and 18432
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What is to be said of something whose shape fits a model: at most one of two lines."""
+
+    warning: str | None = None  # it was made on other weights
+    note: str | None = None  # on these weights, quantised otherwise
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,19 @@ class Fingerprint:
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise InputError(f"a base's fingerprint is damaged ({error})") from None
 
+    def fit(self, made_on: "Fingerprint", what: str, name: str) -> Fit:
+        """What to say of `what`, made on another look at a base, in this one, called `name`. Raises VectorError by shape.
+
+        Empty weights or an empty quantisation are not known, and nothing is said of them.
+        """
+        self.require_fit(made_on.architecture, made_on.n_layers, made_on.hidden_size, what)
+        if made_on.weights and made_on.weights != self.weights:
+            return Fit(warning=f"{what} was made on other weights than those of {name}: its effect may differ")
+        before, now = (_quantised(each.quantisation) for each in (made_on, self))
+        if before and now and before != now:
+            return Fit(note=f"{what} was made on {before} weights, {name} has {now} ones: its effect may differ a little")
+        return Fit()
+
     def require_fit(self, architecture: str, n_layers: int, hidden_size: int, what: str) -> None:
         """Raise VectorError where something made for the given shape cannot go into this base."""
         mine = (self.architecture, self.n_layers, self.hidden_size)
@@ -52,6 +74,10 @@ class Fingerprint:
                 f"this model is {self.architecture} with {self.n_layers} layers of {self.hidden_size}",
                 "use it with the model it was trained on",
             )
+
+
+def _quantised(name: str) -> str:
+    return "unquantised" if name in _UNQUANTISED else name
 
 
 def hash_norm_gains(gains: list[FloatArray]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from irm_lite.base_shape import BaseShape
 from irm_lite.config import TrainConfig
+from irm_lite.errors import InputError
 from irm_lite.layers import needs_depth, parse_layers
 
 Parts = dict[str, int]  # what -> bytes
@@ -22,13 +23,21 @@ SAMPLE_TOKENS = 128  # where the data's lengths are not known: the paper's
 _LOADED = 594_000_000  # Python, torch, transformers and bitsandbytes once a base is loaded, without it
 _TRAINING = 50_000_000  # what a training's first steps and validations add: kernels, threads, small buffers
 _HOLES = 0.45  # of what a step holds: glibc's heap keeps the gaps between buffers of rows of unequal length
-_HOLES_RECOMPUTING = 1.0  # the same with gradient checkpointing, where blocks come and go between what stays
+_HOLES_RECOMPUTING = 1.4  # the same with gradient checkpointing, where blocks come and go between what stays
 _VALIDATION_TOKENS = 1024  # of a validation's row (packing.rows)
 _CHUNK = 96  # answer tokens whose logits are held at once (answer_loss.CHUNK)
 _SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
 _WEIGHT_BYTES = {"nf4": 0.5 + 4 / 64, "fp4": 0.5 + 4 / 64, "int8": 1.0}  # a 4-byte scale for 64 weights
 _DOUBLE_QUANT_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-_STATE_BYTES = {"adamw_bnb_8bit": 2, "paged_adamw_8bit": 2}  # of an IRM's weight; others: two moments in its number format
+_STATE_BYTES = {  # of an IRM's weight, beside torch's AdamW, whose two moments are in its number format
+    **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"), 2),
+    **dict.fromkeys(("lion_8bit", "paged_lion_8bit"), 1),
+    **dict.fromkeys(("lion_32bit", "paged_lion_32bit"), 4),
+    "paged_adamw_32bit": 8,
+    "sgd": 0,
+}
+_UNQUANTISED = "blocks' weights, unquantised"
+_TORCH_ADAMW = ("adamw_torch", "adamw_torch_fused")
 
 
 @dataclass(frozen=True)
@@ -46,14 +55,20 @@ class Fit:
     def training_peak(self) -> int:
         return sum(self.training.values())
 
+    @property
+    def keeps_unquantised(self) -> bool:
+        """Whether the blocks' weights are kept unquantised while training."""
+        return _UNQUANTISED in self.training
+
 
 @dataclass(frozen=True)
 class Step:
     """What a training's largest step looks like. `tokens`: of its largest row; `kept`: of all samples whose frozen states are
-    kept in memory."""
+    kept in memory; `rows`: how many it has."""
 
     tokens: int
     kept: int = 0
+    rows: int = 1
 
 
 @dataclass(frozen=True)
@@ -90,8 +105,24 @@ def irm_shape(config: TrainConfig, base: BaseShape) -> IrmShape:
     return IrmShape(layers, config.chosen_site, weights)
 
 
-def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str = "adamw_torch") -> Fit:
-    """The peaks of a training. `device`, `dtype` and `optim`: as decided, not "auto". Raises LayerError as `irm_shape`."""
+def predict(
+    base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str = "adamw_torch", free: int = 0
+) -> Fit:
+    """The peaks of a training. `device`, `dtype` and `optim`: as decided, not "auto". Raises LayerError as `irm_shape`, InputError
+    for an optimiser whose states are not known.
+
+    On a CPU the blocks' weights are kept unquantised too where all stays within half of `free` bytes (unquantised.py)."""
+    least = _predict(base, config, step, device, dtype, optim)
+    if device != "cpu" or config.quant not in ("nf4", "fp4") or config.gradient_checkpointing:
+        return least
+    blocks = base.layers - irm_shape(config, base).first_reached
+    more = Fit(least.load, least.training | {_UNQUANTISED: blocks * sum(base.block_matrices) * _SIZES[dtype]})
+    return more if more.training_peak <= free / 2 else least
+
+
+def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str) -> Fit:
+    if optim not in (*_TORCH_ADAMW, *_STATE_BYTES):
+        raise InputError(f"what --optim {optim!r} holds is not known", f"known are {', '.join((*_TORCH_ADAMW, *_STATE_BYTES))}")
     irm = irm_shape(config, base)
     c = _SIZES[dtype]
     weights = _base_weights(base, config, c)
@@ -100,21 +131,23 @@ def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype
     load = process | weights | {"weights being read": _reading(base, config, sum(weights.values()), c, cpu)}
     irm_c = 2 if dtype == "bfloat16" else 4  # of the paper's products (training.py); the others' are in float32
     saved = _saved(base, irm, config, step.tokens, c, irm_c, cpu)
+    each = _SIZES[config.chosen_irm_dtype(device, dtype)]
     passing = {"logits": _logits(base, c), "block at work": _working(base, step.tokens, c)}
+    if step.rows > 1:  # of the largest weight, beside the sum of the rows before it
+        passing["a row's gradient"] = each * max(irm.weights.values())
     if config.irm == "paper":
         passing["IRM outputs' gradients"] = len(irm.layers) * base.hidden_size * irm_c * step.tokens
     if cpu:  # a validation's row may be longer than a step's
         passing["block at work"] = max(passing["block at work"], _working(base, _VALIDATION_TOKENS, c))
-    each = _SIZES[config.chosen_irm_dtype(device, dtype)]
     optimiser = {
         "IRM weights": each * irm.parameters,
         "IRM gradients": each * irm.parameters,
-        "optimiser states": _STATE_BYTES.get(optim, 2 * each) * irm.parameters,
+        "optimiser states": optimiser_bytes(irm.parameters, each, optim),
     }
     streams = (irm.first_reached > 0) + (config.irm != "static")
     kept = {"frozen prefix kept": step.kept * streams * base.hidden_size * c} if cpu else {}
     # torch's AdamW makes its denominator of two: the second moment's square root, and the quotient
-    step_takes = 0 if optim in _STATE_BYTES else 2 * each * max(irm.weights.values())
+    step_takes = 0 if optim != "adamw_torch" else 2 * each * max(irm.weights.values())
     halved = 2 * irm.parameters if config.irm == "paper" and irm_c < each else 0
     if cpu:  # the heap keeps what the passes held while the optimiser makes its step
         moment = {"optimiser step, or IRM in half precision": max(step_takes, halved)}
@@ -127,15 +160,22 @@ def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype
     return Fit(load, {name: n_bytes for name, n_bytes in training.items() if n_bytes})
 
 
-def largest_step(lengths: Sequence[int], validation: Sequence[int], config: TrainConfig, steps: int, rows: int) -> Step:
-    """Of a training on samples with these lengths in tokens, each of whose steps goes through in so many rows.
+def optimiser_bytes(parameters: int, each: int, optim: str) -> int:
+    """What an optimiser keeps of so many parameters of `each` bytes; of one that is not known, as AdamW."""
+    return _STATE_BYTES.get(optim, 2 * each) * parameters
+
+
+def largest_step(
+    lengths: Sequence[int], validation: Sequence[int], config: TrainConfig, steps: int, rows: int, processes: int = 1
+) -> Step:
+    """Of a training on samples with these lengths in tokens, each of whose steps goes through in so many rows a process.
 
     Samples seen once are not kept over the epochs (training.py), those of the validation are.
     """
     together = config.batch_size * config.gradient_accumulation_steps
-    again = steps * together > len(lengths)
+    again = steps * together * processes > len(lengths)
     kept = sum(validation) + (sum(lengths) if again else 0)
-    return Step(largest_row(lengths, math.ceil(together / rows), steps * rows), kept if config.cache_prefix else 0)
+    return Step(largest_row(lengths, math.ceil(together / rows), steps * rows), kept if config.cache_prefix else 0, rows)
 
 
 def largest_row(lengths: Sequence[int], samples: int, draws: int) -> int:
@@ -171,13 +211,14 @@ class Choice:
         return max(self.fit.load_peak, self.fit.training_peak) <= memory
 
 
-def choices(base: BaseShape, config: TrainConfig, length: int, device: str, dtype: str, optim: str) -> list[Choice]:
-    """`config` with each batch of BATCHES, without gradient checkpointing and with it; samples of `length` tokens."""
+def choices(base: BaseShape, config: TrainConfig, length: int, device: str, dtype: str, optim: str, free: int) -> list[Choice]:
+    """`config` with each batch of BATCHES, without gradient checkpointing and with it; samples of `length` tokens, `free` bytes."""
     found = []
     for batch_size in BATCHES:
         for recompute in (False, True):
             each = replace(config, batch_size=batch_size, gradient_checkpointing=recompute)
-            found.append(Choice(each, predict(base, each, Step(batch_size * length), device, dtype, optim)))
+            step, chosen = Step(batch_size * length), each.chosen_optim(optim)
+            found.append(Choice(each, predict(base, each, step, device, dtype, chosen, free)))
     return found
 
 

@@ -1,6 +1,8 @@
-"""Tells glibc when to give buffers back to the system: after a load at once, in a training only at its end."""
+"""Tells glibc when to give buffers back to the system: after a load at once, in a training only at its end; and oneDNN to keep
+little."""
 
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,13 @@ from contextlib import contextmanager
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # <malloc.h>
 _WHILE_LOADING = 512 << 10  # bytes; larger buffers are mapped, so they go back to the system when they are freed
 _MOST = 32 << 20  # bytes; where glibc's own threshold ends up once such buffers were freed (mallopt(3))
+
+
+def keep_few_kernels() -> None:
+    """To be called before the first product. oneDNN, and torch around it, keep the code of their newest 1024, each for one length
+    of row: a training whose rows differ would grow by 2 to 5 MB a step (docs/log.md). The user's own settings stand."""
+    for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+        os.environ.setdefault(name, "24")
 
 
 @contextmanager

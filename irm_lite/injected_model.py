@@ -29,7 +29,6 @@ class InjectedModel(nn.Module):
         self._hidden = (base, injection)  # in a tuple, so that the base is no submodule
         self.prefix = FrozenPrefix(base.model, injection.irm)
         self.l1, self.dependence, self.recompute = l1, dependence, recompute
-        self.tokens_seen = 0  # by the training, which counts them
         self.mean_abs: dict[int, Tensor] = {}  # layer -> (H,), of the newest observed forward
         self._observed_at = -math.inf
 
@@ -63,6 +62,10 @@ class InjectedModel(nn.Module):
     def stepping(self) -> AbstractContextManager[None]:
         """Around a forward with its backward, which may recompute the forward."""
         return self._hidden[1].fed()
+
+    def let_go(self) -> None:
+        """Of what a forward left behind, where its backward failed."""
+        self._hidden[1].code = None
 
     @torch.no_grad()
     def nll(self, samples: Sequence[Sample]) -> float:

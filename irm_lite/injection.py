@@ -16,6 +16,7 @@ from irm_lite.architecture import block_input, decoder_layers, hidden_state, wit
 from irm_lite.errors import InputError
 from irm_lite.irm import IRM, StaticIRM
 from irm_lite.layers import format_layers
+from irm_lite.model_fingerprint import warn_of_other_base
 
 if TYPE_CHECKING:
     from irm_lite.control_vector import ControlVector
@@ -142,7 +143,8 @@ def inject(
 
     Works in forward, backward, generate with a KV cache, under gradient checkpointing and on packed rows. Several may be
     nested: each adds to the stream as it finds it, so an inner one reads what an outer one added. `layers` limits it
-    to some of the IRM's layers. Raises InputError where the IRM does not fit, or is injected into this model already.
+    to some of the IRM's layers. Raises InputError where the IRM does not fit, or is injected into this model already;
+    warns (OtherBaseWarning) where a run's IRM or an exported vector was made on other weights, or quantised otherwise.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"a {type(model).__name__} cannot be injected", "give the transformers model, as base.model")
@@ -153,6 +155,7 @@ def inject(
     if any(other is irm for other in running):
         raise InputError("this IRM is injected into this model already", "end the first inject(), or set its strength")
     injection = Injection(model, module, strength, layers)
+    warn_of_other_base(model, irm)
     running.append(irm)
     try:
         injection._attach()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,9 @@ from irm_lite.errors import InputError, RunError
 from irm_lite.layers import format_layers, parse_layers
 from irm_lite.reading import open_ordinary, read_json, require_size
 from irm_lite.tensors import save_tensors
+
+if TYPE_CHECKING:
+    from irm_lite.fingerprint import Fingerprint
 
 Kind = Literal["paper", "lite", "static"]
 Site = Literal["attn", "block"]
@@ -35,6 +38,7 @@ class IRM(nn.Module):
     """Base class. `layers` are the injected 0-based decoder blocks, `site` is where their vectors are added."""
 
     kind: ClassVar[Kind]
+    made_on: "Fingerprint | None" = None  # the base that it was trained on, where a run has told
 
     def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The most memory that was in use since the last reset: of the GPU, or of this process."""
+"""Memory in use, and the most since the last reset: of the GPU, or of this process."""
 
 import sys
 from contextlib import suppress
@@ -6,7 +6,8 @@ from pathlib import Path
 
 
 def peak_bytes(device: str) -> int:
-    """Bytes. CUDA: the most that tensors held. MPS: what Metal holds for this process now, since it keeps no peak.
+    """Bytes. CUDA: the most that tensors held, on all GPUs, and what bitsandbytes pages. MPS: what Metal holds for this
+    process now, since it keeps no peak.
 
     CPU: the process's resident memory at its peak; Linux counts from the last `reset_peak`, other systems from the
     process's start.
@@ -14,26 +15,50 @@ def peak_bytes(device: str) -> int:
     if device == "cuda":
         import torch
 
-        return torch.cuda.max_memory_allocated()
+        return sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count()))) + _paged_bytes()
     if device == "mps":
-        import torch
-
-        return torch.mps.driver_allocated_memory()
+        return held_bytes(device)
     if (status := Path("/proc/self/status")).exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     return _since_start()
 
 
-def reset_peak(device: str) -> None:
-    """Count from now on, where the system can: CUDA, and Linux's resident memory."""
+def reset_peak(device: str) -> bool:
+    """Count from now on, where the system can: CUDA, and Linux's resident memory; else False."""
     if device == "cuda":
         import torch
 
-        torch.cuda.reset_peak_memory_stats()
-    elif device == "cpu" and (clear := Path("/proc/self/clear_refs")).exists():
+        for number in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(number)
+        return True
+    if device == "cpu" and (clear := Path("/proc/self/clear_refs")).exists():
         with suppress(OSError):  # a sandbox may forbid it: then the peak counts from the start, too
             clear.write_text("5")  # proc(5): the peak becomes what is resident now
+            return True
+    return False
+
+
+def held_bytes(device: str) -> int:
+    """Bytes in use now, as `peak_bytes` counts them."""
+    import psutil
+
+    if device == "cuda":
+        import torch
+
+        return sum(map(torch.cuda.memory_allocated, range(torch.cuda.device_count()))) + _paged_bytes()
+    if device == "mps":
+        import torch
+
+        return torch.mps.driver_allocated_memory()
+    return int(psutil.Process().memory_info().rss)
+
+
+def _paged_bytes() -> int:
+    """Of optimiser states that CUDA moves between GPU and memory: torch's allocator knows nothing of them."""
+    from bitsandbytes.functional import GlobalPageManager
+
+    return sum(tensor.nbytes for tensor in GlobalPageManager.get_instance().paged_tensors)
 
 
 def _since_start() -> int:

@@ -65,17 +65,24 @@ def _one_by_one(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, .
 
 def _padded(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scaling: float | None) -> Tensor:
     """On a GPU: one call for all. Padding stands at the end of each sample, where causal attention never looks."""
-    gather, back = _places(lengths, query.device)
-    queries, keys, values = (each[0].transpose(0, 1)[gather].transpose(1, 2) for each in (query, key, value))
-    attended = F.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=True)
-    return attended.transpose(1, 2).flatten(0, 1)[back][None]  # from (samples, heads, longest, D)
+    places, longest = _places(lengths, query.device), max(lengths)
+
+    def spread(each: Tensor) -> Tensor:
+        """(1, heads, T, D) -> (samples, heads, longest, D)."""
+        tokens = each[0].transpose(0, 1)
+        padded = tokens.new_zeros(len(lengths) * longest, *tokens.shape[1:]).index_copy(0, places, tokens)
+        return padded.view(len(lengths), longest, *tokens.shape[1:]).transpose(1, 2)
+
+    if query.device.type == "mps":  # Metal shares no heads in older versions of torch
+        key, value = (each.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for each in (key, value))
+    queries, keys, values = map(spread, (query, key, value))
+    attended = F.scaled_dot_product_attention(
+        queries, keys, values, is_causal=True, scale=scaling, enable_gqa=query.device.type != "mps"
+    )
+    return attended.transpose(1, 2).flatten(0, 1).index_select(0, places)[None]
 
 
 @lru_cache(maxsize=4)  # every block asks for the same
-def _places(lengths: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which token of the row stands at (sample, place), (S, longest), and where among those each token is, (T,)."""
-    starts = torch.tensor([0, *lengths[:-1]]).cumsum(0)
-    places = torch.arange(max(lengths))
-    back = (places < torch.tensor(lengths)[:, None]).flatten().nonzero()[:, 0]
-    gather = (starts[:, None] + places).clamp(max=sum(lengths) - 1)
-    return gather.to(device), back.to(device)
+def _places(lengths: tuple[int, ...], device: torch.device) -> Tensor:
+    """Where each token of the row (T,) stands among samples padded to the longest one."""
+    return (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).flatten().nonzero()[:, 0].to(device)

@@ -58,7 +58,7 @@ def rows(samples: Sequence[Sample], max_tokens: int = 1024) -> Iterator[list[Sam
 
 def run_base(model: torch.nn.Module, row: Row, stream: Tensor | None = None) -> Tensor:
     """The final, normed hidden states (1, T, H) of a packed row; `stream` (1, T, H) in the place of the tokens' embeddings."""
-    device = next(model.parameters()).device
+    device = next(model.parameters()).device if stream is None else stream.device  # of a base on several GPUs
     given = {"input_ids": row["input_ids"].to(device)} if stream is None else {"inputs_embeds": stream}
     output = model.model(  # type: ignore[operator]
         **given, position_ids=row["position_ids"].to(device), sample_lengths=tuple(row["lengths"].tolist()), use_cache=False

@@ -1,8 +1,10 @@
 """What the IRM cannot change: the blocks below the first injected layer, and layer 0's state that the IRM reads.
 
-Both are of a frozen model, so they are run without gradients, once a sample, and kept over the epochs.
+Both are of a frozen model, so they are run without gradients, once a sample, and kept over the epochs. They are run in the same
+rows whatever the steps' order, so that a resumed training finds the same bits.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ from irm_lite import processes
 from irm_lite.architecture import block_input, decoder_layers, hidden_state
 from irm_lite.chat_format import Sample
 from irm_lite.irm import IRM, StaticIRM
-from irm_lite.packing import Row, pack, run_base
+from irm_lite.packing import Row, pack, rows, run_base
 
 MEMORY_SHARE = 0.25  # of what is free: more than that is kept in a file, which the system holds in memory as it can
 
@@ -33,13 +35,15 @@ class FrozenPrefix:
         self.first = first_reached(model, irm)
         self.reads = not isinstance(irm, StaticIRM)  # whether layer 0's state is wanted
         self._rows: dict[int, tuple[int, int]] = {}  # id of a sample -> its first row in the store, and the one after its last
+        self._together: dict[int, list[Sample]] = {}  # id of a sample -> those that are run with it
         self._stored: dict[str, Tensor] = {}
         self._known: set[int] = set()
 
-    def keep(self, samples: Sequence[Sample], folder: Path) -> str:
+    def keep(self, samples: Sequence[Sample], folder: Path, spare: int = 0) -> str:
         """Keep from now on what is computed for these samples, which must stay alive; how: "memory", "disk" or "no room".
 
-        On disk it is a file in `folder` that has no name any more: nothing is left behind, whatever ends the process.
+        On disk it is a file in `folder` that has no name any more: nothing is left behind, whatever ends the process. `spare`:
+        bytes that others will need there.
         """
         ends = torch.tensor([len(sample.ids) for sample in samples]).cumsum(0).tolist()
         model: Any = self.model
@@ -51,10 +55,14 @@ class FrozenPrefix:
         wanted = len(names) * size * processes.on_this_machine()
         if wanted <= MEMORY_SHARE * psutil.virtual_memory().available:
             self._stored, where = {name: torch.empty(shape, dtype=dtype) for name in names}, "memory"
-        elif wanted <= psutil.disk_usage(str(folder)).free / 2:
-            self._stored, where = {name: _mapped(folder, name, shape, dtype) for name in names}, "disk"
+        elif wanted <= (psutil.disk_usage(str(folder)).free - spare) / 2:
+            try:
+                self._stored, where = {name: _mapped(folder, name, shape, dtype) for name in names}, "disk"
+            except OSError:  # a quota, or others have filled it meanwhile
+                return "no room"
         else:
             return "no room"
+        self._together = {id(sample): group for group in rows(samples) for sample in group}
         self._rows = {id(sample): (end - len(sample.ids), end) for sample, end in zip(samples, ends, strict=True)}
         return where
 
@@ -63,17 +71,15 @@ class FrozenPrefix:
         after attention, where the IRM reads it. Each (1, T, H), without a gradient."""
         if not all(id(sample) in self._rows for sample in samples):
             return self._run(row)
-        missing = [sample for sample in samples if id(sample) not in self._known]
-        found = self._run(row if len(missing) == len(samples) else pack(missing)) if missing else {}
-        if len(missing) < len(samples) or not missing:
-            self._write(missing, found)
-            device = next(self.model.parameters()).device
-            return {
-                name: torch.cat([stored[slice(*self._rows[id(sample)])] for sample in samples])[None].to(device)
-                for name, stored in self._stored.items()
-            }
-        self._write(missing, found)
-        return found
+        for sample in samples:
+            if id(sample) not in self._known:
+                group = self._together[id(sample)]
+                self._write(group, self._run(pack(group)))
+        device = next(self.model.parameters()).device
+        return {
+            name: torch.cat([stored[slice(*self._rows[id(sample)])] for sample in samples])[None].to(device)
+            for name, stored in self._stored.items()
+        }
 
     def _write(self, samples: Sequence[Sample], found: dict[str, Tensor]) -> None:
         lengths = [len(sample.ids) for sample in samples]
@@ -141,9 +147,12 @@ def blocks_from(model: nn.Module, first: int) -> Iterator[None]:
 
 
 def _mapped(folder: Path, name: str, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """A tensor in a file of this process that is unlinked at once."""
+    """A tensor in a file of this process that is unlinked at once. Raises OSError where the disk has no room for it."""
     path = folder / f"prefix-{name}-{processes.number()}"
     try:
+        if hasattr(os, "posix_fallocate"):  # else a disk that fills later would kill the process at a write (SIGBUS)
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)
         flat = torch.from_file(str(path), shared=True, size=shape[0] * shape[1], dtype=dtype)
     finally:
         path.unlink(missing_ok=True)

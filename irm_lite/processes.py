@@ -62,7 +62,8 @@ def share(items: Sequence[Item]) -> list[Item]:
 
 
 def add_up(tensor: "Tensor") -> "Tensor":
-    """The sum over all processes, in place and the same to the last bit in each. Raises TrainingFailed where one is gone."""
+    """The sum over all processes, in place and the same to the last bit in each. Raises TrainingFailed where one is gone;
+    with NCCL the system's watchdog ends all after some minutes."""
     if count() == 1:
         return tensor
     from torch import distributed

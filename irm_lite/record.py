@@ -117,7 +117,7 @@ def _source(run: "TrainedRun", gguf: Path | None, new_tokens: int) -> Iterator[t
         return
     from irm_lite.llamacpp import Runtime
 
-    run.check_fit(fingerprint_gguf(gguf), gguf.name)
+    run.fits.append(run.check_fit(fingerprint_gguf(gguf), gguf.name))
     with Runtime(gguf, irm=run.irm) as runtime:
         yield about("llama.cpp", gguf.name), lambda ids: in_llamacpp(runtime, ids, new_tokens)
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -14,12 +13,15 @@ from irm_lite import processes
 from irm_lite.atomic import atomic_path
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
+from irm_lite.divergence import STEPS, diverges
 from irm_lite.errors import TrainingFailed
 from irm_lite.generation import generate
 from irm_lite.injected_model import InjectedModel
 from irm_lite.layers import format_layers
+from irm_lite.memory_peak import held_bytes, peak_bytes
 from irm_lite.run import RunDirectory
 from irm_lite.tensors import save_tensors
+from irm_lite.trainer import lower_rate
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
@@ -33,24 +35,31 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         base: Base,
         validation: list[Sample],
         sample_tokens: int,
+        save_minutes: float,
         should_stop: Callable[[], bool],
     ) -> None:
         self.emit, self.model, self.run, self.base = emit, model, run, base
         self.sample = validation[0]
-        self.sample_tokens, self.should_stop = sample_tokens, should_stop
-        self.clock, self.first_step = time.monotonic(), 0
-        self.step_began = self.clock
+        self.sample_tokens, self.save_seconds, self.should_stop = sample_tokens, 60 * save_minutes, should_stop
+        self.clock, self.first_step, self.first_tokens = time.monotonic(), 0, 0
+        self.step_began = self.saved = self.clock
         self.training_seconds = 0.0  # without validation and samples
         self.stopped = False  # because the user asked for it
+        self.live_fails = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.clock, self.first_step = time.monotonic(), state.global_step
+        self.clock, self.first_step, self.first_tokens = time.monotonic(), state.global_step, state.num_input_tokens_seen
+        self.saved = self.clock
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.step_began = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        _finish(self.base.plan.device)
         self.training_seconds += time.monotonic() - self.step_began
+        if self.save_seconds:
+            due = time.monotonic() - self.saved >= self.save_seconds
+            control.should_save |= bool(processes.sum_of(due and processes.first()))
         if processes.sum_of(self.should_stop()):
             self.stopped = True
             control.should_save = control.should_training_stop = True
@@ -61,11 +70,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         if "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):
-            self.emit("end", reason="the loss is not finite", step=state.global_step)
-            raise TrainingFailed(
-                f"the loss became {logs['loss']} at step {state.global_step}",
-                "try a lower --learning-rate",
-            )
+            raise TrainingFailed(f"the loss became {logs['loss']} at step {state.global_step}", lower_rate(args))
         seconds = time.monotonic() - self.clock
         done = state.global_step - self.first_step
         self.emit(
@@ -76,12 +81,17 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             loss=logs["loss"],
             learning_rate=logs["learning_rate"],
             grad_norm=logs.get("grad_norm"),
-            tokens=self.model.tokens_seen,
-            tokens_per_second=round(self.model.tokens_seen / self.training_seconds, 1),
+            tokens=state.num_input_tokens_seen,
+            tokens_per_second=round((state.num_input_tokens_seen - self.first_tokens) / self.training_seconds, 1),
             eta_seconds=round(seconds / done * (state.max_steps - state.global_step), 1),
-            memory_bytes=_memory(self.base.plan.device),
+            memory_bytes=(peak_bytes if self.base.plan.device == "cuda" else held_bytes)(self.base.plan.device),
         )
         self._write_live()
+        if diverges(state.log_history, self.base.model.config.vocab_size, self.model.dependence):
+            raise TrainingFailed(
+                f"the training diverges: by step {state.global_step} the loss was far above the first for {STEPS} steps running",
+                lower_rate(args),
+            )
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
@@ -92,17 +102,26 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             self.emit("sample", step=state.global_step, prompt=self.sample.example.question, text=text)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.saved = time.monotonic()
         self.emit("checkpoint", step=state.global_step)
 
     def _write_live(self) -> None:
         if self.model.mean_abs and processes.first():
             layers = sorted(self.model.mean_abs)
             stacked = torch.stack([self.model.mean_abs[layer] for layer in layers])
-            with atomic_path(self.run.live) as temporary:
-                save_tensors(temporary, {"mean_abs": stacked}, {"layers": format_layers(layers)})
+            try:
+                with atomic_path(self.run.live) as temporary:
+                    save_tensors(temporary, {"mean_abs": stacked}, {"layers": format_layers(layers)})
+            except OSError as error:
+                if not self.live_fails:
+                    self.emit("warning", text=f"the live heatmap's snapshot cannot be written ({error.strerror or error})")
+                self.live_fails = True
             self.model.mean_abs.clear()
 
 
-def _memory(device: str) -> int:
-    """Bytes in use: of the GPU at its peak, of the process elsewhere."""
-    return torch.cuda.max_memory_allocated() if device == "cuda" else psutil.Process().memory_info().rss
+def _finish(device: str) -> None:
+    """Wait for what was given to the GPU, so that a clock tells when it was done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()

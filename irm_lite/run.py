@@ -5,16 +5,17 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irm_lite.atomic import write_text
+from irm_lite.atomic import is_left_over, remove_folder, remove_left_over_files, remove_left_over_folders, write_text
 from irm_lite.config import TrainConfig
-from irm_lite.errors import InputError, RunError
+from irm_lite.errors import InputError, RunError, TrainingFailed
 from irm_lite.holder import Holder
+from irm_lite.manifest import damage
 from irm_lite.reading import open_ordinary, read_json, read_text, read_toml
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _LOCK, _HOLDER = "lock", "lock.holder"
+_LOCK_SECONDS = 0.5  # a reader that tries the lock of a process that has died holds it for a moment
 _LONGEST_LINE = 1 << 20  # bytes of an event
 
 Event = dict[str, Any]
@@ -113,6 +115,7 @@ class RunDirectory:
         self.require_absent()
         try:
             write_text(self.path / "base.json", json.dumps(fingerprint.to_dict(), indent=2) + "\n")
+            self.chat_template.unlink(missing_ok=True)  # of a start that was killed
             if chat_template is not None:
                 write_text(self.chat_template, chat_template)
             document = {"format": FORMAT, "created": now(), "train": config.to_dict(), "versions": versions}
@@ -123,9 +126,13 @@ class RunDirectory:
             raise RunError(f"the run directory {self.path} cannot be written ({error.strerror})", "choose another --out") from None
 
     def require_absent(self, mend: str = "choose another --out, or go on with --resume") -> None:
-        """Raise RunError where the directory exists and is not empty, or is a file."""
-        if self.path.is_dir() and {each.name for each in self.path.iterdir()} <= {_LOCK, _HOLDER}:
-            return
+        """Raise RunError where the directory exists and is not empty, or is a file. What a training leaves that is killed
+        before it has written run.toml does not count."""
+        if self.path.is_dir():
+            names = {each.name for each in self.path.iterdir() if not is_left_over(each.name)}
+            begun = {"base.json", self.chat_template.name} if _LOCK in names else set()
+            if names <= {_LOCK, _HOLDER} | begun:
+                return
         if self.path.exists():
             raise RunError(f"{self.path} exists", mend)
 
@@ -135,11 +142,12 @@ class RunDirectory:
             (self.path / name).unlink(missing_ok=True)
         self.chat_template.unlink(missing_ok=True)
         with suppress(OSError):
+            remove_left_over_files(self.path)
             self.path.rmdir()
 
     def config(self) -> TrainConfig:
         settings = self._toml()["train"]
-        if self.chat_template.exists():  # wherever the run has been moved to
+        if self.chat_template.is_file():  # wherever the run has been moved to
             settings = {**settings, "chat_template": str(self.chat_template)}
         return TrainConfig.from_dict(settings, str(self.path / "run.toml"))
 
@@ -203,6 +211,21 @@ class RunDirectory:
             file.write(line.encode())
         return event
 
+    def sync_events(self) -> None:
+        """Once this returns, no power cut takes away the events so far."""
+        with self.event_file.open("ab") as file:
+            os.fsync(file.fileno())
+
+    @contextmanager
+    def keeping(self, what: str) -> Iterator[None]:
+        """Around writing `what`: where that fails, for a full disk say, raises TrainingFailed with the mend."""
+        try:
+            yield
+        except OSError as error:
+            reason = " ".join(str(error.strerror or error).split())[:200]
+            mend = f"make space, then go on with irm-lite train --resume {self.path}"
+            raise TrainingFailed(f"{what} of {self.path} cannot be written ({reason})", mend) from error
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the run's lock. Raises RunError naming the holder where another process writes. Released by a crash too."""
@@ -212,20 +235,24 @@ class RunDirectory:
         self._require_own_files()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / _LOCK, timeout=0)
+            lock = FileLock(self.path / _LOCK, timeout=_LOCK_SECONDS)
             lock.acquire()
         except Timeout:
             who = "another process"
             with suppress(OSError, ValueError):
-                who = read_text(holder, 1000).strip()
+                who = read_text(holder, 1000).strip() or who
             raise RunError(f"{self.path} is being written by {who}", "wait for it, or stop it") from None
         except OSError as error:
             raise RunError(f"{self.path} cannot be written ({error.strerror or error})", "choose another place") from None
         try:
-            holder.write_text(f"{Holder.me(now())}\n", encoding="utf-8")
+            try:
+                holder.write_text(f"{Holder.me(now())}\n", encoding="utf-8")
+            except OSError as error:
+                raise RunError(f"{self.path} cannot be written ({error.strerror})", "check the place and its free space") from None
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            with suppress(OSError):  # a holder that is not alive counts for nothing
+                holder.unlink()
             lock.release()
 
     def _require_own_files(self) -> None:
@@ -253,10 +280,32 @@ class RunDirectory:
                     return None  # another process has got that number since
         return holder  # locks of another machine cannot be seen from here
 
-    def newest_checkpoint(self) -> Path | None:
-        """The checkpoint of the highest step, or None."""
+    def newest_checkpoint(self, tell: Callable[[str], None] = lambda text: None) -> Path | None:
+        """The sound checkpoint of the highest step, or None; `tell` gets a line for each damaged one that is passed over."""
+        for path in reversed(self.checkpoints()):
+            reason = damage(path)
+            if not reason:
+                return path
+            tell(f"the checkpoint {path.name} is damaged ({reason}) and passed over")
+        return None
+
+    def thin_checkpoints(self, step: int, keep: int) -> None:
+        """Remove all but the `keep` newest up to `step`, the latest that was written; later ones were passed over as damaged."""
         found = self.checkpoints()
-        return found[-1] if found else None
+        past = [path for path in found if int(path.name.removeprefix("step-")) <= step]
+        for path in found:
+            if path not in past[-keep:]:
+                remove_folder(path)
+
+    def remove_left_overs(self) -> None:
+        """Remove what a killed training was writing; the lock is held."""
+        remove_left_over_files(self.path)
+        remove_left_over_folders(self.path / "checkpoints")
+
+    def size_of_checkpoints(self) -> int:
+        """Bytes of the checkpoints and the IRM, those that share a file counted once."""
+        files = [path.stat() for path in (*(self.path / "checkpoints").rglob("*"), *self.path.glob("irm.*")) if path.is_file()]
+        return sum({(each.st_dev, each.st_ino): each.st_size for each in files}.values())
 
     def _toml(self) -> dict[str, Any]:
         path = self.path / "run.toml"

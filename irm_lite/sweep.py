@@ -203,13 +203,10 @@ def _require_same(run: RunDirectory, config: TrainConfig) -> None:
 def _train(
     run: RunDirectory, config: TrainConfig, base: Base, on_event: training.Listener, should_stop: Callable[[], bool]
 ) -> None:
-    if run.newest_checkpoint() is not None:
+    if run.started():
         training.resume(run.path, base=base, on_event=on_event, should_stop=should_stop)
-        return
-    if run.started():  # it died before its first checkpoint
-        with run.writing():
-            run.discard()
-    training.train(config, run.path, base=base, on_event=on_event, should_stop=should_stop)
+    else:
+        training.train(config, run.path, base=base, on_event=on_event, should_stop=should_stop)
 
 
 def _outcome(run: RunDirectory, name: str, state: Literal["trained", "was there", "failed"], error: str | None = None) -> Outcome:

@@ -11,7 +11,7 @@ from irm_lite.config import TrainConfig
 from irm_lite.dataset import Dataset, load_dataset
 from irm_lite.device import available, probe
 from irm_lite.errors import DataError
-from irm_lite.fingerprint import Fingerprint
+from irm_lite.fingerprint import Fingerprint, Fit
 from irm_lite.irm import IRM, load_irm
 from irm_lite.run import RunDirectory
 
@@ -26,12 +26,13 @@ class TrainedRun:
         self.directory = directory
         self.config = config
         self.irm = irm.requires_grad_(False).eval()
+        self.irm.made_on = fingerprint
         self.fingerprint = fingerprint
-        self.warnings: list[str] = []
+        self.fits: list[Fit] = []  # what is to be said of the models that it was put into
 
-    def check_fit(self, model: Fingerprint, name: str) -> str | None:
-        """Raise VectorError where the IRM cannot go into this model; warn where it has other weights than the base."""
-        return check_fit(self.fingerprint, model, name, self.directory)
+    def check_fit(self, model: Fingerprint, name: str) -> Fit:
+        """What to say of the IRM in this model, called `name`. Raises VectorError where it cannot go into it."""
+        return model.fit(self.fingerprint, f"the run {self.directory.path}", name)
 
     @cached_property
     def base(self) -> Base:
@@ -40,9 +41,7 @@ class TrainedRun:
         if not available(probe(), config.device):  # trained on another machine
             config = dataclasses.replace(config, device="auto", dtype="auto")
         base = load_base_of(config)
-        warning = self.check_fit(base.fingerprint, base.name)
-        if warning:
-            self.warnings.append(warning)
+        self.fits.append(self.check_fit(base.fingerprint, base.name))
         self.irm.to(base.plan.device)
         return base
 
@@ -113,11 +112,3 @@ def load_base_of(config: TrainConfig) -> Base:
 def _tokenizer_options(config: TrainConfig) -> dict[str, Any]:
     template = read_chat_template(config.chat_template) if config.chat_template else None
     return {"name": config.model, "chat_template": template, "download": config.download}
-
-
-def check_fit(trained_on: Fingerprint, model: Fingerprint, name: str, run: RunDirectory) -> str | None:
-    """Raise VectorError where a model has another shape than the run's base; warn where it has other weights."""
-    model.require_fit(trained_on.architecture, trained_on.n_layers, trained_on.hidden_size, f"the run {run.path}")
-    if trained_on.weights != model.weights:
-        return f"{name} holds other weights than those that {run.path} was trained on"
-    return None

@@ -3,7 +3,6 @@
 import irm_lite.bitsandbytes_first  # noqa: F401  # isort: skip
 import gc
 import math
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,20 +11,26 @@ from typing import Any
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from bitsandbytes.optim import AdamW
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainerControl, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from irm_lite import checkpoint, processes
 from irm_lite.answer_loss import answer_nll
 from irm_lite.atomic import atomic_folder
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
-from irm_lite.errors import RunError, TrainingFailed
+from irm_lite.errors import MissingPart, RunError, TrainingFailed
 from irm_lite.injected_model import InjectedModel
 from irm_lite.irm import load_irm, save_irm
+from irm_lite.manifest import write_manifest
 from irm_lite.packing import answer_hidden, pack, rows
 from irm_lite.run import RunDirectory
+from irm_lite.stochastic_rounding import RoundingAdamW
+
+_ROWS = "rows"  # of each process, in the checkpoint's trainer_state.json
 
 
 class IrmTrainer(Trainer):  # type: ignore[misc]
@@ -58,6 +63,16 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
         super().create_accelerator_and_postprocess()
         self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
 
+    @staticmethod
+    def get_optimizer_cls_and_kwargs(args: TrainingArguments, model: nn.Module | None = None) -> tuple[Any, Any]:
+        """Raises MissingPart where the optimiser is of a package that is not here."""
+        try:
+            kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
+        except (ImportError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise MissingPart(f"--optim {args.optim} cannot be made here ({reason})", "mend that, or say --optim auto") from None
+        return (RoundingAdamW if kind is AdamW else kind), options
+
     def get_train_dataloader(self) -> DataLoader[int]:
         """All samples of a step, in every process: `training_step` takes its share, so that no sample is repeated."""
         numbers = DataLoader(
@@ -78,23 +93,26 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
                 if parameter.grad is None:  # there was no sample for this process
                     parameter.grad = torch.zeros_like(parameter)
                 processes.add_up(parameter.grad)
-        self.injected.tokens_seen += sum(len(sample.ids) for sample in samples)
+        self.state.num_input_tokens_seen += sum(len(sample.ids) for sample in samples)
         return processes.add_up(loss)
 
     def _through(self, model: nn.Module, samples: list[Sample], items: int) -> Tensor:
         """In as many rows as fit: where memory runs out, the gradients made so far are dropped and the samples go through in
-        twice as many, with the same gradient."""
+        twice as many, to the same loss (the penalty on dependence is of rows)."""
         while True:
             try:
                 return self._rows_through(model, split(samples, self.rows), items)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or self.rows >= len(samples):
                     raise
-            self.rows = min(2 * self.rows, len(samples))
+            self.rows = len(split(samples, min(2 * self.rows, len(samples))))
             model.zero_grad()
+            self.injected.let_go()
             gc.collect()
             if self.args.device.type == "cuda":
                 torch.cuda.empty_cache()
+            elif self.args.device.type == "mps":
+                torch.mps.empty_cache()
             self.on_split(self.rows)
 
     def _rows_through(self, model: nn.Module, rows: list[list[Sample]], items: int) -> Tensor:
@@ -112,7 +130,7 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
             own = sum(map(self.injected.nll, processes.share(list(rows(self.validation)))))
         nll = processes.sum_of(own) / sum(sample.n_answer for sample in self.validation)
         if not math.isfinite(nll):
-            raise TrainingFailed(f"the validation NLL became {nll} at step {self.state.global_step}", "try a lower --learning-rate")
+            raise TrainingFailed(f"the validation NLL became {nll} at step {self.state.global_step}", lower_rate(self.args))
         metrics = {f"{metric_key_prefix}_loss": nll, f"{metric_key_prefix}_perplexity": perplexity(nll)}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -121,23 +139,33 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         best = bool(super()._determine_best_metric(metrics, trial))
         if best and processes.first():
-            save_irm(self.injected.irm, self.run.path)
+            with self.run.keeping("the IRM"):
+                save_irm(self.injected.irm, self.run.path)
         return best
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        step = self.state.global_step
+        if not all(torch.isfinite(parameter).all() for parameter in self.injected.irm.parameters()):
+            raise TrainingFailed(f"the IRM's weights became NaN or infinite by step {step}", lower_rate(self.args))
+        own = [self.rows * (number == processes.number()) for number in range(processes.count())]
+        self.state.stateful_callbacks[_ROWS] = [int(processes.sum_of(rows)) for rows in own]
         if not processes.first():
             return
-        with atomic_folder(self.run.checkpoint(self.state.global_step)) as folder:
-            save_irm(self.injected.irm, folder)
-            checkpoint.save_state(folder, checkpoint.OPTIMIZER, self.optimizer.state_dict())
-            checkpoint.save_state(folder, checkpoint.SCHEDULER, self.lr_scheduler.state_dict())
-            checkpoint.save_state(folder, checkpoint.RNG, checkpoint.rng_state())
-            for callback in [*self.callback_handler.callbacks, self.control]:
-                if hasattr(callback, "state"):  # transformers' ExportableState: early stopping's patience
-                    self.state.stateful_callbacks[type(callback).__name__] = callback.state()
-            self.state.save_to_json(str(folder / "trainer_state.json"))
-        for old in self.run.checkpoints()[: -self.args.save_total_limit]:
-            shutil.rmtree(old)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState):  # early stopping's patience
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        with self.run.keeping(f"the checkpoint of step {step}"):
+            self.run.sync_events()
+            with atomic_folder(self.run.checkpoint(step)) as folder:
+                known = checkpoint.save_irms(self.injected.irm, self.run.path, folder, step, self.state.best_global_step)
+                checkpoint.save_state(folder, checkpoint.OPTIMIZER, self.optimizer.state_dict())
+                checkpoint.save_state(folder, checkpoint.SCHEDULER, self.lr_scheduler.state_dict())
+                checkpoint.save_state(folder, checkpoint.RNG, checkpoint.rng_state())
+                if self.accelerator.scaler is not None:
+                    checkpoint.save_state(folder, checkpoint.SCALER, self.accelerator.scaler.state_dict())
+                self.state.save_to_json(str(folder / "trainer_state.json"))
+                write_manifest(folder, known)
+            self.run.thin_checkpoints(step, self.args.save_total_limit)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         with _damage_named(resume_from_checkpoint):
@@ -150,11 +178,36 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
             self.optimizer.load_state_dict(checkpoint.load_state(Path(checkpoint_folder), checkpoint.OPTIMIZER))
             self.lr_scheduler.load_state_dict(checkpoint.load_state(Path(checkpoint_folder), checkpoint.SCHEDULER))
 
+    def _load_scaler(self, checkpoint_folder: str | None) -> None:
+        if checkpoint_folder is None or self.accelerator.scaler is None:
+            return
+        if (Path(checkpoint_folder) / f"{checkpoint.SCALER}.json").exists():
+            with _damage_named(checkpoint_folder):
+                self.accelerator.scaler.load_state_dict(checkpoint.load_state(Path(checkpoint_folder), checkpoint.SCALER))
+
+    def _load_callback_state(self) -> None:
+        """What of a checkpoint's state transformers does not put back: early stopping's patience."""
+        kept = self.state.stateful_callbacks
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, ExportableState) and type(callback).__name__ in kept:
+                vars(callback).update(kept[type(callback).__name__]["attributes"])
+
     def _load_rng_state(self, checkpoint_folder: str | None) -> None:
         if checkpoint_folder is None:
             return
         with _damage_named(checkpoint_folder):
             checkpoint.set_rng_state(checkpoint.load_state(Path(checkpoint_folder), checkpoint.RNG))
+
+
+def kept_rows(state: TrainerState) -> int | None:
+    """The rows of this process's steps when a checkpoint was written; None of an older irm-lite's."""
+    kept = state.stateful_callbacks.get(_ROWS)
+    return int(kept[processes.number()]) if kept else None
+
+
+def lower_rate(args: TrainingArguments) -> str:
+    """What to try where a training diverges."""
+    return f"train anew with a --learning-rate below {args.learning_rate:g}; what was saved before is kept"
 
 
 def _numbered(numbers: list[int]) -> dict[str, Tensor]:
@@ -167,10 +220,10 @@ def split(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
     return [list(samples[start : start + size]) for start in range(0, len(samples), size)]
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch had no memory left: on a GPU by its type, elsewhere by its words."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
+def out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether torch, or Python, had no memory left: on a GPU by the error's type, elsewhere by its words."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(each in str(error) for each in words)
 
 
 @contextmanager

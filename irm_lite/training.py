@@ -2,12 +2,13 @@
 
 import irm_lite.bitsandbytes_first  # noqa: F401  # isort: skip
 import dataclasses
+import gc
 import importlib.metadata
 import importlib.util
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,26 @@ import torch
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState, TrainingArguments, set_seed
 
 from irm_lite import processes
+from irm_lite.architecture import decoder_layers
+from irm_lite.atomic import free_space, require_folder
 from irm_lite.base_model import Base
 from irm_lite.base_shape import shape_of_config
 from irm_lite.chat_format import Sample, encode_all, read_chat_template
+from irm_lite.checkpoint import restore_best
 from irm_lite.config import TrainConfig
 from irm_lite.dataset import load_dataset, tones
 from irm_lite.device import decide, probe
-from irm_lite.errors import BaseModelError, DataError, InputError, Interrupted, MissingPart, RunError, TrainingFailed
-from irm_lite.fit import Fit, fewest_rows, largest_step, predict
+from irm_lite.errors import (
+    BaseModelError,
+    DataError,
+    FailedElsewhere,
+    InputError,
+    Interrupted,
+    MissingPart,
+    RunError,
+    TrainingFailed,
+)
+from irm_lite.fit import Fit, fewest_rows, largest_step, optimiser_bytes, predict
 from irm_lite.heap import kept
 from irm_lite.injected_model import InjectedModel
 from irm_lite.injection import inject
@@ -32,14 +45,17 @@ from irm_lite.layers import format_layers, needs_depth, parse_layers
 from irm_lite.memory_free import free_bytes
 from irm_lite.memory_peak import peak_bytes, reset_peak
 from irm_lite.paths import expanded
+from irm_lite.prefix import first_reached
 from irm_lite.presets import presets
 from irm_lite.quiet import quiet_libraries
 from irm_lite.reporter import Reporter
 from irm_lite.run import Event, RunDirectory
-from irm_lite.trained import TrainedRun, check_fit, load_base_of
-from irm_lite.trainer import IrmTrainer, mean_nll, out_of_memory, perplexity
+from irm_lite.trained import TrainedRun, load_base_of
+from irm_lite.trainer import IrmTrainer, kept_rows, mean_nll, out_of_memory, perplexity
+from irm_lite.unquantised import kept_unquantised
 
 Listener = Callable[[Event], None]
+_REST_BYTES = 32_000_000  # events, the live snapshot and what file systems round up
 
 
 def train(
@@ -53,8 +69,8 @@ def train(
     """Train a new IRM into the run directory `out`, which must not exist. `base`: the one that `config` names, loaded already.
 
     `on_event` gets every event that goes to events.jsonl. Once `should_stop` says so, the step is finished, a checkpoint
-    written and Interrupted raised. Raises InputError kinds for what the user gave, TrainingFailed where the loss is not
-    finite or memory runs out; a failed start leaves no run directory behind. Of several processes (`accelerate launch`) all
+    written and Interrupted raised. Raises InputError kinds for what the user gave, TrainingFailed where it diverges, memory runs
+    out or the disk is full; a failed start leaves no run directory behind. Of several processes (`accelerate launch`) all
     see the folder of `out`; the first alone writes there, and calls `on_event`; each heeds its `should_stop`.
     """
     run = RunDirectory(out)
@@ -63,9 +79,13 @@ def train(
     _meet(config, base)
     with processes.agreed():
         run.require_absent()
+        require_folder(run.path)
         job = _prepare(config, run, base)
         template = read_chat_template(config.chat_template) if config.chat_template else None
     with _writing(run):
+        with processes.agreed():
+            if processes.first():
+                run.require_absent()  # another may have written here meanwhile
         try:
             with processes.agreed():
                 if processes.first():
@@ -84,25 +104,60 @@ def resume(
     on_event: Listener = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainedRun:
-    """Go on with a run from its newest checkpoint, as it would have gone on. Takes a loaded base and raises as `train` does."""
+    """Go on with a run from its newest sound checkpoint, as it would have gone on; from its beginning where it was stopped before
+    the first. Takes a loaded base and raises as `train` does."""
     run = RunDirectory(directory)
     config = run.config()
     _meet(config, base)
-    with processes.agreed():
-        _require_as_many(run)
-        checkpoint = run.newest_checkpoint()
-        if checkpoint is None:
-            raise RunError(f"{directory} has no checkpoint yet", "remove it and train again")
-        try:
-            TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        except (OSError, ValueError, TypeError) as error:
-            raise RunError(f"{checkpoint} is damaged ({error})", "remove it and resume from the one before") from None
-        job = _prepare(config, run, base)
-        warning = check_fit(run.fingerprint(), job.base.fingerprint, job.base.name, run)
     with _writing(run):
+        checkpoint = _newest_checkpoint(run, on_event)
+        with processes.agreed():
+            _require_as_many(run)
+            state = _read_state(checkpoint) if checkpoint else None
+            job = _prepare(config, run, base)
+            warning = job.base.fingerprint.fit(run.fingerprint(), f"the run {run.path}", job.base.name).warning
+            if checkpoint and state and processes.first():
+                restore_best(checkpoint, run.path, state.global_step, state.best_global_step)
         if warning and processes.first():
             on_event(run.append_event("warning", text=warning))
-        return _fit(job, checkpoint, on_event, should_stop)
+        return _fit(job, _Reached(checkpoint, state) if checkpoint and state else None, on_event, should_stop)
+
+
+@dataclass
+class _Reached:
+    """Where a resumed training goes on."""
+
+    checkpoint: Path
+    state: TrainerState
+
+    def ended(self, arguments: TrainingArguments, patience: int) -> bool:
+        """Whether the training had come to its end there, and only the end was not written any more."""
+        stopping = self.state.stateful_callbacks.get(EarlyStoppingCallback.__name__, {}).get("attributes", {})
+        unimproved = int(stopping.get("early_stopping_patience_counter", 0))
+        return bool(self.state.global_step >= arguments.max_steps or 0 < patience <= unimproved)
+
+
+def _newest_checkpoint(run: RunDirectory, on_event: Listener) -> Path | None:
+    """The first process looks, for all. Raises RunError where there are checkpoints and none is sound."""
+    step = -1
+    with processes.agreed():
+        if processes.first():
+            run.remove_left_overs()
+            found = run.newest_checkpoint(lambda text: on_event(run.append_event("warning", text=text)))
+            if found is None and run.checkpoints():
+                raise RunError(
+                    f"no checkpoint of {run.path} is sound", f"remove {run.checkpoint(0).parent} and resume, to begin anew"
+                )
+            step = int(found.name.removeprefix("step-")) if found else -1
+    step = int(processes.sum_of(step if processes.first() else 0))
+    return None if step < 0 else run.checkpoint(step)
+
+
+def _read_state(checkpoint: Path) -> TrainerState:
+    try:
+        return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{checkpoint} is damaged ({error})", "remove it and resume from the one before") from None
 
 
 def _meet(config: TrainConfig, base: Base | None) -> None:
@@ -144,6 +199,7 @@ class _Job:
     unanswered: int
     arguments: TrainingArguments
     load_peak: int | None  # bytes; None where the base was loaded before
+    space: int  # bytes that the run directory will yet take
 
 
 def _prepare(config: TrainConfig, run: RunDirectory, base: Base | None) -> _Job:
@@ -154,7 +210,8 @@ def _prepare(config: TrainConfig, run: RunDirectory, base: Base | None) -> _Job:
     if base is None:
         device = decide(probe(), config.device, config.dtype, config.quant).device
         reset_peak(device)
-        base = load_base_of(config)
+        with _shortage_named("take a smaller --model, or quantise it by --quant nf4"):
+            base = load_base_of(config)
         load_peak = peak_bytes(device)
     layers = _layers(config, base)
     train_samples, long_train = encode_all(base.tokenizer, dataset.train, config.max_length)
@@ -168,8 +225,25 @@ def _prepare(config: TrainConfig, run: RunDirectory, base: Base | None) -> _Job:
     irm = build_irm(resolved.irm, base.hidden_size, layers, resolved.chosen_site, **options)
     irm = irm.to(base.plan.device, getattr(torch, resolved.irm_dtype))
     arguments = _arguments(resolved, run, len(train_samples))
+    space = _require_space(resolved, run, irm)
     too_long = long_train + long_validation + long_test
-    return _Job(run, resolved, base, irm, train_samples, validation, too_long, dataset.unanswered, arguments, load_peak)
+    return _Job(run, resolved, base, irm, train_samples, validation, too_long, dataset.unanswered, arguments, load_peak, space)
+
+
+def _require_space(config: TrainConfig, run: RunDirectory, irm: IRM) -> int:
+    """Bytes that a training will take on the disk beside what it has there: the checkpoints that are kept and one that is being
+    written, the IRM, the next one, and the rest. Raises RunError where so much is not free."""
+    weights = sum(parameter.nbytes for parameter in irm.parameters())
+    count, each = sum(parameter.numel() for parameter in irm.parameters()), next(irm.parameters()).element_size()
+    checkpoint = weights + optimiser_bytes(count, each, config.optim)
+    needed = (config.save_total_limit + 1) * checkpoint + 2 * weights + _REST_BYTES - run.size_of_checkpoints()
+    free = free_space(run.path)
+    if needed > free:
+        raise RunError(
+            f"{run.path} needs {needed / 1e9:.2f} GB of disk, {checkpoint / 1e9:.2f} a checkpoint, and {free / 1e9:.2f} are free",
+            "make space, or choose another place or a smaller --save-total-limit",
+        )
+    return max(needed, 0)
 
 
 def _layers(config: TrainConfig, base: Base) -> tuple[int, ...]:
@@ -198,7 +272,7 @@ def _resolve(config: TrainConfig, base: Base, n_train: int) -> TrainConfig:
         absolute(config),
         **choices,
         layers=format_layers(_layers(config, base)),
-        optim=base.plan.optim if config.optim == "auto" else config.optim,
+        optim=config.chosen_optim(base.plan.optim),
         site=config.chosen_site,
         irm_dtype=config.chosen_irm_dtype(base.plan.device, base.plan.dtype),
         learning_rate=config.peak_learning_rate,
@@ -208,15 +282,18 @@ def _resolve(config: TrainConfig, base: Base, n_train: int) -> TrainConfig:
     )
 
 
-def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Callable[[], bool]) -> TrainedRun:
+def _fit(job: _Job, reached: _Reached | None, on_event: Listener, should_stop: Callable[[], bool]) -> TrainedRun:
     run, config, base, irm = job.run, job.config, job.base, job.irm
 
     def emit(kind: str, **values: Any) -> None:
         if processes.first():
-            on_event(run.append_event(kind, **values))
+            with run.keeping("events.jsonl"):
+                event = run.append_event(kind, **values)
+            on_event(event)
 
-    free = free_bytes(base.plan.device) // processes.on_this_machine()
+    free = free_bytes(base.plan.device) // (processes.on_this_machine() if base.plan.device == "cpu" else 1)
     rows, fit = _rows_and_fit(job, free)
+    rows = (reached and kept_rows(reached.state)) or rows  # in others the gradients' last bits would be others
     emit(
         "start",
         model=config.model,
@@ -233,12 +310,8 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         load_peak_bytes=job.load_peak,
         predicted_load_bytes=fit and fit.load_peak,
         predicted_training_bytes=fit and fit.training_peak,
-        resumed_from=checkpoint.name if checkpoint else None,
+        resumed_from=reached.checkpoint.name if reached else None,
     )
-
-    def tell_split(rows: int) -> None:
-        emit("warning", text=f"memory ran out: each step now goes through in {rows} rows, with the same gradient")
-
     if fit and fit.training_peak > free:
         mend = (
             "--gradient-checkpointing"
@@ -247,46 +320,31 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         )
         needed = f"{fit.training_peak / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
         emit("warning", text=f"this training needs about {needed}: {mend} would need less")
-    if job.too_long:
+    if job.too_long and reached is None:
         emit("warning", text=f"{job.too_long} samples are longer than {config.max_length} tokens and left out")
-    if job.unanswered:
+    if job.unanswered and reached is None:
         emit("warning", text=f"{job.unanswered} questions of {config.data} have no answer and are passed over")
     reset_peak(base.plan.device)
-    if checkpoint is None:
-        nll = mean_nll(base, job.validation)
+    if reached is None:
+        with _shortage_named("take a smaller --model, or a lower --max-length"):
+            nll = mean_nll(base, job.validation)
         emit("eval", step=0, nll=nll, perplexity=perplexity(nll), of="base")
+    elif processes.first() and not _told(run, reached.state.global_step):  # it was killed right after writing it
+        emit("checkpoint", step=reached.state.global_step)
     started = time.monotonic()
-    recompute = config.gradient_checkpointing
-    try:
-        with quiet_libraries(), kept(), _recomputing(base, recompute), inject(base.model, irm) as injection:
-            injection.compute_dtype = _compute_dtype(base, irm)
-            model = InjectedModel(base, injection, config.l1, config.dependence_penalty, recompute)
-            _keep_prefix(job, model, emit)
-            reporter = Reporter(emit, model, run, base, job.validation, config.sample_tokens, should_stop)
-            callbacks: list[TrainerCallback] = [reporter]
-            if config.early_stopping_patience:
-                callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
-            if config.report_to == "tensorboard" and processes.first():
-                callbacks.append(_tensorboard(run))
-            trainer = IrmTrainer(model, run, job.arguments, job.train, job.validation, rows, tell_split, callbacks=callbacks)
-            trainer.remove_callback(PrinterCallback)
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except RuntimeError as error:
-        if not out_of_memory(error):
+    if reached is not None and reached.ended(job.arguments, config.early_stopping_patience):
+        state, stopped = reached.state, False
+    else:
+        try:
+            state, stopped = _steps(job, reached, rows, fit is not None and fit.keeps_unquantised, emit, should_stop)
+        except (TrainingFailed, FailedElsewhere) as failure:
+            with suppress(TrainingFailed):  # the disk may be full
+                emit("end", reason=failure.what if isinstance(failure, TrainingFailed) else str(failure))
             raise
-        emit("end", reason="out of memory")
-        raise TrainingFailed(
-            "memory ran out", "try a smaller --batch-size with more --gradient-accumulation-steps, or --gradient-checkpointing"
-        ) from error
-    except ImportError as error:
-        raise MissingPart(
-            f"--optim {config.optim} needs a package that is not here ({error})", "install it, or say --optim auto"
-        ) from None
-    state = trainer.state
     seconds = round(time.monotonic() - started, 1)
     peak = peak_bytes(base.plan.device)
     early = state.global_step < job.arguments.max_steps
-    if early and reporter.stopped:
+    if early and stopped:
         emit("end", reason="interrupted", step=state.global_step, seconds=seconds, training_peak_bytes=peak)
         raise Interrupted(f"stopped after step {state.global_step}", f"go on with irm-lite train --resume {run.path}")
     emit(
@@ -299,13 +357,70 @@ def _fit(job: _Job, checkpoint: Path | None, on_event: Listener, should_stop: Ca
         training_peak_bytes=peak,
     )
     processes.sum_of(0)  # the first has written all of it by then
-    trained = TrainedRun(run, config, load_irm(run.path, base.plan.device), base.fingerprint)
+    trained = TrainedRun(run, config, load_irm(run.path), base.fingerprint)
     trained.base = base  # it is loaded already
+    irm.to_empty(device="meta")  # two of them, one in float32, might not fit
+    gc.collect()  # the Trainer refers to itself
+    trained.irm.to(base.plan.device)
     return trained
 
 
+def _steps(
+    job: _Job,
+    reached: _Reached | None,
+    rows: int,
+    unquantised: bool,
+    emit: Callable[..., None],
+    should_stop: Callable[[], bool],
+) -> tuple[TrainerState, bool]:
+    """Train; gives the state at the end, and whether the user has stopped it. Raises TrainingFailed as `train` does."""
+    run, config, base, irm = job.run, job.config, job.base, job.irm
+    recompute = config.gradient_checkpointing
+    mend = "try a smaller --batch-size with more --gradient-accumulation-steps, or --gradient-checkpointing"
+
+    def tell_split(rows: int) -> None:
+        emit("warning", text=f"memory ran out: each step now goes through in {rows} rows")
+
+    with (
+        _shortage_named(mend),
+        quiet_libraries(),
+        kept(),
+        _recomputing(base, recompute),
+        kept_unquantised(decoder_layers(base.model)[first_reached(base.model, irm) :] if unquantised else ()),
+        inject(base.model, irm) as injection,
+    ):
+        injection.compute_dtype = _compute_dtype(base, irm)
+        model = InjectedModel(base, injection, config.l1, config.dependence_penalty, recompute)
+        _keep_prefix(job, model, emit)
+        reporter = Reporter(emit, model, run, base, job.validation, config.sample_tokens, config.save_minutes, should_stop)
+        callbacks: list[TrainerCallback] = [reporter]
+        if config.early_stopping_patience:
+            callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
+        if config.report_to == "tensorboard" and processes.first():
+            callbacks.append(_tensorboard(run))
+        trainer = IrmTrainer(model, run, job.arguments, job.train, job.validation, rows, tell_split, callbacks=callbacks)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(reached.checkpoint) if reached else None)
+    return trainer.state, reporter.stopped
+
+
+def _told(run: RunDirectory, step: int) -> bool:
+    return any(event["kind"] == "checkpoint" and event.get("step") == step for event in run.events())
+
+
+@contextmanager
+def _shortage_named(mend: str) -> Iterator[None]:
+    """Within: memory that runs out is TrainingFailed."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingFailed("memory ran out", mend) from error
+
+
 def _rows_and_fit(job: _Job, free: int) -> tuple[int, Fit | None]:
-    """In how many rows a step goes through, and the peaks then; None for a base whose sizes are not told as Llama's are."""
+    """In how many rows a step goes through, and the peaks then; None for a base or an optimiser whose sizes are not known."""
     config, plan = job.config, job.base.plan
     lengths, validation = ([len(sample.ids) for sample in samples] for samples in (job.train, job.validation))
     rows = config.gradient_accumulation_steps
@@ -317,12 +432,15 @@ def _rows_and_fit(job: _Job, free: int) -> tuple[int, Fit | None]:
         return rows, None
 
     def predicted(rows: int) -> Fit:
-        step = largest_step(lengths, validation, config, job.arguments.max_steps, rows)
-        return predict(shape, config, step, plan.device, plan.dtype, config.optim)
+        step = largest_step(lengths, validation, config, job.arguments.max_steps, rows, processes.count())
+        return predict(shape, config, step, plan.device, plan.dtype, config.optim, free)
 
-    if config.batch == "auto":
-        rows = fewest_rows(predicted, config.batch_size * rows, free)
-    return rows, predicted(rows)
+    try:
+        if config.batch == "auto":
+            rows = fewest_rows(predicted, config.batch_size * rows, free)
+        return rows, predicted(rows)
+    except InputError:  # an optimiser that is not counted
+        return rows, None
 
 
 def _total_steps(config: TrainConfig, n_train: int) -> int:
@@ -386,7 +504,7 @@ def _keep_prefix(job: _Job, model: InjectedModel, emit: Callable[..., None]) -> 
     samples = [*job.validation, *(job.train if job.arguments.max_steps > a_pass else [])]
     if not job.config.cache_prefix:
         return
-    if model.prefix.keep(samples, job.run.path) == "no room":
+    if model.prefix.keep(samples, job.run.path, job.space) == "no room":
         emit("warning", text="the frozen prefix's states fit neither memory nor disk: they are computed anew each time")
 
 

@@ -9,7 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irm_lite.atomic import atomic_path, write_text
+from irm_lite.atomic import (
+    atomic_folder,
+    atomic_path,
+    free_space,
+    link_or_copy,
+    remove_folder,
+    remove_left_over_files,
+    remove_left_over_folders,
+    write_text,
+)
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -109,3 +118,92 @@ def test_text_that_cannot_be_encoded_leaves_what_was_there(tmp_path: Path) -> No
     with pytest.raises(UnicodeEncodeError):
         write_text(tmp_path / "file", "\ud800")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
+
+
+# Folders
+
+
+def fill(folder: Path, content: str) -> None:
+    with atomic_folder(folder) as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "file").write_text(content)
+
+
+def test_a_folder_with_folders_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+    for content in ("old", "new"):
+        fill(tmp_path / "folder", content)
+        assert (tmp_path / "folder" / "inner" / "file").read_text() == content
+        assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+KILLED = """
+import os, sys, pathlib
+from irm_lite import atomic
+left, replace = int(sys.argv[2]), os.replace
+def dying(*args):
+    global left
+    left -= 1
+    if left < 0: os._exit(9)
+    replace(*args)
+os.replace = dying
+with atomic.atomic_folder(pathlib.Path(sys.argv[1])) as folder:
+    (folder / "inner").mkdir()
+    (folder / "inner" / "file").write_text("new")
+"""
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_process_that_dies_between_the_renames_costs_nothing(tmp_path: Path, renames: int) -> None:
+    """Before the first the old folder stands; between the two it is aside, and put back by whoever comes next."""
+    fill(tmp_path / "folder", "old")
+    dead = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "folder"), str(renames)], check=False)
+    assert dead.returncode == 9
+    assert (tmp_path / "folder").exists() == (renames == 0)
+    remove_left_over_folders(tmp_path)
+    assert (tmp_path / "folder" / "inner" / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "folder"), str(renames)], check=False)
+    with pytest.raises(KeyError), atomic_folder(tmp_path / "folder"):
+        raise KeyError
+    assert (tmp_path / "folder" / "inner" / "file").read_text() == "old"
+
+
+def test_only_what_killed_writers_leave_is_removed(tmp_path: Path) -> None:
+    kept = [".notes.old", ".hidden", "a.01234567.txt", ".b.0123456x.txt", ".c.0123456.txt"]
+    for name in (*kept, ".irm.0123abcd.safetensors", ".lock.0123abcd"):
+        (tmp_path / name).write_text("")
+    remove_left_over_files(tmp_path)
+    remove_left_over_folders(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
+    remove_left_over_files(tmp_path / "nowhere")
+
+
+def test_a_folder_is_removed_under_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path / "folder", "x")
+    monkeypatch.setattr("irm_lite.atomic.shutil.rmtree", lambda *_, **__: None)  # killed before it has begun
+    remove_folder(tmp_path / "folder")
+    assert [path.name for path in tmp_path.iterdir()] == [".folder.gone"]
+    monkeypatch.undo()
+    remove_left_over_folders(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_second_name_holds_what_the_first_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    (tmp_path / "one").write_text("content")
+    link_or_copy(tmp_path / "one", tmp_path / "two")
+    assert (tmp_path / "one").samefile(tmp_path / "two") == links
+    write_text(tmp_path / "one", "replaced")
+    assert (tmp_path / "two").read_text() == "content"
+    with pytest.raises(FileNotFoundError):
+        link_or_copy(tmp_path / "none", tmp_path / "three")
+
+
+def test_free_space_is_that_of_the_disk_a_folder_will_be_on(tmp_path: Path) -> None:
+    facts = os.statvfs(tmp_path)
+    assert free_space(tmp_path / "not" / "yet") == pytest.approx(facts.f_bavail * facts.f_frsize, rel=0.05)

@@ -203,7 +203,7 @@ def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_text_from_files_cannot_act_on_the_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert safe("a\x1b[31mb\x07\x9bc\n\td") == "a\ufffd[31mb\ufffd\ufffdc\n\td"
+    assert safe("a\x1b[31mb\x07\x9bc\n\td") == "a\ufffd[31mb\ufffd\ufffdc\n    d"
     evil = tmp_path / "x\x1b]0;owned\x07.jsonl"
     _, line = complaint(capsys, "train", "--data", str(evil))
     assert "\x1b" not in line

@@ -172,8 +172,8 @@ def test_the_largest_row_is_what_a_shuffled_run_meets() -> None:
 def test_samples_seen_again_are_kept() -> None:
     config = TrainConfig(batch_size=4)
     assert largest_step([10] * 8, [7], config, 2, 1) == Step(40, 7)
-    assert largest_step([10] * 8, [7], config, 3, 2) == Step(20, 87)
-    assert largest_step([10] * 8, [7], replace(config, cache_prefix=False), 3, 2) == Step(20, 0)
+    assert largest_step([10] * 8, [7], config, 3, 2) == Step(20, 87, 2)
+    assert largest_step([10] * 8, [7], replace(config, cache_prefix=False), 3, 2) == Step(20, 0, 2)
 
 
 # What fits
@@ -191,7 +191,7 @@ def test_no_fewer_rows_would_fit() -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_recommended_settings_fit_and_keep_the_batch(device: str) -> None:
-    found = choices(SEVEN, TrainConfig(model="llama-2-7b"), 128, device, "bfloat16", "adamw_torch")
+    found = choices(SEVEN, TrainConfig(model="llama-2-7b"), 128, device, "bfloat16", "adamw_torch", 0)
     seen: set[tuple[int, bool]] = set()
     for memory in range(4, 40):
         best = recommended(found, memory * 10**9)
@@ -210,10 +210,25 @@ def test_the_recommended_settings_fit_and_keep_the_batch(device: str) -> None:
 def test_each_saving_saves() -> None:
     def peak(**settings: Any) -> int:
         config = TrainConfig.from_dict({"irm": "lite", "quant": "none", **settings}, "test")
-        return predict(SEVEN, config, Step(1024, 1024), "cuda", "bfloat16", config.optim).training_peak
+        return predict(SEVEN, config, Step(1024, 1024), "cuda", "bfloat16", config.chosen_optim("adamw_torch")).training_peak
 
     assert peak(quant="nf4", double_quant=True) < peak(quant="nf4") < peak(quant="int8") < peak()
     assert max(peak(gradient_checkpointing=True), peak(layers="16-31"), peak(optim="paged_adamw_8bit")) < peak()
+
+
+def test_the_blocks_are_kept_unquantised_where_half_of_the_memory_is_enough() -> None:
+    """On a CPU, which has both to spare: 2 bytes for each weight of the blocks that are run at each step."""
+
+    def fit(free: float, device: str = "cpu", **settings: Any) -> Fit:
+        config = TrainConfig.from_dict({"irm": "lite", "layers": "16-31", **settings}, "test")
+        return predict(SEVEN, config, Step(1024), device, "bfloat16", free=int(free))
+
+    weights = 15 * 2 * (4 * 4096**2 + 3 * 4096 * 11008)  # blocks 17 to 31 of Llama 2 7B
+    least, whole = fit(0).training_peak, fit(1e12).training_peak
+    assert whole - least == weights
+    assert fit(2 * whole).keeps_unquantised
+    for other in (fit(2 * whole - 1), fit(1e12, "cuda"), fit(1e12, quant="none"), fit(1e12, gradient_checkpointing=True)):
+        assert not other.keeps_unquantised
 
 
 @pytest.mark.parametrize("text", ["", "8", "GB", "1.2.3GB"])
@@ -252,7 +267,9 @@ def test_the_command_that_models_fit_gives_is_one(capsys: pytest.CaptureFixture[
         (["--model", "nobody/nothing"], "models list"),
         (["--memory", "8"], "as 8GB"),
         (["--layers", "0-99"], "0-29"),
-        (["--length", "0"], "at least 1"),
+        (["--length", "0"], "give 1 to"),
+        (["--length", "1" + "0" * 400], "give 1 to"),
+        (["--memory", "9" * 400 + "GB"], "as 8GB"),
     ],
 )
 def test_models_fit_refuses_in_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], mend: str) -> None:

@@ -122,14 +122,43 @@ def test_misuse_of_inject_and_load_base_is_named(llama_folder: Path) -> None:
         ("irm.safetensors", "x"),
     ],
 )
-def test_a_damaged_checkpoint_is_one_line(finished: Path, file: str, content: str) -> None:
+def test_a_damaged_checkpoint_of_an_older_irm_lite_is_one_line(finished: Path, file: str, content: str) -> None:
     (finished / "checkpoints" / "step-2" / file).write_text(content)
+    (finished / "checkpoints" / "step-2" / "manifest.json").unlink()
     (finished / "checkpoints" / "step-\u00b2").mkdir()  # a digit to str.isdigit, not to int
-    settings = (finished / "run.toml").read_text()
-    (finished / "run.toml").write_text(settings.replace("max_steps = 2", "max_steps = 4"))
+    lengthen(finished)
     with pytest.raises(RunError) as refusal:
         training.resume(finished)
     assert "step-2" in str(refusal.value)
+
+
+def lengthen(run: Path) -> None:
+    settings = (run / "run.toml").read_text()
+    (run / "run.toml").write_text(settings.replace("max_steps = 2", "max_steps = 4"))
+
+
+@pytest.mark.parametrize("file", ["irm.safetensors", "optimizer.safetensors", "trainer_state.json", "manifest.json"])
+def test_the_checkpoint_before_a_damaged_one_is_taken_and_that_is_told(finished: Path, file: str) -> None:
+    whole = {path.name: path.read_bytes() for path in (finished / "checkpoints" / "step-2").iterdir() if path.is_file()}
+    (finished / "checkpoints" / "step-2" / file).unlink()
+    (finished / "checkpoints" / "step-2" / file).write_bytes(b"\0")  # another file: the IRM's second name stays as it is
+    events: list[dict[str, Any]] = []
+    training.resume(finished, on_event=events.append)
+    assert events[0]["kind"] == "warning"
+    assert "step-2 is damaged" in events[0]["text"]
+    assert file in events[0]["text"]
+    assert [event["step"] for event in events if event["kind"] == "step"] == [2]
+    assert whole == {path.name: path.read_bytes() for path in (finished / "checkpoints" / "step-2").iterdir() if path.is_file()}
+
+
+def test_a_run_without_a_sound_checkpoint_is_one_line(finished: Path) -> None:
+    for number in (1, 2):
+        (finished / "checkpoints" / f"step-{number}" / "rng.json").write_text("")
+    with pytest.raises(RunError, match="no checkpoint of .* is sound: remove .*checkpoints and resume"):
+        training.resume(finished)
+    shutil.rmtree(finished / "checkpoints")
+    training.resume(finished)
+    assert load_run(finished).directory.finished()
 
 
 def test_a_missing_irm_is_one_line(finished: Path) -> None:

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 import torch
+from bitsandbytes.functional import GlobalPageManager
 
-from irm_lite.memory_peak import _since_start, peak_bytes, reset_peak
+from irm_lite.memory_peak import _since_start, held_bytes, peak_bytes, reset_peak
 
 _FIRST, _SECOND = 200 << 20, 50 << 20  # bytes
 _PROGRAM = f"""
@@ -42,11 +43,15 @@ def test_other_systems_count_bytes_since_the_start() -> None:
 
 
 def test_each_gpu_is_asked_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    reset: list[str] = []
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 5)
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: reset.append("cuda"))
+    reset: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", {0: 5, 1: 60}.get)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", {0: 3, 1: 40}.get)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset.append)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 7)
-    assert (peak_bytes("cuda"), peak_bytes("mps")) == (5, 7)
-    reset_peak("mps")
-    reset_peak("cuda")
-    assert reset == ["cuda"]
+    monkeypatch.setattr(GlobalPageManager.get_instance(), "paged_tensors", [torch.zeros(25)])  # 100 bytes that torch does not count
+    assert (peak_bytes("cuda"), peak_bytes("mps")) == (165, 7)
+    assert (held_bytes("cuda"), held_bytes("mps")) == (143, 7)
+    assert not reset_peak("mps")
+    assert reset_peak("cuda")
+    assert reset == [0, 1]

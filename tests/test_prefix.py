@@ -1,5 +1,6 @@
 """The frozen prefix: where it ends, that it is the base's own, and that it is kept."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,45 @@ def test_each_sample_is_run_once(
     for group in (samples[:1], samples[::-1], samples[1:], samples):  # alone, with two unknown ones, known, all
         found.append((group, kept.states(group, pack(group))))
     handle.remove()
-    assert ran == ([7, 22, 15, 22] if where == "no room" else [7, 15])
+    assert ran == ([7, 22, 15, 22] if where == "no room" else [22])
     for group, states in found:
         expected = fresh.states(group, pack(group))
         assert states.keys() == expected.keys() == {"stream", "h0"}
         for name, tensor in states.items():
             torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot set room aside")
+def test_a_disk_that_fills_meanwhile_is_no_room(
+    model: PreTrainedModel, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The room is set aside: a sparse file would kill the process at the first write beyond it. The limit stands for the disk."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(prefix, "MEMORY_SHARE", 0.0)
+    kept = FrozenPrefix(model, build_irm("lite", 64, (2, 3), "block"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr(torch, "from_file", lambda *_, **__: pytest.fail("a file without room is mapped"))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        assert kept.keep(samples, tmp_path) == "no room"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_kept_is_the_same_bits_whatever_is_asked_for_first(
+    model: PreTrainedModel, samples: list[Sample], tmp_path: Path
+) -> None:
+    """A resumed training comes to its samples in another order."""
+    found = []
+    for order in (samples, samples[::-1]):
+        kept = FrozenPrefix(model, build_irm("lite", 64, (2, 3), "block"))
+        kept.keep(samples, tmp_path)
+        for sample in order:
+            kept.states([sample], pack([sample]))
+        found.append(kept.states(samples, pack(samples)))
+    for name, states in found[0].items():
+        assert torch.equal(states, found[1][name])
 
 
 def test_a_model_with_two_kinds_of_attention_is_never_cut() -> None:

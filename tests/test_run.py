@@ -2,8 +2,10 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irm_lite.config import TrainConfig
-from irm_lite.errors import InputError, RunError
+from irm_lite.errors import InputError, RunError, TrainingFailed
 from irm_lite.fingerprint import Fingerprint
+from irm_lite.manifest import write_manifest
 from irm_lite.run import RunDirectory, find_runs, now
 
 quick = settings(deadline=None, max_examples=60)
@@ -232,6 +235,22 @@ def test_lines_that_are_no_events_are_passed_over(run: RunDirectory) -> None:
     assert list(run.events()) == [{"kind": "step"}]
 
 
+def test_events_that_cannot_be_written_are_one_line_and_the_next_is_whole(run: RunDirectory) -> None:
+    first = run.append_event("step", step=1)
+    full = OSError(28, "No space left on device")
+    told = "events.jsonl of .* cannot be written .No space left on device.: make space"
+    with pytest.raises(TrainingFailed, match=told) as caught, run.keeping("events.jsonl"):
+        raise full
+    assert caught.value.exit_code == 1
+    assert str(run.path) in str(caught.value)
+    with run.event_file.open("a") as file:
+        file.write('{"time": "2026')  # what went onto the disk before it was full
+    run.sync_events()
+    assert list(run.events()) == [first]
+    last = run.append_event("end")
+    assert list(run.events()) == [first, last]
+
+
 # The lock
 
 HOLDER = """
@@ -298,7 +317,108 @@ def test_one_process_does_not_write_a_run_twice_at_a_time(run: RunDirectory) -> 
     assert not (run.path / "lock.holder").exists()
 
 
+def test_a_stale_line_that_names_another_process_holds_nothing(run: RunDirectory) -> None:
+    """The number of a training that has died was given to another process."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        (run.path / "lock.holder").write_text(f"process {other.pid} since 2026-11-22T00:00:00+00:00 on {platform.node()}\n")
+        assert run.holder() is None
+        with run.writing():
+            holder = run.holder()
+            assert holder is not None
+            assert holder.pid == os.getpid()
+        other.communicate(b"\n")
+    assert not (run.path / "lock.holder").exists()
+
+
+def test_a_reader_that_tries_the_lock_keeps_no_writer_out(run: RunDirectory) -> None:
+    from filelock import FileLock
+
+    lock = FileLock(run.path / "lock", thread_local=False)
+    lock.acquire()
+    threading.Timer(0.1, lock.release).start()
+    assert hold(run)
+
+
+def test_a_lock_whose_holder_cannot_be_noted_is_given_back(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(RunError, match="cannot be written .No space left on device.: check the place"):
+        hold(run)
+    monkeypatch.undo()
+    assert hold(run)
+
+
+# What a killed training leaves
+
+
+def test_a_start_that_was_killed_may_be_started_over(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    for name in ("lock", "lock.holder", "base.json", "chat_template.jinja", ".run.0123abcd.toml"):
+        (tmp_path / name).write_text("")
+    run.create(CONFIG, PRINT, {})
+    assert run.config() == CONFIG
+
+
+def test_a_base_json_of_somebody_elses_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "base.json").write_text("mine")
+    with pytest.raises(RunError, match="exists"):
+        RunDirectory(tmp_path).require_absent()
+
+
+def test_left_overs_are_removed_from_the_run_and_its_checkpoints_alone(run: RunDirectory) -> None:
+    run.recordings.mkdir()
+    for path in (run.path / ".irm.0123abcd.safetensors", run.recordings / ".x.0123abcd.json", run.path / ".old"):
+        path.write_text("")
+    for name in (".step-3.partial", ".step-1.gone", "step-2"):
+        (run.path / "checkpoints" / name).mkdir(parents=True)
+    run.remove_left_overs()
+    assert {path.name for path in run.path.rglob("*") if path.name[0] == "."} == {".x.0123abcd.json", ".old"}
+    assert run.checkpoints() == [run.checkpoint(2)]
+
+
 # Checkpoints and listing
+
+
+def sound(run: RunDirectory, step: int) -> Path:
+    folder = run.checkpoint(step)
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text(f"of step {step}")
+    write_manifest(folder, {})
+    return folder
+
+
+def test_the_newest_sound_checkpoint_is_taken_and_the_damaged_are_told(run: RunDirectory) -> None:
+    for step in (1, 2, 3):
+        sound(run, step)
+    (run.checkpoint(3) / "weights").write_text("of step 4")
+    (run.checkpoint(2) / "weights").unlink()
+    told: list[str] = []
+    assert run.newest_checkpoint(told.append) == run.checkpoint(1)
+    assert told == [
+        "the checkpoint step-3 is damaged (weights has another SHA-256) and passed over",
+        "the checkpoint step-2 is damaged (weights is missing) and passed over",
+    ]
+    (run.checkpoint(1) / "weights").write_text("")
+    assert run.newest_checkpoint() is None
+
+
+def test_thinning_keeps_the_newest_written_and_no_damaged_one_that_was_passed_over(run: RunDirectory) -> None:
+    for step in (5, 10, 12, 20):
+        sound(run, step)
+    run.thin_checkpoints(12, 2)
+    assert [path.name for path in run.checkpoints()] == ["step-10", "step-12"]
+    run.thin_checkpoints(12, 1)
+    assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-12"]
+
+
+def test_what_checkpoints_share_is_counted_once(run: RunDirectory) -> None:
+    folder = sound(run, 1)
+    (run.path / "irm.safetensors").write_bytes(bytes(1000))
+    os.link(run.path / "irm.safetensors", folder / "irm.safetensors")
+    others = sum(path.stat().st_size for path in (folder / "weights", folder / "manifest.json"))
+    assert run.size_of_checkpoints() == 1000 + others
 
 
 def test_the_newest_checkpoint_is_that_of_the_highest_step(run: RunDirectory) -> None:

@@ -17,6 +17,7 @@ from irm_lite.base_model import load_base
 from irm_lite.chat_format import encode_all
 from irm_lite.config import TrainConfig
 from irm_lite.dataset import Example, load_dataset
+from irm_lite.divergence import diverges
 from irm_lite.errors import DataError, InputError, Interrupted, RunError, TrainingFailed
 from irm_lite.export.mean import observe
 from irm_lite.injected_model import InjectedModel, varying_share
@@ -111,6 +112,171 @@ def test_a_resumed_run_ends_where_the_uninterrupted_one_does(llama_folder: Path,
     assert all(torch.equal(best_whole[name], best_broken[name]) for name in best_whole)
 
 
+class Died(BaseException):
+    """A process that is gone: nothing of ours may catch it and go on."""
+
+
+def whole_and_broken(settings: TrainConfig, folder: Path, *deaths: int) -> tuple[Path, Path]:
+    """A training, and one that dies after so many events each time, before it is resumed to its end."""
+    training.train(settings, folder / "whole")
+    left = 0
+
+    def live(_event: Event) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Died
+
+    for after in deaths:
+        left = after
+        with pytest.raises(Died):
+            if RunDirectory(folder / "broken").started():
+                training.resume(folder / "broken", on_event=live)
+            else:
+                training.train(settings, folder / "broken", on_event=live)
+    training.resume(folder / "broken")
+    return folder / "whole", folder / "broken"
+
+
+def kept(run: Path) -> dict[str, bytes]:
+    """The IRM and the checkpoints, byte by byte: optimiser, scheduler, RNG, state, the best so far."""
+    files = [*run.glob("irm.*"), *(run / "checkpoints").rglob("*")]
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in files if path.is_file()}
+
+
+def told(run: Path) -> dict[tuple[str, int], Event]:
+    """The latest event of each kind and step, without what is of the moment."""
+    moment = ("time", "tokens_per_second", "eta_seconds", "memory_bytes", "seconds", "training_peak_bytes")
+    steps = {(event["kind"], event["step"]): event for event in RunDirectory(run).events() if "step" in event}
+    return {key: {name: value for name, value in event.items() if name not in moment} for key, event in sorted(steps.items())}
+
+
+def same(whole: Path, broken: Path) -> bool:
+    assert kept(whole).keys() == kept(broken).keys()
+    assert [name for name, content in kept(whole).items() if kept(broken)[name] != content] == []
+    assert told(whole) == told(broken)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("changes", "deaths"),
+    [
+        ({"eval_steps": 5, "save_steps": 3, "sample_tokens": 3}, (14, 8)),
+        ({"layers": "2", "site": "attn", "irm": "paper", "eval_steps": 4, "save_steps": 6, "learning_rate": 1e-3}, (15, 12)),
+        ({"layers": "1-2", "optim": "adamw_bnb_8bit", "gradient_accumulation_steps": 2, "save_steps": 5}, (22,)),
+        ({"irm": "static", "layers": "2", "irm_dtype": "bfloat16", "save_steps": 1, "lr_scheduler_type": "linear"}, (5, 30)),
+    ],
+)
+def test_a_training_that_dies_is_resumed_to_the_same_bits(
+    llama_folder: Path, tmp_path: Path, changes: dict[str, Any], deaths: tuple[int, ...]
+) -> None:
+    """Over three epochs, whose samples come in other company: what of the frozen prefix is computed must not depend on that."""
+    few = tmp_path / "few.jsonl"
+    samples = load_dataset("anger")
+    rows = [("train", each) for each in samples.train[:19]] + [("validation", each) for each in samples.validation[:4]]
+    few.write_text("\n".join(json.dumps({"question": each.question, "answer": each.answer, "split": name}) for name, each in rows))
+    settings = config(llama_folder, data=str(few), **{"max_steps": 15, "learning_rate": 0.05, **changes})
+    whole, broken = whole_and_broken(settings, tmp_path, *deaths)
+    assert same(whole, broken)
+    assert sum(event["kind"] == "start" for event in RunDirectory(broken).events()) == len(deaths) + 1
+
+
+def test_patience_is_counted_over_a_death(llama_folder: Path, tmp_path: Path) -> None:
+    settings = config(llama_folder, learning_rate=1e-12, max_steps=40, eval_steps=1, early_stopping_patience=4, irm="static")
+    whole, broken = whole_and_broken(settings, tmp_path, 10)
+    assert same(whole, broken)
+    assert list(RunDirectory(broken).events())[-1]["reason"] == "no more improvement"
+
+
+@pytest.mark.parametrize("patience", [0, 2])
+def test_a_training_that_dies_at_its_end_takes_no_further_step(llama_folder: Path, tmp_path: Path, patience: int) -> None:
+    """Once with the last checkpoint's event lost, too."""
+    rate = 1e-12 if patience else 0.01
+    settings = config(llama_folder, learning_rate=rate, max_steps=6, eval_steps=2, early_stopping_patience=patience, irm="static")
+    training.train(settings, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "broken")
+    log = tmp_path / "broken" / "events.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-2]))
+    training.resume(tmp_path / "broken")
+    training.resume(tmp_path / "broken")
+    assert same(tmp_path / "whole", tmp_path / "broken")
+    assert [event["kind"] for event in RunDirectory(tmp_path / "broken").events()][-4:] == ["checkpoint", "end", "start", "end"]
+
+
+def test_the_best_irm_is_put_back_to_what_the_checkpoint_knows_of(llama_folder: Path, tmp_path: Path) -> None:
+    """Validated at 2 and 4, saved at 3: what died after 4 offers the IRM of 4, the resumed one that of 2 until it comes by."""
+    settings = config(llama_folder, max_steps=5, eval_steps=2, save_steps=3, learning_rate=0.02)
+    irms: dict[int, bytes] = {}
+    run = tmp_path / "run"
+
+    def keep(event: Event) -> None:
+        if event["kind"] == "step" and event["step"] in (3, 5):
+            irms[event["step"] - 1] = (run / "irm.safetensors").read_bytes()
+        if event["kind"] == "step" and event["step"] == 5:
+            raise Died
+
+    with pytest.raises(Died):
+        training.train(settings, run, on_event=keep)
+    assert irms[2] != irms[4] == (run / "irm.safetensors").read_bytes()
+    with pytest.raises(Died):
+        training.resume(run, on_event=lambda event: (_ for _ in ()).throw(Died))
+    assert (run / "irm.safetensors").read_bytes() == irms[2]
+    training.resume(run)
+    assert load_run(run).irm
+
+
+def test_what_a_checkpoint_shares_with_the_run_is_written_once(llama_folder: Path, tmp_path: Path) -> None:
+    training.train(config(llama_folder, max_steps=4, eval_steps=2, save_steps=2, learning_rate=0.02), tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
+    [best] = [event["best_step"] for event in run.events() if event["kind"] == "end"]
+    assert best == 4
+    assert (run.checkpoint(4) / "irm.safetensors").samefile(run.path / "irm.safetensors")
+    assert not (run.checkpoint(4) / "best").exists()
+
+
+def test_a_split_of_the_rows_outlives_a_death(llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is short only until the death: the rows stay as they were, and with them the last bits."""
+    forward, tight, sizes = injected_model.InjectedModel.forward, [True], []
+
+    def short(model: Any, samples: Any, num_items: Any = None) -> torch.Tensor:
+        sizes.append(len(samples))
+        if tight[0] and len(samples) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(model, samples, num_items)
+
+    monkeypatch.setattr(injected_model.InjectedModel, "forward", short)
+
+    def die(event: Event) -> None:
+        if event["kind"] == "checkpoint":
+            raise Died
+
+    with pytest.raises(Died):
+        training.train(config(llama_folder), tmp_path / "run", on_event=die)
+    sizes.clear()
+    tight[0] = False
+    training.resume(tmp_path / "run")
+    assert sizes == [2] * 8
+
+
+def test_checkpoints_come_by_minutes_too(llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        now = 0.0
+
+        @classmethod
+        def monotonic(cls) -> float:
+            cls.now += 1e-3
+            return cls.now
+
+    def tick(event: Event) -> None:
+        Clock.now += 30 * (event["kind"] == "step")
+
+    monkeypatch.setattr("irm_lite.reporter.time", Clock)
+    settings = config(llama_folder, max_steps=9, eval_steps=4, save_steps=4, save_minutes=1.0)
+    training.train(settings, tmp_path / "run", on_event=tick)
+    saved = [event["step"] for event in RunDirectory(tmp_path / "run").events() if event["kind"] == "checkpoint"]
+    assert saved == [3, 4, 7, 8, 9]  # a minute is over in the third step after each
+
+
 def test_accumulated_rows_give_the_gradient_of_one_large_row(llama_folder: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"max_steps": 1, "eval_steps": 1, "irm": "paper", "l1": 0.0}
     training.train(config(llama_folder, batch_size=8, **options), tmp_path / "one")
@@ -165,14 +331,26 @@ def test_a_step_that_runs_out_of_memory_is_taken_in_more_rows(
     seen: list[Event] = []
     training.train(config(llama_folder, **options), tmp_path / "tight", on_event=seen.append)
     assert sizes == [8, 4, *[2] * 12]
-    assert [event["text"].split(" in ")[1] for event in seen if event["kind"] == "warning"] == [
-        f"{rows} rows, with the same gradient" for rows in (2, 4)
-    ]
+    assert [event["text"].split(" in ")[1] for event in seen if event["kind"] == "warning"] == ["2 rows", "4 rows"]
     enough = [event for event in RunDirectory(tmp_path / "enough").events() if event["kind"] in ("step", "eval")]
     for one, other in zip(enough, [event for event in seen if event["kind"] in ("step", "eval")], strict=True):
         for name in {"loss", "nll", "grad_norm"} & one.keys():
             assert other[name] == pytest.approx(one[name], rel=1e-4)
         assert one.get("tokens") == other.get("tokens")
+
+
+@pytest.mark.parametrize("step", ["load_base_of", "mean_nll"])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc")])
+def test_memory_that_is_short_before_the_first_step_is_told(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception
+) -> None:
+    def short(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(training, step, short)
+    with pytest.raises(TrainingFailed, match="memory ran out"):
+        training.train(TrainConfig(model=str(llama_folder), quant="none", device="cpu"), tmp_path / "run")
+    assert not (tmp_path / "run" / "run.toml").exists()
 
 
 def test_memory_that_is_short_even_for_one_sample_ends_the_training(
@@ -301,7 +479,108 @@ def test_a_loss_that_is_not_finite_stops_with_advice(llama_folder: Path, tmp_pat
     with pytest.raises(TrainingFailed, match="--learning-rate") as failure:
         training.train(config(llama_folder, eval_steps=6), tmp_path / "run")
     assert failure.value.exit_code == 1
-    assert list(RunDirectory(tmp_path / "run").events())[-1]["reason"] == "the loss is not finite"
+    assert list(RunDirectory(tmp_path / "run").events())[-1]["reason"] == "the loss became nan at step 3"
+
+
+def poisoned(loss: torch.Tensor) -> torch.Tensor:
+    loss.register_hook(lambda gradient: gradient * math.nan)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def raised(loss: torch.Tensor) -> torch.Tensor:
+    return loss + 1e6
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [(poisoned, "the IRM's weights became NaN or infinite by step 6"), (raised, "the training diverges: by step 24 the loss")],
+)
+def test_a_training_that_diverges_ends_at_its_last_good_state(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any, told: str
+) -> None:
+    """From the sixth step or from the fifth on: the gradient is NaN, or the loss huge."""
+
+    def broken(head: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        loss = answer_nll(head, hidden, labels)
+        steps.extend([1] if torch.is_grad_enabled() else [])
+        return spoil(loss) if loss.requires_grad and len(steps) >= (6 if spoil is poisoned else 5) else loss
+
+    steps: list[int] = []
+    monkeypatch.setattr(injected_model, "answer_nll", broken)
+    settings = config(llama_folder, max_steps=30, eval_steps=4, save_steps=3, early_stopping_patience=0)
+    with pytest.raises(TrainingFailed, match="--learning-rate below 0.002") as failure:
+        training.train(settings, tmp_path / "run")
+    assert failure.value.exit_code == 1
+    run = RunDirectory(tmp_path / "run")
+    reason = list(run.events())[-1]["reason"]
+    assert reason.startswith(told)
+    assert reason == failure.value.what
+    newest = run.newest_checkpoint()
+    assert newest is not None
+    assert newest.name == ("step-3" if spoil is poisoned else "step-21")
+    for folder in (newest, run.path):
+        assert all(parameter.isfinite().all() for parameter in load_irm(folder).parameters())
+
+
+def test_divergence_is_twenty_steps_running_above_what_guessing_costs() -> None:
+    above = 3.0 + math.log(640) + 0.01
+
+    def after(*losses: float) -> bool:
+        history = [{"loss": 3.0}, *({"loss": loss} for loss in losses)]
+        return diverges([{"eval_loss": 99.0}, *history, {"eval_loss": 99.0}], 640)
+
+    assert after(*[above] * 20)
+    assert not after(*[above] * 19)
+    assert not after(*[above] * 10, 2.0, *[above] * 19)
+    assert not after(*[above - 0.02] * 50)
+    assert not diverges([{"loss": 3.0}, *[{"loss": above}] * 20], 640, allowance=1.0)
+    assert not diverges([], 640)
+
+
+# The disk
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_refused_before_anything_is_written(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(llama_folder, save_total_limit=3, width=512)
+    run = tmp_path / "run"
+    training.train(settings, run)
+    irm, checkpoint = (
+        (run / "irm.safetensors").stat().st_size,
+        sum(path.stat().st_size for path in RunDirectory(run).checkpoint(6).iterdir() if path.suffix == ".safetensors"),
+    )
+    needed = 4 * checkpoint + 2 * irm + 32_000_000  # three that are kept and one that is written, the IRM twice, the rest
+    monkeypatch.setattr(training, "free_space", lambda _: needed + 100_000)
+    training.train(settings, tmp_path / "enough")
+    monkeypatch.setattr(training, "free_space", lambda _: needed - 100_000)
+    with pytest.raises(RunError, match="GB of disk, .* are free: make space") as caught:
+        training.train(settings, tmp_path / "short")
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "short").exists()
+    training.resume(run)  # what is there already needs no more room
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_base_is_loaded(
+    llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "load_base_of", lambda _: pytest.fail("the base was loaded"))
+    with pytest.raises(InputError, match="cannot be written"):
+        training.train(config(llama_folder), Path("/proc/run"))
+
+
+def test_a_live_snapshot_that_cannot_be_written_is_a_warning(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("irm_lite.reporter.save_tensors", full)
+    monkeypatch.setattr(injected_model, "LIVE_SECONDS", 0.0)
+    training.train(config(llama_folder), tmp_path / "run")
+    [warning] = [event["text"] for event in RunDirectory(tmp_path / "run").events() if event["kind"] == "warning"]
+    assert "live heatmap" in warning
+    assert not list((tmp_path / "run").glob("*live*"))
 
 
 def test_refusals_leave_no_run_directory(llama_folder: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from contenders import memory
 from contenders.compete import compete, full_training
 from contenders.figures import seconds_until, speed
 from contenders.flops import Weights
@@ -176,21 +175,6 @@ def test_flops_are_what_a_counter_counts() -> None:
     assert sum(counts[each] for each in (aten.mm, aten.addmm) if each in counts) == Weights.of(model).flops(
         64 * 64, tokens, answers
     )
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak cannot be cleared")
-def test_the_peak_rises_and_is_cleared() -> None:
-    size = 256 * 2**20
-    assert memory.clear("cpu")
-    before = memory.peak("cpu")
-    held = bytearray(b"x") * size
-    assert memory.peak("cpu") - before > 0.9 * size
-    assert memory.clear("cpu")
-    assert memory.peak("cpu") - before > 0.9 * size  # it is held still
-    del held
-    assert memory.peak("cpu") - before > 0.9 * size  # a peak stays
-    assert memory.clear("cpu")
-    assert memory.peak("cpu") - before < 0.1 * size
 
 
 def turn(seconds: float, real: int, *, flops: float = 0, nll: float | None = None, over: bool = False) -> dict[str, Any]:

@@ -25,6 +25,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two runs, in a place that is called the same in every snapshot."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(irm_lite_tui.widgets.run_table, "age", lambda created: "3 h")
+    monkeypatch.setattr("irm_lite.run.now", lambda: "2026-11-23T00:00:00+00:00")  # else the later one may be a second younger
     plant_run(Path("runs/anger-lite"), training(40, 40, ended="done"), seed=3)
     plant_run(Path("runs/joy-static"), training(20, 60, ended="interrupted"), data="joy", irm="static")
     return Path("runs")

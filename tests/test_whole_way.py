@@ -36,7 +36,8 @@ def test_llama_2_format_as_folder(llama_folder: Path, llama_gguf: Path, tmp_path
     run = training.train(quick(llama_folder), tmp_path / "run")
     result = export_vector(run, tmp_path / "v.gguf")
     evaluation = evaluate_run(load_run(tmp_path / "run"), ControlVector.load(tmp_path / "v.gguf"), llama_gguf)
-    assert evaluation.warnings == ()  # the GGUF of the same weights has the same fingerprint
+    assert [each.warning for each in evaluation.fits] == [None, None]  # the GGUF of the same weights has the same fingerprint
+    assert all(each.note and "made on nf4 weights" in each.note for each in evaluation.fits)
     assert (result.comparison.measured_in, evaluation.aligned.measured_in) == ("transformers", "llama.cpp")
     assert evaluation.aligned.nll_vector < evaluation.aligned.nll_base - 0.2
     # NF4 in transformers, F32 in llama.cpp: not the same numbers, but the same effect

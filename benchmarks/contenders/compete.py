@@ -34,8 +34,10 @@ CONTENDERS = {
     "qlora-bf16": Contender(qlora.run, dtype="bfloat16"),
     "qlora-checkpointed": Contender(qlora.run, dtype="float32"),
     "lite": Contender(ours.run),
+    "lite-checkpointed": Contender(ours.run),
     "static": Contender(ours.run),
     "paper-irm": Contender(ours.run),
+    "paper-irm-checkpointed": Contender(ours.run),
 }
 
 

@@ -12,6 +12,7 @@ from irm_lite.run import Event
 from irm_lite.training import train
 
 _KINDS = {"lite": "lite", "static": "static", "paper-irm": "paper"}
+_RECOMPUTING = "-checkpointed"
 
 
 def run(base: Base, train_samples: list[Sample], turns: Turns) -> None:
@@ -21,7 +22,8 @@ def run(base: Base, train_samples: list[Sample], turns: Turns) -> None:
         {
             "model": task.model,
             "data": task.data,
-            "irm": _KINDS[task.name],
+            "irm": _KINDS[task.name.removesuffix(_RECOMPUTING)],
+            "gradient_checkpointing": task.name.endswith(_RECOMPUTING),
             "device": task.device,
             "max_steps": turns.max_steps,
             "batch_size": BATCH_SIZE,

@@ -10,6 +10,7 @@ from irm_lite.base_model import Base, Quant, load_tokenizer, quantisation
 from irm_lite.device import decide, probe
 from irm_lite.fingerprint import Fingerprint, hash_norm_gains
 from irm_lite.gguf_base import keep_differentiable
+from irm_lite.heap import keep_few_kernels
 from irm_lite.packed_attention import attend_by_sample
 from irm_lite.presets import EMBEDDED
 from irm_lite.quiet import import_bitsandbytes, quiet_libraries
@@ -31,6 +32,7 @@ def random_base(shape: tuple[int, int], quant: Quant, dtype: str, device: str) -
     plan = decide(probe(), device, dtype, quant)
     if plan.quant != "none":
         import_bitsandbytes()
+    keep_few_kernels()
     tokenizer = load_tokenizer(EMBEDDED)
     config = _config(*shape, len(tokenizer))
     with torch.device("meta"):

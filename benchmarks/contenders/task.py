@@ -4,7 +4,17 @@ from dataclasses import dataclass
 
 from irm_lite.errors import InputError
 
-NAMES = ("paper", "qlora", "qlora-bf16", "qlora-checkpointed", "lite", "static", "paper-irm")
+NAMES = (
+    "paper",
+    "qlora",
+    "qlora-bf16",
+    "qlora-checkpointed",
+    "lite",
+    "lite-checkpointed",
+    "static",
+    "paper-irm",
+    "paper-irm-checkpointed",
+)
 BATCH_SIZE = 8  # samples, of every contender
 MAX_LENGTH = 512  # tokens; longer samples are left out for all
 SEED = 0

@@ -12,13 +12,13 @@ from typing import Any, TextIO
 
 import torch
 
-from contenders import memory
 from contenders.flops import Weights
 from contenders.samples import epochs, real_tokens, supervised_tokens
 from contenders.task import BATCH_SIZE, SEED, Task
 from irm_lite.base_model import Base
 from irm_lite.chat_format import Sample
 from irm_lite.errors import RunError
+from irm_lite.memory_peak import peak_bytes, reset_peak
 from irm_lite.trainer import mean_nll
 
 
@@ -46,8 +46,8 @@ class Turns:
         self.device = base.plan.device
         self.orders, self.out = orders, out
         self.trained = self.done = self.peak = 0
-        self.load_peak = memory.peak(self.device)
-        self.cleared = memory.clear(self.device)
+        self.load_peak = peak_bytes(self.device)
+        self.cleared = reset_peak(self.device)
 
     def begin(self, trained: int) -> None:
         """Right before the first step of a network with so many trained parameters."""
@@ -79,7 +79,7 @@ class Turns:
         if self.steps < self.task.steps and self.done < self.max_steps:
             return
         seconds = self._now() - self.started
-        self.peak = max(self.peak, memory.peak(self.device))
+        self.peak = max(self.peak, peak_bytes(self.device))
         self.say(
             steps=self.steps,
             seconds=seconds,
@@ -104,7 +104,7 @@ class Turns:
         if not self.orders.readline():
             raise Over
         self.real = self.supervised = self.steps = 0
-        memory.clear(self.device)
+        reset_peak(self.device)
         self.started = self._now()
 
     def _now(self) -> float:

@@ -60,5 +60,6 @@ def analyze(
     for note in found.document["notes"]:
         output.warn(note)
     page = write_report(found.document, found.heatmaps, out)
-    lines = [f"{each['verdict']}: {each['claim']}\n  {each['text']}" for each in found.document["findings"]]
+    claims = [(f"{each['verdict']}: {each['claim']}", f"  {each['text']}") for each in found.document["findings"]]
+    lines = [line for claim in claims for line in claim]
     output.result({"report": str(page), **found.document}, *lines, f"the whole of it: {page}")

@@ -63,8 +63,7 @@ def bake(
         header = read_header(model)
         require_bakeable(header)
         biases = gather(sources, fingerprint_gguf(header), model.name, scale=scale, layers=layers)
-        if biases.warning:
-            output.warn(biases.warning)
+        output.tell_fits([biases.fit])
         write_baked(model, biases, out, force=force, on_progress=on_progress)
     output.result(
         {"gguf": str(out), "from": str(model), "slot": biases.slot, "layers": sorted(biases.values)},

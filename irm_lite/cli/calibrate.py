@@ -42,7 +42,7 @@ def calibrate(
     gguf
         The model file, or the name of a preset whose package carries one.
     data
-        The tone or file whose answers the vector is for [default: what it was trained on, if it says so].
+        The tone or file whose answers the vector is for [default: the shipped tone that it says it was trained on].
     answer_column
         The column of the answers in a file.
     model
@@ -61,13 +61,16 @@ def calibrate(
     from irm_lite.calibration import STRENGTHS
     from irm_lite.calibration import calibrate as find_best
     from irm_lite.control_vector import ControlVector
+    from irm_lite.dataset import tones
     from irm_lite.layers import parse_layers
     from irm_lite.presets import find_gguf
 
     loaded = ControlVector.load(vector)
-    tone = data or str(loaded.metadata.get("data", ""))
+    said = str(loaded.metadata.get("data", ""))
+    tone = data or (said if said in tones() else "")  # a path that stands in a file is not followed
     if not tone:
-        raise InputError(f"{vector} does not say what it was trained on", "name the data with --data, as in --data anger")
+        about = f"says that it was trained on {said[:200]}" if said else "does not say what it was trained on"
+        raise InputError(f"{vector} {about}", "name the data with --data, as in --data anger")
     if out is not None and (os.path.lexists(out) or out.suffix.lower() != ".gguf" or not _writable(out)):
         raise InputError(f"{out} exists, does not end in .gguf, or cannot be written", "choose another -o")
     figure = picture or vector.with_suffix(".calibration.png")
@@ -90,8 +93,7 @@ def calibrate(
             choices=choices,
             on_progress=on_progress,
         )
-    if result.warning:
-        output.warn(result.warning)
+    output.tell_fits([result.fit])
     best = result.best
     chosen = parse_layers(best.layers, max(loaded.layers) + 1, first=1)
     if out is not None:

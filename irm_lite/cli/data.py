@@ -124,7 +124,7 @@ def rewrite(
     text = engine.PROMPT if prompt is None else engine.read_prompt(prompt)
     engine.check_prompt(text)
     if show_prompt:
-        output.result({"prompt": text}, text)
+        output.result({"prompt": text}, *text.split("\n"))
         return
     if data is None or not tone or gguf is None or out is None:
         raise InputError(
@@ -133,7 +133,8 @@ def rewrite(
     from irm_lite.chat_format import read_chat_template
     from irm_lite.presets import find_gguf
 
-    output.note(f"prompt (--prompt FILE takes another):\n{text}", style="dim")
+    for line in ("prompt (--prompt FILE takes another):", *text.split("\n")):
+        output.note(line, style="dim")
     with graceful(output) as should_stop, progress(output, "rewriting") as on_progress:
         files = engine.rewrite(
             data,

@@ -58,6 +58,7 @@ def demo(settings: Flags = None, *, out: Path | None = None, gguf: str | None = 
             should_stop=should_stop,
         )
         raise_if(should_stop())
+    output.tell_fits(result.fits)
     if result.export.warning:
         output.warn(result.export.warning)
     document = {

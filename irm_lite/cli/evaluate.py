@@ -64,8 +64,7 @@ def evaluate(
             on_stage=output.note,
             on_progress=on_progress,
         )
-    for warning in (*trained.warnings, *result.warnings):
-        output.warn(warning)
+    output.tell_fits(trained.fits + result.fits)
     output.result(
         {"fidelity": result.aligned.fidelity, "run": str(run), "vectors": names, **result.to_dict()},
         *comparison_shown(result.aligned),

@@ -67,8 +67,9 @@ def export(
             gguf=find_gguf(gguf) if gguf else None,
             on_progress=on_progress,
         )
-    for warning in filter(None, [*trained.warnings, result.warning]):
-        output.warn(warning)
+    output.tell_fits(trained.fits)
+    if result.warning:
+        output.warn(result.warning)
     blocks, share = result.vector.layers, result.dependent_share
     lines = [f"{result.path}: {result.method}, blocks {blocks[0]}-{blocks[-1]}"]
     if share is not None:

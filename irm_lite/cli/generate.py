@@ -75,14 +75,15 @@ def generate(
     model_file = find_gguf(gguf)
     steering = load_sum(vector or [])
     trained, strength = _load_irm(irm) if irm is not None else (None, 1.0)
-    if trained is not None and (warning := trained.check_fit(fingerprint_gguf(model_file), model_file.name)):
-        output.warn(warning)
+    if trained is not None:
+        output.tell_fits([trained.check_fit(fingerprint_gguf(model_file), model_file.name)])
     template = read_chat_template(chat_template) if chat_template else None
     network = trained.irm if trained else None
     with Runtime(model_file, irm=network, n_ctx=context, chat_template=template) as runtime:
         chosen = None if layers is None else parse_layers(layers, runtime.model.n_layers, first=0 if network else 1)
-        if steering is not None and (warning := runtime.set_vector(steering, layers=chosen)):
-            output.warn(warning)
+        if steering is not None:
+            output.tell_fits([steering.require_fit(runtime.model.fingerprint, model_file.name)])
+            runtime.set_vector(steering, layers=chosen)
         if runtime.dynamic is not None:
             runtime.dynamic.strength, runtime.dynamic.layers = strength, chosen
         messages = [{"role": "user", "content": prompt}]

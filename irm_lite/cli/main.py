@@ -5,18 +5,20 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from cyclopts import App, ArgumentCollection, CycloptsError, UnknownCommandError
 from cyclopts.config import Dict
 
 import irm_lite
 from irm_lite import processes
-from irm_lite.cli.output import safe
+from irm_lite.cli.output import one_line, safe
 from irm_lite.config import read_config_file
-from irm_lite.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, IrmLiteError
+from irm_lite.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, IrmLiteError, OtherBaseWarning
 from irm_lite.presets import EMBEDDED, presets
 
 _USERS_ERRORS = tuple(
@@ -93,7 +95,7 @@ def run(arguments: list[str]) -> int:
         app(arguments, exit_on_error=False, print_error=False)
     except (IrmLiteError, CycloptsError) as error:
         if debug:
-            traceback.print_exc()
+            _trace()
         if isinstance(error, CycloptsError):
             return _complain(_misuse(error, arguments), EXIT_USAGE)
         return _complain(str(error), error.exit_code)
@@ -108,13 +110,13 @@ def run(arguments: list[str]) -> int:
         return EXIT_DONE
     except OSError as error:
         if debug:
-            traceback.print_exc()
+            _trace()
         place = f" ({str(error.filename)[:200]})" if error.filename else ""
         code = EXIT_USAGE if error.errno in _USERS_ERRORS else EXIT_FAILED
         return _complain(f"{error.strerror or str(error)[:300]}{place}: check the place and its free space", code)
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            _trace()
             return EXIT_FAILED
         what = f"{type(error).__name__}: {error}"
         return _complain(f"unexpected error ({what}): run it again with --debug and report what it prints", EXIT_FAILED)
@@ -139,8 +141,22 @@ def _complain(text: str, code: int) -> int:
     return code
 
 
+def _trace() -> None:
+    """The traceback of the error at hand: names and data stand in its last line."""
+    if sys.stderr is not None:
+        sys.stderr.write(safe(traceback.format_exc()))
+
+
+def _show_warning(message: Warning | str, *_place: Any, **_more: Any) -> None:
+    """A library's warning, in one line: the place in its source says nothing to a user."""
+    if sys.stderr is not None:
+        sys.stderr.write(f"irm-lite: warning: {one_line(str(message))}\n")
+
+
 def main() -> None:
     """The console script."""
+    warnings.showwarning = _show_warning
+    warnings.simplefilter("ignore", OtherBaseWarning)  # the verbs say it themselves
     with ExitStack() as silent:
         if not processes.first():  # the first says all there is to say
             nowhere = silent.enter_context(Path(os.devnull).open("w", encoding="utf-8"))

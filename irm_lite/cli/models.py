@@ -58,6 +58,8 @@ def fit(
     length: int = SAMPLE_TOKENS,
     layers: str = "all",
     quant: Quant = "nf4",
+    double_quant: bool = False,
+    optim: str = "auto",
     dtype: Dtype = "auto",
     device: Device = "auto",
     common: Common | None = None,
@@ -78,14 +80,20 @@ def fit(
         Injected layers, as for train.
     quant
         Quantisation of the base.
+    double_quant
+        Quantise the quantisation constants too.
+    optim
+        Optimiser, as for train.
     dtype
         Number format of the base's activations.
     device
         What it is to run on; with --memory it need not be in this machine.
     """
     output = Output(common)
-    if length < 1:
-        raise InputError(f"--length {length} makes no sense", "give at least 1")
+    if not 1 <= length <= 10**9:
+        raise InputError(f"--length {str(length)[:20]} makes no sense", "give 1 to 1000000000")
+    if not kind:
+        raise InputError("--kind names no kind of IRM", "give paper, lite or static, or leave it out")
     shape = base_shape(model)
     from irm_lite.device import DeviceFacts, decide, probe
     from irm_lite.memory_free import free_bytes
@@ -95,7 +103,9 @@ def fit(
     plan = decide(elsewhere if planned else probe(), device, dtype, quant)
     free = free_bytes(plan.device) if memory is None else parse_size(memory)
     settings: dict[str, Any] = {"model": model, "layers": layers, "quant": quant, "dtype": dtype, "device": device}
-    found = {each: choices(shape, TrainConfig(irm=each, **settings), length, plan.device, plan.dtype, plan.optim) for each in kind}
+    settings |= {"double_quant": double_quant and quant in ("nf4", "fp4"), "optim": optim}
+    plans = (length, plan.device, plan.dtype, plan.optim, free)
+    found = {each: choices(shape, TrainConfig(irm=each, **settings), *plans) for each in kind}
     best = {each: recommended(options, free) for each, options in found.items()}
     commands = {each: _command(config) for each, config in best.items() if config is not None}
     document = {
@@ -108,7 +118,7 @@ def fit(
     }
     shown = [*commands.values()] or ["nothing fits: take fewer --layers, a smaller model, or --quant nf4"]
     title = f"{safe(model)} on {plan.device}, samples of {length} tokens, {free / 1e9:.1f} GB"
-    output.result(document, _peaks(found, free, title), _parts(found, best), *shown)
+    output.result(document, _peaks(found, free, title, plan.device), _parts(found, best), *shown)
 
 
 def _row(option: Choice, free: int) -> dict[str, Any]:
@@ -124,9 +134,12 @@ def _row(option: Choice, free: int) -> dict[str, Any]:
     }
 
 
-def _peaks(found: dict[Kind, list[Choice]], free: int, title: str) -> Table:
+def _peaks(found: dict[Kind, list[Choice]], free: int, title: str, device: str) -> Table:
     """Batch by batch."""
-    table = Table(title=title, caption="GB at the peak; what does not fit is marked with >")
+    caption = "GB at the peak; what does not fit is marked with >"
+    if device == "cuda":
+        caption += "; tensors alone: CUDA itself takes about 0.5 GB beside them"
+    table = Table(title=title, caption=caption)
     for column in ("IRM", "batch", "load", "training", "with --gradient-checkpointing"):
         table.add_column(column, justify="left" if column == "IRM" else "right")
     for kind, options in found.items():
@@ -156,7 +169,17 @@ def _command(config: TrainConfig) -> str:
     """The flags that are not the defaults, and those that a preset may set otherwise."""
     always = ("model", "irm", "batch_size", "gradient_accumulation_steps")
     default = TrainConfig()
-    names = [*always, *(name for name in ("layers", "quant", "dtype", "device") if getattr(config, name) != getattr(default, name))]
-    flags = [f"--{name.replace('_', '-')} {shlex.quote(str(getattr(config, name)))}" for name in names]
+    names = [
+        *always,
+        *(
+            name
+            for name in ("layers", "quant", "double_quant", "optim", "dtype", "device")
+            if getattr(config, name) != getattr(default, name)
+        ),
+    ]
+    values = {name: getattr(config, name) for name in names}
+    flags = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}") for name, value in values.items()
+    ]
     recompute = "--gradient-checkpointing" if config.gradient_checkpointing else "--no-gradient-checkpointing"
     return " ".join(["irm-lite train", *flags, recompute])

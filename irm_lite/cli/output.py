@@ -1,15 +1,23 @@
-"""How every verb speaks: results on stdout, everything else on stderr; with --json one document on stdout."""
+"""How every verb speaks: results on stdout, everything else on stderr; with --json one document on stdout.
+
+Names, data and what models write are text here: nothing in them is markup, nothing acts on the terminal.
+"""
 
 import json
 import math
 import os
 import sys
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.console import Console, RenderableType
+from rich.segment import Segment, Segments
+
+if TYPE_CHECKING:
+    from irm_lite.fingerprint import Fit
 
 _BIDI = "\u061c\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
@@ -28,7 +36,7 @@ class Common:
 
 
 class Output:
-    """Where a verb writes. Text from models and data goes through `safe` first."""
+    """Where a verb writes. A text is one line: line breaks in it are somebody's, and do not make others."""
 
     def __init__(self, common: Common | None) -> None:
         common = common or Common()
@@ -38,25 +46,39 @@ class Output:
     def note(self, text: str, style: str | None = None) -> None:
         """A line on stderr about what is going on."""
         if not self.quiet:
-            self.console.print(safe(text), style=style)
+            self.console.print(one_line(text), style=style)
 
     def warn(self, text: str) -> None:
         """A line on stderr that --quiet does not silence."""
-        self.console.print(f"irm-lite: warning: {safe(text)}", style="yellow")
+        self.console.print(f"irm-lite: warning: {one_line(text)}", style="yellow")
+
+    def tell_fits(self, fits: Iterable["Fit"]) -> None:
+        """What is to be said of vectors and IRMs that go into a model, each once."""
+        for fit in dict.fromkeys(fits):
+            if fit.warning:
+                self.warn(fit.warning)
+            if fit.note:
+                self.note(fit.note, style="dim")
 
     def result(self, document: dict[str, Any], *shown: RenderableType) -> None:
         """What the verb is for: the document with --json, else what is shown to people."""
         if self.json:
-            sys.stdout.write(json.dumps(_finite(document), indent=2, default=str, allow_nan=False) + "\n")
+            sys.stdout.write(as_json(_finite(document), indent=2) + "\n")
         else:
             console = Console(highlight=False, markup=False, emoji=False)
             if not console.is_terminal and "COLUMNS" not in os.environ:
                 console.width = 160  # a pipe or a file has no edge to wrap at
             for renderable in shown:
                 if isinstance(renderable, str):
-                    console.print(safe(renderable), soft_wrap=True)  # paths and commands stay in one piece
+                    console.print(one_line(renderable), soft_wrap=True)  # paths and commands stay in one piece
                 else:
-                    console.print(renderable)
+                    drawn = console.render(renderable)
+                    console.print(Segments(Segment(safe(each.text), each.style) for each in drawn))
+
+
+def as_json(document: dict[str, Any], indent: int | None = None) -> str:
+    """The document in ASCII without control characters: JSON itself leaves DEL as it is."""
+    return json.dumps(document, indent=indent, default=str, allow_nan=False).replace("\x7f", "\\u007f")
 
 
 def _finite(value: Any) -> Any:
@@ -69,10 +91,16 @@ def _finite(value: Any) -> Any:
 
 
 def safe(text: str) -> str:
-    """The text with control characters made visible, so that nothing in it acts on the terminal."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if _acts(each) else each for each in text)
+    """The text with control characters made visible and tabs as blanks, so that nothing in it acts on the terminal."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if _acts(each) else each for each in text.replace("\t", "    "))
+
+
+def one_line(text: str) -> str:
+    """The same on one line; blanks at its beginning stay."""
+    first, *others = safe(text).split("\n")
+    return " ".join([first, *filter(None, (each.strip() for each in others))]).rstrip()
 
 
 def _acts(character: str) -> bool:
     """Control characters, lone surrogates, and those that turn the direction of writing."""
-    return character not in "\n\t" and (unicodedata.category(character) in ("Cc", "Cs") or character in _BIDI)
+    return character != "\n" and (unicodedata.category(character) in ("Cc", "Cs") or character in _BIDI)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from irm_lite.cli.interrupt import graceful, raise_if
-from irm_lite.cli.output import Output, safe
+from irm_lite.cli.output import Output, one_line
 from irm_lite.types import Progress as Report
 
 _PLAIN_SECONDS = 20.0  # between plain lines
@@ -38,9 +38,9 @@ def progress(output: Output, title: str) -> Iterator[Report]:
                 if task is None or done < last:  # the clock starts with the first report of each stage
                     if task is not None:
                         bars.remove_task(task)
-                    task = bars.add_task("", total=of, what="", title=safe(title))
+                    task = bars.add_task("", total=of, what="", title=one_line(title))
                 last = done
-                bars.update(task, completed=done, total=of, what=safe(what))
+                bars.update(task, completed=done, total=of, what=one_line(what))
 
             yield report
     else:
@@ -100,7 +100,8 @@ def training_progress(output: Output, title: str = "") -> Iterator[Callable[[dic
             elif kind == "eval":
                 output.note(f"{before}step {event['step']}: validation NLL {event['nll']:.3f} nats a token ({event['of']})")
             elif kind == "sample":
-                output.note(f"{before}  {event['prompt']}\n  -> {' '.join(event['text'].split())}", style="dim")
+                output.note(f"{before}  {event['prompt']}", style="dim")
+                output.note(f"  -> {' '.join(event['text'].split())}", style="dim")
             elif kind == "warning":
                 output.warn(before + event["text"])
             elif kind == "end":

@@ -97,8 +97,7 @@ def record(
             mend = "--skip-existing goes on there" if number > 1 else "nothing is written"
             raise Interrupted("stopped" if len(targets) == 1 else f"stopped in {title}", mend) from None
         recording.save(target)
-        for warning in trained.warnings:
-            output.warn(warning)
+        output.tell_fits(trained.fits)
         documents.append(
             {
                 "recording": str(target),

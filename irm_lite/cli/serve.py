@@ -1,6 +1,5 @@
 """irm-lite serve"""
 
-import json
 import queue
 import sys
 from threading import Thread
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 from cyclopts import Parameter
 
-from irm_lite.cli.output import Common
+from irm_lite.cli.output import Common, as_json
 from irm_lite.errors import IrmLiteError
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def _serve(gguf: str, vectors: tuple[str, ...], irm: str | None, context: int, c
 
 
 def _emit(event: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(event, allow_nan=False) + "\n")
+    sys.stdout.write(as_json(event) + "\n")
     sys.stdout.flush()
 
 

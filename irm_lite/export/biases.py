@@ -1,13 +1,13 @@
 """What can be baked: control vectors, or a static IRM at its own site, as biases by block."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from irm_lite.control_vector import load_sum, parse_vector_argument, require_scale
 from irm_lite.errors import InputError
-from irm_lite.fingerprint import Fingerprint
+from irm_lite.fingerprint import Fingerprint, Fit
 from irm_lite.layers import parse_layers
 from irm_lite.types import FloatArray
 
@@ -21,7 +21,7 @@ class Biases:
     slot: Slot
     values: dict[int, FloatArray]
     provenance: Mapping[str, str | int | float]
-    warning: str | None = None  # they fit, but were made on other weights
+    fit: Fit = field(default_factory=Fit)
 
 
 def gather(sources: Sequence[str], model: Fingerprint, name: str, *, scale: float = 1.0, layers: str | None = None) -> Biases:
@@ -42,12 +42,12 @@ def _of_vectors(sources: Sequence[str], model: Fingerprint, name: str, scale: fl
     vector = load_sum(sources)
     if vector is None:
         raise InputError("there is nothing to bake", "name a control vector or a run")
-    warning = vector.require_fit(model, name)
+    fit = vector.require_fit(model, name)
     if layers is not None:
         vector = vector.select(parse_layers(layers, model.n_layers, first=1))
     scaled = vector if scale == 1.0 else vector * scale
     provenance = {**scaled.metadata, "source": " + ".join(Path(source).name for source in sources), "scale": scale}
-    return Biases("ffn_down", scaled.directions, provenance, warning)
+    return Biases("ffn_down", scaled.directions, provenance, fit)
 
 
 def _of_run(source: str, model: Fingerprint, name: str, scale: float, layers: str | None) -> Biases:
@@ -60,7 +60,7 @@ def _of_run(source: str, model: Fingerprint, name: str, scale: float, layers: st
         if not run.directory.default_vector.exists():
             raise InputError(f"{path} has no vector yet", f"irm-lite export {path}")
         return _of_vectors([f"{run.directory.default_vector}:{strength}"], model, name, scale, layers)
-    warning = run.check_fit(model, name)
+    fit = run.check_fit(model, name)
     require_scale(strength * scale)
     chosen = run.irm.layers if layers is None else parse_layers(layers, model.n_layers)
     vectors = run.irm.vectors.detach().float().cpu().numpy() * strength * scale
@@ -73,4 +73,4 @@ def _of_run(source: str, model: Fingerprint, name: str, scale: float, layers: st
         "kind": run.irm.kind,
         "base.weights": run.fingerprint.weights,
     }
-    return Biases("attn_output" if run.irm.site == "attn" else "ffn_down", values, provenance, warning)
+    return Biases("attn_output" if run.irm.site == "attn" else "ffn_down", values, provenance, fit)

@@ -70,8 +70,7 @@ def export_vector(
     gguf = gguf or run.gguf_path
     runs_on = fingerprint_gguf(gguf) if gguf is not None else None
     if gguf is not None and runs_on is not None:  # before the work, not after it
-        warning = run.check_fit(runs_on, gguf.name)
-        run.warnings.extend([warning] if warning else [])
+        run.fits.append(run.check_fit(runs_on, gguf.name))
     blocks = parse_layers(layers, run.fingerprint.n_layers, first=1)
     method = _method(run.irm, method, blocks)
     base, irm = run.base, run.irm

@@ -106,7 +106,7 @@ class Runtime:
         rows = np.zeros((n_layers, self.model.hidden_size), dtype=np.float32)
         warning = None
         if vector is not None:
-            warning = vector.require_fit(self.model.fingerprint, self.model.path.name)
+            warning = vector.require_fit(self.model.fingerprint, self.model.path.name).warning
             chosen = vector if layers is None else vector.select(layers)
             rows = chosen.as_array(n_layers) * np.float32(scale)
         # Row 0 is left out: the buffer starts at block 1. It is always sent whole, since what a shorter one does not

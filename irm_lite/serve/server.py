@@ -5,6 +5,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import irm_lite
@@ -51,11 +52,12 @@ class Server:
             return
         runtime = Runtime(self._model, n_ctx=self._context)
         try:
-            warning = runtime.set_vector(vector)
+            runtime.set_vector(vector)
         except BaseException:
             runtime.close()
             raise
-        self._replace(Column("vector", runtime, vector), {"sources": list(sources), "warning": warning})
+        fit = vector.require_fit(self._model.fingerprint, self._model.path.name)
+        self._replace(Column("vector", runtime, vector), {"sources": list(sources), **asdict(fit)})
 
     def load_irm(self, run: str | None) -> None:
         """Make the column `irm` of a run directory; of None: remove it. Raises RunError, VectorError or InputError."""
@@ -65,9 +67,9 @@ class Server:
         from irm_lite.trained import load_run
 
         trained = load_run(expanded(run))
-        warning = trained.check_fit(self._model.fingerprint, self._model.path.name)
+        fit = trained.check_fit(self._model.fingerprint, self._model.path.name)
         runtime = Runtime(self._model, irm=trained.irm, n_ctx=self._context)
-        self._replace(Column("irm", runtime), {"sources": [run], "warning": warning})
+        self._replace(Column("irm", runtime), {"sources": [run], **asdict(fit)})
 
     def ready(self, identity: Id = None) -> None:
         """Say what is loaded."""

@@ -24,6 +24,7 @@ from irm_lite.gguf_header import read_header
 from irm_lite.gguf_model import require_loadable
 from irm_lite.holder import Holder
 from irm_lite.layers import parse_layers
+from irm_lite.manifest import damage
 from irm_lite.model_folder import require_own_files
 from irm_lite.row_log import read_rows
 from irm_lite.run import RunDirectory
@@ -182,6 +183,11 @@ def _ablations(data: bytes) -> None:
     load_ablations(run)
 
 
+def _manifest(data: bytes) -> None:
+    _file("kept/state.json", b"{}")
+    damage(_file("kept/manifest.json", data).parent)
+
+
 IRM = ("irm.json", "irm.safetensors")
 STATE = ("state.json", "state.safetensors")
 RECORDING = ("recording.json", "statistics.safetensors", "outputs.safetensors")
@@ -213,6 +219,7 @@ READERS: dict[str, Reader] = {
     "irm": _irm,
     "checkpoint": _state,
     "ablations": _ablations,
+    "manifest": _manifest,
     "rows": lambda data: read_rows(_file("rows.jsonl", data)),
     "recording": lambda data: load_recording(_folder("recording", RECORDING, data)),
     "live_snapshot": _snapshot,

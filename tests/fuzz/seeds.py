@@ -25,6 +25,7 @@ from irm_lite.export.bake import bake
 from irm_lite.export.biases import Biases
 from irm_lite.fingerprint import Fingerprint
 from irm_lite.irm import build_irm, read_saved, save_irm
+from irm_lite.manifest import MANIFEST, write_manifest
 from irm_lite.run import RunDirectory
 from irm_lite.tensors import save_tensors
 
@@ -106,6 +107,13 @@ def _irm(folder: Path, kind: str, **options: int) -> bytes:
     torch.manual_seed(0)
     save_irm(build_irm(kind, HIDDEN, (1, 2), "block", **options), folder / kind)
     return join([(folder / kind / name).read_bytes() for name in IRM])
+
+
+def _manifest(folder: Path) -> bytes:
+    folder.mkdir()
+    (folder / "state.json").write_text("{}")
+    write_manifest(folder, {})
+    return (folder / MANIFEST).read_bytes()
 
 
 def _ablations(folder: Path) -> bytes:
@@ -253,6 +261,7 @@ def seeds() -> dict[str, list[bytes]]:
             ],
             "run": [_run(folder)],
             "irm": [_irm(folder, "lite", width=4, rank=2), _irm(folder, "static")],
+            "manifest": [_manifest(folder / "kept")],
             "ablations": [_ablations(folder / "static")],
             "checkpoint": [_state(folder)],
             "recording": [_recording(folder)],

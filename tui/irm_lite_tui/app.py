@@ -100,11 +100,11 @@ class IrmLiteApp(App[None], inherit_bindings=False):
             self._warn(complaint)
 
     def _warn(self, text: str) -> None:
-        self.notify(text, severity="warning", markup=False)
+        self.notify(visible(text), severity="warning", markup=False)
 
     def _check_keys(self) -> None:
         for complaint in complaints(self.preferences.keys):
-            self._warn(visible(complaint))
+            self._warn(complaint)
 
     def handle_bindings_clash(self, clashed_bindings: set[Binding], node: DOMNode) -> None:
         names = ", ".join(sorted(binding.id or binding.action for binding in clashed_bindings))
@@ -160,7 +160,7 @@ class IrmLiteApp(App[None], inherit_bindings=False):
     def on_child_ended(self, message: ChildEnded) -> None:
         """Of a child whose screen is closed already."""
         if message.code not in (0, 130):
-            self._warn(visible(message.last) or f"a child process ended with exit code {message.code}")
+            self._warn(message.last or f"a child process ended with exit code {message.code}")
 
     # Help and the end
 

@@ -1,5 +1,6 @@
 """All that the dashboard shows of a run, read in a thread and handed over whole."""
 
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +75,9 @@ class DashboardReader:
         except OSError:
             self._live = None
             return
-        if (self._live is not None and facts.st_mtime == self._live.written) or not 0 < facts.st_size <= _LARGEST_LIVE:
+        if self._live is not None and facts.st_mtime == self._live.written:
+            return
+        if not stat.S_ISREG(facts.st_mode) or not 0 < facts.st_size <= _LARGEST_LIVE:
             return
         import numpy as np
         from safetensors import SafetensorError, safe_open

@@ -6,12 +6,12 @@ from irm_lite.errors import IrmLiteError
 from irm_lite.fit import SAMPLE_TOKENS, Step, predict
 
 
-def needed(config: TrainConfig) -> int:
-    """Bytes at the higher of the two peaks, loading and training, on the CPU. Raises IrmLiteError kinds where the model's sizes
-    are not known or it has not the layers."""
+def needed(config: TrainConfig, free: int) -> int:
+    """Bytes at the higher of the two peaks, loading and training, on the CPU with so many free. Raises IrmLiteError kinds where
+    the model's sizes are not known or it has not the layers."""
     dtype = "float32" if config.dtype == "float32" else "bfloat16"
     step = Step(config.batch_size * min(config.max_length, SAMPLE_TOKENS))
-    fit = predict(base_shape(config.model), config, step, "cpu", dtype)
+    fit = predict(base_shape(config.model), config, step, "cpu", dtype, free=free)
     return max(fit.load_peak, fit.training_peak)
 
 
@@ -21,7 +21,7 @@ def memory_line(config: TrainConfig) -> tuple[str, bool]:
 
     free = psutil.virtual_memory().available
     try:
-        wanted = needed(config)
+        wanted = needed(config, free)
     except IrmLiteError:
         return f"Memory: {free / 1e9:.1f} GB are free here; what this model needs is not known before it is loaded.", True
     fits = wanted <= free

@@ -12,12 +12,12 @@ _asked: dict[Path, Holder] = {}  # the runs whose process was asked to stop
 
 def rename(path: Path, name: str) -> Path:
     """Give the run another name in the same folder."""
+    if name == path.name:
+        return path
     name = name.strip()
     if not name or name in (".", "..") or "/" in name or "\\" in name or "\0" in name:
         raise RunError(f"{name!r} is no name for a folder", "give one without / and \\")
     target = path.with_name(name)
-    if target == path:
-        return path
     _require_free(path)
     try:
         if target.exists():

@@ -7,12 +7,12 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Button, Input, Static
+from textual.widgets import Button, Static
 
-from irm_lite.analysis.pictures.visible import visible
 from irm_lite.errors import IrmLiteError
 from irm_lite_tui.keys import key_label
 from irm_lite_tui.text import paragraphs
+from irm_lite_tui.widgets.text_field import TextField
 
 
 class AskScreen(ModalScreen[bool]):
@@ -57,13 +57,14 @@ class NameScreen(ModalScreen[str | None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="window"):
             yield Static(paragraphs(self.question), id="question")
-            yield Input(visible(self.text))
+            yield TextField(self.text)
             yield Static("", id="detail")
 
-    def on_input_submitted(self, event: Input.Submitted) -> None:
+    def on_input_submitted(self) -> None:
+        given = self.query_one(TextField).text
         try:
-            self.attempt(event.value)
+            self.attempt(given)
         except IrmLiteError as error:
             self.query_one("#detail", Static).update(paragraphs(str(error)))
         else:
-            self.dismiss(event.value)
+            self.dismiss(given)

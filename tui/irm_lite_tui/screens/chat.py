@@ -251,7 +251,9 @@ class ChatScreen(Screen[None]):
         if warnings or self.sources.wrong:
             self._say(warnings[0] if warnings else self.sources.wrong, wrong=True)
         else:
-            self._say(f"ready: {', '.join(name for name in COLUMNS if name in self._loaded)} on {self.sources.gguf}")
+            notes = [str(about["note"]) for about in self._loaded.values() if about.get("note")]
+            ready = f"ready: {', '.join(name for name in COLUMNS if name in self._loaded)} on {self.sources.gguf}"
+            self._say("; ".join([ready, *notes]))
 
     @property
     def _writing(self) -> bool:

@@ -7,9 +7,10 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Input, Label, Static
+from textual.widgets import Label, Static
 
 from irm_lite_tui.chat_sources import Sources
+from irm_lite_tui.widgets.text_field import TextField
 
 _FIELDS = {
     "gguf": ("model", "a .gguf file, or demo"),
@@ -32,8 +33,8 @@ class ChatSourcesScreen(ModalScreen[Sources | None]):
         with Vertical(id="window"):
             for name, (label, help_text) in _FIELDS.items():
                 yield Label(label)
-                yield Input(getattr(self.sources, name), placeholder=help_text, id=name, compact=True)
+                yield TextField(getattr(self.sources, name), placeholder=help_text, id=name, compact=True)
             yield Static(Text("enter: load   escape: leave it as it is"), id="hint")
 
     def on_input_submitted(self) -> None:
-        self.dismiss(Sources(**{name: self.query_one(f"#{name}", Input).value.strip() for name in _FIELDS}))
+        self.dismiss(Sources(**{name: self.query_one(f"#{name}", TextField).text.strip() for name in _FIELDS}))

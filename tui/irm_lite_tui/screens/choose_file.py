@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import ClassVar
 
-from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.screen import ModalScreen
-from textual.widgets import Input, Label
+from textual.widgets import Label
 
 from irm_lite.analysis.pictures.visible import visible
 from irm_lite.errors import InputError
 from irm_lite.paths import expanded
+from irm_lite_tui.text import line
+from irm_lite_tui.widgets.text_field import TextField
 
 
 class ChooseFile(ModalScreen[Path | None]):
@@ -26,16 +27,17 @@ class ChooseFile(ModalScreen[Path | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Label(Text(self._title))
-            yield Input(visible(str(self._proposed)), select_on_focus=False)
+            yield Label(line(self._title))
+            yield TextField(str(self._proposed), select_on_focus=False)
 
     def on_mount(self) -> None:
-        self.query_one(Input).focus()
+        self.query_one(TextField).focus()
 
-    def on_input_submitted(self, message: Input.Submitted) -> None:
-        if not message.value.strip():
+    def on_input_submitted(self) -> None:
+        typed = self.query_one(TextField).text.strip()
+        if not typed:
             return
         try:
-            self.dismiss(expanded(message.value.strip()))
+            self.dismiss(expanded(typed))
         except InputError as error:
             self.notify(visible(str(error)), severity="error", markup=False)

@@ -16,6 +16,7 @@ from irm_lite.errors import InputError
 from irm_lite.paths import expanded
 from irm_lite_tui.heatmap_source import drawables_near
 from irm_lite_tui.messages import SourcesFound
+from irm_lite_tui.text import line
 
 
 class ChooseSource(ModalScreen[Path | None]):
@@ -30,7 +31,7 @@ class ChooseSource(ModalScreen[Path | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Label(Text(self._title))
+            yield Label(line(self._title))
             yield OptionList()
             yield Input(placeholder="or a path: a run, a recording, a .gguf")
 

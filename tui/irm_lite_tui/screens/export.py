@@ -9,7 +9,6 @@ from textual.containers import Grid, Horizontal, VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Button, Footer, Input, Label, Select, Static
 
-from irm_lite.analysis.pictures.visible import visible
 from irm_lite.errors import IrmLiteError
 from irm_lite.paths import expanded
 from irm_lite.presets import find_gguf
@@ -24,6 +23,7 @@ from irm_lite_tui.widgets.fidelity_gauge import FidelityGauge
 from irm_lite_tui.widgets.job_panel import JobPanel
 from irm_lite_tui.widgets.line_list import LineList
 from irm_lite_tui.widgets.mode_bar import ModeBar
+from irm_lite_tui.widgets.text_field import TextField
 
 _WIDTHS = [(0, "-narrow"), (110, "-wide")]
 _METHODS = [
@@ -59,13 +59,13 @@ class ExportScreen(Screen[None]):
                 yield Label("control vector", classes="head")
                 with Grid(classes="form"):
                     yield Label("run")
-                    yield Input(id="run", placeholder="a run directory", compact=True)
+                    yield TextField(id="run", placeholder="a run directory", compact=True)
                     yield Label("method")
                     yield Select(_METHODS, value="auto", allow_blank=False, id="method", compact=True)
                     yield Label("layers")
-                    yield Input("all", id="layers", placeholder="all, or 10-20", compact=True)
+                    yield TextField("all", id="layers", placeholder="all, or 10-20", compact=True)
                     yield Label("vector")
-                    yield Input(id="out", placeholder="RUN/export/vector.gguf", compact=True)
+                    yield TextField(id="out", placeholder="RUN/export/vector.gguf", compact=True)
                     yield Label("if it is there")
                     yield Select(
                         [("keep it", False), ("write over it", True)], value=False, allow_blank=False, id="force", compact=True
@@ -76,11 +76,11 @@ class ExportScreen(Screen[None]):
                 yield Label("baked file, for programs that take no control vector", classes="head")
                 with Grid(classes="form"):
                     yield Label("model")
-                    yield Input(id="gguf", placeholder="the base's .gguf", compact=True)
+                    yield TextField(id="gguf", placeholder="the base's .gguf", compact=True)
                     yield Label("strength")
-                    yield Input("1", id="strength", type="number", compact=True)
+                    yield TextField("1", id="strength", type="number", compact=True)
                     yield Label("file")
-                    yield Input(id="baked", placeholder="a new .gguf", compact=True)
+                    yield TextField(id="baked", placeholder="a new .gguf", compact=True)
                     yield Label("")
                     yield Button(key_label(self.app, "Bake", "export.bake", "f7"), id="bake", compact=True)
                 yield JobPanel("bake")
@@ -95,11 +95,11 @@ class ExportScreen(Screen[None]):
         self.query_one("#fidelity").border_title = "fidelity"
         sources = sources_of(self._path) if self._path is not None else None
         if sources is not None:
-            self.query_one("#gguf", Input).value = visible(sources.gguf)
+            self.query_one("#gguf", TextField).text = sources.gguf
             if self._path is not None and sources.vector == str(self._path):
                 self._vector = self._path
             else:
-                self.query_one("#run", Input).value = visible(str(self._path))
+                self.query_one("#run", TextField).text = str(self._path)
         self._say("give the run to export")
         self._read_run()
         if sources is not None and sources.wrong:
@@ -113,7 +113,7 @@ class ExportScreen(Screen[None]):
         state.set_class(wrong, "wrong")
 
     def _value(self, name: str) -> str:
-        return self.query_one(f"#{name}", Input).value.strip()
+        return self.query_one(f"#{name}", TextField).text.strip()
 
     @property
     def _figures(self) -> FidelityGauge:

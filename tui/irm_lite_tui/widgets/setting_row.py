@@ -10,6 +10,7 @@ from textual.widgets import Input, Label, Select, Static
 from irm_lite_tui.fields import Field
 from irm_lite_tui.messages import SettingChanged, SettingFocused
 from irm_lite_tui.text import line
+from irm_lite_tui.widgets.text_field import TextField
 
 
 class SettingRow(Vertical):
@@ -28,14 +29,14 @@ class SettingRow(Vertical):
     def __init__(self, field: Field, text: str, suggestions: tuple[str, ...] = ()) -> None:
         super().__init__(id=f"row-{field.name}")
         self.field = field
-        self._control: Input | Select[str]
+        self._control: TextField | Select[str]
         if field.choices:
             choices = [(choice, choice) for choice in field.choices]
             self._control = Select(
                 choices, value=text if text in field.choices else field.choices[0], allow_blank=False, compact=True
             )
         else:
-            self._control = Input(text, compact=True, suggester=SuggestFromList(suggestions) if suggestions else None)
+            self._control = TextField(text, compact=True, suggester=SuggestFromList(suggestions) if suggestions else None)
         self._error = Static("", classes="error")
 
     def compose(self) -> ComposeResult:
@@ -47,11 +48,13 @@ class SettingRow(Vertical):
     @property
     def text(self) -> str:
         """What stands in the control."""
-        return str(self._control.value)
+        return self._control.text if isinstance(self._control, TextField) else str(self._control.value)
 
     @text.setter
     def text(self, text: str) -> None:
-        if isinstance(self._control, Input) or text in self.field.choices:
+        if isinstance(self._control, TextField):
+            self._control.text = text
+        elif text in self.field.choices:
             self._control.value = text
 
     def complain(self, error: str) -> None:
