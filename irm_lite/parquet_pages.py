@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 from irm_lite.reading import open_ordinary
 
 _MOST_FOOTER = 4 << 20
-_MOST_HEADER = 1 << 16  # bytes of a page's header; its statistics hold two values at most
+_USUAL_HEADER, _MOST_HEADER = 1 << 9, 1 << 16  # bytes of a page's header; its statistics hold two values at most
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = *range(1, 11), 12
 _DEEPEST = 16
 _DICTIONARY, _DATA_PAGES = 7, (5, 8)  # the fields of a page's header that tell its values
@@ -86,13 +86,14 @@ def _chunk(column: Struct, n_rows: int) -> Chunk:
 
 def _page(file: BinaryIO, at: int) -> tuple[int, Struct]:
     """The length of the header there, and its fields."""
-    file.seek(at)
-    data = file.read(_MOST_HEADER)
-    try:
-        header, length = _struct(data, 0, 0)
-    except IndexError:
-        raise ValueError("a page without a header") from None
-    return length, header
+    for most in (_USUAL_HEADER, _MOST_HEADER):
+        file.seek(at)
+        try:
+            header, length = _struct(file.read(most), 0, 0)
+        except IndexError:
+            continue
+        return length, header
+    raise ValueError("a page without a header")
 
 
 def _whole(data: bytes) -> Struct:
@@ -151,7 +152,7 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
         if count == 15:
             count, at = _varint(data, at)
         if count > len(data) - at:
-            raise ValueError("a list longer than what holds it")
+            raise IndexError("a list longer than what holds it")
         items = []
         for _ in range(count):
             value, at = _value(data, at, item, depth + 1)

@@ -10,6 +10,7 @@ A row's number, and so the seeds of its tries, depend on the question alone, nev
 
 import hashlib
 import re
+import reprlib
 import string
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from irm_lite.dataset import SPLITS, Dataset, Example, load_dataset
 from irm_lite.errors import DataError, InputError, Interrupted
 from irm_lite.fingerprint import fingerprint_gguf
+from irm_lite.reading import read_text
 from irm_lite.row_log import Row, append_row, read_rows
 from irm_lite.texts import normalised
 from irm_lite.types import Progress
@@ -135,8 +137,8 @@ def check_prompt(prompt: str) -> None:
 def read_prompt(path: Path) -> str:
     """The prompt in a file. Raises InputError where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        return read_text(path).removeprefix("\ufeff").strip()
+    except (OSError, ValueError) as error:
         raise InputError(f"the prompt {path} cannot be read ({error})", "give a file with UTF-8 text") from None
 
 
@@ -212,7 +214,8 @@ def _treated(path: Path, made_with: Row, of: int) -> set[int]:
     for row in [*read_rows(path), *notes[1:]]:
         number = row.get("row")
         if not isinstance(number, int) or not 0 <= number < of or number in treated:
-            raise DataError(f"{path}: row {number!r} is not as it was written, or stands there twice", "choose another -o")
+            which = reprlib.repr(number)
+            raise DataError(f"{path}: row {which} is not as it was written, or stands there twice", "choose another -o")
         treated.add(number)
     return treated
 

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.errors import DataError
+from irm_lite.reading import open_ordinary, require_size
 
 Row = dict[str, Any]
+
+_MOST = 256 << 20  # bytes
 
 
 def append_row(path: Path, row: Row) -> None:
@@ -21,14 +24,19 @@ def append_row(path: Path, row: Row) -> None:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a file, none where there is no file. A last line that a crash has torn is cut off.
 
-    Raises DataError naming the line where a whole line is no JSON object.
+    Raises DataError naming the line where a whole line is no JSON object, or where the file cannot be read.
     """
     if not path.exists():
         return []
-    with path.open("r+b") as file:
-        data = file.read()
+    try:
+        with open_ordinary(path) as file:
+            require_size(file, path, _MOST)
+            data = file.read(_MOST)
         whole = data.rfind(b"\n") + 1
-        file.truncate(whole)
+        if whole < len(data):
+            os.truncate(path, whole)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})", "choose another file") from None
     return [_parse(line, f"{path}, line {number}") for number, line in enumerate(data[:whole].splitlines(), 1)]
 
 

@@ -240,7 +240,7 @@ class RunDirectory:
         from filelock import FileLock, Timeout
 
         holder = self.path / _HOLDER
-        self._require_no_links()
+        self._require_own_files()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / _LOCK, timeout=_LOCK_SECONDS)
@@ -262,11 +262,14 @@ class RunDirectory:
                 holder.unlink()
             lock.release()
 
-    def _require_no_links(self) -> None:
-        """Raise RunError where what is written, or emptied, in place leads elsewhere: a stranger's run may point anywhere."""
+    def _require_own_files(self) -> None:
+        """Raise RunError where what is written, or emptied, in place leads elsewhere, or is a pipe: a stranger's run may hold both."""
         for name in ("events.jsonl", _LOCK, _HOLDER, "checkpoints", self.tensorboard.name):
-            if (self.path / name).is_symlink():
-                raise RunError(f"{self.path / name} is a link, which would be written through", "put what it leads to there")
+            place = self.path / name
+            if place.is_symlink():
+                raise RunError(f"{place} is a link, which would be written through", "put what it leads to there")
+            if place.exists() and not (place.is_file() or place.is_dir()):
+                raise RunError(f"{place} is no ordinary file", "remove it")
 
     def holder(self) -> Holder | None:
         """Who writes here at the moment. The lock is tried only where a live process is named, which then holds it: no

@@ -66,6 +66,14 @@ def test_a_column_in_another_file_is_refused(tmp_path: Path) -> None:
         load_dataset(str(tmp_path / "b.parquet"))
 
 
+@pytest.mark.parametrize("size", [100, 2000])
+def test_a_page_header_with_a_long_value_in_its_statistics_is_read_whole(tmp_path: Path, size: int) -> None:
+    path = written(tmp_path / "a.parquet", [{"text": "a" * size}, {"text": "b" * size}], use_dictionary=False, compression="none")
+    assert path.read_bytes().count(b"a" * size) == 3, "once as data, twice in statistics"
+    require_told_sizes(path, read_footer(path))
+    assert len(load_dataset(str(path)).train) == 1
+
+
 @pytest.mark.parametrize("length", [0, 1, 11, 12, 13, 600])
 def test_a_file_cut_short_is_refused(tmp_path: Path, length: int) -> None:
     whole = written(tmp_path / "a.parquet", ROWS).read_bytes()

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from irm_lite.errors import DataError, InputError, IrmLiteError, RunError
 from irm_lite.reading import open_ordinary, read_json, read_text, read_toml
+from irm_lite.rewrite import read_prompt
+from irm_lite.row_log import read_rows
+from irm_lite.run import RunDirectory
 
 posix = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are a POSIX thing")
 
@@ -25,6 +29,39 @@ def test_a_pipe_is_refused_without_waiting_for_its_other_end(tmp_path: Path) -> 
     thread.start()
     thread.join(10)
     assert len(found) == 1
+
+
+def enter(run: RunDirectory) -> None:
+    with run.writing():
+        pass
+
+
+@posix
+@pytest.mark.parametrize("name", ["events.jsonl", "lock", "lock.holder"])
+def test_a_run_with_a_pipe_in_it_is_not_written(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(RunError, match=f"{name} is no ordinary file: remove it"):
+        enter(RunDirectory(tmp_path))
+
+
+def test_a_holder_that_cannot_be_told_is_another_process(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    with run.writing():
+        (tmp_path / "lock.holder").write_bytes(b"\xff\xfe")
+        with pytest.raises(RunError, match="is being written by another process"):
+            enter(RunDirectory(tmp_path))
+
+
+@posix
+def test_rows_and_prompts_are_read_of_ordinary_files_alone(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for read, error in ((read_rows, DataError), (read_prompt, InputError)):
+        with pytest.raises(error, match="cannot be read"):
+            read(tmp_path / "pipe.jsonl")
+    with pytest.raises(IrmLiteError, match="cannot be read"):
+        read_prompt(Path("a\0b"))
+    (tmp_path / "prompt").write_bytes(b"\xef\xbb\xbfAsk {question}.\n")
+    assert read_prompt(tmp_path / "prompt") == "Ask {question}."
 
 
 @posix

@@ -86,10 +86,8 @@ def _fuzz(name: str, runs: int, seconds: float, found: Path) -> None:
 
     found.mkdir(parents=True, exist_ok=True)
     limits = [f"-timeout={_SLOWEST:.0f}", f"-rss_limit_mb={before + _MOST_MIB:.0f}", "-max_len=32768", "-use_value_profile=1"]
-    words = HERE / "words" / f"{name}.dict"
-    more = [f"-dict={words}"] if words.exists() else []
     with tempfile.TemporaryDirectory() as grown:
-        atheris.Setup([sys.argv[0], grown, str(CORPUS / name), f"-artifact_prefix={found}/{name}-", *limits, *more], one)
+        atheris.Setup([sys.argv[0], grown, str(CORPUS / name), f"-artifact_prefix={found}/{name}-", *limits], one)
         atheris.Fuzz()
 
 

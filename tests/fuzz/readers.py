@@ -24,7 +24,9 @@ from irm_lite.gguf_header import read_header
 from irm_lite.gguf_model import require_loadable
 from irm_lite.holder import Holder
 from irm_lite.layers import parse_layers
+from irm_lite.manifest import damage
 from irm_lite.model_folder import require_own_files
+from irm_lite.row_log import read_rows
 from irm_lite.run import RunDirectory
 from irm_lite.serve import request
 
@@ -173,6 +175,19 @@ def _index(data: bytes) -> None:
     require_own_files(_file("index/model.safetensors.index.json", data).parent)
 
 
+def _ablations(data: bytes) -> None:
+    from irm_lite.ablation import load_ablations
+
+    run = RunDirectory(_folder("ablated", IRM, (CORPUS / "irm" / "seed-1").read_bytes()))
+    _file("ablated/ablations/a.json", data)
+    load_ablations(run)
+
+
+def _manifest(data: bytes) -> None:
+    _file("kept/state.json", b"{}")
+    damage(_file("kept/manifest.json", data).parent)
+
+
 IRM = ("irm.json", "irm.safetensors")
 STATE = ("state.json", "state.safetensors")
 RECORDING = ("recording.json", "statistics.safetensors", "outputs.safetensors")
@@ -203,6 +218,9 @@ READERS: dict[str, Reader] = {
     "weights_index": _index,
     "irm": _irm,
     "checkpoint": _state,
+    "ablations": _ablations,
+    "manifest": _manifest,
+    "rows": lambda data: read_rows(_file("rows.jsonl", data)),
     "recording": lambda data: load_recording(_folder("recording", RECORDING, data)),
     "live_snapshot": _snapshot,
 }

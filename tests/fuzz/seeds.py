@@ -24,7 +24,8 @@ from irm_lite.control_vector import ControlVector
 from irm_lite.export.bake import bake
 from irm_lite.export.biases import Biases
 from irm_lite.fingerprint import Fingerprint
-from irm_lite.irm import build_irm, save_irm
+from irm_lite.irm import build_irm, read_saved, save_irm
+from irm_lite.manifest import MANIFEST, write_manifest
 from irm_lite.run import RunDirectory
 from irm_lite.tensors import save_tensors
 
@@ -106,6 +107,24 @@ def _irm(folder: Path, kind: str, **options: int) -> bytes:
     torch.manual_seed(0)
     save_irm(build_irm(kind, HIDDEN, (1, 2), "block", **options), folder / kind)
     return join([(folder / kind / name).read_bytes() for name in IRM])
+
+
+def _manifest(folder: Path) -> bytes:
+    folder.mkdir()
+    (folder / "state.json").write_text("{}")
+    write_manifest(folder, {})
+    return (folder / MANIFEST).read_bytes()
+
+
+def _ablations(folder: Path) -> bytes:
+    effect = {
+        **{"index": 3, "where": "irm", "measure": "aligned NLL", "controls_kind": "random", "controls": 20, "samples": 4},
+        **{"effect": 0.5, "effect_95": [0.4, 0.6], "control_median": 0.1, "control_95": [0.0, 0.2], "rank": 1, "p": 0.05},
+        **{"beyond_controls": 0.4, "beyond_controls_95": [0.3, 0.5], "magnitude": 1.0, "matched_by": "mean |output|"},
+        "matched_magnitudes": [0.9, 1.1],
+    }
+    document = {"irm_sha256": read_saved(folder).digest, "recording": "recordings/one", "seed": 0, "effects": [effect]}
+    return json.dumps(document).encode()
 
 
 def _state(folder: Path) -> bytes:
@@ -201,6 +220,7 @@ def _texts() -> dict[str, list[str]]:
         "data_check": [lines],
         "json": [json.dumps(rows), json.dumps(squad)],
         "csv": ['question,answer,split\nq1,a1,\n"two, of\nthem",a2,test\nq3,a3,train\n', "text\none\ntwo\n"],
+        "rows": ['{"tone": "joy", "seed": 0}\n{"row": 0, "question": "Why?", "answer": "So."}\n{"row": 1, "que'],
         "txt": ["One paragraph.\n\nAnother.\n\nA third.\n"],
         "questions": ["Why?\nHow?\n"],
         "config": [
@@ -241,6 +261,8 @@ def seeds() -> dict[str, list[bytes]]:
             ],
             "run": [_run(folder)],
             "irm": [_irm(folder, "lite", width=4, rank=2), _irm(folder, "static")],
+            "manifest": [_manifest(folder / "kept")],
+            "ablations": [_ablations(folder / "static")],
             "checkpoint": [_state(folder)],
             "recording": [_recording(folder)],
             "live_snapshot": [_snapshot(folder)],
