@@ -1,5 +1,6 @@
 """Where a training that was stopped goes on."""
 
+import irm_lite.bitsandbytes_first  # noqa: F401  # isort: skip
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path

@@ -263,7 +263,7 @@ class RunDirectory:
             lock.release()
 
     def _require_own_files(self) -> None:
-        """Raise RunError where what is written, or emptied, in place leads elsewhere, or is a pipe: a stranger's run may hold both."""
+        """Raise RunError where what is written, or emptied, in place leads elsewhere, or is a pipe, as a stranger's may."""
         for name in ("events.jsonl", _LOCK, _HOLDER, "checkpoints", self.tensorboard.name):
             place = self.path / name
             if place.is_symlink():

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 from irm_lite.config import TrainConfig, read_config_file
 from irm_lite.control_vector import ControlVector, parse_vector_argument
@@ -115,11 +116,16 @@ RUN = ("run.toml", "base.json", "events.jsonl", "lock.holder")
 
 def _run(data: bytes) -> None:
     run = RunDirectory(_folder("run", RUN, data))
-    for each in (run.config, run.asked, run.created, run.fingerprint, run.finished, run.newest_checkpoint):
-        with suppress(IrmLiteError):
+    refused = None
+    for each in (run.config, run.asked, run.created, run.versions, run.fingerprint, run.finished, run.newest_checkpoint):
+        try:
             each()
+        except IrmLiteError as error:
+            refused = error
     Holder.parse(split(data, 4)[3].decode("utf-8", "replace"))
     RunReader(run.path).look()
+    if refused:
+        raise refused
 
 
 def _snapshot(data: bytes) -> None:
@@ -183,6 +189,15 @@ def _ablations(data: bytes) -> None:
     load_ablations(run)
 
 
+def _trainer_state(data: bytes) -> None:
+    from irm_lite.divergence import steps_far_above
+    from irm_lite.resuming import read_state
+
+    reached = read_state(_file("reached/trainer_state.json", data).parent)
+    reached.ended(SimpleNamespace(max_steps=9), 4)
+    steps_far_above(reached.state.log_history, 640)
+
+
 def _manifest(data: bytes) -> None:
     _file("kept/state.json", b"{}")
     damage(_file("kept/manifest.json", data).parent)
@@ -220,6 +235,7 @@ READERS: dict[str, Reader] = {
     "checkpoint": _state,
     "ablations": _ablations,
     "manifest": _manifest,
+    "trainer_state": _trainer_state,
     "rows": lambda data: read_rows(_file("rows.jsonl", data)),
     "recording": lambda data: load_recording(_folder("recording", RECORDING, data)),
     "live_snapshot": _snapshot,

@@ -116,6 +116,18 @@ def _manifest(folder: Path) -> bytes:
     return (folder / MANIFEST).read_bytes()
 
 
+def _trainer_state(folder: Path) -> bytes:
+    """After a step, a validation, and one without improvement."""
+    from transformers import TrainerState
+
+    state = TrainerState(global_step=2, max_steps=9, best_metric=2.5, best_global_step=1, num_input_tokens_seen=99)
+    state.log_history = [{"loss": 3.0, "grad_norm": 1.0, "step": 1}, {"eval_loss": 2.5, "step": 1}, {"loss": 2.9, "step": 2}]
+    patience = {"args": {"early_stopping_patience": 4}, "attributes": {"early_stopping_patience_counter": 1}}
+    state.stateful_callbacks = {"EarlyStoppingCallback": patience, "rows": [1]}
+    state.save_to_json(str(folder / "state.json"))
+    return (folder / "state.json").read_bytes()
+
+
 def _ablations(folder: Path) -> bytes:
     effect = {
         **{"index": 3, "where": "irm", "measure": "aligned NLL", "controls_kind": "random", "controls": 20, "samples": 4},
@@ -262,6 +274,7 @@ def seeds() -> dict[str, list[bytes]]:
             "run": [_run(folder)],
             "irm": [_irm(folder, "lite", width=4, rank=2), _irm(folder, "static")],
             "manifest": [_manifest(folder / "kept")],
+            "trainer_state": [_trainer_state(folder)],
             "ablations": [_ablations(folder / "static")],
             "checkpoint": [_state(folder)],
             "recording": [_recording(folder)],
