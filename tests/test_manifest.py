@@ -53,8 +53,8 @@ def test_a_digest_that_is_known_is_not_taken_again(folder: Path, monkeypatch: py
         (MANIFEST, b"{", "manifest.json cannot be read"),
         (MANIFEST, b"[1]", "manifest.json cannot be read"),
         (MANIFEST, b"[" * 100_000, "manifest.json cannot be read"),
-        (MANIFEST, b'{"files": {"a.bin": 3}}', "manifest.json cannot be read"),
-        (MANIFEST, b'{"files": {"../x": {"bytes": 1, "sha256": ""}}}', "../x is missing"),
+        (MANIFEST, b'{"format": 1, "files": {"a.bin": 3}}', "manifest.json cannot be read"),
+        (MANIFEST, b'{"format": 1, "files": {"../x": {"bytes": 1, "sha256": ""}}}', "../x is missing"),
         (MANIFEST, None, ""),  # an older irm-lite wrote none
     ],
 )
