@@ -105,16 +105,6 @@ def is_left_over(name: str) -> bool:
     return _FILE.fullmatch(name) is not None
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """A second name for a file that is never written again, only replaced; a copy where the file system has no such links."""
-    try:
-        os.link(source, target)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(source, target)
-
-
 def _put_back(aside: Path, target: Path) -> None:
     """A crash between the two renames of `atomic_folder` has left the old folder aside."""
     if aside.exists() and not target.exists():

@@ -6,22 +6,23 @@ directory offers as its IRM is put back to what the resumed training knows of.
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from irm_lite.atomic import atomic_path, link_or_copy
+from irm_lite.atomic import atomic_path
 from irm_lite.errors import RunError
 from irm_lite.irm import IRM, read_saved, save_irm
-from irm_lite.manifest import MANIFEST
+from irm_lite.manifest import digest
 from irm_lite.reading import open_ordinary, read_json
+from irm_lite.run import BEST
 from irm_lite.tensors import save_tensors
 
 OPTIMIZER, SCHEDULER, RNG, SCALER = "optimizer", "scheduler", "rng", "scaler"
-_BEST = "best"
-_IRM_FILES = ("irm.safetensors", "irm.json")
+_WEIGHTS = "irm.safetensors"
 
 
 def save_state(folder: Path, name: str, state: Any) -> None:
@@ -46,30 +47,31 @@ def load_state(folder: Path, name: str) -> Any:
 
 
 def save_irms(irm: IRM, run: Path, folder: Path, step: int, best_step: int | None) -> dict[str, str]:
-    """The IRM of `step` and the best one, which the run directory holds, into a checkpoint's `folder`, as second names of the same
-    files where that goes. Returns the SHA-256 of their weights by name."""
-    if best_step == step:
-        _link_irm(run, folder)
-    else:
-        save_irm(irm, folder)
-    known = {_IRM_FILES[0]: read_saved(folder).digest}
+    """The IRM of `step` and the best one, which the run directory holds, into a checkpoint's `folder`: as copies, for links to one
+    file would be damaged together. Returns the SHA-256 of their weights by name."""
+    save_irm(irm, folder)
+    known = {_WEIGHTS: read_saved(folder).digest}
     if best_step not in (None, step):
-        _link_irm(run, folder / _BEST)
-        known[f"{_BEST}/{_IRM_FILES[0]}"] = read_saved(folder / _BEST).digest
+        _copy_irm(run, folder / BEST)
+        known[f"{BEST}/{_WEIGHTS}"] = read_saved(folder / BEST).digest
     return known
 
 
-def restore_best(folder: Path, run: Path, step: int, best_step: int | None) -> None:
-    """Put the run directory's IRM back to what was best when the checkpoint of `step` was written. One of an older irm-lite, which
-    no manifest vouches for, does not hold it."""
-    if best_step is not None and (folder / MANIFEST).exists():
-        _link_irm(folder if best_step == step else folder / _BEST, run)
+def restore_best(folder: Path, run: Path, step: int, best_step: int | None) -> bool:
+    """Put the run directory's IRM back to what was best when the checkpoint of `step` was written; False where that is damaged."""
+    if best_step is None:
+        return True
+    source = folder if best_step == step else folder / BEST
+    sound = (source / _WEIGHTS).is_file() and digest(source / _WEIGHTS) == read_saved(source).digest
+    if sound:
+        _copy_irm(source, run)
+    return sound
 
 
-def _link_irm(source: Path, target: Path) -> None:
-    for name in _IRM_FILES:
+def _copy_irm(source: Path, target: Path) -> None:
+    for name in (_WEIGHTS, "irm.json"):
         with atomic_path(target / name) as temporary:
-            link_or_copy(source / name, temporary)
+            shutil.copyfile(source / name, temporary)
 
 
 def rng_state() -> dict[str, Any]:

@@ -134,6 +134,8 @@ class TrainConfig:
             raise InputError("--batch-size times --gradient-accumulation-steps is absurdly large", "give at most 1000000")
         if not (0 <= self.dependence_penalty <= 1000 or self.dependence_penalty == -1):
             raise InputError(f"--dependence-penalty {self.dependence_penalty} makes no sense", "give 0 to 1000, or -1")
+        if self.l1 > 1000:
+            raise InputError(f"--l1 {self.l1} is absurdly large", "give at most 1000")
         if self.learning_rate > 100:
             raise InputError(f"--learning-rate {self.learning_rate} only diverges", "give at most 100")
         if self.max_length < 8:

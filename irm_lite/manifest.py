@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from irm_lite.reading import read_json
@@ -19,8 +19,9 @@ def write_manifest(folder: Path, known: Mapping[str, str]) -> None:
     (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}, indent=2) + "\n", encoding="utf-8")
 
 
-def damage(folder: Path) -> str:
-    """What is not as the manifest says, in a few words; empty where all is, or where an older irm-lite wrote none.
+def damage(folder: Path, required: Collection[str] = (), passed_over: str = " ") -> str:
+    """What is not as the manifest says, in a few words; empty where all is. It has to list the `required` files; those whose names
+    begin with `passed_over` are not looked at.
 
     Sizes are looked at before anything is read.
     """
@@ -30,9 +31,12 @@ def damage(folder: Path) -> str:
             return "a newer irm-lite wrote it"
         listed = {str(name): (int(each["bytes"]), str(each["sha256"])) for name, each in document["files"].items()}
     except FileNotFoundError:
-        return ""
+        return f"{MANIFEST} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return f"{MANIFEST} cannot be read"
+    if unlisted := sorted({*required} - listed.keys()):
+        return f"{MANIFEST} does not list {unlisted[0]}"
+    listed = {name: known for name, known in listed.items() if not name.startswith(passed_over)}
     try:
         found = _files(folder)
         for name, (size, _) in listed.items():

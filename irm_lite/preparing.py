@@ -2,6 +2,7 @@
 
 import irm_lite.bitsandbytes_first  # noqa: F401  # isort: skip
 import dataclasses
+import hashlib
 import importlib.metadata
 import importlib.util
 import math
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
 
@@ -50,6 +52,14 @@ class Job:
     arguments: TrainingArguments
     load_peak: int | None  # bytes; None where the base was loaded before
     space: int  # bytes that the run directory will yet take
+
+    def data_digest(self) -> str:
+        """SHA-256 of the samples as tokens, in their order."""
+        hashed = hashlib.sha256()
+        for samples in (self.train, self.validation):
+            for sample in samples:
+                hashed.update(np.array([len(sample.ids), sample.answer_start, *sample.ids], dtype="<i8").tobytes())
+        return hashed.hexdigest()
 
 
 def prepare(config: TrainConfig, run: RunDirectory, base: Base | None) -> Job:

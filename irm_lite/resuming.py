@@ -1,6 +1,7 @@
 """Where a training that was stopped goes on."""
 
 import irm_lite.bitsandbytes_first  # noqa: F401  # isort: skip
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ _EXACT = ("torch", "transformers", "bitsandbytes")  # another version of these m
 _STATE_BYTES = 256 << 20  # its history grows by the step
 _STATE_TYPES: dict[str, Any] = {
     "global_step": int,
+    "max_steps": int,
     "num_input_tokens_seen": int,
     "best_global_step": int | None,
     "best_metric": int | float | None,
@@ -34,7 +36,7 @@ class ResumedAt:
 
     checkpoint: Path
     state: TrainerState
-    rows: int | None  # of this process's steps; None of an older irm-lite's
+    rows: int | None  # of this process's steps
 
     @property
     def step(self) -> int:
@@ -45,7 +47,8 @@ class ResumedAt:
         return bool(self.step >= arguments.max_steps or 0 < patience <= _unimproved(self.state))
 
     def restore_best(self, run: RunDirectory) -> None:
-        """Put back what the run offers as its IRM. Raises TrainingFailed where that cannot be written."""
+        """Put back what the run offers as its IRM, unless the checkpoint's is damaged. Raises TrainingFailed where that cannot be
+        written."""
         with run.keeping("the IRM"):
             restore_best(self.checkpoint, run.path, self.step, self.state.best_global_step)
 
@@ -75,6 +78,9 @@ def read_state(checkpoint: Path) -> ResumedAt:
                 raise ValueError(f"{name} is {type(data[name]).__name__}")
         if not all(isinstance(each, dict) and isinstance(each.get("loss", 0.0), int | float) for each in data["log_history"]):
             raise ValueError("log_history holds no numbers")
+        best = data["best_metric"]
+        if best is None if data["global_step"] >= data["max_steps"] else not math.isfinite(best or 0.0):
+            raise ValueError(f"best_metric is {best}")
         state = TrainerState(**data)
         rows = state.stateful_callbacks.get(ROWS)
         return ResumedAt(checkpoint, state, int(rows[processes.number()]) if rows and _unimproved(state) >= 0 else None)
@@ -94,12 +100,8 @@ def changes(run: RunDirectory, job: Job) -> Iterator[str]:
     """What is not as it was when the run began, so that it will not be quite the run that it would have been: a line each."""
     if text := job.base.fingerprint.match(run.fingerprint(), f"the run {run.path}", job.base.name).warning:
         yield text
-    samples = _last_start(run).get("samples")
-    now = {"train": len(job.train), "validation": len(job.validation)}
-    before = {name: samples.get(name) for name in now} if isinstance(samples, dict) else now
-    if before != now:
-        counts = ", ".join(f"{before[name]} -> {now[name]} for {name}" for name in now if before[name] != now[name])
-        yield f"{job.config.data} has other samples than when the run began ({counts})"
+    if _last_start(run).get("data_sha256", job.data_digest()) != job.data_digest():
+        yield f"{job.config.data} is not what it was when the run began: other texts, or in another order"
     here = versions()
     others = {name: version for name, version in run.versions().items() if name in _EXACT and here.get(name) != version}
     if others:

@@ -25,6 +25,11 @@ FORMAT = 1
 _LOCK, _HOLDER = "lock", "lock.holder"
 _LOCK_SECONDS = 0.5  # a reader that tries the lock of a process that has died holds it for a moment
 _LONGEST_LINE = 1 << 20  # bytes of an event
+BEST = "best"  # folder in a checkpoint: the best IRM so far, where that is of another step
+_CHECKPOINT = (  # what each has to hold (checkpoint.py)
+    *("irm.json", "irm.safetensors", "optimizer.json", "optimizer.safetensors", "scheduler.json", "scheduler.safetensors"),
+    *("rng.json", "rng.safetensors", "trainer_state.json"),
+)
 LARGEST_LIVE = 256 << 20  # bytes of a live snapshot; 40 layers of 5120 are 800 KB
 
 Event = dict[str, Any]
@@ -46,7 +51,11 @@ class RunDirectory:
 
     def checkpoints(self) -> list[Path]:
         """Those that are there, by step, the newest last."""
-        found = [path for path in (self.path / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d{1,12}", path.name, re.ASCII)]
+        found = [
+            path
+            for path in (self.path / "checkpoints").glob("step-*")
+            if re.fullmatch(r"step-(0|[1-9]\d{0,11})", path.name, re.ASCII)
+        ]
         return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
     @property
@@ -295,8 +304,11 @@ class RunDirectory:
     def newest_checkpoint(self, tell: Callable[[str], None] = lambda text: None) -> Path | None:
         """The sound checkpoint of the highest step, or None; `tell` gets a line for each damaged one that is passed over."""
         for path in reversed(self.checkpoints()):
-            reason = damage(path)
+            reason = damage(path, _CHECKPOINT)
             if not reason:
+                return path
+            if not damage(path, _CHECKPOINT, f"{BEST}/"):
+                tell(f"the best IRM that {path.name} keeps is damaged ({reason}): the run's own stays")
                 return path
             tell(f"the checkpoint {path.name} is damaged ({reason}) and passed over")
         return None
@@ -315,9 +327,9 @@ class RunDirectory:
         remove_left_over_folders(self.path / "checkpoints")
 
     def size_of_checkpoints(self) -> int:
-        """Bytes of the checkpoints and the IRM, those that share a file counted once."""
-        files = [path.stat() for path in (*(self.path / "checkpoints").rglob("*"), *self.path.glob("irm.*")) if path.is_file()]
-        return sum({(each.st_dev, each.st_ino): each.st_size for each in files}.values())
+        """Bytes of the checkpoints and the IRM."""
+        files = (*(self.path / "checkpoints").rglob("*"), *self.path.glob("irm.*"))
+        return sum(path.stat().st_size for path in files if path.is_file())
 
     def _toml(self) -> dict[str, Any]:
         path = self.path / "run.toml"

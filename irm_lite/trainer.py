@@ -69,8 +69,8 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
         try:
             kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
         except (ImportError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise MissingPart(f"--optim {args.optim} cannot be made here ({reason})", "mend that, or say --optim auto") from None
+            name, reason = getattr(args.optim, "value", args.optim), " ".join(str(error).split())[:200]
+            raise MissingPart(f"--optim {name} cannot be made here ({reason})", "mend that, or say --optim auto") from None
         return (RoundingAdamW if kind is AdamW else kind), options
 
     def get_train_dataloader(self) -> DataLoader[int]:

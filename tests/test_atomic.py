@@ -13,7 +13,6 @@ from irm_lite.atomic import (
     atomic_folder,
     atomic_path,
     free_space,
-    link_or_copy,
     remove_folder,
     remove_left_over_files,
     remove_left_over_folders,
@@ -186,22 +185,6 @@ def test_a_folder_is_removed_under_another_name(tmp_path: Path, monkeypatch: pyt
     monkeypatch.undo()
     remove_left_over_folders(tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_a_second_name_holds_what_the_first_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError
-
-    if not links:
-        monkeypatch.setattr(os, "link", refuse)
-    (tmp_path / "one").write_text("content")
-    link_or_copy(tmp_path / "one", tmp_path / "two")
-    assert (tmp_path / "one").samefile(tmp_path / "two") == links
-    write_text(tmp_path / "one", "replaced")
-    assert (tmp_path / "two").read_text() == "content"
-    with pytest.raises(FileNotFoundError):
-        link_or_copy(tmp_path / "none", tmp_path / "three")
 
 
 def test_free_space_is_that_of_the_disk_a_folder_will_be_on(tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ def test_a_digest_that_is_known_is_not_taken_again(folder: Path, monkeypatch: py
         (MANIFEST, b"[" * 100_000, "manifest.json cannot be read"),
         (MANIFEST, b'{"format": 1, "files": {"a.bin": 3}}', "manifest.json cannot be read"),
         (MANIFEST, b'{"format": 1, "files": {"../x": {"bytes": 1, "sha256": ""}}}', "../x is missing"),
-        (MANIFEST, None, ""),  # an older irm-lite wrote none
+        (MANIFEST, None, "manifest.json is missing"),
+        (MANIFEST, b'{"format": 2, "files": {}}', "a newer irm-lite wrote it"),
     ],
 )
 def test_damage_is_told_by_its_file(folder: Path, name: str, content: bytes | None, told: str) -> None:
@@ -65,6 +66,18 @@ def test_damage_is_told_by_its_file(folder: Path, name: str, content: bytes | No
     else:
         (folder / name).write_bytes(content)
     assert damage(folder) == told
+
+
+def test_what_is_required_has_to_be_listed(folder: Path) -> None:
+    assert damage(folder, ["a.bin", "best/b.bin"]) == ""
+    assert damage(folder, ["a.bin", "c.bin"]) == "manifest.json does not list c.bin"
+
+
+def test_a_part_can_be_passed_over(folder: Path) -> None:
+    (folder / "best" / "b.bin").write_bytes(b"Second")
+    assert damage(folder, passed_over="best/") == ""
+    (folder / "a.bin").unlink()
+    assert damage(folder, passed_over="best/") == "a.bin is missing"
 
 
 def test_files_of_another_size_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -381,27 +381,45 @@ def test_left_overs_are_removed_from_the_run_and_its_checkpoints_alone(run: RunD
 # Checkpoints and listing
 
 
+PARTS = [f"{part}.{kind}" for part in ("irm", "optimizer", "scheduler", "rng") for kind in ("json", "safetensors")]
+PARTS.append("trainer_state.json")
+
+
 def sound(run: RunDirectory, step: int) -> Path:
     folder = run.checkpoint(step)
-    folder.mkdir(parents=True)
-    (folder / "weights").write_text(f"of step {step}")
+    (folder / "best").mkdir(parents=True)
+    for name in (*PARTS, "best/irm.json"):
+        (folder / name).write_text(f"{name} of step {step}")
     write_manifest(folder, {})
     return folder
 
 
 def test_the_newest_sound_checkpoint_is_taken_and_the_damaged_are_told(run: RunDirectory) -> None:
-    for step in (1, 2, 3):
+    for step in (1, 2, 3, 4, 5):
         sound(run, step)
-    (run.checkpoint(3) / "weights").write_text("of step 4")
-    (run.checkpoint(2) / "weights").unlink()
+    (run.checkpoint(5) / "manifest.json").unlink()
+    (run.checkpoint(4) / "manifest.json").write_text('{"format": 1, "files": {}}')
+    (run.checkpoint(3) / "irm.json").write_text("irm.json of step 4")
+    (run.checkpoint(2) / "rng.json").unlink()
     told: list[str] = []
     assert run.newest_checkpoint(told.append) == run.checkpoint(1)
     assert told == [
-        "the checkpoint step-3 is damaged (weights has another SHA-256) and passed over",
-        "the checkpoint step-2 is damaged (weights is missing) and passed over",
+        "the checkpoint step-5 is damaged (manifest.json is missing) and passed over",
+        "the checkpoint step-4 is damaged (manifest.json does not list irm.json) and passed over",
+        "the checkpoint step-3 is damaged (irm.json has another SHA-256) and passed over",
+        "the checkpoint step-2 is damaged (rng.json is missing) and passed over",
     ]
-    (run.checkpoint(1) / "weights").write_text("")
+    (run.checkpoint(1) / "irm.json").write_text("")
     assert run.newest_checkpoint() is None
+
+
+def test_a_checkpoint_whose_best_irm_alone_is_damaged_is_taken(run: RunDirectory) -> None:
+    for step in (1, 2):
+        sound(run, step)
+    (run.checkpoint(2) / "best" / "irm.json").write_text("irm.json of another step")
+    told: list[str] = []
+    assert run.newest_checkpoint(told.append) == run.checkpoint(2)
+    assert told == ["the best IRM that step-2 keeps is damaged (best/irm.json has 24 bytes, not 23): the run's own stays"]
 
 
 def test_thinning_keeps_the_newest_written_and_no_damaged_one_that_was_passed_over(run: RunDirectory) -> None:
@@ -413,31 +431,23 @@ def test_thinning_keeps_the_newest_written_and_no_damaged_one_that_was_passed_ov
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-12"]
 
 
-def test_what_checkpoints_share_is_counted_once(run: RunDirectory) -> None:
-    folder = sound(run, 1)
-    (run.path / "irm.safetensors").write_bytes(bytes(1000))
-    os.link(run.path / "irm.safetensors", folder / "irm.safetensors")
-    others = sum(path.stat().st_size for path in (folder / "weights", folder / "manifest.json"))
-    assert run.size_of_checkpoints() == 1000 + others
-
-
 def test_the_newest_checkpoint_is_that_of_the_highest_step(run: RunDirectory) -> None:
     assert run.newest_checkpoint() is None
-    for name in ("step-9", "step-100", "step-20", ".step-300.partial", "step-400.partial", "step-", "step-last", "other-500"):
+    for step in (9, 100, 20):
+        sound(run, step)
+    for name in (".step-300.partial", "step-400.partial", "step-", "step-last", "step-0500", "other-500"):
         (run.path / "checkpoints" / name).mkdir(parents=True)
     assert run.newest_checkpoint() == run.path / "checkpoints" / "step-100"
 
 
 @quick
 @given(st.sets(st.integers(0, 10**7), min_size=1, max_size=6))
-def test_the_newest_checkpoint_is_the_numeric_maximum(scratch: RunDirectory, steps: set[int]) -> None:
+def test_checkpoints_are_in_the_order_of_their_numbers(scratch: RunDirectory, steps: set[int]) -> None:
     for old in (scratch.path / "checkpoints").glob("*"):
         old.rmdir()
     for step in steps:
         scratch.checkpoint(step).mkdir(parents=True)
-    newest = scratch.newest_checkpoint()
-    assert newest is not None
-    assert newest.name == f"step-{max(steps)}"
+    assert [path.name for path in scratch.checkpoints()] == [f"step-{step}" for step in sorted(steps)]
 
 
 def test_runs_are_listed_newest_first_without_other_folders(tmp_path: Path) -> None:

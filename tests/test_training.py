@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -212,15 +213,6 @@ def test_the_best_irm_is_put_back_to_what_the_checkpoint_knows_of(llama_folder: 
     assert (run / "irm.safetensors").read_bytes() == irms[2]
     training.resume(run)
     assert load_run(run).irm
-
-
-def test_what_a_checkpoint_shares_with_the_run_is_written_once(llama_folder: Path, tmp_path: Path) -> None:
-    training.train(config(llama_folder, max_steps=4, eval_steps=2, save_steps=2, learning_rate=0.02), tmp_path / "run")
-    run = RunDirectory(tmp_path / "run")
-    [best] = [event["best_step"] for event in run.events() if event["kind"] == "end"]
-    assert best == 4
-    assert (run.checkpoint(4) / "irm.safetensors").samefile(run.path / "irm.safetensors")
-    assert not (run.checkpoint(4) / "best").exists()
 
 
 def test_a_split_of_the_rows_outlives_a_death(llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -639,3 +631,55 @@ def test_the_states_of_a_paged_optimiser_are_paged_again() -> None:
     for name in ("state1", "state2"):
         assert torch.equal(optimiser.state[weight][name], torch.as_tensor(before[name]))
         assert optimiser.state[weight][name] is not before[name]
+
+
+def test_a_resumed_training_tells_what_is_not_as_it_was(llama_folder: Path, tmp_path: Path) -> None:
+    shipped = load_dataset("anger")
+    rows = [{"question": each.question, "answer": each.answer, "split": "train"} for each in shipped.train[:12]]
+    rows += [{"question": each.question, "answer": each.answer, "split": "validation"} for each in shipped.validation[:4]]
+    rows += [{"question": each.question, "answer": each.answer, "split": "test"} for each in shipped.test[:4]]
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
+    run = tmp_path / "run"
+    count: list[int] = []
+    with pytest.raises(Interrupted):
+        training.train(
+            config(llama_folder, data=str(data)),
+            run,
+            on_event=lambda event: count.extend([1] if event["kind"] == "step" else []),
+            should_stop=lambda: len(count) >= 2,
+        )
+    rows[0], rows[1] = rows[1], rows[0]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    toml = (run / "run.toml").read_text()
+    (run / "run.toml").write_text(re.sub(r'^torch = ".*"$', 'torch = "1.0"', toml, flags=re.MULTILINE))
+    training.resume(run)
+    told = [event["text"] for event in RunDirectory(run).events() if event["kind"] == "warning"]
+    assert any("is not what it was when the run began" in text for text in told)
+    assert any("torch 1.0 -> " in text for text in told)
+    assert len(told) == 2
+
+
+def test_a_damaged_best_irm_in_a_checkpoint_costs_no_step(llama_folder: Path, tmp_path: Path) -> None:
+    """What the run itself offers stays."""
+    run = RunDirectory(tmp_path / "run")
+    count: list[int] = []
+    with pytest.raises(Interrupted):
+        training.train(
+            config(llama_folder, eval_steps=2, save_steps=3),
+            run.path,
+            on_event=lambda event: count.extend([1] if event["kind"] == "step" else []),
+            should_stop=lambda: len(count) >= 2,
+        )
+    best = run.checkpoint(3) / "best" / "irm.safetensors"
+    content = bytearray(best.read_bytes())
+    content[-1] ^= 1
+    best.write_bytes(content)
+    before = (run.path / "irm.safetensors").read_bytes()
+    assert before != bytes(content)  # a copy: one damage is not two
+    training.resume(run.path)
+    events_ = list(run.events())
+    assert [event["resumed_from"] for event in events_ if event["kind"] == "start"] == [None, "step-3"]
+    [told] = [event["text"] for event in events_ if event["kind"] == "warning"]
+    assert told.startswith("the best IRM that step-3 keeps is damaged")
+    assert run.finished()

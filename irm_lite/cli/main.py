@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import signal
 import sys
 import traceback
 import warnings
@@ -17,6 +18,7 @@ from cyclopts.config import Dict
 import irm_lite
 from irm_lite import processes
 from irm_lite.cli.output import one_line, safe
+from irm_lite.cli.stderr import LastingStderr
 from irm_lite.config import read_config_file
 from irm_lite.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, IrmLiteError, OtherBaseWarning
 from irm_lite.presets import EMBEDDED, presets
@@ -101,7 +103,7 @@ def run(arguments: list[str]) -> int:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _complain("interrupted", EXIT_INTERRUPTED)
-    except SystemExit:  # rich's way of saying that the pipe is closed
+    except SystemExit:  # rich's way of saying that stdout's reader has seen enough
         return EXIT_DONE
     except UnicodeError as error:
         return _complain(f"text that is not UTF-8 ({error}): write it in UTF-8", EXIT_USAGE)
@@ -155,6 +157,13 @@ def _show_warning(message: Warning | str, *_place: Any, **_more: Any) -> None:
 
 def main() -> None:
     """The console script."""
+    if sys.stderr is not None:
+        sys.stderr = LastingStderr(sys.stderr)
+    if sys.argv[1:]:  # the TUI ends by itself
+        for name in ("SIGTERM", "SIGHUP"):  # like ctrl+c: what is half written is removed
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
     warnings.showwarning = _show_warning
     warnings.simplefilter("ignore", OtherBaseWarning)  # the verbs say it themselves
     with ExitStack() as silent:

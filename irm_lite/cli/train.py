@@ -11,6 +11,7 @@ from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import training_progress
 from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError
+from irm_lite.paths import expanded
 from irm_lite.run import default_run
 
 Flags = Annotated[TrainConfig | None, Parameter(name="*")]
@@ -38,6 +39,8 @@ def train(
     output = Output(common)
     if resume is not None and (out is not None or config is not None or settings is not None):
         raise InputError("--resume takes no other settings", "the run's own run.toml holds them")
+    if out is not None:
+        out = expanded(str(out))
     from irm_lite import training
 
     with graceful(output) as should_stop, training_progress(output) as listen:
@@ -47,10 +50,16 @@ def train(
             chosen = settings or TrainConfig()
             trained = training.train(chosen, out or default_run(chosen), on_event=listen, should_stop=should_stop)
     directory = trained.directory
-    end = next(event for event in reversed(list(directory.events())) if event["kind"] == "end")
+    end = directory.finished()
+    assert end is not None
     document = {"run": str(directory.path), "steps": end["step"], "best_nll": end["best_nll"], "seconds": end["seconds"]}
     output.result(
         document,
         f"run {directory.path}: best validation NLL {end['best_nll']:.3f} at step {end['best_step']}, {end['seconds']:.0f} s",
-        f"next: irm-lite export {shlex.quote(str(directory.path))}",
+        f"next: irm-lite export {shlex.quote(_argument(directory.path))}",
     )
+
+
+def _argument(path: Path) -> str:
+    """A path that is not taken for a flag."""
+    return f"./{path}" if str(path).startswith("-") else str(path)
