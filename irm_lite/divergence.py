@@ -14,6 +14,7 @@ def steps_far_above(history: Sequence[dict[str, Any]], vocabulary: int, allowanc
 
     `history` is TrainerState.log_history, of which each step's entry has "loss".
     """
-    losses = [float(entry["loss"]) for entry in history if "loss" in entry]
-    limit = losses[0] + allowance + math.log(vocabulary) if losses else 0.0
-    return sum(1 for _ in takewhile(lambda loss: loss > limit, reversed(losses)))
+    first = next((entry["loss"] for entry in history if "loss" in entry), math.inf)
+    limit = first + allowance + math.log(vocabulary)
+    newest = (entry["loss"] for entry in reversed(history) if "loss" in entry)
+    return sum(1 for _ in takewhile(lambda loss: loss > limit, newest))
