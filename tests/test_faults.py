@@ -28,8 +28,9 @@ def figures(command: str, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_a_training_that_is_killed_is_resumed_to_the_same_bits() -> None:
-    assert figures("kill.py", "--kills", "3", "--seed", "1")["kills"] == 3
+@pytest.mark.parametrize("flags", [[], ["--quantised"]])
+def test_a_training_that_is_killed_is_resumed_to_the_same_bits(flags: list[str]) -> None:
+    assert figures("kill.py", "--kills", "3", "--seed", "1", *flags)["kills"] == 3
 
 
 @pytest.mark.parametrize("verb", ["export", "bake", "record"])

@@ -1,6 +1,7 @@
 """Kill a training of a tiny Llama at random moments, resume it each time, and compare with an uninterrupted one, bit by bit.
 
     python tests/faults/kill.py --kills 50 --seed 0                       about 3 minutes
+    python tests/faults/kill.py --kills 50 --seed 0 --quantised           the same with 4 bits, bfloat16 and 8-bit states
     python tests/faults/kill.py --kills 50 --seed 0 --verb export|bake|record    the target is absent or whole
 
 Half of the kills come at a random time, half at a random write. Prints one JSON object; a failure is an assertion.
@@ -29,17 +30,21 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verb", choices=("train", "export", "bake", "record"), default="train")
+    parser.add_argument("--quantised", action="store_true")
     asked = parser.parse_args()
     chance = random.Random(asked.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        work = kill_training if asked.verb == "train" else kill_verb
-        figures = work(Path(folder), asked.verb, asked.kills, chance)
-    print(json.dumps({"verb": asked.verb, "seed": asked.seed, **figures}))
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        if asked.verb == "train":
+            figures = kill_training(folder, asked.kills, chance, bench.QUANTISED if asked.quantised else {})
+        else:
+            figures = kill_verb(folder, asked.verb, asked.kills, chance)
+    print(json.dumps({"verb": asked.verb, "quantised": asked.quantised, "seed": asked.seed, **figures}))
 
 
-def kill_training(folder: Path, _verb: str, kills: int, chance: random.Random) -> dict[str, object]:
+def kill_training(folder: Path, kills: int, chance: random.Random, settings: dict[str, str]) -> dict[str, object]:
     """One training after another until so many kills have been; each is brought to its end and compared."""
-    training, log = bench.prepare(folder), folder / "log"
+    training, log = bench.prepare(folder, **settings), folder / "log"
     began = time.monotonic()
     assert forks.wait(forks.start(["train", *training, "--out", str(folder / "whole")], log)) == 0, log.read_text()
     seconds = time.monotonic() - began
