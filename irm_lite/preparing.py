@@ -34,7 +34,7 @@ from irm_lite.trained import load_base_of
 from irm_lite.trainer import shortage_named
 
 _REST_BYTES = 32_000_000  # the live snapshot, short files, what file systems round up
-_STEP_BYTES = 1000  # of a step in events.jsonl and in each checkpoint's trainer_state.json
+_STEP_BYTES = 1000  # of a step in events.jsonl
 
 
 @dataclass
@@ -96,7 +96,7 @@ def _require_space(config: TrainConfig, run: RunDirectory, irm: IRM, steps: int)
     not free."""
     weights = sum(parameter.nbytes for parameter in irm.parameters())
     count, each = sum(parameter.numel() for parameter in irm.parameters()), next(irm.parameters()).element_size()
-    checkpoint = 2 * weights + optimiser_bytes(count, each, config.optim) + _STEP_BYTES * steps
+    checkpoint = 2 * weights + optimiser_bytes(count, each, config.optim)
     needed = (
         (config.save_total_limit + 1) * checkpoint + 2 * weights + _STEP_BYTES * steps + _REST_BYTES - run.size_of_checkpoints()
     )

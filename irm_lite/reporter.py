@@ -90,6 +90,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         )
         self._write_live()
         far_above = steps_far_above(state.log_history, self.base.model.config.vocab_size, self.model.dependence)
+        del state.log_history[1 : -2 * STEPS]  # events.jsonl has it all; it would grow in memory and in each checkpoint
         if far_above and not self.stopped:
             control.should_save = False  # it would push out a good one
         if far_above >= STEPS:

@@ -18,7 +18,6 @@ from irm_lite.run import RunDirectory
 from irm_lite.trainer import ROWS
 
 _EXACT = ("torch", "transformers", "bitsandbytes")  # another version of these may round otherwise
-_STATE_BYTES = 256 << 20  # its history grows by the step
 _STATE_TYPES: dict[str, Any] = {
     "global_step": int,
     "max_steps": int,
@@ -72,7 +71,7 @@ def newest_checkpoint(run: RunDirectory, emit: Callable[..., None]) -> Path | No
 def read_state(checkpoint: Path) -> ResumedAt:
     """Raises RunError where the checkpoint's trainer_state.json is not what the Trainer wrote."""
     try:
-        data = read_json(checkpoint / "trainer_state.json", _STATE_BYTES)
+        data = read_json(checkpoint / "trainer_state.json")
         for name, kind in _STATE_TYPES.items():
             if not isinstance(data[name], kind):
                 raise ValueError(f"{name} is {type(data[name]).__name__}")
