@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import reprlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,16 +22,23 @@ from irm_lite.squad import UNANSWERED, squad_rows
 
 SPLITS = ("train", "validation", "test")
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
-_MAX_BYTES = 2 << 30
-_MAX_WHOLE = 128 << 20  # of a file that is parsed in one piece: as objects it takes many times that
-_MAX_LINE = 16 << 20  # characters
 _PIECE = 1 << 20  # bytes
+
+# The most of anything that a dataset may have. 200 to 50,000 samples are usual; more than this would fill the memory.
+_MAX_BYTES = 256 << 20  # of a file; of a Parquet file or a hub dataset also unpacked
+_MAX_WHOLE = 32 << 20  # bytes of a file that is parsed in one piece: as objects it takes many times that
+_MAX_SQUAD = 64 << 20  # bytes of a .json that is one object, as SQuAD's are: the largest has 42 MB
+_MAX_BRACKETS = 2_000_000  # "[" and "{" in such a file, each an object of its own; SQuAD's largest has half a million
+_MAX_ROWS = 1_000_000  # in a file of lines the blank ones too
+_MAX_TEXT = 1 << 20  # characters of a line and of a sample
+_MAX_MESSAGES = 2 * _MAX_ROWS
 _MAX_COLUMNS = 1000
-_MAX_ROWS = 10_000_000
-_MAX_REFUSED = 100_000
-_MAX_CHUNK = 256 << 20  # unpacked bytes of a column's part of a Parquet file
+_MAX_VALUES = 16_000_000  # of a Parquet file, in all columns
 _MAX_NESTED = 4_000_000  # of values beyond a row group's rows: all may be of one row, in a few bytes
-_BATCH_BYTES = 64 << 20  # of a Parquet file's rows at a time
+_BATCH_BYTES = 16 << 20  # of a Parquet file's rows at a time
+_MAX_REFUSED = 100_000
+
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _ROLES = ("system", "user", "assistant")
 
 Message = dict[str, str]  # {"role", "content"}
@@ -92,7 +100,7 @@ def load_dataset(
     if spec.startswith("hf:"):
         if not spec.removeprefix("hf:").strip():
             raise DataError("hf: names no dataset", "write hf:owner/name")
-        return _build(spec, _hub_rows(spec.removeprefix("hf:"), download), answer_column, refused)
+        return _build(spec, _counted(_hub_rows(spec.removeprefix("hf:"), download), spec), answer_column, refused)
     path = expanded(spec)
     if not path.suffix and not is_there(path):
         raise DataError(f"there is no tone or file {spec!r}", f"the tones are {', '.join(tones())}; or give {_known()}")
@@ -125,16 +133,36 @@ def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
         with open_ordinary(path) as file:
             size = os.fstat(file.fileno()).st_size
         if size > _MAX_BYTES:
-            raise DataError(f"{path} is larger than 2 GiB", "split it; a few thousand samples are plenty")
-        if size > _MAX_WHOLE and reader in (_json_rows, _text_rows):
-            raise DataError(f"{path} is larger than {_MAX_WHOLE >> 20} MiB", "write it as .jsonl, or split it")
-        yield from reader(path)
+            raise DataError(f"{path} is larger than {_MAX_BYTES >> 20} MiB", "keep fewer samples: a few thousand are plenty")
+        if reader in (_json_rows, _text_rows):
+            most = _MAX_SQUAD if reader is _json_rows and _is_object(path) else _MAX_WHOLE
+            if size > most:
+                raise DataError(f"{path} is larger than {most >> 20} MiB", "write it as .jsonl, or keep fewer samples")
+        yield from _counted(reader(path), path)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}", "check the path") from None
     except UnicodeDecodeError:
         raise DataError(f"{path} is not UTF-8 text ({_first_bad_byte(path)})", "save it as UTF-8") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error})", "check the path and its rights") from None
+
+
+def _is_object(path: Path) -> bool:
+    """Whether a .json holds one object, as SQuAD's do, and no list."""
+    with open_ordinary(path) as file:
+        return file.read(_PIECE).removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{"
+
+
+def _counted(rows: Iterable[tuple[str, Any]], name: object) -> Iterator[tuple[str, Any]]:
+    """The rows, of which there may not be too many."""
+    for number, row in enumerate(rows, 1):
+        if number > _MAX_ROWS:
+            raise _too_many(name)
+        yield row
+
+
+def _too_many(name: object) -> DataError:
+    return DataError(f"{name} has more than {_MAX_ROWS:,} rows", "keep fewer: a few thousand are plenty")
 
 
 def _first_bad_byte(path: Path) -> str:
@@ -153,9 +181,11 @@ def _first_bad_byte(path: Path) -> str:
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
     """The lines, none of which may fill the memory."""
-    for number, line in enumerate(iter(lambda: file.readline(_MAX_LINE), ""), 1):
-        if len(line) == _MAX_LINE:
-            raise DataError(f"{path}, line {number}: more than {_MAX_LINE >> 20} million characters", "mend or remove it")
+    for number, line in enumerate(iter(lambda: file.readline(_MAX_TEXT + 2), ""), 1):
+        if number > _MAX_ROWS + 1:  # CSV has a header
+            raise _too_many(path)
+        if len(line.rstrip("\r\n")) > _MAX_TEXT:
+            raise DataError(f"{path}, line {number}: more than {_MAX_TEXT:,} characters", "shorten or remove it")
         yield line
 
 
@@ -168,7 +198,10 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    rows = _parse_json(path.read_text(encoding="utf-8-sig"), str(path), "mend it, or fetch it again if it is cut short")
+    text = path.read_text(encoding="utf-8-sig")
+    if text.count("[") + text.count("{") > _MAX_BRACKETS:
+        raise DataError(f"{path} has more than {_MAX_BRACKETS:,} lists and objects", "write it as .jsonl, or keep fewer samples")
+    rows = _parse_json(text, str(path), "mend it, or fetch it again if it is cut short")
     if isinstance(rows, dict) and "data" in rows:
         yield from squad_rows(rows, path)
         return
@@ -190,9 +223,10 @@ def _parse_json(text: str, where: str, mend: str = "mend or remove it") -> Any:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(_lines(file, path))
-        try:
+    csv.field_size_limit(max(csv.field_size_limit(), _MAX_TEXT))  # csv's own is 131072, and there is but one for the process
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(_lines(file, path))
             if len(reader.fieldnames or ()) > _MAX_COLUMNS:
                 raise DataError(f"{path} has more than {_MAX_COLUMNS} columns", "keep those that are used")
             for row in reader:
@@ -201,8 +235,9 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
                         f"{path}, line {reader.line_num}: more fields than the header has", "quote texts that hold commas"
                     )
                 yield f"{path}, line {reader.line_num}", row
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}", "mend the quoting") from None
+    except csv.Error as error:
+        mend = f"mend the quoting, and shorten texts of more than {_MAX_TEXT:,} characters"
+        raise DataError(f"{path}, line {reader.line_num}: {error}", mend) from None
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -214,20 +249,26 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
     number, taken = 0, 0
     try:
         footer = read_footer(path)
-        if footer.n_rows > _MAX_ROWS or footer.n_columns > _MAX_COLUMNS:
-            raise DataError(f"{path} has more than {_MAX_ROWS} rows or {_MAX_COLUMNS} columns", "split it")
+        if footer.n_rows > _MAX_ROWS:
+            raise _too_many(path)
+        if footer.n_columns > _MAX_COLUMNS:
+            raise DataError(f"{path} has more than {_MAX_COLUMNS} columns", "keep those that are used")
         told = [chunk.unpacked for chunk in footer.chunks]
-        if sum(told) > _MAX_BYTES or max([*told, 0]) > _MAX_CHUNK:
-            raise DataError(f"{path} unpacks to more than 2 GiB, or a column's part of it to {_MAX_CHUNK >> 20} MiB", "split it")
+        if sum(told) > _MAX_BYTES:
+            raise DataError(
+                f"{path} unpacks to more than {_MAX_BYTES >> 20} MiB", "keep fewer samples, or the columns that are used"
+            )
         if any(chunk.n_values - chunk.n_rows > _MAX_NESTED for chunk in footer.chunks):
             raise DataError(f"{path} has lists of more than {_MAX_NESTED} values in a row group", "write smaller row groups")
+        if sum(chunk.n_values for chunk in footer.chunks) > _MAX_VALUES:
+            raise DataError(f"{path} has more than {_MAX_VALUES:,} values", "keep fewer samples, or the columns that are used")
         require_told_sizes(path, footer)
         with pyarrow.parquet.ParquetFile(path) as file:
             at_once = max(1, min(1024, _BATCH_BYTES // max([*told, 1])))  # each row may be all that its dictionary holds
             for batch in file.iter_batches(at_once):
                 taken += batch.nbytes
                 if taken > _MAX_BYTES:
-                    raise DataError(f"{path} holds more than 2 GiB", "split it")
+                    raise DataError(f"{path} unpacks to more than {_MAX_BYTES >> 20} MiB", "keep fewer samples")
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path}, row {number}", row
@@ -239,11 +280,19 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _text_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    paragraphs = path.read_text(encoding="utf-8-sig").split("\n\n")
-    yield from ((f"{path}, paragraph {n}", {"text": text.strip()}) for n, text in enumerate(paragraphs, 1) if text.strip())
+    text = path.read_text(encoding="utf-8-sig")
+    if text.count("\n\n") > _MAX_ROWS:
+        raise _too_many(path)
+    yield from ((f"{path}, paragraph {n}", {"text": each.strip()}) for n, each in enumerate(text.split("\n\n"), 1) if each.strip())
 
 
 def _hub_rows(name: str, download: bool) -> Iterator[tuple[str, Any]]:
+    if not _HUB_NAME.fullmatch(name):
+        raise DataError(
+            f"hf:{reprlib.repr(name)[1:-1]} names no dataset of the hub", "write hf:owner/name; a file is given without hf:"
+        )
+    if os.path.lexists(name):  # datasets would take it, and with it any file that its README.md names
+        raise DataError(f"hf:{name} is a folder here too", f"rename the folder ./{name}, or give its file")
     try:
         import datasets
         import huggingface_hub.constants
@@ -253,6 +302,8 @@ def _hub_rows(name: str, download: bool) -> Iterator[tuple[str, Any]]:
     offline = huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
     if not download:
         huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    shown = datasets.is_progress_bar_enabled()
+    datasets.disable_progress_bars()
     try:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # the library raises many types
@@ -260,6 +311,10 @@ def _hub_rows(name: str, download: bool) -> Iterator[tuple[str, Any]]:
         raise DataError(f"the dataset {name} cannot be loaded ({' '.join(str(error).split())[:120]})", mend) from None
     finally:
         huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = offline
+        if shown:
+            datasets.enable_progress_bars()
+    if sum(part.data.nbytes for part in loaded.values()) > _MAX_BYTES:
+        raise DataError(f"the dataset {name} holds more than {_MAX_BYTES >> 20} MiB", "write fewer of its samples into a file")
     for split, rows in loaded.items():
         for number, row in enumerate(rows):
             yield f"{name}, {split} row {number}", row if split not in SPLITS else {**row, "split": split}
@@ -267,7 +322,7 @@ def _hub_rows(name: str, download: bool) -> Iterator[tuple[str, Any]]:
 
 def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str, refused: list[DataError] | None) -> Dataset:
     parts: dict[str, list[Example]] = {split: [] for split in SPLITS}
-    unanswered = 0
+    unanswered = n_messages = 0
     for where, row in rows:
         if row is UNANSWERED:
             unanswered += 1
@@ -282,6 +337,9 @@ def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str, refus
                 raise DataError(f"more than {_MAX_REFUSED} rows of {name} cannot be used ({refused[0]})", "mend them") from None
         else:
             parts[split].append(example)
+            n_messages += len(example.messages)
+            if n_messages > _MAX_MESSAGES:
+                raise DataError(f"{name} has more than {_MAX_MESSAGES:,} messages", "keep fewer samples")
     if not any(parts.values()):
         none = f"none of the {unanswered} questions of {name} has an answer" if unanswered else f"{name} has no samples"
         raise refused[0] if refused else DataError(none, "give at least a few dozen")
@@ -302,8 +360,11 @@ def _placed(row: Any, where: str, answer_column: str) -> tuple[Example, str]:
     if not isinstance(row, dict):
         raise DataError(f"{where}: a row must be an object with named fields", "the README says what rows look like")
     example = _example(row, where, answer_column)
+    text = "".join((*(message["content"] for message in example.messages), example.text or ""))
+    if len(text) > _MAX_TEXT:
+        raise DataError(f"{where}: more than {_MAX_TEXT:,} characters", "shorten or remove it")
     try:
-        "".join((*(message["content"] for message in example.messages), example.text or "")).encode()
+        text.encode()
     except UnicodeEncodeError:
         raise DataError(f"{where}: half a character (a lone surrogate) in the text", "mend or remove it") from None
     split = row.get("split") or _hash_split(example)

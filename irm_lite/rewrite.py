@@ -9,6 +9,7 @@ A row's number, and so the seeds of its tries, depend on the question alone, nev
 """
 
 import hashlib
+import os
 import re
 import reprlib
 import string
@@ -23,7 +24,7 @@ from irm_lite.dataset import SPLITS, Dataset, Example, load_dataset
 from irm_lite.errors import DataError, InputError, Interrupted
 from irm_lite.fingerprint import fingerprint_gguf
 from irm_lite.reading import read_text
-from irm_lite.row_log import Row, append_row, read_rows
+from irm_lite.row_log import Row, append_row, as_line, cut_torn_line, read_rows, torn_line
 from irm_lite.texts import normalised
 from irm_lite.types import Progress
 
@@ -40,6 +41,7 @@ TRIES = 3
 _PLACEHOLDERS = {"tone", "question", "answer"}
 _SAMPLING = {"temperature": 0.9, "top_p": 0.7, "repeat_penalty": 1.5}  # the paper's, whose penalty counts the prompt too
 _SENTENCES = 2  # the paper's
+_ROW_BEGINS = b'{"row": '
 _NEW_TOKENS = 96
 _CONTEXT = 2048
 _ENDED = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u201d\u2019)\]]*$")
@@ -99,6 +101,8 @@ def rewrite(
             stack.enter_context(_alone(path))
         wanted = samples[:limit]
         treated = [(tone, path, _treated(path, {"tone": tone, **made_with}, len(samples))) for tone, path in paths.items()]
+        for path in paths.values():
+            cut_torn_line(path)  # a whole file gets no more rows, and shall train as it is
         todo = [(tone, path, row) for tone, path, rows in treated for row in range(len(wanted)) if row not in rows]
         if todo:
             from irm_lite.llamacpp import Runtime
@@ -203,10 +207,16 @@ def _alone(path: Path) -> Iterator[None]:
 def _treated(path: Path, made_with: Row, of: int) -> set[int]:
     """The numbers of the rows that are written or refused already. Raises InputError where the file is not of these settings."""
     notes = read_rows(_beside(path))
-    if not notes and path.exists():
+    if not notes and os.path.lexists(path):
         raise InputError(f"{path} exists, and is no rewriting", "choose another -o")
+    for file, begins in ((_beside(path), _ROW_BEGINS if notes else as_line(made_with)), (path, _ROW_BEGINS)):
+        torn = torn_line(file)  # it is cut off later: only what we have begun to write
+        if not (torn.startswith(begins) or begins.startswith(torn)):
+            raise InputError(f"{file} exists, and is no rewriting", "choose another -o")
     if not notes:
         return set()
+    if not made_with.keys() <= notes[0].keys():
+        raise InputError(f"{_beside(path)} exists, and is no rewriting", "choose another -o")
     other = [name for name, value in made_with.items() if notes[0].get(name) != value]
     if other:
         raise InputError(f"{path} was made with another {', '.join(other)}", "choose another -o, or give what it was made with")

@@ -25,6 +25,7 @@ from irm_lite.trained import base_settings, load_base_of
 
 _TABLES = ("train", "grid", "setting")
 _MOST_RUNS = 10_000
+_ENDLESS = 1e18  # no count, time or NLL comes near it; NaN is not less
 Settings = dict[str, Any]
 
 
@@ -212,12 +213,18 @@ def _train(
 
 def _outcome(run: RunDirectory, name: str, state: Literal["trained", "was there", "failed"], error: str | None = None) -> Outcome:
     events = list(run.events())
-    nll_base = next((event.get("nll") for event in events if event["kind"] == "eval" and event.get("of") == "base"), None)
+    of_base = next((event for event in events if event["kind"] == "eval" and event.get("of") == "base"), {})
     end = run.finished() or {}
-    seconds = sum(event.get("seconds", 0.0) for event in events if event["kind"] == "end")
-    return Outcome(
-        name, run.path, state, nll_base, end.get("best_nll"), end.get("best_step"), end.get("step"), round(seconds, 1), error
-    )
+    seconds = sum(_number(event, "seconds") or 0.0 for event in events if event["kind"] == "end")
+    best_step, steps = (int(step) if (step := _number(end, key)) is not None else None for key in ("best_step", "step"))
+    nlls = _number(of_base, "nll"), _number(end, "best_nll")
+    return Outcome(name, run.path, state, *nlls, best_step, steps, round(seconds, 1), error)
+
+
+def _number(event: Settings, key: str) -> float | None:
+    """An event's number, None where it holds anything else: an events.jsonl may be a stranger's."""
+    value = event.get(key)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _ENDLESS else None
 
 
 def _in_one_line(error: Exception) -> str:

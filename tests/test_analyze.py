@@ -96,6 +96,22 @@ def test_the_command_writes_report_with_ablations(
     assert (tmp_path / "report" / "report.html").is_file()
 
 
+@pytest.mark.parametrize("name", ["report.html", "report.json"])
+def test_a_report_that_is_there_is_replaced_only_with_force(
+    runs: list[TrainedRun], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / name).write_text("precious")
+    arguments = ["analyze", *(str(run.directory.path) for run in runs[:2]), "-o", str(tmp_path), "--samples", "3", "--quiet"]
+    assert command(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert command([*arguments[:1], "absent", *arguments[3:]]) == 2  # before the runs are looked at
+    assert f"{name} exists: choose another -o, or say --force" in " ".join(capsys.readouterr().err.split())
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
+    assert command([*arguments, "--force"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report.json"}
+    assert (tmp_path / name).read_text() != "precious"
+
+
 def test_a_run_of_another_base_or_without_recording_is_refused(runs: list[TrainedRun], tmp_path: Path) -> None:
     first = runs[0].directory.path
     with pytest.raises(RunError, match="has no recording"):

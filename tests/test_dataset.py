@@ -358,7 +358,22 @@ def test_a_bad_row_is_refused_with_its_file_and_line(tmp_path: Path, line: str, 
         ("a.csv", "question,reply\nq,a\n", "a.csv, line 2: no 'answer' to the question 'q': fill it in or remove the row"),
         ("a.csv", "frage,antwort\nq,a\n", "a.csv, line 2: neither question and answer"),
         ("a.csv", "question,answer\nWhy?,Because, well\nHow?,So\n", "a.csv, line 2"),  # a comma that should have been quoted
-        ("a.csv", "question,answer\nq," + "a" * 200_000 + "\n", "a.csv, line 1: field larger than field limit"),
+        ("a.csv", "question,answer\nq," + "a" * 1_048_577 + "\n", "a.csv, line 2: more than 1,048,576 characters: shorten"),
+        (
+            "a.csv",
+            'question,answer\nq,"' + "a\n" * 600_000,
+            "field larger than field limit (1048576): mend the quoting, and shorten",
+        ),
+        ("a.jsonl", "[" * 1_048_577, "a.jsonl, line 1: more than 1,048,576 characters: shorten or remove it"),
+        ("a.jsonl", "\n" * 1_000_002, "a.jsonl has more than 1,000,000 rows: keep fewer"),
+        ("a.csv", "text\n" + "\n" * 1_000_001, "a.csv has more than 1,000,000 rows: keep fewer"),
+        ("a.txt", "a\n\n" * 1_000_001, "a.txt has more than 1,000,000 rows: keep fewer"),
+        ("a.txt", "a" * 1_048_577, "a.txt, paragraph 1: more than 1,048,576 characters: shorten or remove it"),
+        ("a.json", "[" + "[]," * 2_000_000 + "[]]", "a.json has more than 2,000,000 lists and objects: write it as .jsonl"),
+        ("a.json", "[" + "0," * 1_000_000 + "0]", "a.json, item 1: a row must be an object"),
+        ("a.json", "[" + " " * 33_554_432, "a.json is larger than 32 MiB: write it as .jsonl, or keep fewer samples"),
+        ("a.txt", " " * 33_554_433, "a.txt is larger than 32 MiB"),
+        ("a.json", " {" + " " * 67_108_864, "a.json is larger than 64 MiB: write it as .jsonl, or keep fewer samples"),
         ("a.jsonl", "", "has no samples: give at least a few dozen"),
         ("a.csv", "", "has no samples: give at least a few dozen"),
         ("a.txt", "\n\n  \n\n", "has no samples: give at least a few dozen"),
@@ -408,10 +423,46 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
         load_dataset(str(tmp_path / "data.jsonl"))
 
 
-def test_a_file_of_more_than_two_gibibytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_a_long_answer_is_read_whole_from_csv(tmp_path: Path) -> None:
+    rows = [{"question": f"q{n}", "answer": "a" * 200_000} for n in range(3)]
+    assert {len(each.answer) for each in examples(load_dataset(str(write_csv(tmp_path / "a.csv", rows))))} == {200_000}
+
+
+def test_a_squad_file_may_be_larger_than_a_list(tmp_path: Path) -> None:
+    qas = [{"question": f"Why {n}?", "id": "5" * 24, "answers": [{"text": "So.", "answer_start": 0}]} for n in range(130_319)]
+    document = {"version": "v2.0", "data": [{"title": "T", "paragraphs": [{"context": "c" * 30_000_000, "qas": qas}]}]}
+    path = tmp_path / "train-v2.0.json"
+    path.write_text(json.dumps(document))
+    assert path.stat().st_size > 42_000_000  # SQuAD's own has 42.1 MB and as many questions
+    assert len(examples(load_dataset(str(path)))) == 130_319
+
+
+def test_a_parquet_file_that_unpacks_to_much_is_refused(tmp_path: Path) -> None:
+    text = pyarrow.array(["a" * 1_000_000] * 600)
+    pyarrow.parquet.write_table(pyarrow.table({"text": text}), tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 2000
+    with pytest.raises(DataError, match=r"a\.parquet unpacks to more than 256 MiB: keep fewer samples"):
+        load_dataset(str(tmp_path / "a.parquet"))
+    pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array(["a"] * 1_000_001)}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet has more than 1,000,000 rows"):
+        load_dataset(str(tmp_path / "a.parquet"))
+    wide = pyarrow.table({f"c{n}": pyarrow.nulls(170_000, pyarrow.bool_()) for n in range(100)})
+    pyarrow.parquet.write_table(wide, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet has more than 16,000,000 values"):
+        load_dataset(str(tmp_path / "a.parquet"))
+
+
+def test_a_conversation_of_millions_of_messages_is_refused(tmp_path: Path) -> None:
+    message = {"role": "assistant", "content": "a"}
+    write_jsonl(tmp_path / "a.jsonl", [{"messages": [message] * 20_001}] * 100)
+    with pytest.raises(DataError, match="more than 2,000,000 messages: keep fewer samples"):
+        load_dataset(str(tmp_path / "a.jsonl"))
+
+
+def test_a_file_of_more_than_256_mebibytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").touch()
-    os.truncate(tmp_path / "a.jsonl", 2 * 1024**3 + 1)  # sparse: it takes no room
-    with pytest.raises(DataError, match=r"is larger than 2 GiB: split it"):
+    os.truncate(tmp_path / "a.jsonl", 256 * 1024**2 + 1)  # sparse: it takes no room
+    with pytest.raises(DataError, match=r"is larger than 256 MiB: keep fewer samples"):
         load_dataset(str(tmp_path / "a.jsonl"))
 
 
@@ -501,5 +552,23 @@ def test_a_hub_dataset_on_this_machine_keeps_its_splits(tmp_path: Path) -> None:
     folder.mkdir()
     for split in SPLITS:
         write_jsonl(folder / f"{split}.jsonl", [{"question": f"{split} {n}", "answer": f"{split} {n}"} for n in range(3)])
-    result = probe_hub(f"hf:{folder}", tmp_path / "home")
+    make = "import datasets, sys; datasets.load_dataset(sys.argv[1], cache_dir=sys.argv[2])"
+    cache = tmp_path / "home" / "datasets"
+    subprocess.run([sys.executable, "-c", make, str(folder), str(cache)], check=True, capture_output=True, timeout=120)
+    [made] = [path for path in cache.iterdir() if path.is_dir()]
+    made.rename(cache / "owner___data")  # as one that came from the hub lies there
+    result = probe_hub("hf:owner/data", tmp_path / "home")
     assert result.get("splits") == {split: [f"{split} {n}" for n in range(3)] for split in SPLITS}, result
+
+
+def test_a_folder_is_no_hub_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = write_jsonl(tmp_path / "secret.jsonl", ROWS)
+    folder = tmp_path / "here" / "owner" / "name"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {secret}\n---\n")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match=r"rename the folder \./owner/name, or give its file"):
+        load_dataset("hf:owner/name")
+    for name in (str(folder), "../here", "../../x", "./owner", "owner/name/", "owner", "~/x", "owner/..", "owner/name\n"):
+        with pytest.raises(DataError, match="names no dataset of the hub: write hf:owner/name"):
+            load_dataset(f"hf:{name}")

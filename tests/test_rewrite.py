@@ -179,6 +179,66 @@ def test_a_file_made_with_anything_else_is_refused_and_left_alone(data: Path, ll
         rewrite(str(data), llama_gguf, ["angry"], out, prompt=SHORT)
 
 
+@pytest.mark.parametrize("mine", [b'{"mine":"no newline"}', b'{"mine":"a line"}\n', b"{", b'{"row": 1, "mine', b"text\nand more"])
+def test_a_file_of_the_users_beside_is_refused_and_left_alone(
+    data: Path, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], mine: bytes
+) -> None:
+    beside = tmp_path / "o.rewrite.jsonl"
+    beside.write_bytes(mine)
+    command = ["data", "rewrite", str(data), "--tone", "angry", "--gguf", str(llama_gguf), "-o", str(tmp_path / "o.jsonl")]
+    torn = mine == b"{"  # that may be ours
+    assert cli.run([*command, "--limit", "1"]) == (0 if torn else 2)
+    said = [line for line in capsys.readouterr().err.splitlines() if str(beside.name) in line]
+    if torn:
+        assert lines(beside)[0]["tone"] == "angry"
+    else:
+        assert said, "one line names it"
+        assert beside.read_bytes() == mine
+        assert not (tmp_path / "o.jsonl").exists()
+
+
+@pytest.mark.parametrize("mine", [b"precious, without a newline", b'{"mine": 1}'])
+def test_an_end_of_the_users_in_the_file_itself_is_left_alone(data: Path, llama_gguf: Path, tmp_path: Path, mine: bytes) -> None:
+    out = tmp_path / "o.jsonl"
+    rewrite(str(data), llama_gguf, ["angry"], out, prompt=SHORT, limit=1)
+    out.write_bytes(out.read_bytes() + mine)
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=r"o\.jsonl exists, and is no rewriting: choose another -o"):
+        rewrite(str(data), llama_gguf, ["angry"], out, prompt=SHORT)
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["/dev/zero", "pipe", "nowhere"])
+def test_a_link_to_a_device_or_a_pipe_beside_is_refused_at_once(data: Path, llama_gguf: Path, tmp_path: Path, kind: str) -> None:
+    beside = tmp_path / "o.rewrite.jsonl"
+    if kind == "pipe":
+        os.mkfifo(beside)
+    else:
+        beside.symlink_to(kind if kind != "nowhere" else tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"o\.rewrite\.jsonl cannot be read"):
+        rewrite(str(data), llama_gguf, ["angry"], tmp_path / "o.jsonl", prompt=SHORT)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_prompt_that_is_a_pipe_is_refused_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "p")
+    for prompt in (tmp_path / "p", Path("/dev/zero")):
+        assert cli.run(["data", "rewrite", "--prompt", str(prompt), "--show-prompt"]) == 2
+        assert "cannot be read" in capsys.readouterr().err
+
+
+def test_reading_rows_cuts_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    path.write_bytes(b'{"row": 1}\n{"row": 2, "to')
+    assert read_rows(path) == [{"row": 1}]
+    assert path.read_bytes() == b'{"row": 1}\n{"row": 2, "to'
+    long = b'{"row": 2, "torn": "' + b"x" * 300_000
+    path.write_bytes(b'{"row": 1}\n' + long)
+    assert read_rows(path) == [{"row": 1}]
+    append_row(path, {"row": 2})
+    assert path.read_bytes() == b'{"row": 1}\n{"row": 2}\n'
+
+
 def test_two_processes_do_not_write_one_file(data: Path, llama_gguf: Path, tmp_path: Path) -> None:
     with engine._alone(tmp_path / "o.jsonl"), pytest.raises(InputError, match="another process"):
         rewrite(str(data), llama_gguf, ["angry"], tmp_path / "o.jsonl", prompt=SHORT)

@@ -20,6 +20,7 @@ from irm_lite.config import TrainConfig
 from irm_lite.errors import InputError, Interrupted, LayerError, RunError
 from irm_lite.fingerprint import Fingerprint
 from irm_lite.layers import parse_layers
+from irm_lite.preparing import absolute
 from irm_lite.run import RunDirectory
 from irm_lite.sweep import Outcome, Planned, read_sweep, run_sweep
 from irm_lite.trained import load_base_of
@@ -320,6 +321,28 @@ def test_at_site_block_layer_0_is_in_only_where_it_is_named(llama_folder: Path, 
     first_third = TrainConfig(**{**QUICK, "model": str(llama_folder), "layers": "1/3", "site": "block"})
     with pytest.raises(LayerError, match="this model's are 1-2"):
         training.train(first_third, tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "odd", ["null", '"text"', "[]", "{}", "true", "NaN", "Infinity", "-Infinity", "1" + "0" * 400], ids=lambda odd: odd[:9]
+)
+def test_events_of_odd_types_are_not_counted(
+    llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], odd: str
+) -> None:
+    file = write(tmp_path / "s.toml", "[grid]\nseed = [0]\n", llama_folder)
+    [planned] = read_sweep(file)
+    run = RunDirectory(tmp_path / "out" / planned.name)
+    run.create(planned.config, Fingerprint("llama", 3, 64, "0" * 64), {}, asked=absolute(planned.config))
+    known = '{"kind": "eval", "of": "base", "nll": 2.5}\n{"kind": "end", "seconds": 2.0}\n'
+    wrong = ", ".join(f'"{key}": {odd}' for key in ("best_nll", "best_step", "step", "seconds"))
+    run.event_file.write_text(f'{known}{{"kind": "end", {wrong}}}\n')
+    assert cli.run(["sweep", str(file), "--out", str(tmp_path / "out"), "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)["runs"]
+    assert [row[key] for key in ("nll_base", "best_nll", "best_step", "steps", "seconds")] == [2.5, None, None, None, 2.0]
+    run.event_file.write_text(f'{{"kind": "eval", "of": "base", "nll": {odd}}}\n{{"kind": "end", "best_nll": 1}}\n')
+    assert cli.run(["sweep", str(file), "--out", str(tmp_path / "out"), "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)["runs"]
+    assert (row["nll_base"], row["best_nll"]) == (None, 1)
 
 
 # The verb

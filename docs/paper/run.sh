@@ -6,7 +6,7 @@ runs=${1:-runs/paper}
 report=docs/paper
 irm-lite sweep docs/paper/paper.toml --out "$runs"
 irm-lite record "$runs"/*/ --limit 12 --new-tokens 24 --skip-existing
-irm-lite analyze "$runs"/*/ -o "$report"
+irm-lite analyze "$runs"/*/ -o "$report" --force
 read -ra indices < <(python - "$report/report.json" <<'END'
 import json, sys
 report = json.load(open(sys.argv[1]))
@@ -22,4 +22,4 @@ for tone in anger sadness neutral; do
             irm-lite ablate "$runs/$tone-all" "${indices[@]}" --where $where
     done
 done
-irm-lite analyze "$runs"/*/ -o "$report"
+irm-lite analyze "$runs"/*/ -o "$report" --force

@@ -1,5 +1,6 @@
 """irm-lite analyze"""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,7 @@ def analyze(
     neutral: str = "neutral",
     samples: int = 100,
     seed: int = 0,
+    force: Annotated[bool, Parameter(negative="")] = False,
     common: Common | None = None,
 ) -> None:
     """Hold recorded runs of one base against chance and against the base itself: report.html and report.json.
@@ -41,10 +43,15 @@ def analyze(
         Training answers for the gradient field and the features of the base.
     seed
         Seed of permutations and bootstraps.
+    force
+        Replace a report that is there.
     """
     output = Output(common)
     if not runs:
         raise InputError("there is nothing to analyze", "name run directories")
+    for file in (out / "report.html", out / "report.json"):
+        if os.path.lexists(file) and not force:  # a link that leads nowhere is somebody's too
+            raise InputError(f"{file} exists", "choose another -o, or say --force")
     from irm_lite import analyze as engine
     from irm_lite.analysis.report.page import write_report
     from irm_lite.atomic import require_folder
