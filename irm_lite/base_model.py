@@ -15,7 +15,7 @@ from irm_lite.gguf_header import read_header, require_model
 from irm_lite.heap import given_back
 from irm_lite.kernel_caches import keep_few_kernels
 from irm_lite.model_fingerprint import fingerprint_model
-from irm_lite.model_folder import require_own_files
+from irm_lite.model_folder import choose_code, require_own_files
 from irm_lite.packed_attention import attend_by_sample
 from irm_lite.paths import expanded
 from irm_lite.presets import EMBEDDED, Preset, packaged_gguf, presets
@@ -149,7 +149,7 @@ def _load_tokenizer(name: str, source: Source, chat_template: str | None, downlo
 
 def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bool, download: bool) -> "PreTrainedModel":
     """Through transformers' own bitsandbytes integration: one weight at a time is read, quantised and put in its place."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     one = {"": torch.cuda.current_device() if plan.device == "cuda" else plan.device}
     options: dict[str, Any] = {
@@ -166,8 +166,11 @@ def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bo
             weights = gguf_weights(source.gguf, empty)
             model, loading = type(empty).from_pretrained(None, config=empty.config, state_dict=weights, **options)
         else:
+            config = AutoConfig.from_pretrained(source.place, local_files_only=not download, trust_remote_code=False)
+            choose_code(config, source.place)
             model, loading = AutoModelForCausalLM.from_pretrained(
                 source.place,
+                config=config,
                 trust_remote_code=False,
                 use_safetensors=True,  # never a pickle
                 **options,

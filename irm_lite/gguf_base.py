@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from irm_lite.architecture import decoder_layers
 from irm_lite.errors import BaseModelError
 from irm_lite.gguf_header import TensorInfo, read_header
+from irm_lite.model_folder import choose_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,6 +28,7 @@ def skeleton(gguf: Path) -> "PreTrainedModel":
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True, trust_remote_code=False)
+    choose_code(config, str(gguf))
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     decoder_layers(model)

@@ -1,9 +1,13 @@
-"""A Hugging Face folder's references to files: transformers follows them, wherever they lead."""
+"""What a model's configuration makes transformers follow, wherever it leads: files, packages, kernels of the hub."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from irm_lite.errors import BaseModelError
 from irm_lite.reading import read_json
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 
 def require_own_files(folder: Path) -> None:
@@ -20,3 +24,20 @@ def require_own_files(folder: Path) -> None:
         raise BaseModelError(f"{index} cannot be read ({error})", "get a whole copy") from None
     if strange:
         raise BaseModelError(f"{index} names files that are not in its folder", "get a copy from its maker")
+
+
+def choose_code(config: "PretrainedConfig", where: str) -> None:
+    """Leave the choice of attention and experts to transformers: a name with a slash would be fetched as native code.
+
+    Raises BaseModelError where the configuration asks for a package or a kernel to read its weights, or for a file by name.
+    """
+    config._attn_implementation = None  # sdpa where the model has it; sub-configurations too
+    config._experts_implementation = None
+    for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
+        quantised: Any = getattr(part, "quantization_config", None)
+        method = quantised.get("quant_method", "bitsandbytes") if isinstance(quantised, dict) else "bitsandbytes"
+        if method != "bitsandbytes":
+            raise BaseModelError(f"{where} is quantised by {method!s:.40}", "give the model as it was before, or a .gguf of it")
+    for key in ("transformers_weights", "fusion_config"):
+        if getattr(config, key, None) is not None:
+            raise BaseModelError(f"the configuration of {where} has {key}", "get a copy from its maker")

@@ -116,3 +116,57 @@ def test_nothing_is_fetched_where_the_package_kernels_is_installed(llama_folder:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == str(fake / "kernels.py")  # and the package is there again afterwards
+
+
+_STAND_IN = """
+__version__ = {version!r}
+class Anything:
+    def __init__(self, *a, **k): pass
+    def __call__(self, decorated): return decorated
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return Anything
+def get_kernel(*a, **k):
+    raise SystemExit(f"asked for {{a}}")
+"""
+
+
+def with_config(folder: Path, target: Path, **changes: object) -> Path:
+    shutil.copytree(folder, target)
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**config, **changes}))
+    return target
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_configuration_does_not_choose_the_attention(key: str, llama_folder: Path, tmp_path: Path) -> None:
+    """A name with a slash is native code of the hub to transformers, which asks the package `kernels` for it."""
+    from transformers.utils.import_utils import KERNELS_MIN_VERSION
+
+    folder = with_config(llama_folder, tmp_path / "folder", **{key: "kernels-community/anything"})
+    (tmp_path / "kernels.py").write_text(_STAND_IN.format(version=KERNELS_MIN_VERSION))
+    code = (
+        f"from irm_lite.base_model import load_base; base = load_base({str(folder)!r}, quant='none', device='cpu');"
+        "print(base.model.config._attn_implementation)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "irm_lite_packed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantised by gptq"),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, "quantised by mxfp4"),  # transformers fetches kernels for it
+        ({"transformers_weights": "other.safetensors.index.json"}, "has transformers_weights"),
+        ({"fusion_config": {"fuse": True}}, "has fusion_config"),
+    ],
+)
+def test_a_configuration_that_leads_elsewhere_is_refused(
+    changes: dict[str, object], message: str, llama_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BaseModelError, match=message):
+        load_base(str(with_config(llama_folder, tmp_path / "folder", **changes)), quant="none", device="cpu")
