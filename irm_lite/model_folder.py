@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irm_lite.errors import BaseModelError
+from irm_lite.gguf_model import MAX_LAYERS
 from irm_lite.reading import read_json
 
 if TYPE_CHECKING:
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def require_own_files(folder: Path) -> None:
-    """Raise BaseModelError where the folder's index names weights outside of it, or it is an adapter on another model."""
+    """Raise BaseModelError where the folder's index names weights outside of it, it is an adapter on another model, or it says
+    that it has absurdly many layers."""
+    _require_layers(folder / "config.json")
     if (folder / "adapter_config.json").exists():
         raise BaseModelError(f"{folder} holds an adapter on another model", "merge it into that model, and give the result")
     index = folder / "model.safetensors.index.json"
@@ -24,6 +27,18 @@ def require_own_files(folder: Path) -> None:
         raise BaseModelError(f"{index} cannot be read ({error})", "get a whole copy") from None
     if strange:
         raise BaseModelError(f"{index} names files that are not in its folder", "get a copy from its maker")
+
+
+def _require_layers(file: Path) -> None:
+    """Before transformers reads it: some of its configurations make a list with an entry a layer."""
+    try:
+        config = read_json(file)
+    except (OSError, ValueError):  # transformers' to tell
+        return
+    parts = [part for part in (config, *(config.values() if isinstance(config, dict) else ())) if isinstance(part, dict)]
+    counts = [part.get(key) for part in parts for key in ("num_hidden_layers", "num_layers", "n_layers", "n_layer")]
+    if any(isinstance(count, int | float) and count > MAX_LAYERS for count in counts):
+        raise BaseModelError(f"{file} says that the model has more than {MAX_LAYERS} layers", "check the file")
 
 
 def choose_code(config: "PretrainedConfig", where: str) -> None:

@@ -5,6 +5,7 @@ preparing.py makes all ready, resuming.py finds where to go on, trainer.py takes
 
 import irm_lite.bitsandbytes_first  # noqa: F401  # isort: skip
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -145,6 +146,10 @@ def _fit(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callable[
     if reached is None:
         with shortage_named("take a smaller --model, or a lower --max-length"):
             nll = mean_nll(base, job.validation)
+        if not math.isfinite(nll):
+            raise TrainingFailed(
+                f"the base's NLL on the validation answers is {nll}", "try --dtype float32, or another file of the model"
+            )
         emit("eval", step=0, nll=nll, perplexity=perplexity(nll), of="base")
     elif processes.first() and not was_told(job.run, reached.step):
         emit("checkpoint", step=reached.step)
