@@ -21,7 +21,7 @@ from irm_lite.base_model import Base
 from irm_lite.chat_format import read_chat_template
 from irm_lite.config import TrainConfig
 from irm_lite.dequantised import dequantised_once
-from irm_lite.device import decide, probe
+from irm_lite.device import DEVICES, available, decide, probe
 from irm_lite.errors import FailedElsewhere, InputError, Interrupted, TrainingFailed
 from irm_lite.fit import Fit, seen_again
 from irm_lite.heap import kept
@@ -94,6 +94,11 @@ def resume(
     the first. Takes a loaded base and raises as `train` does."""
     run = RunDirectory(directory)
     config = run.config()
+    if base is None and config.device in DEVICES and not available(probe(), config.device):
+        raise InputError(
+            f"this run was trained on {config.device}, which is not available here",
+            f'resume it there, or set device = "auto" in {run.path}/run.toml',
+        )
     _meet(config, base)
     emit = _emitter(run, on_event)
     with _writing(run):

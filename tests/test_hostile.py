@@ -273,3 +273,15 @@ def test_the_benchmark_of_tones_says_in_a_line_what_is_no_run(tmp_path: Path) ->
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"tones.py: {tmp_path / 'none'} is not a run directory")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device that shall be missing is here")
+def test_a_run_of_a_device_that_is_not_here_is_told_its_own_mend(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = (finished / "run.toml").read_text()
+    (finished / "run.toml").write_text(settings.replace('device = "cpu"', 'device = "cuda"'))
+    assert cli.run(["train", "--resume", str(finished)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "this run was trained on cuda, which is not available here" in said
+    assert f'set device = "auto" in {finished}/run.toml' in said
+    (finished / "run.toml").write_text(settings.replace('device = "cpu"', 'device = "auto"'))
+    assert cli.run(["train", "--resume", str(finished)]) == 0
