@@ -5,25 +5,46 @@ python benchmarks/tones.py runs/anger-lite runs/sadness-lite runs/joy-lite [--js
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from irm_lite.chat_format import encode_all
+from irm_lite.cli.output import safe
 from irm_lite.control_vector import ControlVector
 from irm_lite.dataset import load_dataset, tones
+from irm_lite.errors import InputError, IrmLiteError
 from irm_lite.evaluation import context_for, llamacpp_nll
 from irm_lite.llamacpp import Runtime
 from irm_lite.run import RunDirectory
 from irm_lite.trained import load_base_of
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    runs = [RunDirectory(path) for path in options.runs]
+    options = parser.parse_args(arguments)
+    try:
+        table = measure(options.runs)
+    except IrmLiteError as error:
+        print(f"tones.py: {safe(str(error))}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    steering = list(next(iter(table.values())))
+    print("| answers in \\ steered by | " + " | ".join(steering) + " |")
+    print("|---|" + "---:|" * len(steering))
+    for tone, row in table.items():
+        print(f"| {tone} | " + " | ".join(f"{row[name]:.3f}" for name in steering) + " |")
+    if options.json:
+        options.json.write_text(json.dumps(table, indent=2) + "\n")
+
+
+def measure(paths: list[Path]) -> dict[str, dict[str, float]]:
+    """NLL by the answers' tone, then by what steers."""
+    runs = [RunDirectory(path) for path in paths]
     base = load_base_of(runs[0].config())
-    assert base.gguf_path is not None, "the runs' base must be a .gguf"
+    if base.gguf_path is None:
+        raise InputError(f"the base of {runs[0].path} is not a .gguf", "give runs that were trained on one")
     samples = {tone: encode_all(base.tokenizer, load_dataset(tone).test, 512)[0] for tone in tones()}
     steering: dict[str, ControlVector | None] = {"base": None}
     steering |= {run.config().data: ControlVector.load(run.default_vector) for run in runs}
@@ -33,12 +54,7 @@ def main() -> None:
             runtime.set_vector(vector)
             for tone, held_out in samples.items():
                 table[tone][name] = llamacpp_nll(runtime, held_out)
-    print("| answers in \\ steered by | " + " | ".join(steering) + " |")
-    print("|---|" + "---:|" * len(steering))
-    for tone, row in table.items():
-        print(f"| {tone} | " + " | ".join(f"{row[name]:.3f}" for name in steering) + " |")
-    if options.json:
-        options.json.write_text(json.dumps(table, indent=2) + "\n")
+    return table
 
 
 if __name__ == "__main__":

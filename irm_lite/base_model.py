@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from irm_lite.architecture import require_injectable
+from irm_lite.base_shape import require_stored
 from irm_lite.device import DevicePlan, decide, probe
 from irm_lite.errors import BaseModelError
-from irm_lite.fingerprint import Fingerprint
+from irm_lite.fingerprint import Fingerprint, fingerprint_gguf
 from irm_lite.gguf_base import gguf_read_once, gguf_weights, keep_differentiable, require_whole, skeleton
-from irm_lite.gguf_header import read_header, require_model
+from irm_lite.gguf_header import read_header
+from irm_lite.gguf_model import require_loadable
 from irm_lite.heap import given_back
 from irm_lite.kernel_caches import keep_few_kernels
 from irm_lite.model_fingerprint import fingerprint_model
-from irm_lite.model_folder import require_own_files
+from irm_lite.model_folder import choose_code, require_own_files
 from irm_lite.packed_attention import attend_by_sample
 from irm_lite.paths import expanded
 from irm_lite.presets import EMBEDDED, Preset, packaged_gguf, presets
@@ -83,6 +85,7 @@ def load_base(
     with given_back(), quiet_libraries(), gguf_read_once():
         tokenizer = _load_tokenizer(name, source, chat_template, download)
         model = _load_model(source, plan, double_quant, spread, download)
+    _require_ids(name, tokenizer, model)
     model.requires_grad_(False)
     model.eval()
     keep_differentiable(model)
@@ -111,7 +114,9 @@ def locate(name: str, download: bool = False) -> Source:
         return Source(preset.hub_id, None, preset)
     path = expanded(name)
     if path.suffix.lower() == ".gguf":
-        require_model(read_header(path))
+        header = read_header(path)
+        fingerprint_gguf(header)
+        require_loadable(header)
         return Source(str(path.parent), path, None)
     if path.is_dir():
         if not (path / "config.json").is_file():
@@ -149,7 +154,7 @@ def _load_tokenizer(name: str, source: Source, chat_template: str | None, downlo
 
 def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bool, download: bool) -> "PreTrainedModel":
     """Through transformers' own bitsandbytes integration: one weight at a time is read, quantised and put in its place."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     one = {"": torch.cuda.current_device() if plan.device == "cuda" else plan.device}
     options: dict[str, Any] = {
@@ -166,8 +171,12 @@ def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bo
             weights = gguf_weights(source.gguf, empty)
             model, loading = type(empty).from_pretrained(None, config=empty.config, state_dict=weights, **options)
         else:
+            config = AutoConfig.from_pretrained(source.place, local_files_only=not download, trust_remote_code=False)
+            choose_code(config, source.place)
+            require_stored(config.get_text_config().to_dict(), Path(source.place))
             model, loading = AutoModelForCausalLM.from_pretrained(
                 source.place,
+                config=config,
                 trust_remote_code=False,
                 use_safetensors=True,  # never a pickle
                 **options,
@@ -178,6 +187,16 @@ def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bo
         raise _explain(error, source, "model") from error
     require_whole(model, loading, str(source.gguf or source.place))
     return model
+
+
+def _require_ids(name: str, tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> None:
+    """Raise BaseModelError where the tokenizer gives ids that have no embedding. Padding's is never given."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    largest = max((number for number in tokenizer.get_vocab().values() if number != tokenizer.pad_token_id), default=0)
+    if largest >= rows:
+        raise BaseModelError(
+            f"the tokenizer of {name} has ids up to {largest}, its embeddings end at {rows - 1}", "give the model its own tokenizer"
+        )
 
 
 def quantisation(plan: DevicePlan, double_quant: bool) -> "BitsAndBytesConfig | None":

@@ -6,9 +6,16 @@ from typing import Any
 
 from irm_lite.errors import BaseModelError
 from irm_lite.gguf_header import GgufHeader, read_header, require_model
+from irm_lite.gguf_model import MAX_LAYERS
 from irm_lite.paths import expanded
 from irm_lite.presets import presets
 from irm_lite.reading import read_json
+
+_SPARE = 1 << 24  # weights: what lacks of a small model is told by its name
+
+
+class UnknownShape(BaseModelError):
+    """A configuration is of another kind than Llama's."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,8 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def shape_of_config(config: dict[str, Any], where: str, from_gguf: bool = False) -> BaseShape:
-    """Of a transformers configuration. Raises BaseModelError, naming `where`, unless it is a Llama-like model's."""
+    """Of a transformers configuration. Raises BaseModelError, naming `where`, where its sizes are absurd; UnknownShape, which
+    is one, unless it is a Llama-like model's."""
     try:
         heads, hidden_size = int(config["num_attention_heads"]), int(config["hidden_size"])
         shape = BaseShape(
@@ -113,10 +121,24 @@ def shape_of_config(config: dict[str, Any], where: str, from_gguf: bool = False)
             from_gguf,
         )
     except (ValueError, KeyError, TypeError, ArithmeticError) as error:
-        raise BaseModelError(
+        raise UnknownShape(
             f"{where} does not give a Llama-like model's sizes ({type(error).__name__}: {error})", "check its config.json"
         ) from None
     return _sound(shape, where)
+
+
+def require_stored(config: dict[str, Any], folder: Path) -> None:
+    """Raise BaseModelError where a transformers configuration speaks of far more weights than the folder's files can hold:
+    transformers would make room for them all before it misses any."""
+    try:
+        weights = shape_of_config(config, str(folder)).parameters
+    except UnknownShape:
+        return
+    stored = sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.is_file())
+    if stored and weights > 4 * stored + _SPARE:  # half a byte a weight, and as much again for what is counted roughly
+        raise BaseModelError(
+            f"the configuration of {folder} is of {weights} weights, its files have {stored} bytes", "get a whole copy"
+        )
 
 
 def _of_header(header: GgufHeader) -> BaseShape:
@@ -151,6 +173,6 @@ def _sound(shape: BaseShape, where: str) -> BaseShape:
         shape.head_size,
         shape.vocabulary,
     )
-    if not all(0 < size < 2**24 for size in sizes):
+    if not all(0 < size < 2**24 for size in sizes) or shape.layers > MAX_LAYERS:
         raise BaseModelError(f"{where} gives absurd sizes ({', '.join(map(str, sizes))})", "check the file")
     return shape

@@ -14,10 +14,11 @@ import numpy as np
 
 from irm_lite.errors import InputError, VectorError
 from irm_lite.gguf_header import GgufHeader, read_header, require_model
+from irm_lite.gguf_model import MAX_LAYERS
 from irm_lite.types import FloatArray
 
 _UNQUANTISED = ("none", "F32", "F16", "BF16")
-_MAX_LAYERS, _MAX_HIDDEN_SIZE = 512, 1 << 18  # the largest models have 126 and 18432
+_MAX_HIDDEN_SIZE = 1 << 18  # the largest models have 18432
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def fingerprint_gguf(gguf: Path | GgufHeader) -> Fingerprint:
     architecture = header.architecture
     n_layers = header.integer(f"{architecture}.block_count")
     hidden_size = header.integer(f"{architecture}.embedding_length")
-    if not 0 < n_layers <= min(len(header.tensors), _MAX_LAYERS):
+    if not 0 < n_layers <= min(len(header.tensors), MAX_LAYERS):
         raise InputError(f"{header.path} says that it has {n_layers} layers, which it has not", "export it again")
     norms = [f"blk.{n}.{norm}.weight" for n in range(n_layers) for norm in ("attn_norm", "ffn_norm")] + ["output_norm.weight"]
     for name in norms:

@@ -15,7 +15,7 @@ KNOWN = ("llama", "mistral3", "qwen2")
 
 _F32 = 0
 _NO_WEIGHTS = (9, 15, 24, 25, 26, 27, 28)  # Q8_1, Q8_K, integers and F64: ggml has no product for them
-_MAX_LAYERS, _MAX_EXPERTS = 512, 1024  # LLAMA_MAX_LAYERS, LLAMA_MAX_EXPERTS
+MAX_LAYERS, _MAX_EXPERTS = 512, 1024  # LLAMA_MAX_LAYERS, LLAMA_MAX_EXPERTS
 _MAX_SIZE = 1 << 24  # of any dimension
 _ALIGNMENT = 32  # TENSOR_ALIGNMENT
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
@@ -63,7 +63,7 @@ def _require(header: GgufHeader, key: str, least: int, most: int, default: int |
 
 
 def _check_sizes(header: GgufHeader) -> None:
-    (layers,) = _require(header, "block_count", 1, _MAX_LAYERS)[:1]
+    (layers,) = _require(header, "block_count", 1, MAX_LAYERS)[:1]
     _require(header, "context_length", 1, 2**31 - 1)
     _require(header, "embedding_length", 1, _MAX_SIZE)
     _require(header, "nextn_predict_layers", 0, layers - 1, 0)

@@ -5,6 +5,7 @@ preparing.py makes all ready, resuming.py finds where to go on, trainer.py takes
 
 import irm_lite.bitsandbytes_first  # noqa: F401  # isort: skip
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -20,7 +21,7 @@ from irm_lite.base_model import Base
 from irm_lite.chat_format import read_chat_template
 from irm_lite.config import TrainConfig
 from irm_lite.dequantised import dequantised_once
-from irm_lite.device import decide, probe
+from irm_lite.device import DEVICES, available, decide, probe
 from irm_lite.errors import FailedElsewhere, InputError, Interrupted, TrainingFailed
 from irm_lite.fit import Fit, seen_again
 from irm_lite.heap import kept
@@ -93,6 +94,11 @@ def resume(
     the first. Takes a loaded base and raises as `train` does."""
     run = RunDirectory(directory)
     config = run.config()
+    if base is None and config.device in DEVICES and not available(probe(), config.device):
+        raise InputError(
+            f"this run was trained on {config.device}, which is not available here",
+            f'resume it there, or set device = "auto" in {run.path}/run.toml',
+        )
     _meet(config, base)
     emit = _emitter(run, on_event)
     with _writing(run):
@@ -145,6 +151,10 @@ def _fit(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callable[
     if reached is None:
         with shortage_named("take a smaller --model, or a lower --max-length"):
             nll = mean_nll(base, job.validation)
+        if not math.isfinite(nll):
+            raise TrainingFailed(
+                f"the base's NLL on the validation answers is {nll}", "try --dtype float32, or another file of the model"
+            )
         emit("eval", step=0, nll=nll, perplexity=perplexity(nll), of="base")
     elif processes.first() and not was_told(job.run, reached.step):
         emit("checkpoint", step=reached.step)

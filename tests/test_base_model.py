@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from irm_lite.base_model import load_base
 from irm_lite.errors import BaseModelError, InputError
@@ -116,3 +117,119 @@ def test_nothing_is_fetched_where_the_package_kernels_is_installed(llama_folder:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == str(fake / "kernels.py")  # and the package is there again afterwards
+
+
+def patched(gguf: Path, target: Path, key: str, value: int) -> Path:
+    """The file with another 32-bit number for a key of its metadata."""
+    blob = bytearray(gguf.read_bytes())
+    at = blob.index(key.encode()) + len(key) + 4
+    blob[at : at + 4] = value.to_bytes(4, "little")
+    target.write_bytes(blob)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("llama.block_count", 2**31 - 1, "layers"),
+        ("llama.block_count", 0, "layers"),
+        ("llama.embedding_length", 2**31, "hidden size"),
+        ("llama.vocab_size", 2**31, "weights, it has"),
+        ("llama.feed_forward_length", 2**24, "weights, it has"),
+    ],
+)
+def test_a_gguf_of_absurd_sizes_is_refused_before_anything_is_built(
+    key: str, value: int, message: str, llama_gguf: Path, tmp_path: Path
+) -> None:
+    path = patched(llama_gguf, tmp_path / "p.gguf", key, value)
+    with pytest.raises((BaseModelError, InputError), match=message) as refusal:
+        load_base(str(path), quant="none", device="cpu")
+    assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_hidden_layers": 10**6}, "512 layers"),
+        ({"num_hidden_layers": 10**12, "model_type": "qwen2"}, "512 layers"),  # whose configuration has a list of them
+        ({"vocab_size": 2**31}, "absurd"),
+        ({"intermediate_size": 2**23}, "weights, its files have"),
+    ],
+)
+def test_a_folder_of_absurd_sizes_is_refused_before_anything_is_built(
+    changes: dict[str, object], message: str, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(*_: object, **__: object) -> None:
+        pytest.fail("the model was built")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", built)
+    with pytest.raises(BaseModelError, match=message):
+        load_base(str(with_config(llama_folder, tmp_path / "folder", **changes)), quant="none", device="cpu")
+
+
+def test_a_tokenizer_with_ids_beyond_the_embeddings_is_refused(llama_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(llama_folder, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(folder)
+    assert load_base(str(folder), quant="none", device="cpu").tokenizer.pad_token_id == rows  # never given to the model
+    tokenizer.add_tokens(["beyond"])
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(BaseModelError, match=f"ids up to {rows + 1}, its embeddings end at {rows - 1}: give"):
+        load_base(str(folder), quant="none", device="cpu")
+
+
+_STAND_IN = """
+__version__ = {version!r}
+class Anything:
+    def __init__(self, *a, **k): pass
+    def __call__(self, decorated): return decorated
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return Anything
+def get_kernel(*a, **k):
+    raise SystemExit(f"asked for {{a}}")
+"""
+
+
+def with_config(folder: Path, target: Path, **changes: object) -> Path:
+    shutil.copytree(folder, target)
+    config = json.loads((target / "config.json").read_text())
+    (target / "config.json").write_text(json.dumps({**config, **changes}))
+    return target
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_a_configuration_does_not_choose_the_attention(key: str, llama_folder: Path, tmp_path: Path) -> None:
+    """A name with a slash is native code of the hub to transformers, which asks the package `kernels` for it."""
+    from transformers.utils.import_utils import KERNELS_MIN_VERSION
+
+    folder = with_config(llama_folder, tmp_path / "folder", **{key: "kernels-community/anything"})
+    (tmp_path / "kernels.py").write_text(_STAND_IN.format(version=KERNELS_MIN_VERSION))
+    code = (
+        f"from irm_lite.base_model import load_base; base = load_base({str(folder)!r}, quant='none', device='cpu');"
+        "print(base.model.config._attn_implementation)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "irm_lite_packed"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantised by gptq"),
+        ({"quantization_config": {"quant_method": "mxfp4"}}, "quantised by mxfp4"),  # transformers fetches kernels for it
+        ({"transformers_weights": "other.safetensors.index.json"}, "has transformers_weights"),
+        ({"fusion_config": {"fuse": True}}, "has fusion_config"),
+    ],
+)
+def test_a_configuration_that_leads_elsewhere_is_refused(
+    changes: dict[str, object], message: str, llama_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BaseModelError, match=message):
+        load_base(str(with_config(llama_folder, tmp_path / "folder", **changes)), quant="none", device="cpu")

@@ -204,7 +204,23 @@ def test_the_verb_draws_recordings_runs_and_vectors(
     assert "layers 2-3 (down), neuron index 0-63 (across)" in shown
     monkeypatch.delenv("FORCE_COLOR")
     assert cli.run(["heatmap", str(run.default_vector)]) == 0
-    assert capsys.readouterr().out.split() == [str(run.export / "figures" / "vector.png")]
+    assert capsys.readouterr().out.split() == [str(run.export / "figures-2" / "vector.png")]  # the first is kept
+
+
+def test_no_picture_is_written_over_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vector = str(tmp_path / "v.gguf")
+    ControlVector({2: np.ones(64, np.float32)}, "llama").save(Path(vector))
+    mine = tmp_path / "figures" / "v.png"
+    mine.parent.mkdir()
+    mine.write_bytes(b"mine")
+    assert cli.run(["heatmap", vector, "-o", str(mine.parent)]) == 2
+    assert f"{mine} exists: choose another -o, or say --force" in capsys.readouterr().err
+    for number in (2, 3):  # without -o a folder that is free
+        assert draw(capsys, vector)["figures"] == {"v": str(tmp_path / f"figures-{number}" / "v.png")}
+    assert draw(capsys, vector, "--format", "svg")["figures"] == {"v": str(mine.with_suffix(".svg"))}
+    assert mine.read_bytes() == b"mine"
+    assert draw(capsys, vector, "--force")["figures"] == {"v": str(mine)}
+    assert mine.read_bytes().startswith(b"\x89PNG")
 
 
 def test_bad_wishes_are_one_line(recording: Recording, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from irm_lite.base_model import load_base
 from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
 from irm_lite.control_vector import parse_vector_argument
-from irm_lite.errors import BaseModelError, DataError, InputError, IrmLiteError, RunError, VectorError
+from irm_lite.errors import BaseModelError, DataError, InputError, IrmLiteError, RunError, TrainingFailed, VectorError
 from irm_lite.injection import inject
 from irm_lite.irm import build_irm
 from irm_lite.trained import load_run
@@ -255,3 +255,33 @@ def test_divergence_is_named(llama_folder: Path, tmp_path: Path, monkeypatch: py
     with pytest.raises(IrmLiteError, match="--learning-rate"):
         training.train(quick(llama_folder), tmp_path / "run")
     assert torch.is_grad_enabled()
+
+
+def test_a_base_that_computes_nothing_finite_is_said(llama_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(llama_folder, tmp_path / "nan")
+    weights = load_file(tmp_path / "nan" / "model.safetensors")
+    weights["model.norm.weight"].fill_(float("nan"))
+    save_file(weights, tmp_path / "nan" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TrainingFailed, match="the base's NLL on the validation answers is nan: try --dtype float32"):
+        training.train(quick(tmp_path / "nan"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_benchmark_of_tones_says_in_a_line_what_is_no_run(tmp_path: Path) -> None:
+    program = Path(__file__).parents[1] / "benchmarks" / "tones.py"
+    done = subprocess.run([sys.executable, program, tmp_path / "none"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"tones.py: {tmp_path / 'none'} is not a run directory")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device that shall be missing is here")
+def test_a_run_of_a_device_that_is_not_here_is_told_its_own_mend(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = (finished / "run.toml").read_text()
+    (finished / "run.toml").write_text(settings.replace('device = "cpu"', 'device = "cuda"'))
+    assert cli.run(["train", "--resume", str(finished)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "this run was trained on cuda, which is not available here" in said
+    assert f'set device = "auto" in {finished}/run.toml' in said
+    (finished / "run.toml").write_text(settings.replace('device = "cpu"', 'device = "auto"'))
+    assert cli.run(["train", "--resume", str(finished)]) == 0

@@ -22,6 +22,7 @@ def heatmap(
     prompt: int | None = None,
     token: int | None = None,
     format: Literal["png", "svg"] = "png",
+    force: Annotated[bool, Parameter(negative="")] = False,
     common: Common | None = None,
 ) -> None:
     """Draw what was recorded: heatmaps of layer and neuron index, and where the largest values are.
@@ -31,7 +32,7 @@ def heatmap(
     target
         A recording's folder, a run (its newest recording, else its vector), or a control vector (.gguf).
     out
-        The folder for the pictures [default: figures in TARGET, or beside the .gguf].
+        The folder for the pictures [default: figures in TARGET or beside the .gguf, or figures-2 and so on].
     mark
         Neuron indices to mark [default: 1512, the paper's, where the hidden size has it].
     prompt
@@ -40,11 +41,13 @@ def heatmap(
         The token of it that is drawn alone, from 0 [default: the first generated one].
     format
         png or svg.
+    force
+        Write over existing files.
     """
     output = Output(common)
     from irm_lite.analysis.pictures.draw import draw
 
-    drawn = draw(target, out, marks=mark, prompt=prompt, token=token, suffix=format)
+    drawn = draw(target, out, marks=mark, prompt=prompt, token=token, suffix=format, force=force)
     if drawn.choice is None and "sparsity" in drawn.files:
         output.note(f"{drawn.source} keeps no prompt token by token, so no token is drawn alone: record with --keep for that")
     prompt, token = drawn.choice or (None, None)

@@ -1,7 +1,9 @@
 """Draw what a path names: a recording, a run's newest one, or a control vector."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +43,10 @@ def draw(
     prompt: int | None = None,
     token: int | None = None,
     suffix: str = "png",
+    force: bool = False,
 ) -> Drawn:
-    """Write the pictures into `folder`, or `figures` in the target or beside its .gguf.
+    """Write the pictures into `folder`, or `figures` in the target or beside its .gguf; where it holds one of them already, into
+    `figures-2` and so on. Raises InputError where `folder` holds one, unless `force`.
 
     `marks` are the neuron indices to mark (None: the paper's, where there is one). Raises InputError where a mark, the
     prompt or the token is not there, RunError and VectorError where the target is none or is damaged.
@@ -63,13 +67,30 @@ def draw(
         values, layers = statistics.mean.astype(np.float32), tuple(loaded.about.layers)
         what = f"Mean output over {statistics.tokens} {phase} tokens"
         drawn = pictures(loaded, choice, marks)
-    folder = folder or (target if target.is_dir() else target.parent) / "figures"
+    figures = dict(drawn)
+    names = [f"{name}.{suffix}" for name in figures]
+    folder = folder or _free_folder((target if target.is_dir() else target.parent) / "figures", names, force)
     require_folder(folder)
+    if not force and (held := _held(folder, names)):
+        raise InputError(f"{held} exists", "choose another -o, or say --force")
     files = {}
-    for name, figure in drawn:
+    for name, figure in figures.items():
         files[name] = folder / f"{name}.{suffix}"
         save_figure(figure, files[name])
     return Drawn(source, files, marks, choice, values, layers, what)
+
+
+def _held(folder: Path, names: list[str]) -> Path | None:
+    """The first of the files that is there."""
+    return next((folder / name for name in names if os.path.lexists(folder / name)), None)
+
+
+def _free_folder(folder: Path, names: list[str], force: bool) -> Path:
+    """`folder`, or with the first number that has none of the files."""
+    if force:
+        return folder
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    return next(each for each in chain([folder], numbered) if not _held(each, names))
 
 
 def load_target(path: Path) -> tuple[Path, Recording | ControlVector]:
