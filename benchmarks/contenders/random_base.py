@@ -10,7 +10,7 @@ from irm_lite.base_model import Base, Quant, load_tokenizer, quantisation
 from irm_lite.device import decide, probe
 from irm_lite.fingerprint import Fingerprint, hash_norm_gains
 from irm_lite.gguf_base import keep_differentiable
-from irm_lite.heap import keep_few_kernels
+from irm_lite.kernel_caches import keep_few_kernels
 from irm_lite.packed_attention import attend_by_sample
 from irm_lite.presets import EMBEDDED
 from irm_lite.quiet import import_bitsandbytes, quiet_libraries
