@@ -77,12 +77,13 @@ def read_state(checkpoint: Path) -> ResumedAt:
                 raise ValueError(f"{name} is {type(data[name]).__name__}")
         if not all(isinstance(each, dict) and isinstance(each.get("loss", 0.0), int | float) for each in data["log_history"]):
             raise ValueError("log_history holds no numbers")
-        best = data["best_metric"]
-        if best is None if data["global_step"] >= data["max_steps"] else not math.isfinite(best or 0.0):
+        best, at_the_end = data["best_metric"], data["global_step"] >= data["max_steps"]
+        if (best is None and at_the_end) or (best is not None and not math.isfinite(best)):
             raise ValueError(f"best_metric is {best}")
         state = TrainerState(**data)
+        _unimproved(state)  # what it cannot read is damage too
         rows = state.stateful_callbacks.get(ROWS)
-        return ResumedAt(checkpoint, state, int(rows[processes.number()]) if rows and _unimproved(state) >= 0 else None)
+        return ResumedAt(checkpoint, state, int(rows[processes.number()]) if rows else None)
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise RunError(f"{checkpoint} is damaged ({error})", "remove it and resume from the one before") from None
 
@@ -99,7 +100,8 @@ def changes(run: RunDirectory, job: Job) -> Iterator[str]:
     """What is not as it was when the run began, so that it will not be quite the run that it would have been: a line each."""
     if text := job.base.fingerprint.match(run.fingerprint(), f"the run {run.path}", job.base.name).warning:
         yield text
-    if _last_start(run).get("data_sha256", job.data_digest()) != job.data_digest():
+    data = job.data_digest()
+    if _last_start(run).get("data_sha256", data) != data:
         yield f"{job.config.data} is not what it was when the run began: other texts, or in another order"
     here = versions()
     others = {name: version for name, version in run.versions().items() if name in _EXACT and here.get(name) != version}
