@@ -261,7 +261,7 @@ U32_KEY = string("general.alignment") + struct.pack("<I", 4)
         (by_hand(string("key") + struct.pack("<IIQ", 9, 9, 1), 1), "an array of type 9"),
         (by_hand(string("key") + struct.pack("<IIQ", 9, 8, 2**62), 1), "an array is longer than the file"),
         (by_hand(string("key") + struct.pack("<IIQ", 9, 4, 2**62), 1), "an array is longer than the file"),
-        (by_hand(struct.pack("<Q", 2**64 - 1), 1), "in the middle of its header"),
+        (by_hand(struct.pack("<Q", 2**64 - 1), 1), "a text is absurdly long"),
         (by_hand(U32_KEY + struct.pack("<I", 0), 1), "alignment 0"),
         (by_hand(string("general.alignment") + struct.pack("<I", 8) + string("wide"), 1), "alignment wide"),
         (by_hand(tensors=tensor_row("a", (1, 1, 1, 1, 1)), n_tensors=1), "tensor 'a' has 5 dimensions"),

@@ -122,9 +122,9 @@ def test_misuse_of_inject_and_load_base_is_named(llama_folder: Path) -> None:
         ("irm.safetensors", "x"),
     ],
 )
-def test_a_damaged_checkpoint_of_an_older_irm_lite_is_one_line(finished: Path, file: str, content: str) -> None:
+def test_a_wrong_checkpoint_that_its_manifest_vouches_for_is_one_line(finished: Path, file: str, content: str) -> None:
     (finished / "checkpoints" / "step-2" / file).write_text(content)
-    (finished / "checkpoints" / "step-2" / "manifest.json").unlink()
+    write_manifest(finished / "checkpoints" / "step-2", {})  # as somebody would who means it
     (finished / "checkpoints" / "step-\u00b2").mkdir()  # a digit to str.isdigit, not to int
     lengthen(finished)
     with pytest.raises(RunError) as refusal:
