@@ -20,6 +20,7 @@ from irm_lite.control_vector import parse_vector_argument
 from irm_lite.errors import BaseModelError, DataError, InputError, IrmLiteError, RunError, TrainingFailed, VectorError
 from irm_lite.injection import inject
 from irm_lite.irm import build_irm
+from irm_lite.manifest import write_manifest
 from irm_lite.trained import load_run
 
 
