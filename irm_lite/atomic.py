@@ -122,7 +122,7 @@ def _remove(path: Path) -> None:
 def require_folder(folder: Path) -> None:
     """Raise InputError where nothing could be written into a folder, which need not be there yet: before the work, not after it."""
     try:
-        with TemporaryFile(dir=next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())):
+        with TemporaryFile(dir=_standing(folder)):
             pass
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror})", "choose another place") from None
@@ -130,7 +130,12 @@ def require_folder(folder: Path) -> None:
 
 def free_space(folder: Path) -> int:
     """Bytes that are free where a folder is, or will be."""
-    return shutil.disk_usage(next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())).free
+    return shutil.disk_usage(_standing(folder)).free
+
+
+def _standing(folder: Path) -> Path:
+    """The folder, or the nearest around it that is there."""
+    return next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
 
 
 def sync_folder(folder: Path) -> None:

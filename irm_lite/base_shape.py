@@ -11,7 +11,7 @@ from irm_lite.paths import expanded
 from irm_lite.presets import presets
 from irm_lite.reading import read_json
 
-_SPARE = 1 << 24  # weights: what lacks of a small model is told by its name
+SPARE = 1 << 24  # weights: what lacks of a small model is told by its name
 
 
 class UnknownShape(BaseModelError):
@@ -135,7 +135,7 @@ def require_stored(config: dict[str, Any], folder: Path) -> None:
     except UnknownShape:
         return
     stored = sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.is_file())
-    if stored and weights > 4 * stored + _SPARE:  # half a byte a weight, and as much again for what is counted roughly
+    if stored and weights > 4 * stored + SPARE:  # half a byte a weight, and as much again for what is counted roughly
         raise BaseModelError(
             f"the configuration of {folder} is of {weights} weights, its files have {stored} bytes", "get a whole copy"
         )

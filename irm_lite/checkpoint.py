@@ -57,15 +57,13 @@ def save_irms(irm: IRM, run: Path, folder: Path, step: int, best_step: int | Non
     return known
 
 
-def restore_best(folder: Path, run: Path, step: int, best_step: int | None) -> bool:
-    """Put the run directory's IRM back to what was best when the checkpoint of `step` was written; False where that is damaged."""
+def restore_best(folder: Path, run: Path, step: int, best_step: int | None) -> None:
+    """Put the run directory's IRM back to what was best when the checkpoint of `step` was written, unless that is damaged."""
     if best_step is None:
-        return True
+        return
     source = folder if best_step == step else folder / BEST
-    sound = (source / _WEIGHTS).is_file() and digest(source / _WEIGHTS) == read_saved(source).digest
-    if sound:
+    if (source / _WEIGHTS).is_file() and digest(source / _WEIGHTS) == read_saved(source).digest:
         _copy_irm(source, run)
-    return sound
 
 
 def _copy_irm(source: Path, target: Path) -> None:

@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from irm_lite.architecture import decoder_layers
+from irm_lite.base_shape import SPARE
 from irm_lite.errors import BaseModelError
 from irm_lite.gguf_header import TensorInfo, read_header
 from irm_lite.model_folder import choose_code
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-_SPARE = 1 << 24  # weights: what lacks of a small model is told by its name
 
 
 def skeleton(gguf: Path) -> "PreTrainedModel":
@@ -36,7 +35,7 @@ def skeleton(gguf: Path) -> "PreTrainedModel":
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     wanted = sum(weight.numel() for weight in model.state_dict().values())
     stored = sum(math.prod(tensor.shape) for tensor in read_header(gguf).tensors.values())
-    if wanted > 2 * stored + _SPARE:  # transformers would make room for them all; a tied head is counted twice
+    if wanted > 2 * stored + SPARE:  # transformers would make room for them all; a tied head is counted twice
         raise BaseModelError(f"the metadata of {gguf} are of {wanted} weights, it has {stored}", "get a whole copy")
     decoder_layers(model)
     return model

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from irm_lite import processes
 from irm_lite.architecture import block_input, decoder_layers, hidden_state
+from irm_lite.atomic import free_space
 from irm_lite.chat_format import Sample
 from irm_lite.irm import IRM, StaticIRM
 from irm_lite.packing import Row, pack, rows, run_base
@@ -56,7 +57,7 @@ class FrozenPrefix:
         wanted = len(names) * size * processes.on_this_machine()
         if wanted <= MEMORY_SHARE * psutil.virtual_memory().available:
             self._stored, where = {name: torch.empty(shape, dtype=dtype) for name in names}, "memory"
-        elif wanted <= (psutil.disk_usage(str(folder)).free - spare) / 2:
+        elif wanted <= (free_space(folder) - spare) / 2:
             try:
                 self._stored, where = {name: _mapped(folder, shape, dtype) for name in names}, "disk"
             except OSError:  # a quota, or others have filled it meanwhile

@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class Job:
     load_peak: int | None  # bytes; None where the base was loaded before
     space: int  # bytes that the run directory will yet take
 
+    @cached_property
     def data_digest(self) -> str:
         """SHA-256 of the samples as tokens, in their order."""
         hashed = hashlib.sha256()

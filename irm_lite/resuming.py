@@ -100,8 +100,7 @@ def changes(run: RunDirectory, job: Job) -> Iterator[str]:
     """What is not as it was when the run began, so that it will not be quite the run that it would have been: a line each."""
     if text := job.base.fingerprint.match(run.fingerprint(), f"the run {run.path}", job.base.name).warning:
         yield text
-    data = job.data_digest()
-    if _last_start(run).get("data_sha256", data) != data:
+    if _last_start(run).get("data_sha256", job.data_digest) != job.data_digest:
         yield f"{job.config.data} is not what it was when the run began: other texts, or in another order"
     here = versions()
     others = {name: version for name, version in run.versions().items() if name in _EXACT and here.get(name) != version}

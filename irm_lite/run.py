@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _LOCK, _HOLDER = "lock", "lock.holder"
 _LOCK_SECONDS = 0.5  # a reader that tries the lock of a process that has died holds it for a moment
-_LONGEST_LINE = 1 << 20  # bytes of an event
+LONGEST_LINE = 1 << 20  # bytes of an event
 BEST = "best"  # folder in a checkpoint: the best IRM so far, where that is of another step
 _CHECKPOINT = (  # what each has to hold (checkpoint.py)
     *("irm.json", "irm.safetensors", "optimizer.json", "optimizer.safetensors", "scheduler.json", "scheduler.safetensors"),
@@ -207,7 +207,7 @@ class RunDirectory:
         except OSError as error:
             raise RunError(f"{self.event_file} cannot be read ({error.strerror or error})", "the run is damaged") from None
         with file:
-            for line in iter(lambda: file.readline(_LONGEST_LINE), b""):  # of a longer one each piece is none
+            for line in iter(lambda: file.readline(LONGEST_LINE), b""):  # of a longer one each piece is none
                 try:
                     event = json.loads(line.decode("utf-8", "replace"))
                 except (ValueError, RecursionError):

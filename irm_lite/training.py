@@ -184,7 +184,7 @@ def _announce(job: Job, reached: ResumedAt | None, rows: int, fit: Fit | None, f
         device=base.plan.device,
         dtype=base.plan.dtype,
         samples={"train": len(job.train), "validation": len(job.validation), "too_long": job.too_long},
-        data_sha256=job.data_digest(),
+        data_sha256=job.data_digest,
         max_steps=job.arguments.max_steps,
         processes=processes.count(),
         rows=rows,

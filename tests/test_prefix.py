@@ -78,7 +78,7 @@ def test_each_sample_is_run_once(
     if where != "memory":
         monkeypatch.setattr(prefix, "MEMORY_SHARE", 0.0)
     if where == "no room":
-        monkeypatch.setattr("psutil.disk_usage", lambda _: Nothing)
+        monkeypatch.setattr("shutil.disk_usage", lambda _: Nothing)
     kept = FrozenPrefix(model, build_irm("lite", 64, (2, 3), "block"))
     assert kept.keep(samples, tmp_path) == where
     assert not list(tmp_path.iterdir())

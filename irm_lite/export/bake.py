@@ -9,7 +9,6 @@ rows follow its tensor table, our data its data. What is needed to take all that
 
 import hashlib
 import os
-import shutil
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from irm_lite.atomic import atomic_path
+from irm_lite.atomic import atomic_path, free_space
 from irm_lite.errors import InputError
 from irm_lite.export.biases import Biases
 from irm_lite.gguf_header import ArrayInfo, GgufHeader, TensorInfo, read_header, require_model
@@ -171,7 +170,7 @@ def _require_place(source: Path, out: Path, size: int, force: bool) -> None:
     if os.path.lexists(out) and not force:  # a link that leads nowhere is somebody's too
         raise InputError(f"{out} exists", "choose another -o, or say --force")
     folder = next(parent for parent in out.absolute().parents if parent.exists())
-    free = shutil.disk_usage(folder).free
+    free = free_space(folder)
     if free < size:
         raise InputError(f"{folder} has {free / 1e9:.1f} GB free, {out.name} needs {size / 1e9:.1f} GB", "make room")
 

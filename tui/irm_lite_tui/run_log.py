@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from irm_lite.run import LONGEST_LINE
 from irm_lite_tui.curve import Curve
 
 _WHOLE = 4 << 20  # bytes that are read in full at a time; of more, the beginning, samples and the end
 _EDGE = 256 << 10
 _SAMPLES, _SAMPLE_BYTES = 400, 4096
-_LONGEST_LINE = 1 << 20
 _LONGEST_TEXT = 2000  # characters of a sample or a warning
 _BEYOND = 1e15  # any number of a training; what is below can be summed and subtracted
 
@@ -88,7 +88,7 @@ class RunLog:
             file.seek(first + (last - first) * number // _SAMPLES)
             self._between(file.read(_SAMPLE_BYTES))
         file.seek(last)
-        file.readline(_LONGEST_LINE)
+        file.readline(LONGEST_LINE)
         self._rest, self._offset, self.sampled = b"", file.tell(), True
 
     def _between(self, chunk: bytes) -> None:
@@ -102,7 +102,7 @@ class RunLog:
             lines, self._skipping = lines[1:], False
         for line in lines:
             self._take_line(line)
-        if self._skipping or len(self._rest) > _LONGEST_LINE:
+        if self._skipping or len(self._rest) > LONGEST_LINE:
             self.bad_lines += not self._skipping
             self._rest, self._skipping = b"", True
 
