@@ -23,19 +23,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from irm_lite.base_model import Base
-from irm_lite.calibration import Reference, Setting, layer_choices
-from irm_lite.chat_format import encode, encode_all
-from irm_lite.control_vector import ControlVector
-from irm_lite.dataset import Example, load_dataset
-from irm_lite.evaluation import context_for
-from irm_lite.export.bake import bake
-from irm_lite.export.biases import gather
-from irm_lite.export.mean import block_directions, observe
-from irm_lite.fingerprint import fingerprint_gguf
+from irm_lite.base.fingerprint import fingerprint_gguf
+from irm_lite.base.load import Base
+from irm_lite.core.types import FloatArray
+from irm_lite.data.dataset import Example, load_dataset
+from irm_lite.data.encoding import encode, encode_all
 from irm_lite.llamacpp import Runtime
-from irm_lite.trained import TrainedRun, load_run
-from irm_lite.types import FloatArray
+from irm_lite.runs.trained import TrainedRun, load_run
+from irm_lite.steering.control_vector import ControlVector
+from irm_lite.vectors.bake import bake
+from irm_lite.vectors.biases import gather
+from irm_lite.vectors.calibration import Reference, Setting, layer_choices
+from irm_lite.vectors.evaluation import context_for
+from irm_lite.vectors.mean import block_directions, observe
 
 CHOSEN_ON = 12  # validation answers of each kind
 STEPS = 6  # of the bisection, in powers of two from 1/4 to 256 times a vector of unit norm

@@ -20,8 +20,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from irm_lite.atomic import write_text
-from irm_lite.quiet import import_bitsandbytes
+from irm_lite.core.files.atomic import write_text
+from irm_lite.core.machine.quiet import import_bitsandbytes
 
 OFF = 0.1  # of the measured peak
 _WORDS = "the storm that came over from the hills took our roof and all of the garden with it so we had nothing"
@@ -91,8 +91,8 @@ def ratio(row: dict[str, Any], phase: str) -> float:
 
 def measure(setting: Setting, steps: int) -> dict[str, Any]:
     """In this process: what its start event predicted, what it then took, and the tokens of its largest row."""
-    from irm_lite import training
     from irm_lite.config import TrainConfig
+    from irm_lite.training import train as training
 
     import_bitsandbytes()
     with tempfile.TemporaryDirectory() as folder:

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from irm_lite.control_vector import ControlVector
-from irm_lite.export.bake import bake
-from irm_lite.export.biases import gather
-from irm_lite.fingerprint import fingerprint_gguf
+from irm_lite.base.fingerprint import fingerprint_gguf
+from irm_lite.base.presets import find_gguf
 from irm_lite.llamacpp import Model, Runtime
-from irm_lite.presets import find_gguf
-from irm_lite.trained import load_run
+from irm_lite.runs.trained import load_run
+from irm_lite.steering.control_vector import ControlVector
+from irm_lite.vectors.bake import bake
+from irm_lite.vectors.biases import gather
 
 PROMPT, NEW = 256, 64
 

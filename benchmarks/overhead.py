@@ -19,17 +19,17 @@ import torch
 
 from contenders.random_base import random_base
 from contenders.task import BATCH_SIZE, MAX_LENGTH, SEED, parse_shape
-from irm_lite.answer_loss import answer_nll
-from irm_lite.atomic import write_text
-from irm_lite.base_model import Base, load_base
-from irm_lite.chat_format import Sample, encode_all
-from irm_lite.dataset import load_dataset
-from irm_lite.heap import kept
-from irm_lite.injected_model import InjectedModel, compute_dtype
-from irm_lite.injection import inject
-from irm_lite.irm import build_irm
-from irm_lite.packing import answers_of, pack, run_base
-from irm_lite.prefix import FrozenPrefix, blocks_from
+from irm_lite.base.load import Base, load_base
+from irm_lite.core.files.atomic import write_text
+from irm_lite.core.machine.malloc import kept
+from irm_lite.data.dataset import load_dataset
+from irm_lite.data.encoding import Sample, encode_all
+from irm_lite.data.packing import answers_of, pack, run_base
+from irm_lite.steering.injection import inject
+from irm_lite.steering.irm import build_irm
+from irm_lite.training.step.answer_loss import answer_nll
+from irm_lite.training.step.injected_model import InjectedModel, compute_dtype
+from irm_lite.training.step.prefix import FrozenPrefix, blocks_from
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

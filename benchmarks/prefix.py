@@ -17,10 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from irm_lite import training
-from irm_lite.atomic import write_text
-from irm_lite.base_model import Base, load_base
+from irm_lite.base.load import Base, load_base
 from irm_lite.config import TrainConfig
+from irm_lite.core.files.atomic import write_text
+from irm_lite.training import train as training
 
 GOALS = {"ratio": 1.5, "apart": 1e-5}
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from irm_lite.analysis.running import Running
+from irm_lite.analysis.recordings.running_statistics import Running
 
 BATCH = 50
 

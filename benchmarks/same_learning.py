@@ -23,12 +23,12 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irm_lite import training
-from irm_lite.atomic import write_text
-from irm_lite.base_model import Base, load_base
+from irm_lite.base.load import Base, load_base
+from irm_lite.base.presets import presets
 from irm_lite.config import TrainConfig
-from irm_lite.irm import IRM
-from irm_lite.presets import presets
+from irm_lite.core.files.atomic import write_text
+from irm_lite.steering.irm import IRM
+from irm_lite.training import train as training
 
 WORSE = 0.02  # nats a token
 
@@ -84,11 +84,11 @@ def without_optimisations(base: Base) -> Iterator[None]:
     before = base.model.config._attn_implementation
     base.model.set_attn_implementation("sdpa")
     with (
-        patch("irm_lite.injected_model.answer_nll", plain_nll),
-        patch("irm_lite.trainer.answer_nll", plain_nll),
-        patch("irm_lite.training.compute_dtype", lambda base, irm: None),
-        patch("irm_lite.irm.LiteIRM.moments", IRM.moments),
-        patch("irm_lite.training.dequantised_once", lambda blocks: nullcontext()),
+        patch("irm_lite.training.step.injected_model.answer_nll", plain_nll),
+        patch("irm_lite.training.trainer.answer_nll", plain_nll),
+        patch("irm_lite.training.train.compute_dtype", lambda base, irm: None),
+        patch("irm_lite.steering.irm.LiteIRM.moments", IRM.moments),
+        patch("irm_lite.training.train.dequantised_once", lambda blocks: nullcontext()),
     ):
         yield
     base.model.set_attn_implementation(before)

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from contenders.task import parse_shape
-from irm_lite.atomic import write_text
+from irm_lite.core.files.atomic import write_text
 
 AXES = {"batches": (1, 2, 4, 8, 16, 32), "lengths": (32, 64, 128, 256, 512), "depths": (4, 8, 16, 32), "widths": (256, 512, 1024)}
 
@@ -75,10 +75,10 @@ def points(options: argparse.Namespace) -> list[Point]:
 def measure(point: Point) -> dict[str, float]:
     """In this process: tokens a row and a second, and the peaks of loading and training in bytes."""
     from contenders.random_base import random_base
-    from irm_lite import training
     from irm_lite.config import TrainConfig
-    from irm_lite.device import decide, probe
-    from irm_lite.memory_peak import peak_bytes, reset_peak
+    from irm_lite.core.machine.device import decide, probe
+    from irm_lite.core.machine.memory import peak_bytes, reset_peak
+    from irm_lite.training import train as training
 
     device = decide(probe(), point["device"]).device
     reset_peak(device)

@@ -9,15 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from irm_lite.chat_format import encode_all
 from irm_lite.cli.output import safe
-from irm_lite.control_vector import ControlVector
-from irm_lite.dataset import load_dataset, tones
-from irm_lite.errors import InputError, IrmLiteError
-from irm_lite.evaluation import context_for, llamacpp_nll
+from irm_lite.core.errors import InputError, IrmLiteError
+from irm_lite.data.dataset import load_dataset, tones
+from irm_lite.data.encoding import encode_all
 from irm_lite.llamacpp import Runtime
-from irm_lite.run import RunDirectory
-from irm_lite.trained import load_base_of
+from irm_lite.runs.directory import RunDirectory
+from irm_lite.runs.trained import load_base_of
+from irm_lite.steering.control_vector import ControlVector
+from irm_lite.vectors.evaluation import context_for, llamacpp_nll
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

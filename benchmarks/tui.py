@@ -33,11 +33,11 @@ import psutil
 from safetensors.numpy import save_file
 from textual.app import App, ComposeResult
 
-from irm_lite.atomic import atomic_path
-from irm_lite.types import FloatArray
-from irm_lite_tui.heatmap_source import Picture
-from irm_lite_tui.widgets.heatmap_margins import BESIDE, Margin
-from irm_lite_tui.widgets.heatmap_panel import HeatmapPanel
+from irm_lite.core.files.atomic import atomic_path
+from irm_lite.core.types import FloatArray
+from irm_lite_tui.heatmap.source import Picture
+from irm_lite_tui.heatmap.widgets.margins import BESIDE, Margin
+from irm_lite_tui.heatmap.widgets.panel import HeatmapPanel
 
 GOALS = {"warm_ms": 8.0, "cold_ms": 20.0, "first_frame_s": 0.5, "live_share_of_a_core": 0.15}
 _LIVE_SECONDS, _HERTZ = 8.0, 10.0
@@ -47,7 +47,7 @@ _LIVE_UI = """
 import sys
 from pathlib import Path
 from textual.app import App
-from irm_lite_tui.screens.heatmap import HeatmapScreen
+from irm_lite_tui.heatmap.screen import HeatmapScreen
 class Live(App):
     def on_mount(self):
         self.push_screen(HeatmapScreen(Path(sys.argv[1])))

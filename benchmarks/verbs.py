@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from irm_lite.atomic import write_text
+from irm_lite.core.files.atomic import write_text
 
 IRM_LITE = [sys.executable, "-m", "irm_lite"]
 STARTS = {

@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load_base": "irm_lite.base_model",
-    "load_run": "irm_lite.trained",
-    "inject": "irm_lite.injection",
-    "train": "irm_lite.training",
+    "load_base": "irm_lite.base.load",
+    "load_run": "irm_lite.runs.trained",
+    "inject": "irm_lite.steering.injection",
+    "train": "irm_lite.training.train",
     "TrainConfig": "irm_lite.config",
-    "export_vector": "irm_lite.export",
-    "ControlVector": "irm_lite.control_vector",
-    "IrmLiteError": "irm_lite.errors",
+    "export_vector": "irm_lite.vectors.export",
+    "ControlVector": "irm_lite.steering.control_vector",
+    "IrmLiteError": "irm_lite.core.errors",
 }
 
 __all__ = [*_HOMES, "__version__"]
 
 if TYPE_CHECKING:
-    from irm_lite.base_model import load_base as load_base
+    from irm_lite.base.load import load_base as load_base
     from irm_lite.config import TrainConfig as TrainConfig
-    from irm_lite.control_vector import ControlVector as ControlVector
-    from irm_lite.errors import IrmLiteError as IrmLiteError
-    from irm_lite.export.export import export_vector as export_vector
-    from irm_lite.injection import inject as inject
-    from irm_lite.trained import load_run as load_run
+    from irm_lite.core.errors import IrmLiteError as IrmLiteError
+    from irm_lite.runs.trained import load_run as load_run
+    from irm_lite.steering.control_vector import ControlVector as ControlVector
+    from irm_lite.steering.injection import inject as inject
     from irm_lite.training import train as train
+    from irm_lite.vectors.export import export_vector as export_vector
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from irm_lite.errors import InputError
-from irm_lite.reading import read_toml
+from irm_lite.core.errors import InputError
+from irm_lite.core.files.reading import read_toml
 
 LEARNING_RATES = {"paper": 1e-4, "lite": 2e-3, "static": 1e-2}  # paper: its own; lite and static: the demo's (docs/log.md)
 DEPENDENCE_PENALTIES = {"paper": 0.0, "lite": 1.0, "static": 0.0}  # docs/log.md

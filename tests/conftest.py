@@ -22,8 +22,8 @@ def interruptible() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny Llama with a SentencePiece tokenizer and Llama 2's chat template, as a Hugging Face folder."""
-    from irm_lite.presets import presets
-    from tiny_models import write_hf_folder
+    from irm_lite.base.presets import presets
+    from support.tiny_models import write_hf_folder
 
     return write_hf_folder(tmp_path_factory.mktemp("tiny") / "llama", chat_template=presets()["llama-2-7b-chat"].chat_template)
 
@@ -31,8 +31,8 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def llama_gguf(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same model as an F32 GGUF."""
-    from irm_lite.presets import presets
-    from tiny_models import write_gguf
+    from irm_lite.base.presets import presets
+    from support.tiny_models import write_gguf
 
     target = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
     return write_gguf(llama_folder, target, chat_template=presets()["llama-2-7b-chat"].chat_template)
@@ -41,7 +41,7 @@ def llama_gguf(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def demo_gguf() -> Path:
     """The demo model's own file, from its package."""
-    from irm_lite.presets import EMBEDDED, find_gguf
+    from irm_lite.base.presets import EMBEDDED, find_gguf
 
     return find_gguf(EMBEDDED)
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import irm_lite.config
 from irm_lite.config import TrainConfig, check_keys, read_config_file
-from irm_lite.errors import InputError
+from irm_lite.core.errors import InputError
 
 quick = settings(deadline=None, max_examples=60)
 

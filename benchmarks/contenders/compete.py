@@ -11,12 +11,12 @@ from contenders import ours, paper, qlora
 from contenders.random_base import random_base
 from contenders.task import BATCH_SIZE, MAX_LENGTH, Task
 from contenders.turns import Turns
-from irm_lite.base_model import Base, Quant, load_base
-from irm_lite.chat_format import Sample, encode_all
-from irm_lite.dataset import load_dataset
-from irm_lite.errors import DataError, InputError
-from irm_lite.presets import presets
-from irm_lite.quiet import quiet_libraries
+from irm_lite.base.load import Base, Quant, load_base
+from irm_lite.base.presets import presets
+from irm_lite.core.errors import DataError, InputError
+from irm_lite.core.machine.quiet import quiet_libraries
+from irm_lite.data.dataset import load_dataset
+from irm_lite.data.encoding import Sample, encode_all
 
 
 @dataclass(frozen=True)

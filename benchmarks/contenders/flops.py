@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedModel
 
-from irm_lite.architecture import decoder_layers
+from irm_lite.base.architecture import decoder_layers
 
 
 @dataclass(frozen=True)

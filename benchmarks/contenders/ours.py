@@ -5,11 +5,11 @@ from pathlib import Path
 
 from contenders.task import BATCH_SIZE, MAX_LENGTH, SEED
 from contenders.turns import Turns
-from irm_lite.base_model import Base
-from irm_lite.chat_format import Sample
+from irm_lite.base.load import Base
 from irm_lite.config import TrainConfig
-from irm_lite.run import Event
-from irm_lite.training import train
+from irm_lite.data.encoding import Sample
+from irm_lite.runs.directory import Event
+from irm_lite.training.train import train
 
 _KINDS = {"lite": "lite", "static": "static", "paper-irm": "paper"}
 _RECOMPUTING = "-checkpointed"

@@ -9,10 +9,10 @@ from torch.optim.lr_scheduler import StepLR
 from contenders.samples import Batch, epochs
 from contenders.task import BATCH_SIZE, SEED
 from contenders.turns import Turns
-from irm_lite.base_model import Base
-from irm_lite.chat_format import Sample
-from irm_lite.injection import inject
-from irm_lite.irm import PaperIRM
+from irm_lite.base.load import Base
+from irm_lite.data.encoding import Sample
+from irm_lite.steering.injection import inject
+from irm_lite.steering.irm import PaperIRM
 
 
 def run(base: Base, train: list[Sample], turns: Turns) -> None:

@@ -5,8 +5,8 @@ import os
 import sys
 
 from contenders.task import Task
-from irm_lite.errors import IrmLiteError
-from irm_lite.quiet import import_bitsandbytes
+from irm_lite.core.errors import IrmLiteError
+from irm_lite.core.machine.quiet import import_bitsandbytes
 
 
 def main() -> None:

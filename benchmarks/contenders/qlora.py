@@ -10,9 +10,9 @@ from transformers import DataCollatorForSeq2Seq, PrinterCallback, Trainer, Train
 from contenders.samples import Batch
 from contenders.task import BATCH_SIZE, SEED
 from contenders.turns import Turns
-from irm_lite.base_model import Base
-from irm_lite.chat_format import Sample
-from irm_lite.errors import MissingPart
+from irm_lite.base.load import Base
+from irm_lite.core.errors import MissingPart
+from irm_lite.data.encoding import Sample
 
 
 class Pace(TrainerCallback):  # type: ignore[misc]

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from irm_lite.base_model import Base, Quant, load_tokenizer, quantisation
-from irm_lite.device import decide, probe
-from irm_lite.fingerprint import Fingerprint, hash_norm_gains
-from irm_lite.gguf_base import keep_differentiable
-from irm_lite.kernel_caches import keep_few_kernels
-from irm_lite.packed_attention import attend_by_sample
-from irm_lite.presets import EMBEDDED
-from irm_lite.quiet import import_bitsandbytes, quiet_libraries
+from irm_lite.base.fingerprint import Fingerprint, hash_norm_gains
+from irm_lite.base.load import Base, Quant, load_tokenizer, quantisation
+from irm_lite.base.packed_attention import attend_by_sample
+from irm_lite.base.presets import EMBEDDED
+from irm_lite.base.sources.gguf_weights import keep_differentiable
+from irm_lite.core.machine.device import decide, probe
+from irm_lite.core.machine.onednn import keep_few_kernels
+from irm_lite.core.machine.quiet import import_bitsandbytes, quiet_libraries
 
 
 @dataclass(frozen=True)

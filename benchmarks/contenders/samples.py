@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from accelerate.data_loader import SeedableRandomSampler
 
-from irm_lite.chat_format import Sample
+from irm_lite.data.encoding import Sample
 
 Batch = list[Sample]
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from irm_lite.errors import InputError
+from irm_lite.core.errors import InputError
 
 NAMES = (
     "paper",

@@ -15,11 +15,11 @@ import torch
 from contenders.flops import Weights
 from contenders.samples import epochs, real_tokens, supervised_tokens
 from contenders.task import BATCH_SIZE, SEED, Task
-from irm_lite.base_model import Base
-from irm_lite.chat_format import Sample
-from irm_lite.errors import RunError
-from irm_lite.memory_peak import peak_bytes, reset_peak
-from irm_lite.trainer import mean_nll
+from irm_lite.base.load import Base
+from irm_lite.core.errors import RunError
+from irm_lite.core.machine.memory import peak_bytes, reset_peak
+from irm_lite.data.encoding import Sample
+from irm_lite.training.trainer import mean_nll
 
 
 class Over(Exception):

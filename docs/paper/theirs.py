@@ -15,7 +15,7 @@ matplotlib.use("Agg")
 
 import torch
 
-from irm_lite.analysis.recording import load_recording
+from irm_lite.analysis.recordings.recording import load_recording
 
 
 def main(clone: str, source: str, out: str) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from irm_lite.cli.output import Output
-from irm_lite.errors import Interrupted
+from irm_lite.core.errors import Interrupted
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 

@@ -16,12 +16,12 @@ from cyclopts import App, ArgumentCollection, CycloptsError, UnknownCommandError
 from cyclopts.config import Dict
 
 import irm_lite
-from irm_lite import processes
+from irm_lite.base.presets import EMBEDDED, presets
 from irm_lite.cli.output import one_line, safe
 from irm_lite.cli.stderr import LastingStderr
 from irm_lite.config import read_config_file
-from irm_lite.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, IrmLiteError, OtherBaseWarning
-from irm_lite.presets import EMBEDDED, presets
+from irm_lite.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, IrmLiteError, OtherBaseWarning
+from irm_lite.core.machine import processes
 
 _USERS_ERRORS = tuple(
     getattr(errno, name) for name in ["ENAMETOOLONG", "ENOENT", "EACCES", "EISDIR", "ENOTDIR", "EEXIST", "EPERM", "EROFS"]
@@ -55,25 +55,25 @@ app = App(
     result_action="return_value",
 )
 # By import path: a verb's module is imported when that verb is used.
-app.command("irm_lite.cli.demo:demo", name="demo", help="The whole job on one model: train, export, llama.cpp, compare.")
-app.command("irm_lite.cli.data:app", name="data", help="Datasets: what is in one, and answers rewritten in a tone.")
-app.command("irm_lite.cli.train:train", name="train", help="Train an IRM into a run directory.")
-app.command("irm_lite.cli.sweep:sweep", name="sweep", help="Train a grid of runs from one file; goes on after a stop.")
-app.command("irm_lite.cli.export:export", name="export", help="Write a run's effect as a GGUF control vector.")
+app.command("irm_lite.cli.verbs.demo:demo", name="demo", help="The whole job on one model: train, export, llama.cpp, compare.")
+app.command("irm_lite.cli.verbs.data:app", name="data", help="Datasets: what is in one, and answers rewritten in a tone.")
+app.command("irm_lite.cli.verbs.train:train", name="train", help="Train an IRM into a run directory.")
+app.command("irm_lite.cli.verbs.sweep:sweep", name="sweep", help="Train a grid of runs from one file; goes on after a stop.")
+app.command("irm_lite.cli.verbs.export:export", name="export", help="Write a run's effect as a GGUF control vector.")
 app.command(
-    "irm_lite.cli.generate:generate", name="generate", help="Answer a prompt in llama.cpp, with control vectors or without."
+    "irm_lite.cli.verbs.generate:generate", name="generate", help="Answer a prompt in llama.cpp, with control vectors or without."
 )
-app.command("irm_lite.cli.evaluate:evaluate", name="eval", help="Measure a run: NLL, KL and the fidelity of its vector.")
-app.command("irm_lite.cli.bake:bake", name="bake", help="Write a copy of a GGUF with the steering in it, or take it out.")
-app.command("irm_lite.cli.calibrate:calibrate", name="calibrate", help="Find the best strength and layers of a vector.")
-app.command("irm_lite.cli.vector:app", name="vector", help="Control vectors: what is in one, and arithmetic with them.")
-app.command("irm_lite.cli.record:record", name="record", help="Record what an IRM puts out, token by token.")
-app.command("irm_lite.cli.heatmap:heatmap", name="heatmap", help="Draw a recording or a control vector.")
-app.command("irm_lite.cli.ablate:ablate", name="ablate", help="Zero an index and measure what that does, against controls.")
-app.command("irm_lite.cli.analyze:analyze", name="analyze", help="What runs reveal, against chance and the base: a report.")
-app.command("irm_lite.cli.models:app", name="models", help="Base models known by name.")
-app.command("irm_lite.cli.serve:serve", name="serve", help="Answers for other programs: JSON lines in, JSON lines out.")
-app.command("irm_lite.cli.doctor:doctor", name="doctor", help="What works on this machine, what is missing, and the mend.")
+app.command("irm_lite.cli.verbs.evaluate:evaluate", name="eval", help="Measure a run: NLL, KL and the fidelity of its vector.")
+app.command("irm_lite.cli.verbs.bake:bake", name="bake", help="Write a copy of a GGUF with the steering in it, or take it out.")
+app.command("irm_lite.cli.verbs.calibrate:calibrate", name="calibrate", help="Find the best strength and layers of a vector.")
+app.command("irm_lite.cli.verbs.vector:app", name="vector", help="Control vectors: what is in one, and arithmetic with them.")
+app.command("irm_lite.cli.verbs.record:record", name="record", help="Record what an IRM puts out, token by token.")
+app.command("irm_lite.cli.verbs.heatmap:heatmap", name="heatmap", help="Draw a recording or a control vector.")
+app.command("irm_lite.cli.verbs.ablate:ablate", name="ablate", help="Zero an index and measure what that does, against controls.")
+app.command("irm_lite.cli.verbs.analyze:analyze", name="analyze", help="What runs reveal, against chance and the base: a report.")
+app.command("irm_lite.cli.verbs.models:app", name="models", help="Base models known by name.")
+app.command("irm_lite.cli.verbs.serve:serve", name="serve", help="Answers for other programs: JSON lines in, JSON lines out.")
+app.command("irm_lite.cli.verbs.doctor:doctor", name="doctor", help="What works on this machine, what is missing, and the mend.")
 
 
 @app.default

@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 from rich.segment import Segment, Segments
 
 if TYPE_CHECKING:
-    from irm_lite.fingerprint import Match
+    from irm_lite.base.fingerprint import Match
 
 _ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, signs that turn the writing or hide, lone surrogates, other line ends
 _JOINERS = "\u200c\u200d"  # of letters and emoji

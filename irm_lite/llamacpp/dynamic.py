@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from irm_lite.errors import InputError, LlamaCppError
-from irm_lite.injection import Observer
-from irm_lite.irm import IRM, build_irm
-from irm_lite.layers import format_layers
+from irm_lite.core.errors import InputError, LlamaCppError
+from irm_lite.core.types import FloatArray
 from irm_lite.llamacpp import ggml
-from irm_lite.types import FloatArray
+from irm_lite.steering.injection import Observer
+from irm_lite.steering.irm import IRM, build_irm
+from irm_lite.steering.layers import format_layers
 
 _AT_ONCE = 1 << 24  # outputs of all layers are computed together up to this many floats (64 MiB)
 _H0 = b"ffn_inp-0"

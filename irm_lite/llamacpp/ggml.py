@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from irm_lite.errors import LlamaCppError
-from irm_lite.types import FloatArray
+from irm_lite.core.errors import LlamaCppError
+from irm_lite.core.types import FloatArray
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_get_name": (ctypes.c_char_p, [ctypes.c_void_p]),

@@ -8,12 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from irm_lite.dataset import Message
-from irm_lite.errors import BaseModelError
-from irm_lite.fingerprint import fingerprint_gguf
-from irm_lite.gguf_header import read_header
-from irm_lite.gguf_model import KNOWN, require_loadable
-from irm_lite.llamacpp.trial import require_survival
+from irm_lite.base.fingerprint import fingerprint_gguf
+from irm_lite.base.sources.gguf_checks import KNOWN, require_loadable
+from irm_lite.core.errors import BaseModelError
+from irm_lite.core.files.gguf_header import read_header
+from irm_lite.data.dataset import Message
+from irm_lite.llamacpp.trial_load import require_survival
 
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR in ggml.h
 _complaints: deque[str] = deque(maxlen=8)  # llama.cpp's latest error lines: it returns no reason
@@ -108,7 +108,7 @@ class Model:
         import llama_cpp
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-        from irm_lite.chat_format import template_failed
+        from irm_lite.data.encoding import template_failed
 
         if not self.template:
             raise BaseModelError(f"{self.path} has no chat template", "give one with --chat-template FILE")

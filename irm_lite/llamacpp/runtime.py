@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irm_lite.control_vector import ControlVector
-from irm_lite.dataset import Message
-from irm_lite.errors import InputError, LlamaCppError
+from irm_lite.core.errors import InputError, LlamaCppError
+from irm_lite.core.types import FloatArray
+from irm_lite.data.dataset import Message
 from irm_lite.llamacpp.model import Model, complaint, forget_complaints
 from irm_lite.llamacpp.sampling import TOP_P, Sampling, sampler_chain
-from irm_lite.types import FloatArray
+from irm_lite.steering.control_vector import ControlVector
 
 if TYPE_CHECKING:
-    from irm_lite.irm import IRM
     from irm_lite.llamacpp.dynamic import DynamicIRM
+    from irm_lite.steering.irm import IRM
 
 
 class Runtime:

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from irm_lite.control_vector import ControlVector
-from irm_lite.errors import InputError
-from irm_lite.layers import format_layers, parse_layers
+from irm_lite.core.errors import InputError
+from irm_lite.core.types import FloatArray
 from irm_lite.llamacpp import Runtime
 from irm_lite.serve.request import Chat, Name
-from irm_lite.types import FloatArray
+from irm_lite.steering.control_vector import ControlVector
+from irm_lite.steering.layers import format_layers, parse_layers
 
 HalfArray = np.ndarray[Any, np.dtype[np.float16]]
 _KEPT_BYTES = 1 << 28  # of the IRM's outputs for one answer; of a longer one the newest tokens' are kept

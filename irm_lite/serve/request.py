@@ -5,9 +5,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from irm_lite.control_vector import require_scale
-from irm_lite.dataset import Message
-from irm_lite.errors import InputError
+from irm_lite.core.errors import InputError
+from irm_lite.data.dataset import Message
+from irm_lite.steering.control_vector import require_scale
 
 PROTOCOL = 1
 LONGEST_LINE = 1 << 22  # bytes

@@ -9,12 +9,12 @@ from dataclasses import asdict
 from typing import Any
 
 import irm_lite
-from irm_lite.errors import InputError, IrmLiteError
-from irm_lite.layers import format_layers
+from irm_lite.core.errors import InputError, IrmLiteError
+from irm_lite.core.files.paths import expanded
 from irm_lite.llamacpp import Model, Runtime
-from irm_lite.paths import expanded
 from irm_lite.serve.column import Column, End
 from irm_lite.serve.request import PROTOCOL, Chat, Id, Load, Name, Outputs, Quit, Request, Set, Stop, id_of, parse, read_line
+from irm_lite.steering.layers import format_layers
 
 Event = dict[str, Any]
 Inbox = queue.Queue[bytes | None]  # lines; None: no more will come
@@ -44,7 +44,7 @@ class Server:
 
     def load_vector(self, sources: tuple[str, ...]) -> None:
         """Make the column `vector` of PATH[:SCALE] arguments, which add up; of none: remove it. Raises VectorError."""
-        from irm_lite.control_vector import load_sum
+        from irm_lite.steering.control_vector import load_sum
 
         vector = load_sum(sources)
         if vector is None:
@@ -64,7 +64,7 @@ class Server:
         if run is None:
             self._remove("irm")
             return
-        from irm_lite.trained import load_run
+        from irm_lite.runs.trained import load_run
 
         trained = load_run(expanded(run))
         match = trained.match(self._model.fingerprint, self._model.path.name)

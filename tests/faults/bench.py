@@ -7,9 +7,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from faults import forks
-from irm_lite.manifest import damage
-from irm_lite.run import RunDirectory
-from irm_lite_tui.run_state import RunReader
+from irm_lite.core.files.manifest import damage
+from irm_lite.runs.directory import RunDirectory
+from irm_lite_tui.watch.run_state import RunReader
 
 # Checkpoints and validations at different steps, several epochs, a kept prefix of a whole block, generated samples.
 FLAGS = {
@@ -45,9 +45,9 @@ def prepare(folder: Path, **changes: str) -> list[str]:
     """Make the model and its data in `folder`; gives the flags of a training of it, with `changes` to FLAGS."""
 
     def make() -> int:
-        from irm_lite.dataset import load_dataset
-        from irm_lite.presets import presets
-        from tiny_models import write_gguf, write_hf_folder
+        from irm_lite.base.presets import presets
+        from irm_lite.data.dataset import load_dataset
+        from support.tiny_models import write_gguf, write_hf_folder
 
         template = presets()["llama-2-7b-chat"].chat_template
         write_hf_folder(folder / "llama", chat_template=template)

@@ -20,9 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import same_run
 from faults import bench, forks
-from irm_lite.run import RunDirectory
+from irm_lite.runs.directory import RunDirectory
+from support import same_run
 
 Failing = Callable[[Path], AbstractContextManager[Callable[[], object]]]
 

@@ -16,9 +16,6 @@ os.environ.update({"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PA
 
 import transformers.models.llama.modeling_llama  # noqa: F401  # what a training imports late
 
-import irm_lite.export.export
-import irm_lite.record
-import irm_lite.training  # noqa: F401
 from irm_lite.cli import main as cli
 
 _WRITES = ("fsync", "replace", "link", "mkdir", "unlink", "rmdir")  # of os: what atomic files and folders are made with

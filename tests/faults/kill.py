@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import same_run
 from faults import bench, forks
+from support import same_run
 
 _DIED = -9
 _WRITES = 60  # at most so many of a child's writes go by before it is killed at one

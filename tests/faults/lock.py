@@ -18,8 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import same_run
 from faults import bench, forks
+from support import same_run
 
 _DONE, _REFUSED = 0, 2
 _STEPS = 12  # longer than the loser waits for the lock

@@ -25,9 +25,9 @@ import numpy as np
 import psutil
 from scipy import stats
 
-from irm_lite.presets import presets
-from irm_lite.run import RunDirectory
-from irm_lite_tui.dashboard_reader import DashboardReader
+from irm_lite.base.presets import presets
+from irm_lite.runs.directory import RunDirectory
+from irm_lite_tui.dashboard.reader import DashboardReader
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -89,7 +89,7 @@ def read_for_ever(run: Path) -> NoReturn:
 
 def soak(folder: Path, minutes: float) -> bool:
     """Whether all went well and the memory of both processes is flat; prints a line a minute."""
-    from tiny_models import write_hf_folder  # torch, which the reader shall not hold
+    from support.tiny_models import write_hf_folder  # torch, which the reader shall not hold
 
     model = write_hf_folder(folder / "llama", chat_template=presets()["llama-2-7b-chat"].chat_template)
     run = RunDirectory(folder / "run")

@@ -120,7 +120,7 @@ def _fitting(tensor: Tensor) -> bytes:
 
 def take_apart(path: Path) -> Parts:
     """A sound file's pieces."""
-    from irm_lite.gguf_header import read_header
+    from irm_lite.core.files.gguf_header import read_header
 
     header, data = read_header(path), path.read_bytes()
     at, metadata = 24, []
@@ -258,11 +258,11 @@ def _child(checked: bool) -> None:
     """Takes paths on stdin, says on stdout what became of each."""
     import numpy as np
 
-    from irm_lite import gguf_model
-    from irm_lite.control_vector import ControlVector
-    from irm_lite.errors import IrmLiteError
+    from irm_lite.base.sources import gguf_checks as gguf_model
+    from irm_lite.core.errors import IrmLiteError
     from irm_lite.llamacpp import model
     from irm_lite.llamacpp.runtime import Runtime
+    from irm_lite.steering.control_vector import ControlVector
 
     if not checked:
         model.require_loadable = lambda header: None  # type: ignore[attr-defined]

@@ -15,31 +15,31 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+from irm_lite.base.fingerprint import fingerprint_gguf
+from irm_lite.base.sources.folder import require_own_files
+from irm_lite.base.sources.gguf_checks import require_loadable
 from irm_lite.config import TrainConfig, read_config_file
-from irm_lite.control_vector import ControlVector, parse_vector_argument
-from irm_lite.data_check import check
-from irm_lite.dataset import load_dataset, load_questions
-from irm_lite.errors import IrmLiteError
-from irm_lite.fingerprint import fingerprint_gguf
-from irm_lite.gguf_header import read_header
-from irm_lite.gguf_model import require_loadable
-from irm_lite.holder import Holder
-from irm_lite.layers import parse_layers
-from irm_lite.manifest import damage
-from irm_lite.model_folder import require_own_files
-from irm_lite.row_log import read_rows
-from irm_lite.run import RunDirectory
+from irm_lite.core.errors import IrmLiteError
+from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.files.jsonl import read_rows
+from irm_lite.core.files.manifest import damage
+from irm_lite.data.check import check
+from irm_lite.data.dataset import load_dataset, load_questions
+from irm_lite.runs.directory import RunDirectory
+from irm_lite.runs.lock import Holder
 from irm_lite.serve import request
+from irm_lite.steering.control_vector import ControlVector, parse_vector_argument
+from irm_lite.steering.layers import parse_layers
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tui"))
 
-from irm_lite.analysis.recording import load_recording
-from irm_lite_tui.fidelity import load_measured
-from irm_lite_tui.heatmap_source import load_source
-from irm_lite_tui.preferences import load_preferences
-from irm_lite_tui.run_log import RunLog
-from irm_lite_tui.run_state import RunReader
-from irm_lite_tui.serving import read_event
+from irm_lite.analysis.recordings.recording import load_recording
+from irm_lite_tui.chat.server import read_event
+from irm_lite_tui.export.fidelity import load_measured
+from irm_lite_tui.heatmap.source import load_source
+from irm_lite_tui.settings.preferences import load_preferences
+from irm_lite_tui.watch.run_log import RunLog
+from irm_lite_tui.watch.run_state import RunReader
 
 Reader = Callable[[bytes], object]
 
@@ -79,7 +79,7 @@ def _folder(name: str, files: Sequence[str], data: bytes) -> Path:
 
 
 def _gguf_model(data: bytes) -> None:
-    from irm_lite.base_shape import base_shape
+    from irm_lite.base.sources.shape import base_shape
 
     header = read_header(_file("m.gguf", data))
     fingerprint_gguf(header)
@@ -90,8 +90,8 @@ def _gguf_model(data: bytes) -> None:
 def _bake(data: bytes) -> None:
     import numpy as np
 
-    from irm_lite.export.bake import bake, unbake
-    from irm_lite.export.biases import Biases
+    from irm_lite.vectors.bake import bake, unbake
+    from irm_lite.vectors.biases import Biases
 
     path = _file("b.gguf", data)
     try:
@@ -154,25 +154,25 @@ def _text(reader: Callable[[str], object]) -> Reader:
 
 
 def _sweep(data: bytes) -> None:
-    from irm_lite.sweep import read_sweep
+    from irm_lite.jobs.sweep import read_sweep
 
     read_sweep(_file("s.toml", data))
 
 
 def _irm(data: bytes) -> None:
-    from irm_lite.irm import load_irm
+    from irm_lite.steering.irm import load_irm
 
     load_irm(_folder("irm", IRM, data))
 
 
 def _state(data: bytes) -> None:
-    from irm_lite.checkpoint import load_state
+    from irm_lite.runs.checkpoint_state import load_state
 
     load_state(_folder("state", STATE, data), "state")
 
 
 def _shape(data: bytes) -> None:
-    from irm_lite.base_shape import base_shape
+    from irm_lite.base.sources.shape import base_shape
 
     base_shape(str(_file("hf/config.json", data).parent))
 
@@ -182,7 +182,7 @@ def _index(data: bytes) -> None:
 
 
 def _ablations(data: bytes) -> None:
-    from irm_lite.ablation import load_ablations
+    from irm_lite.analysis.ablation import load_ablations
 
     run = RunDirectory(_folder("ablated", IRM, (CORPUS / "irm" / "seed-1").read_bytes()))
     _file("ablated/ablations/a.json", data)
@@ -190,8 +190,8 @@ def _ablations(data: bytes) -> None:
 
 
 def _trainer_state(data: bytes) -> None:
-    from irm_lite.divergence import steps_far_above
-    from irm_lite.resuming import read_state
+    from irm_lite.training.divergence import steps_far_above
+    from irm_lite.training.resume import read_state
 
     reached = read_state(_file("reached/trainer_state.json", data).parent)
     reached.ended(SimpleNamespace(max_steps=9), 4)

@@ -15,19 +15,19 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fuzz.readers import CORPUS, IRM, RECORDING, RUN, STATE, join
-from gguf_files import write_gguf
-from irm_lite.analysis.recording import Description, Prompt, Recording
-from irm_lite.analysis.running import Running
-from irm_lite.checkpoint import save_state
+from irm_lite.analysis.recordings.recording import Description, Prompt, Recording
+from irm_lite.analysis.recordings.running_statistics import Running
+from irm_lite.base.fingerprint import Fingerprint
 from irm_lite.config import TrainConfig
-from irm_lite.control_vector import ControlVector
-from irm_lite.export.bake import bake
-from irm_lite.export.biases import Biases
-from irm_lite.fingerprint import Fingerprint
-from irm_lite.irm import build_irm, read_saved, save_irm
-from irm_lite.manifest import MANIFEST, write_manifest
-from irm_lite.run import RunDirectory
-from irm_lite.tensors import save_tensors
+from irm_lite.core.files.manifest import MANIFEST, write_manifest
+from irm_lite.core.files.tensors import save_tensors
+from irm_lite.runs.checkpoint_state import save_state
+from irm_lite.runs.directory import RunDirectory
+from irm_lite.steering.control_vector import ControlVector
+from irm_lite.steering.irm import build_irm, read_saved, save_irm
+from irm_lite.vectors.bake import bake
+from irm_lite.vectors.biases import Biases
+from support.gguf_files import write_gguf
 
 HIDDEN, HEADS, KEYS, INNER, LAYERS = 8, 2, 1, 16, 2
 BASE = Fingerprint("llama", LAYERS, HIDDEN, "0" * 64, "nf4")

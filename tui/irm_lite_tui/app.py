@@ -1,4 +1,4 @@
-"""The application: modes, keys, themes, preferences. What is shown is in screens/, one file each."""
+"""The application: modes, keys, themes, preferences. What is shown is in a folder for each mode."""
 
 import asyncio
 import os
@@ -14,22 +14,22 @@ from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
 from textual.screen import Screen
 
-from irm_lite.analysis.pictures.visible import visible
-from irm_lite.errors import InputError, RunError
-from irm_lite_tui.children import running_children
-from irm_lite_tui.keys import complaints
-from irm_lite_tui.lenient_input import forgive_bytes
-from irm_lite_tui.losing import losses
-from irm_lite_tui.messages import ChildEnded, OpenIn, PaintChanged, SortChanged
-from irm_lite_tui.preferences import load_preferences, save_preferences
-from irm_lite_tui.screens.ask import AskScreen
-from irm_lite_tui.themes import DARK, LIGHT
-from irm_lite_tui.widgets.mode_bar import TITLES
+from irm_lite.core.errors import InputError, RunError
+from irm_lite.core.visible_text import visible
+from irm_lite_tui.settings.keys import complaints
+from irm_lite_tui.settings.lenient_input import forgive_bytes
+from irm_lite_tui.settings.losing import losses
+from irm_lite_tui.settings.preferences import load_preferences, save_preferences
+from irm_lite_tui.settings.themes import DARK, LIGHT
+from irm_lite_tui.shared.ask import AskScreen
+from irm_lite_tui.shared.messages import ChildEnded, OpenIn, PaintChanged, SortChanged
+from irm_lite_tui.shared.mode_bar import TITLES
+from irm_lite_tui.watch.children import running_children
 
 
 def _screen(mode: str, path: Path | None = None) -> Screen[Any]:
     """The screen of a mode; its module is imported when it is opened first."""
-    module = import_module(f"irm_lite_tui.screens.{mode}")
+    module = import_module(f"irm_lite_tui.{mode}.screen")
     screen: Screen[Any] = getattr(module, f"{mode.capitalize()}Screen")(path)
     return screen
 
@@ -38,7 +38,7 @@ class IrmLiteApp(App[None], inherit_bindings=False):
     """`folder` holds the runs."""
 
     TITLE = "irm-lite"
-    CSS_PATH = "styles/app.tcss"
+    CSS_PATH = "app.tcss"
     DEFAULT_MODE = "runs"
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {mode: partial(_screen, mode) for mode in TITLES}
     BINDINGS: ClassVar[list[BindingType]] = [

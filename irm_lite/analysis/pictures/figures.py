@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irm_lite.analysis.pictures.drawing import MARK_POINTS, literal, mark_indices, new_figure
+from irm_lite.analysis.pictures.canvas import MARK_POINTS, literal, mark_indices, new_figure
 from irm_lite.analysis.pictures.heatmap import heatmap_figure
-from irm_lite.analysis.pictures.visible import short, visible
-from irm_lite.analysis.recording import NEAR_ZERO, HalfArray, Prompt, Recording
+from irm_lite.analysis.recordings.recording import NEAR_ZERO, HalfArray, Prompt, Recording
 from irm_lite.analysis.statistics.checks import require_index_range
-from irm_lite.control_vector import ControlVector
-from irm_lite.errors import InputError
-from irm_lite.types import IntArray
+from irm_lite.core.errors import InputError
+from irm_lite.core.types import IntArray
+from irm_lite.core.visible_text import short, visible
+from irm_lite.steering.control_vector import ControlVector
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

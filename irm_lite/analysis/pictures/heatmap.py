@@ -9,9 +9,9 @@ from rich.color import Color
 from rich.style import Style
 from rich.text import Text
 
-from irm_lite.analysis.pictures.drawing import MARK_POINTS, literal, mark_indices, new_figure, save_figure
+from irm_lite.analysis.pictures.canvas import MARK_POINTS, literal, mark_indices, new_figure, save_figure
 from irm_lite.analysis.pictures.pooling import colour_limit, pool_signed_max
-from irm_lite.types import FloatArray
+from irm_lite.core.types import FloatArray
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from irm_lite.types import FloatArray
+from irm_lite.core.types import FloatArray
 
 
 def pool_signed_max(values: FloatArray, columns: int) -> FloatArray:

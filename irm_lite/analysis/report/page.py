@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from irm_lite.analysis.pictures.pooling import colour_limit
-from irm_lite.analysis.pictures.visible import visible
 from irm_lite.analysis.report.sections import sections
-from irm_lite.atomic import write_text
-from irm_lite.errors import InputError
-from irm_lite.types import FloatArray
+from irm_lite.core.errors import InputError
+from irm_lite.core.files.atomic import write_text
+from irm_lite.core.types import FloatArray
+from irm_lite.core.visible_text import visible
 
 _HALF_MAX = float(np.finfo(np.float16).max)
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from irm_lite.analysis.pictures.visible import short
 from irm_lite.analysis.report.parts import (
     Cell,
     Mark,
@@ -18,7 +17,8 @@ from irm_lite.analysis.report.parts import (
     shown,
     table,
 )
-from irm_lite.layers import format_layers
+from irm_lite.core.visible_text import short
+from irm_lite.steering.layers import format_layers
 
 Run = Mapping[str, Any]
 

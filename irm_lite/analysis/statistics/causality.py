@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from irm_lite.analysis.statistics.checks import require_positive
-from irm_lite.bootstrap import RESAMPLES, Interval, interval, resampled_sums
-from irm_lite.errors import InputError
-from irm_lite.types import DoubleArray, Reals
+from irm_lite.core.bootstrap import RESAMPLES, Interval, interval, resampled_sums
+from irm_lite.core.errors import InputError
+from irm_lite.core.types import DoubleArray, Reals
 
 MEASURES = ("NLL of aligned answers", "NLL of neutral answers", "KL on aligned answers")  # that an ablation changes
 

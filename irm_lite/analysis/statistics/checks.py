@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from irm_lite.errors import InputError
-from irm_lite.types import DoubleArray, Reals
+from irm_lite.core.errors import InputError
+from irm_lite.core.types import DoubleArray, Reals
 
 LEAST_INDICES = 8
 _LARGEST = float(np.finfo(np.float32).max)  # recordings are float32; what is larger would overflow when squared

@@ -9,9 +9,9 @@ from scipy import stats
 
 from irm_lite.analysis.statistics.checks import per_index, require_positive, require_same_shape
 from irm_lite.analysis.statistics.holm import holm
-from irm_lite.bootstrap import RESAMPLES, Interval, interval, resampled_counts
-from irm_lite.errors import InputError
-from irm_lite.types import DoubleArray, IntArray, Reals
+from irm_lite.core.bootstrap import RESAMPLES, Interval, interval, resampled_counts
+from irm_lite.core.errors import InputError
+from irm_lite.core.types import DoubleArray, IntArray, Reals
 
 _CHUNK = 200  # resamples at once: at H = 4096 an array of them is 7 MB
 _COLLINEAR = 1e-6  # of the largest singular value

@@ -7,8 +7,8 @@ import numpy as np
 
 from irm_lite.analysis.statistics.checks import require_positive, require_same_shape, table
 from irm_lite.analysis.statistics.striations import StriationTest, correlations, layer_normalised, striation_test, two_way
-from irm_lite.bootstrap import RESAMPLES, Interval, interval, resampled_counts
-from irm_lite.types import DoubleArray, IntArray, Reals
+from irm_lite.core.bootstrap import RESAMPLES, Interval, interval, resampled_counts
+from irm_lite.core.types import DoubleArray, IntArray, Reals
 
 _NOTHING = 1e-12  # of a layer's variance; less is the rounding of a perfect fit, or of a constant
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from irm_lite.types import DoubleArray
+from irm_lite.core.types import DoubleArray
 
 
 def holm(p: DoubleArray) -> DoubleArray:

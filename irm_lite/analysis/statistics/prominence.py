@@ -7,8 +7,8 @@ import numpy as np
 
 from irm_lite.analysis.statistics.checks import require_level, require_positive, table
 from irm_lite.analysis.statistics.striations import layer_normalised
-from irm_lite.errors import InputError
-from irm_lite.types import DoubleArray, Reals
+from irm_lite.core.errors import InputError
+from irm_lite.core.types import DoubleArray, Reals
 
 _ROUNDS = 3  # what hides behind the loudest indices shows in the second; stopping early only finds fewer
 

@@ -10,8 +10,8 @@ from scipy import stats
 
 from irm_lite.analysis.statistics.checks import require_level, table
 from irm_lite.analysis.statistics.holm import holm
-from irm_lite.errors import InputError
-from irm_lite.types import DoubleArray, IntArray, Reals
+from irm_lite.core.errors import InputError
+from irm_lite.core.types import DoubleArray, IntArray, Reals
 
 
 @dataclass(frozen=True)

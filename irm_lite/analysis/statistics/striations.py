@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from irm_lite.analysis.statistics.checks import require_positive, table
-from irm_lite.types import DoubleArray, Reals
+from irm_lite.core.types import DoubleArray, Reals
 
 _TIE = 1e-12  # a permutation that gives the observed value again must count, whatever the order of its sums
 

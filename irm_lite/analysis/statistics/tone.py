@@ -8,8 +8,8 @@ import numpy as np
 from scipy import stats
 
 from irm_lite.analysis.statistics.checks import require_level, require_positive, table
-from irm_lite.errors import InputError
-from irm_lite.types import DoubleArray, Reals
+from irm_lite.core.errors import InputError
+from irm_lite.core.types import DoubleArray, Reals
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""What an IRM put out, token by token: written, read back, summed up."""

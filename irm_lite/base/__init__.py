@@ -1,0 +1,1 @@
+"""The base: found, read, quantised, frozen; its forward pass and its fingerprint."""

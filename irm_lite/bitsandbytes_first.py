@@ -1,5 +1,0 @@
-"""Imported before transformers' Trainer, which imports bitsandbytes by itself: that would talk, and look for kernels on the hub."""
-
-from irm_lite.quiet import import_bitsandbytes
-
-import_bitsandbytes()

@@ -1,0 +1,54 @@
+"""Measurements as tables of at most 80 columns: each figure with its 95% interval."""
+
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from irm_lite.core.bootstrap import Interval
+    from irm_lite.vectors.evaluation import Comparison, Evaluation
+
+
+def with_interval(value: float, interval: "Interval") -> str:
+    return f"{value:.3f} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def comparison_shown(comparison: "Comparison") -> tuple[RenderableType, ...]:
+    """NLL and KL by steering, and the fidelity with what it is made of."""
+
+    def show(name: str) -> str:
+        return with_interval(comparison.means[name], comparison.intervals[name])
+
+    table = _table("NLL", "KL(IRM || it)", "IRM's first choice")
+    table.add_row("base", show("nll_base"), show("kl_irm_base"), "")
+    table.add_row("IRM", show("nll_irm"), "0", "1")
+    table.add_row("vector", show("nll_vector"), show("kl_irm_vector"), show("top1_agreement"))
+    low, high = comparison.intervals["fidelity"]
+    size = f"{len(comparison.sums)} held-out answers, {comparison.tokens} tokens"
+    return (
+        f"{size}, in {comparison.measured_in}; nats a token (95% intervals)",
+        table,
+        f"fidelity {comparison.fidelity:.3f} ({low:.3f} to {high:.3f}) = 1 - KL(IRM || vector) / KL(IRM || base)",
+    )
+
+
+def side_effects_shown(evaluation: "Evaluation") -> tuple[RenderableType, ...]:
+    """What steering does to neutral answers, and to the text's variety."""
+    neutral, generations = evaluation.neutral, evaluation.generations
+    table = _table("NLL", "KL(base || it)", *(["distinct-2"] if generations else []))
+    shares = generations.distinct_2() if generations else {}
+    for name, key in (("base", "base"), ("IRM", "irm"), ("vector", "vector")):
+        effect = "0" if key == "base" else with_interval(neutral.means[f"kl_base_{key}"], neutral.intervals[f"kl_base_{key}"])
+        variety = [with_interval(*shares[key])] if shares else []
+        table.add_row(name, with_interval(neutral.means[f"nll_{key}"], neutral.intervals[f"nll_{key}"]), effect, *variety)
+    written = f"; distinct-2 of {len(generations.questions)} written answers" if generations else ""
+    return (f"side effects: {len(neutral.sums)} neutral answers, {neutral.tokens} tokens{written}", table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table()
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table

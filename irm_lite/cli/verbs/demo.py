@@ -1,0 +1,108 @@
+"""irm-lite demo"""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from irm_lite.cli.interrupt import graceful, raise_if
+from irm_lite.cli.output import Common, Output, safe
+from irm_lite.cli.progress import progress, training_progress
+from irm_lite.cli.tables import comparison_shown
+from irm_lite.cli.verbs.train import Flags
+from irm_lite.config import TrainConfig
+from irm_lite.runs.directory import default_run
+
+if TYPE_CHECKING:
+    from irm_lite.jobs.demo import DemoResult
+
+
+def demo(settings: Flags = None, *, out: Path | None = None, gguf: str | None = None, common: Common | None = None) -> None:
+    """Train an angry IRM on the embedded model, export it, run llama.cpp with it, and show the difference.
+
+    Parameters
+    ----------
+    out
+        The run directory to make [default: runs/DATA-IRM].
+    gguf
+        The model file for llama.cpp, or a preset's name [default: the one that the base is loaded from].
+    """
+    output = Output(common)
+    config = settings or TrainConfig()
+    from irm_lite.jobs.demo import run_demo
+
+    with (
+        graceful(output) as should_stop,
+        training_progress(output) as listen,
+        progress(output, "distilling") as report,
+    ):
+
+        def on_progress(done: int, of: int, what: str) -> None:
+            raise_if(should_stop())
+            report(done, of, what)
+
+        def on_stage(stage: str) -> None:
+            raise_if(should_stop())
+            output.note(stage)
+
+        result = run_demo(
+            config,
+            out or default_run(config),
+            gguf=gguf,
+            on_event=listen,
+            on_stage=on_stage,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
+        raise_if(should_stop())
+    output.tell_matches(result.matches)
+    if result.export.warning:
+        output.warn(result.export.warning)
+    document = {
+        "run": str(result.run),
+        "vector": str(result.export.path),
+        "gguf": str(result.gguf),
+        "heatmap": str(result.heatmap),
+        "nll": {"base": result.comparison.nll_base, "irm": result.comparison.nll_irm, "vector": result.comparison.nll_vector},
+        "fidelity": result.comparison.fidelity,
+        "seconds": {stage: result.seconds[stage] for stage in ("train", "export", "generate")},
+    }
+    output.result(
+        document, *_answers(result), "", *comparison_shown(result.comparison), "", *_picture(result), *_next_steps(result)
+    )
+
+
+def _answers(result: "DemoResult") -> list[Table]:
+    tables = []
+    for answer in result.answers:
+        table = Table(title=safe(answer.question), title_justify="left", title_style="bold", expand=True)
+        table.add_column("base (llama.cpp)", ratio=1)
+        table.add_column("with the vector (llama.cpp)", ratio=1)
+        table.add_row(Text(safe(answer.base)), Text(safe(answer.steered)))
+        tables.append(table)
+    return tables
+
+
+def _picture(result: "DemoResult") -> list[Text | str]:
+    from irm_lite.analysis.pictures.heatmap import terminal_heatmap
+
+    vector = result.export.vector
+    values = vector.as_array(max(vector.layers) + 1)[list(vector.layers)]
+    console = Console()
+    lines = terminal_heatmap(values, min(console.width, 120), truecolor=console.color_system == "truecolor")
+    title = f"The vector: layers {vector.layers[0]}-{vector.layers[-1]} (down), neuron index 0-{vector.hidden_size - 1} (across)"
+    return [Text(title, style="bold"), *lines, f"as a picture: {result.heatmap}", ""]
+
+
+def _next_steps(result: "DemoResult") -> list[str]:
+    seconds = result.seconds
+    command = ["llama-cli", "-m", str(result.gguf), "--control-vector", str(result.export.path), "-p", "Why is the sky blue?"]
+    return [
+        f"run {result.run}; vector {result.export.path}",
+        f"seconds: train {seconds['train']:.0f}, export {seconds['export']:.0f}, llama.cpp {seconds['generate']:.0f}",
+        "elsewhere:",
+        "  " + shlex.join(command),
+    ]

@@ -1,0 +1,25 @@
+"""irm-lite doctor"""
+
+from rich.table import Table
+from rich.text import Text
+
+from irm_lite.cli.output import Common, Output
+
+
+def doctor(*, common: Common | None = None) -> None:
+    """Versions, devices, what bitsandbytes and llama.cpp can do here, what is missing, and the line that mends it."""
+    output = Output(common)
+    output.note("looking (this loads torch and llama.cpp)")
+    from irm_lite.jobs.doctor import examine
+
+    checks = examine()
+    table = Table(show_header=False, box=None, padding=(0, 1))
+    for check in checks:
+        mark = Text("ok", style="green") if check.ok else Text("--", style="yellow")
+        table.add_row(mark, check.name, check.found, Text(check.mend, style="bold"))
+    missing = [check.name for check in checks if not check.ok and check.needed]
+    output.result({"ok": not missing, "checks": [vars(check) for check in checks]}, table)
+    if missing:
+        from irm_lite.core.errors import IrmLiteError
+
+        raise IrmLiteError(f"not ready: {', '.join(missing)}", "see the lines above")

@@ -1,0 +1,72 @@
+"""irm-lite eval"""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from irm_lite.cli.output import Common, Output
+from irm_lite.cli.progress import stoppable_progress
+from irm_lite.cli.tables import comparison_shown, side_effects_shown
+
+
+def evaluate(
+    run: Path,
+    /,
+    *,
+    gguf: str | None = None,
+    vector: Annotated[list[str] | None, Parameter(negative="")] = None,
+    layers: str | None = None,
+    questions: int = 16,
+    max_new_tokens: int = 48,
+    common: Common | None = None,
+) -> None:
+    """Measure a run on its held-out answers: base, IRM and vector in one llama.cpp on one GGUF, and the fidelity.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    gguf
+        The model file for llama.cpp [default: the base's own; without one everything is measured in transformers].
+    vector
+        A control vector as PATH or PATH:SCALE; several add up [default: RUN/export/vector.gguf].
+    layers
+        Only these blocks of the vector, as in 10-20.
+    questions
+        Held-out questions that base, IRM and vector answer in text; 0 for none.
+    max_new_tokens
+        Length of those answers at most.
+    """
+    output = Output(common)
+    from irm_lite.base.presets import find_gguf
+    from irm_lite.core.errors import VectorError
+    from irm_lite.runs.trained import load_run
+    from irm_lite.steering.control_vector import load_sum
+    from irm_lite.steering.layers import parse_layers
+    from irm_lite.vectors.evaluation import evaluate_run
+
+    trained = load_run(run)
+    names = vector or [str(trained.directory.default_vector)]
+    if not vector and not trained.directory.default_vector.exists():
+        raise VectorError(f"{run} has no vector yet", f"irm-lite export {run}, or name one with --vector")
+    chosen = load_sum(names)
+    assert chosen is not None
+    if layers is not None:
+        chosen = chosen.select(parse_layers(layers, trained.fingerprint.n_layers, first=1))
+    with stoppable_progress(output, "measuring") as on_progress:
+        result = evaluate_run(
+            trained,
+            chosen,
+            find_gguf(gguf) if gguf else None,
+            questions=questions,
+            new_tokens=max_new_tokens,
+            on_stage=output.note,
+            on_progress=on_progress,
+        )
+    output.tell_matches(trained.matches + result.matches)
+    output.result(
+        {"fidelity": result.aligned.fidelity, "run": str(run), "vectors": names, **result.to_dict()},
+        *comparison_shown(result.aligned),
+        *side_effects_shown(result),
+    )

@@ -1,0 +1,82 @@
+"""irm-lite export"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from irm_lite.cli.output import Common, Output
+from irm_lite.cli.progress import stoppable_progress
+from irm_lite.cli.tables import comparison_shown
+
+
+def export(
+    run: Path,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    method: Literal["auto", "distil", "mean", "exact"] = "auto",
+    layers: str = "all",
+    epochs: float = 2.0,
+    seed: int = 0,
+    gguf: str | None = None,
+    force: Annotated[bool, Parameter(negative="")] = False,
+    common: Common | None = None,
+) -> None:
+    """Write a run's effect as a GGUF control vector, and measure how much of it arrives.
+
+    Parameters
+    ----------
+    run
+        The run directory.
+    out
+        The .gguf to write [default: RUN/export/vector.gguf].
+    method
+        distil: fit vectors to the IRM; mean: its mean output; exact: copy a static IRM of site block.
+    layers
+        Blocks that get a vector, from 1.
+    epochs
+        Passes of distil over the training samples; never fewer than 40 steps of 8.
+    seed
+        Seed of distil's data order.
+    gguf
+        The model file to measure the fidelity on in llama.cpp [default: the base's own, if it is one].
+    force
+        Write over an existing file.
+    """
+    output = Output(common)
+    from irm_lite.base.presets import find_gguf
+    from irm_lite.core.errors import InputError
+    from irm_lite.runs.trained import load_run
+    from irm_lite.vectors.export import export_vector
+
+    trained = load_run(run)
+    target = out or trained.directory.default_vector
+    if target.exists() and not force:
+        raise InputError(f"{target} exists", "choose another -o, or say --force")
+    output.note(f"loading {trained.config.model}")
+    with stoppable_progress(output, "distilling") as on_progress:
+        result = export_vector(
+            trained,
+            target,
+            method=method,
+            layers=layers,
+            epochs=epochs,
+            seed=seed,
+            gguf=find_gguf(gguf) if gguf else None,
+            on_progress=on_progress,
+        )
+    output.tell_matches(trained.matches)
+    if result.warning:
+        output.warn(result.warning)
+    blocks, share = result.vector.layers, result.dependent_share
+    lines = [f"{result.path}: {result.method}, blocks {blocks[0]}-{blocks[-1]}"]
+    if share is not None:
+        low, high = 100 * min(share.by_layer), 100 * max(share.by_layer)
+        lines.append(
+            f"of the IRM's output {100 * share.overall:.1f}% varies with the input ({low:.1f} to {high:.1f}% by layer): "
+            "no static vector carries that, irm-lite generate --irm does"
+        )
+    document = {"vector": str(result.path), "method": result.method, "input_dependent_share": asdict(share) if share else None}
+    output.result({**document, **result.comparison.to_dict()}, *comparison_shown(result.comparison), *lines)

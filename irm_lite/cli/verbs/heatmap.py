@@ -1,0 +1,68 @@
+"""irm-lite heatmap"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.text import Text
+
+from irm_lite.cli.output import Common, Output, safe
+
+if TYPE_CHECKING:
+    from irm_lite.analysis.pictures.draw_target import Drawn
+
+
+def heatmap(
+    target: Path,
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    mark: Annotated[list[int] | None, Parameter(consume_multiple=True, negative="")] = None,
+    prompt: int | None = None,
+    token: int | None = None,
+    format: Literal["png", "svg"] = "png",
+    force: Annotated[bool, Parameter(negative="")] = False,
+    common: Common | None = None,
+) -> None:
+    """Draw what was recorded: heatmaps of layer and neuron index, and where the largest values are.
+
+    Parameters
+    ----------
+    target
+        A recording's folder, a run (its newest recording, else its vector), or a control vector (.gguf).
+    out
+        The folder for the pictures [default: figures in TARGET or beside the .gguf, or figures-2 and so on].
+    mark
+        Neuron indices to mark [default: 1512, the paper's, where the hidden size has it].
+    prompt
+        The prompt whose tokens are drawn, from 0, one of those that the recording keeps [default: 0].
+    token
+        The token of it that is drawn alone, from 0 [default: the first generated one].
+    format
+        png or svg.
+    force
+        Write over existing files.
+    """
+    output = Output(common)
+    from irm_lite.analysis.pictures.draw_target import draw
+
+    drawn = draw(target, out, marks=mark, prompt=prompt, token=token, suffix=format, force=force)
+    if drawn.choice is None and "sparsity" in drawn.files:
+        output.note(f"{drawn.source} keeps no prompt token by token, so no token is drawn alone: record with --keep for that")
+    prompt, token = drawn.choice or (None, None)
+    files = {name: str(path) for name, path in drawn.files.items()}
+    document = {"target": str(drawn.source), "marks": list(drawn.marks), "prompt": prompt, "token": token, "figures": files}
+    output.result(document, *_in_the_terminal(drawn), *files.values())
+
+
+def _in_the_terminal(drawn: "Drawn") -> list[Text]:
+    """The heatmap as half blocks, where there is a terminal to show them."""
+    from irm_lite.analysis.pictures.heatmap import terminal_heatmap
+
+    console = Console()
+    if not console.is_terminal:
+        return []
+    lines = terminal_heatmap(drawn.values, min(console.width, 120), truecolor=console.color_system == "truecolor")
+    place = f"layers {drawn.layers[0]}-{drawn.layers[-1]} (down), neuron index 0-{drawn.values.shape[1] - 1} (across)"
+    return [Text(safe(f"{drawn.what}: {place}"), style="bold"), *lines]

@@ -1,0 +1,130 @@
+"""irm-lite vector info | merge | scale | slice"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+from rich.table import Table
+
+from irm_lite.cli.output import Common, Output, safe
+from irm_lite.core.errors import InputError
+
+if TYPE_CHECKING:
+    from irm_lite.steering.control_vector import ControlVector
+
+_BAR = 40  # cells of the longest bar
+_LARGEST = 8
+
+app = App(name="vector", help="Control vectors: what is in one, and arithmetic with them.")
+Out = Annotated[Path, Parameter(alias="-o")]
+Force = Annotated[bool, Parameter(negative="", help="Write over an existing file.")]
+
+
+@app.command
+def info(vector: Path, /, *, common: Common | None = None) -> None:
+    """Norms by layer, the largest indices, and where the vector comes from.
+
+    Parameters
+    ----------
+    vector
+        A control vector of irm-lite, repeng or llama.cpp's cvector-generator.
+    """
+    output = Output(common)
+    from irm_lite.steering.control_vector import ControlVector
+
+    loaded = ControlVector.load(vector)
+    norms, peaks = loaded.norms(), loaded.largest(_LARGEST)
+    table = Table(title=f"{safe(str(vector))}: {safe(loaded.architecture) or 'any architecture'}, hidden size {loaded.hidden_size}")
+    for column in ("layer", "norm"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    table.add_column("largest index", justify="right")
+    longest = max(norms.values()) or 1.0
+    for layer, norm in norms.items():
+        peak = loaded.peak(layer)
+        table.add_row(str(layer), f"{norm:.3f}", "█" * round(_BAR * norm / longest), f"{peak[0]} ({peak[1]:+.3f})")
+    document = {
+        "vector": str(vector),
+        "architecture": loaded.architecture,
+        "hidden_size": loaded.hidden_size,
+        "norms": norms,
+        "largest_indices": [{"index": index, "rms": value} for index, value in peaks],
+        "metadata": loaded.metadata,
+    }
+    largest = ", ".join(f"{index} ({value:.3f})" for index, value in peaks)
+    kept = [f"  {key} {' '.join(safe(str(value)).split())[:200]}" for key, value in loaded.metadata.items()]
+    output.result(
+        document, table, f"largest indices over all layers (RMS): {largest}", *(["made by irm-lite:"] if kept else []), *kept
+    )
+
+
+@app.command
+def merge(*vectors: str, out: Out, force: Force = False, common: Common | None = None) -> None:
+    """Write the weighted sum of control vectors.
+
+    Parameters
+    ----------
+    vectors
+        PATH or PATH:SCALE each, as in anger.gguf:0.8 joy.gguf:-0.5.
+    out
+        The .gguf to write.
+    """
+    from irm_lite.steering.control_vector import load_sum
+
+    total = load_sum(vectors)
+    if total is None:
+        raise InputError("there is nothing to merge", "name control vectors: a.gguf:0.8 b.gguf:-0.5")
+    _write(total, vectors, out, force, Output(common))
+
+
+@app.command
+def scale(vector: Path, factor: float, /, *, out: Out, force: Force = False, common: Common | None = None) -> None:
+    """Write the vector times a factor.
+
+    Parameters
+    ----------
+    vector
+        The control vector.
+    factor
+        What to multiply it with; negative turns it round.
+    out
+        The .gguf to write.
+    """
+    from irm_lite.steering.control_vector import ControlVector
+
+    _write(ControlVector.load(vector) * factor, (f"{vector}:{factor:g}",), out, force, Output(common))
+
+
+@app.command(name="slice")
+def slice_(vector: Path, /, *, layers: str, out: Out, force: Force = False, common: Common | None = None) -> None:
+    """Write the vector's directions at some layers only.
+
+    Parameters
+    ----------
+    vector
+        The control vector.
+    layers
+        The layers to keep, as in 10-20 or 3,7-12.
+    out
+        The .gguf to write.
+    """
+    from irm_lite.steering.control_vector import ControlVector
+    from irm_lite.steering.layers import parse_layers
+
+    loaded = ControlVector.load(vector)
+    kept = loaded.select(parse_layers(layers, max(loaded.layers) + 1, first=1))
+    _write(kept, (f"{vector} layers {layers}",), out, force, Output(common))
+
+
+def _write(vector: "ControlVector", sources: tuple[str, ...], out: Path, force: bool, output: Output) -> None:
+    from irm_lite.steering.layers import format_layers
+
+    if out.suffix.lower() != ".gguf":
+        raise InputError(f"{out} must end in .gguf", "llama.cpp takes no other")
+    if os.path.lexists(out) and not force:
+        raise InputError(f"{out} exists", "choose another -o, or say --force")
+    vector.metadata["sources"] = " + ".join(Path(source).name for source in sources)
+    vector.save(out)
+    document = {"vector": str(out), "layers": list(vector.layers), "sources": list(sources)}
+    output.result(document, f"{out}: layers {format_layers(vector.layers)} of {vector.hidden_size}")

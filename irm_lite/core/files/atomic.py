@@ -1,0 +1,149 @@
+"""Files and folders that are either absent or whole: written beside their place, fsynced, renamed."""
+
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from irm_lite.core.errors import InputError
+
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EDQUOT)
+_FILE = re.compile(r"\..+\.[0-9a-f]{8}(\.[^.]*)?")  # the names that atomic_path and the others give
+_FOLDER = re.compile(r"\..+\.(partial|old|gone)")
+
+
+@contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target`; on success it is fsynced and renamed to `target`, else removed.
+
+    The temporary name keeps the suffix, which some writers look at.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
+    try:
+        yield temporary
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        sync_folder(target.parent)
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            error.filename = str(target)  # a write tells none
+        raise
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `target` to fill; on success it is fsynced and takes the place of `target`."""
+    temporary, aside = (target.with_name(f".{target.name}.{end}") for end in ("partial", "old"))
+    _put_back(aside, target)
+    for left_over in (temporary, aside):
+        _remove(left_over)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for inside in (*temporary.rglob("*"), temporary):
+            if inside.is_dir():
+                sync_folder(inside)
+            else:
+                with inside.open("r+b") as handle:
+                    os.fsync(handle.fileno())
+        if target.exists():
+            target.replace(aside)
+        try:
+            temporary.replace(target)
+        except OSError:
+            if aside.exists():
+                aside.replace(target)
+            raise
+        sync_folder(target.parent)
+        _remove(aside)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, which is gone at once: a crash meanwhile leaves no half of it under its name."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    _remove(gone)
+    folder.replace(gone)
+    _remove(gone)
+
+
+def remove_left_over_files(folder: Path) -> None:
+    """Remove what writers of files that were killed have left in a folder; whoever calls this is the only one who writes there."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if is_left_over(path.name) and path.is_file():
+            path.unlink()
+
+
+def remove_left_over_folders(folder: Path) -> None:
+    """The same for writers of the folders in a folder; what had been put aside for a folder that did not come is put back."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _FOLDER.fullmatch(path.name) and path.is_dir():
+            if path.suffix == ".old":
+                _put_back(path, path.with_name(path.stem[1:]))
+            _remove(path)
+
+
+def is_left_over(name: str) -> bool:
+    """Whether a file of this name is what a killed writer has left."""
+    return _FILE.fullmatch(name) is not None
+
+
+def _put_back(aside: Path, target: Path) -> None:
+    """A crash between the two renames of `atomic_folder` has left the old folder aside."""
+    if aside.exists() and not target.exists():
+        aside.replace(target)
+
+
+def _remove(path: Path) -> None:
+    """A folder, or a file that stands in its place."""
+    if path.is_file() or path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def require_folder(folder: Path) -> None:
+    """Raise InputError where nothing could be written into a folder, which need not be there yet: before the work, not after it."""
+    try:
+        with TemporaryFile(dir=_standing(folder)):
+            pass
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror})", "choose another place") from None
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that are free where a folder is, or will be."""
+    return shutil.disk_usage(_standing(folder)).free
+
+
+def _standing(folder: Path) -> Path:
+    """The folder, or the nearest around it that is there."""
+    return next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in this folder last. Windows can neither do it nor needs it."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The machine that it runs on: device, memory, processes, and what its libraries have to be told."""

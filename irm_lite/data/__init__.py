@@ -1,0 +1,1 @@
+"""Datasets -> examples -> token ids -> packed rows."""

@@ -1,0 +1,103 @@
+"""Examples -> token ids with the answer marked, through the base's own chat template."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from irm_lite.base.presets import presets
+from irm_lite.core.errors import DataError, InputError
+from irm_lite.core.files.reading import read_text
+from irm_lite.data.dataset import Example, Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Token ids of one sample; those from `answer_start` on are learned and measured. The last one ends the turn."""
+
+    ids: list[int]
+    answer_start: int
+    example: Example
+
+    @property
+    def n_answer(self) -> int:
+        return len(self.ids) - self.answer_start
+
+
+def read_chat_template(name: str) -> str:
+    """A Jinja chat template: a file's text, or that of a preset."""
+    preset = presets().get(name)
+    if preset is not None and preset.chat_template:
+        return preset.chat_template
+    try:
+        return read_text(name)
+    except (OSError, ValueError) as error:
+        with_one = ", ".join(each.name for each in presets().values() if each.chat_template)
+        raise InputError(
+            f"the chat template {name} cannot be read ({error})", f"give a file with Jinja text, or one of {with_one}"
+        ) from None
+
+
+def prompt_text(tokenizer: "PreTrainedTokenizerBase", messages: tuple[Message, ...]) -> str:
+    """The conversation up to where the assistant is to speak."""
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
+
+
+def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: tuple[Message, ...]) -> list[int]:
+    """Token ids of `prompt_text`. Raises DataError where the template fails on the conversation."""
+    try:
+        text = prompt_text(tokenizer, messages)
+    except Exception as error:
+        raise template_failed(error, "the prompt") from None
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Sample:
+    """Tokenise one example. The answer starts where the template hands over to the assistant and ends with its EOS.
+
+    The whole text is tokenised at once and cut by character offsets, so that the ids are those that the model sees
+    when it generates. Raises DataError where the template hides the answer.
+    """
+    if example.text is not None:
+        ids = list(tokenizer(example.text)["input_ids"])
+        if tokenizer.eos_token_id is not None and ids[-1] != tokenizer.eos_token_id:
+            ids.append(tokenizer.eos_token_id)
+        return Sample(ids, 1, example)  # nothing predicts the first token
+    try:
+        prompt = prompt_text(tokenizer, example.messages[:-1])
+        text = str(tokenizer.apply_chat_template(list(example.messages), tokenize=False))
+    except Exception as error:  # Jinja's, and whatever a template raises
+        raise template_failed(error, example.where) from None
+    if not text.startswith(prompt):
+        raise DataError(
+            f"{example.where}: the chat template changes the question once it is answered", "give another with --chat-template"
+        )
+    at = text.find(example.answer.strip(), len(prompt))
+    if at < 0:
+        raise DataError(f"{example.where}: the chat template leaves the answer out", "give another with --chat-template")
+    answer_end = at + len(example.answer.strip())
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+    start = next((i for i, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))
+    ends = [i for i in range(start, len(ids)) if ids[i] == tokenizer.eos_token_id]
+    if ends and offsets[ends[0]][0] < answer_end:
+        raise DataError(f"{example.where}: the answer holds the text of the end-of-turn token", "remove it from the row")
+    if ends:
+        ids = ids[: ends[0] + 1]  # what templates put after the turn's end is never generated
+    elif tokenizer.eos_token_id is not None:
+        ids.append(tokenizer.eos_token_id)
+    return Sample(ids, start, example)
+
+
+def template_failed(error: Exception, where: str) -> DataError:
+    """Whatever a template raised, as one line."""
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    return DataError(f"{where}: the chat template fails ({reason})", "mend it, or give another with --chat-template")
+
+
+def encode_all(tokenizer: "PreTrainedTokenizerBase", examples: list[Example], max_length: int) -> tuple[list[Sample], int]:
+    """All examples of at most `max_length` tokens, and how many were longer and left out."""
+    samples = [encode(tokenizer, example) for example in examples]
+    kept = [sample for sample in samples if len(sample.ids) <= max_length]
+    return kept, len(samples) - len(kept)

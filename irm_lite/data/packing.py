@@ -1,0 +1,83 @@
+"""Several samples in one row, without padding and without attention across samples.
+
+transformers builds a block-diagonal causal mask where position_ids restart, if there is no attention_mask and no
+cache (masking_utils.find_packed_sequence_indices). Logits are asked for only where a label stands.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from irm_lite.data.encoding import Sample
+
+Row = dict[str, Tensor]
+
+
+def pack(samples: Sequence[Sample]) -> Row:
+    """One row of all samples, one after another.
+
+    input_ids, position_ids (1, T); positions (A,): where an answer token is predicted, that is one before it stands;
+    labels (A,): those tokens; sample (A,): which sample each belongs to; lengths (samples,): tokens of each.
+    """
+    ids: list[int] = []
+    positions: list[int] = []
+    places: list[int] = []
+    labels: list[int] = []
+    owner: list[int] = []
+    for number, sample in enumerate(samples):
+        offset = len(ids)
+        ids += sample.ids
+        places += range(len(sample.ids))
+        positions += range(offset + sample.answer_start - 1, offset + len(sample.ids) - 1)
+        labels += sample.ids[sample.answer_start :]
+        owner += [number] * sample.n_answer
+    return {
+        "input_ids": torch.tensor([ids]),
+        "position_ids": torch.tensor([places]),
+        "positions": torch.tensor(positions),
+        "labels": torch.tensor(labels),
+        "sample": torch.tensor(owner),
+        "lengths": torch.tensor([len(sample.ids) for sample in samples]),
+    }
+
+
+def rows(samples: Sequence[Sample], max_tokens: int = 1024) -> Iterator[list[Sample]]:
+    """Consecutive samples in groups of at most `max_tokens` tokens (a longer sample stands alone)."""
+    group: list[Sample] = []
+    size = 0
+    for sample in samples:
+        if group and size + len(sample.ids) > max_tokens:
+            yield group
+            group, size = [], 0
+        group.append(sample)
+        size += len(sample.ids)
+    if group:
+        yield group
+
+
+def run_base(model: torch.nn.Module, row: Row, stream: Tensor | None = None) -> Tensor:
+    """The final, normed hidden states (1, T, H) of a packed row; `stream` (1, T, H) in the place of the tokens' embeddings."""
+    device = next(model.parameters()).device if stream is None else stream.device  # of a base on several GPUs
+    given = {"input_ids": row["input_ids"].to(device)} if stream is None else {"inputs_embeds": stream}
+    output = model.model(  # type: ignore[operator]
+        **given, position_ids=row["position_ids"].to(device), sample_lengths=tuple(row["lengths"].tolist()), use_cache=False
+    )
+    hidden: Tensor = output.last_hidden_state
+    return hidden
+
+
+def answers_of(hidden: Tensor, row: Row) -> Tensor:
+    """Of hidden states (1, T, H) those where an answer token is predicted, (A, H)."""
+    return hidden[0, row["positions"].to(hidden.device)]
+
+
+def answer_hidden(model: torch.nn.Module, row: Row) -> Tensor:
+    """The final, normed hidden states (A, H) at the row's answer positions; the head makes logits of them."""
+    return answers_of(run_base(model, row), row)
+
+
+def answer_logits(model: torch.nn.Module, row: Row) -> Tensor:
+    """Logits (A, V) at the row's answer positions, and nowhere else."""
+    logits: Tensor = model.get_output_embeddings()(answer_hidden(model, row))  # type: ignore[operator]
+    return logits

@@ -1,0 +1,100 @@
+"""The whole job on one model: train, export, llama.cpp, and the difference in text and numbers."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from irm_lite.analysis.pictures.heatmap import save_heatmap
+from irm_lite.base.fingerprint import Match, fingerprint_gguf
+from irm_lite.base.load import locate
+from irm_lite.base.presets import find_gguf
+from irm_lite.config import TrainConfig
+from irm_lite.core.errors import InputError
+from irm_lite.core.types import Progress
+from irm_lite.llamacpp import Runtime
+from irm_lite.runs.directory import Event
+from irm_lite.training.train import train
+from irm_lite.vectors.evaluation import Comparison, context_for
+from irm_lite.vectors.export import ExportResult, export_vector
+
+QUESTIONS = 3
+ANSWER_TOKENS = 48
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One held-out question with the base's and the steered answer, both from llama.cpp, greedy."""
+
+    question: str
+    base: str
+    steered: str
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Everything that `irm-lite demo` shows. NLL in nats a token over the held-out answers."""
+
+    run: Path
+    gguf: Path
+    heatmap: Path
+    export: ExportResult
+    answers: list[Answers]
+    seconds: dict[str, float]
+    matches: list[Match]  # of the run in llama.cpp's model
+
+    @property
+    def comparison(self) -> Comparison:
+        return self.export.comparison
+
+
+def run_demo(
+    config: TrainConfig,
+    out: Path,
+    *,
+    gguf: str | None = None,
+    on_event: Callable[[Event], None] = lambda event: None,
+    on_stage: Callable[[str], None] = lambda stage: None,
+    on_progress: Progress = lambda done, of, what: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> DemoResult:
+    """Train into `out`, export a vector, run llama.cpp on `gguf`, a path or preset (default: the file the base is loaded from)."""
+    seconds: dict[str, float] = {}
+    clock = time.monotonic()
+
+    def lap(stage: str) -> None:
+        nonlocal clock
+        seconds[stage] = round(time.monotonic() - clock, 1)
+        clock = time.monotonic()
+
+    if gguf is None and locate(config.model, config.download).gguf is None:
+        raise InputError(f"{config.model} is not a .gguf, which llama.cpp needs", "name one with --gguf")
+    model_file = find_gguf(gguf) if gguf else locate(config.model).gguf
+    assert model_file is not None
+    runs_on = fingerprint_gguf(model_file)  # a bad file shall not be found after the training
+    trains_on = locate(config.model, config.download).gguf
+    if trains_on is not None:
+        base = fingerprint_gguf(trains_on)
+        runs_on.require_fit(base.architecture, base.n_layers, base.hidden_size, f"a vector trained on {config.model}")
+    on_stage(f"loading {config.model}, then training")
+    run = train(config, out, on_event=on_event, should_stop=should_stop)
+    lap("train")
+    on_stage("exporting a control vector")
+    result = export_vector(run, run.directory.default_vector, seed=config.seed, gguf=model_file, on_progress=on_progress)
+    heatmap = run.directory.heatmap
+    vector = result.vector
+    values = vector.as_array(run.base.n_layers)[list(vector.layers)]
+    title = f"Control vector for {config.data}: {result.method} export of a {run.irm.kind} IRM ({config.model})"
+    save_heatmap(values, vector.layers, heatmap, title)
+    lap("export")
+    on_stage("running llama.cpp with and without the vector")
+    asked = [sample.example for sample in run.held_out if sample.example.messages][:QUESTIONS]
+    with Runtime(model_file, n_ctx=max(context_for(run.held_out) + ANSWER_TOKENS, 512)) as runtime:
+        plain = ["".join(runtime.generate(each.messages[:-1], max_new_tokens=ANSWER_TOKENS)) for each in asked]
+        runtime.set_vector(vector)
+        steered = ["".join(runtime.generate(each.messages[:-1], max_new_tokens=ANSWER_TOKENS)) for each in asked]
+    answers = [
+        Answers(each.question, before.strip(), after.strip()) for each, before, after in zip(asked, plain, steered, strict=True)
+    ]
+    lap("generate")
+    return DemoResult(out, model_file, heatmap, result, answers, seconds, run.matches)

@@ -1,0 +1,50 @@
+"""A process of its own that loads a model file and runs two tokens, for architectures whose damage is not known by name.
+
+python -m irm_lite.llamacpp.trial_load MODEL.gguf ends with 0 where llama.cpp survived, whether or not it took the file.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from irm_lite.core.errors import BaseModelError
+
+_SECONDS = 600
+
+
+def require_survival(gguf: Path) -> None:
+    """Raise BaseModelError where llama.cpp dies of the file, or takes more than ten minutes."""
+    command = [sys.executable, "-m", "irm_lite.llamacpp.trial_load", str(gguf)]
+    quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else ggml calls a debugger where there is one
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=quiet, timeout=_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise BaseModelError(f"llama.cpp does not finish two tokens of {gguf}", "get a whole copy") from None
+    if done.returncode != 0:
+        raise BaseModelError(f"{gguf} crashes llama.cpp (code {done.returncode})", "get a whole copy")
+
+
+def _main(gguf: str) -> None:
+    import llama_cpp
+
+    llama_cpp.llama_backend_init()
+    options = llama_cpp.llama_model_default_params()
+    options.n_gpu_layers = 0
+    model = llama_cpp.llama_model_load_from_file(gguf.encode(), options)
+    if not model:
+        return
+    about = llama_cpp.llama_context_default_params()
+    about.n_ctx = about.n_batch = about.n_ubatch = 32
+    context = llama_cpp.llama_init_from_model(model, about)
+    if not context:
+        return
+    every_byte = bytes(range(1, 128)) + "".join(map(chr, (0xE9, 0x20AC, 0x1F600))).encode()
+    ids = (llama_cpp.llama_token * 1024)()
+    llama_cpp.llama_tokenize(llama_cpp.llama_model_get_vocab(model), every_byte, len(every_byte), ids, 1024, False, True)
+    for token in ids[:2]:
+        llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one((llama_cpp.llama_token * 1)(token), 1))
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -1,0 +1,114 @@
+"""A run with an IRM: opened from its directory, or handed on by the training that has just ended."""
+
+import dataclasses
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irm_lite.base.fingerprint import Fingerprint, Match
+from irm_lite.base.load import Base, load_base, load_tokenizer, locate
+from irm_lite.config import TrainConfig
+from irm_lite.core.errors import DataError
+from irm_lite.core.machine.device import available, probe
+from irm_lite.data.dataset import Dataset, load_dataset
+from irm_lite.data.encoding import Sample, encode_all, read_chat_template
+from irm_lite.runs.directory import RunDirectory
+from irm_lite.steering.irm import IRM, load_irm
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TrainedRun:
+    """`.config`, `.irm` and `.fingerprint` at once; `.base` and `.dataset` are loaded when they are first asked for."""
+
+    def __init__(self, directory: RunDirectory, config: TrainConfig, irm: IRM, fingerprint: Fingerprint) -> None:
+        self.directory = directory
+        self.config = config
+        self.irm = irm.requires_grad_(False).eval()
+        self.irm.made_on = fingerprint
+        self.fingerprint = fingerprint
+        self.matches: list[Match] = []  # what is to be said of the models that it was put into
+
+    def match(self, model: Fingerprint, name: str) -> Match:
+        """What to say of the IRM in this model, called `name`. Raises VectorError where it cannot go into it."""
+        return model.match(self.fingerprint, f"the run {self.directory.path}", name)
+
+    @cached_property
+    def base(self) -> Base:
+        """The frozen base, with the IRM moved to its device. Raises VectorError where its shape has changed since."""
+        config = self.config
+        if not available(probe(), config.device):  # trained on another machine
+            config = dataclasses.replace(config, device="auto", dtype="auto")
+        base = load_base_of(config)
+        self.matches.append(self.match(base.fingerprint, base.name))
+        self.irm.to(base.plan.device)
+        return base
+
+    def share_base(self, other: "TrainedRun") -> None:
+        """Take the base that another run has loaded, where it is loaded and this run's is the same one, loaded the same way."""
+        same = base_settings(self.config) == base_settings(other.config)
+        if same and self.fingerprint == other.fingerprint and "base" in other.__dict__:
+            self.irm.to(other.base.plan.device)
+            self.__dict__["base"] = other.base
+
+    @property
+    def gguf_path(self) -> Path | None:
+        """The .gguf that the base was loaded from, which llama.cpp can run as it is; None where it was a folder."""
+        return locate(self.config.model, self.config.download).gguf
+
+    @cached_property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """The base's, without loading its weights."""
+        return self.base.tokenizer if "base" in self.__dict__ else load_tokenizer(**_tokenizer_options(self.config))
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return load_dataset(self.config.data, self.config.answer_column, self.config.download)
+
+    @cached_property
+    def held_out(self) -> list[Sample]:
+        """The test samples (validation's where there is no test split), encoded."""
+        examples = self.dataset.test or self.dataset.validation
+        samples, _ = encode_all(self.tokenizer, examples, self.config.max_length)
+        if not samples:
+            limit = self.config.max_length
+            raise DataError(f"no held-out sample of {self.config.data} fits into {limit} tokens", "raise --max-length")
+        return samples
+
+    @property
+    def held_out_questions(self) -> list[str]:
+        """The questions of the held-out examples."""
+        examples = self.dataset.test or self.dataset.validation
+        return [example.question for example in examples if example.question]
+
+
+def load_run(path: Path | str) -> TrainedRun:
+    """Open a run directory that holds an IRM. Raises RunError where it is not a run or has no IRM yet."""
+    directory = RunDirectory(path)
+    return TrainedRun(directory, directory.config(), load_irm(directory.path), directory.fingerprint())
+
+
+_BASE_SETTINGS = ("model", "quant", "double_quant", "device", "device_map", "dtype", "chat_template")
+
+
+def base_settings(config: TrainConfig) -> dict[str, Any]:
+    """What decides which base is loaded, and how: runs that agree in it can share one."""
+    return {name: getattr(config, name) for name in _BASE_SETTINGS}
+
+
+def load_base_of(config: TrainConfig) -> Base:
+    """The base that a configuration names."""
+    return load_base(
+        quant=config.quant,
+        double_quant=config.double_quant,
+        device=config.device,
+        dtype=config.dtype,
+        spread=config.device_map == "auto",
+        **_tokenizer_options(config),
+    )
+
+
+def _tokenizer_options(config: TrainConfig) -> dict[str, Any]:
+    template = read_chat_template(config.chat_template) if config.chat_template else None
+    return {"name": config.model, "chat_template": template, "download": config.download}

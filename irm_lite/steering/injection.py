@@ -1,0 +1,174 @@
+"""Adds an IRM's outputs to the residual stream by PyTorch hooks, and leaves no trace when it ends.
+
+Site `attn`: the output of self_attn is what the block adds to the residual stream before its MLP, so a vector added to
+it arrives in the stream right there. Site `block`: the vector is added to the block's output, as llama.cpp does it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from irm_lite.base.architecture import block_input, decoder_layers, hidden_state, with_hidden_state
+from irm_lite.base.model_fingerprint import warn_of_other_base
+from irm_lite.core.errors import InputError
+from irm_lite.steering.irm import IRM, StaticIRM
+from irm_lite.steering.layers import format_layers
+
+if TYPE_CHECKING:
+    from irm_lite.steering.control_vector import ControlVector
+
+Observer = Callable[[int, Tensor], None]  # called with (layer, the unscaled IRM output (B, T, H))
+
+_active: "WeakKeyDictionary[nn.Module, list[object]]" = WeakKeyDictionary()
+
+
+class Injection:
+    """A running injection. Change `strength`, `enabled` and `layers` between forwards as you like."""
+
+    def __init__(self, model: nn.Module, irm: IRM, strength: float, layers: Iterable[int] | None) -> None:
+        blocks = decoder_layers(model)
+        hidden_size = model.config.hidden_size  # type: ignore[union-attr]
+        if irm.hidden_size != hidden_size or irm.layers[-1] >= len(blocks):
+            raise InputError(
+                f"this IRM is for a hidden size of {irm.hidden_size} and layers up to {irm.layers[-1]}, "
+                f"the model has {hidden_size} and {len(blocks)} layers",
+                "inject it into the model it was trained on",
+            )
+        self.model = model
+        self.irm = irm
+        self.strength = strength
+        self.enabled = True
+        self.layers: frozenset[int] | None = None if layers is None else frozenset(layers)
+        if self.layers is not None and not self.layers <= set(irm.layers):
+            raise InputError(
+                f"not all layers of {sorted(self.layers, key=str)} are injected", f"there are {format_layers(irm.layers)}"
+            )
+        self.observers: list[Observer] = []
+        self.compute_dtype: torch.dtype | None = None  # of the IRM's matrix products, where not that of its weights
+        self._h0_residual: Tensor | None = None
+        self.code: Any = None  # what the IRM made of its input: `encode`'s, of the newest forward
+        self._fed = 0
+        self._handles: list[Any] = []
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within: nothing is read and nothing added."""
+        before, self.enabled = self.enabled, False
+        try:
+            yield
+        finally:
+            self.enabled = before
+
+    @contextmanager
+    def fed(self) -> Iterator[None]:
+        """Within: what `feed` was given stands, and layer 0 is not read. May be nested: the backward pass, which may recompute
+        a forward, belongs into it."""
+        self._fed += 1
+        try:
+            yield
+        finally:
+            self._fed -= 1
+
+    def feed(self, h0: Tensor | None, stream: Tensor | None, first: int) -> Tensor | None:
+        """Give the IRM its input h0 (B, T, H), None for one that reads none; `stream` is what block `first` would read.
+
+        Returns the stream with what the blocks below `first`, which will not be run, would have added.
+        """
+        self._encode(stream if h0 is None else h0)
+        for index, layer in enumerate(self.irm.layers):
+            if stream is not None and layer < first:
+                stream = self._added(index, layer, stream)
+        return stream
+
+    def _encode(self, h0: Tensor | None) -> None:
+        self.code = None
+        if h0 is None:  # it reads none, and all blocks are run: the hook of block 0 gives it a shape
+            return
+        dtype = self.compute_dtype
+        with torch.autocast(h0.device.type, dtype) if dtype is not None else nullcontext():
+            self.code = self.irm.encode(h0)
+
+    def _attach(self) -> None:
+        blocks: Any = decoder_layers(self.model)
+        keep = self._handles.append
+        keep(blocks[0].register_forward_pre_hook(self._enter, with_kwargs=True))
+        keep(blocks[0].self_attn.register_forward_hook(self._read))  # before layer 0's own injection: h0 is untouched
+        for index, layer in enumerate(self.irm.layers):
+            module = blocks[layer].self_attn if self.irm.site == "attn" else blocks[layer]
+            keep(module.register_forward_hook(self._adder(index, layer)))
+
+    def _detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._h0_residual = self.code = None
+
+    def _enter(self, _module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+        self._h0_residual = block_input(args, kwargs)
+
+    def _read(self, _module: nn.Module, _args: object, output: object) -> None:
+        if self.enabled and (not self._fed or self.code is None):
+            assert self._h0_residual is not None
+            self._encode(self._h0_residual + hidden_state(output))
+
+    def _adder(self, index: int, layer: int) -> Callable[[nn.Module, object, object], object]:
+        def add(_module: nn.Module, _args: object, output: object) -> object:
+            if not self.enabled or (self.layers is not None and layer not in self.layers):
+                return output
+            return with_hidden_state(output, self._added(index, layer, hidden_state(output)))
+
+        return add
+
+    def _added(self, index: int, layer: int, stream: Tensor) -> Tensor:
+        assert self.code is not None
+        vector = self.irm.layer_output(self.code, index)
+        for observe in self.observers:
+            observe(layer, vector)
+        return stream + (self.strength * vector).to(stream)
+
+
+@contextmanager
+def inject(
+    model: nn.Module,
+    irm: "IRM | ControlVector",
+    *,
+    strength: float = 1.0,
+    layers: Iterable[int] | None = None,
+) -> Iterator[Injection]:
+    """Steer `model` with an IRM or a control vector inside the `with` block.
+
+    Works in forward, backward, generate with a KV cache, under gradient checkpointing and on packed rows. Several may be
+    nested: each adds to the stream as it finds it, so an inner one reads what an outer one added. `layers` limits it
+    to some of the IRM's layers. Raises InputError where the IRM does not fit, or is injected into this model already;
+    warns (OtherBaseWarning) where a run's IRM or an exported vector was made on other weights, or quantised otherwise.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"a {type(model).__name__} cannot be injected", "give the transformers model, as base.model")
+    if not isinstance(irm, IRM) and not hasattr(irm, "directions"):
+        raise InputError(f"a {type(irm).__name__} cannot be injected", "give an IRM, as run.irm, or a ControlVector")
+    module = irm if isinstance(irm, IRM) else static_irm(irm).to(next(model.parameters()).device)
+    running = _active.setdefault(model, [])
+    if any(other is irm for other in running):
+        raise InputError("this IRM is injected into this model already", "end the first inject(), or set its strength")
+    injection = Injection(model, module, strength, layers)
+    warn_of_other_base(model, irm)
+    running.append(irm)
+    try:
+        injection._attach()
+        yield injection
+    finally:
+        injection._detach()
+        running.remove(irm)
+
+
+def static_irm(vector: "ControlVector") -> StaticIRM:
+    """A control vector as a static IRM at site `block`, where llama.cpp adds it."""
+    layers = tuple(sorted(vector.directions))
+    irm = StaticIRM(vector.hidden_size, layers, "block")
+    with torch.no_grad():
+        irm.vectors.copy_(torch.stack([torch.from_numpy(vector.directions[layer]) for layer in layers]))
+    return irm.requires_grad_(False)

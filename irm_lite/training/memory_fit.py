@@ -1,0 +1,287 @@
+"""What a training will hold in memory at its peak, part by part, from the sizes of base and IRM alone.
+
+Most parts are counted: the tensors that autograd saves or that a step makes (tests compare them with torch's own count). Measured
+on a CPU with the demo model (benchmarks/fit.py, docs/log.md) are the process, the holes in its heap, what unpacking a .gguf takes
+and that a recomputed block counts twice. On a GPU only tensors are counted, and nothing was measured. Imports no torch: the TUI
+uses it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from irm_lite.base.sources.shape import BaseShape
+from irm_lite.config import TrainConfig
+from irm_lite.core.errors import InputError
+from irm_lite.steering.layers import injected_layers
+
+Parts = dict[str, int]  # what -> bytes
+
+BATCHES = (1, 2, 4, 8, 16, 32, 64)  # samples a row, as `choices` tries them
+BATCH = 8  # samples of an optimiser step, the default
+SAMPLE_TOKENS = 128  # where the data's lengths are not known: the paper's
+_LOADED = 594_000_000  # Python, torch, transformers and bitsandbytes once a base is loaded, without it
+_TRAINING = 50_000_000  # what a training's first steps and validations add: kernels, threads, small buffers
+_HOLES = 0.45  # of what a step holds: glibc's heap keeps the gaps between buffers of rows of unequal length
+_HOLES_RECOMPUTING = 1.4  # the same with gradient checkpointing, where blocks come and go between what stays
+_VALIDATION_TOKENS = 1024  # of a validation's row (packing.rows)
+_CHUNK = 96  # answer tokens whose logits are held at once (answer_loss.CHUNK)
+_SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
+_WEIGHT_BYTES = {"nf4": 0.5 + 4 / 64, "fp4": 0.5 + 4 / 64, "int8": 1.0}  # a 4-byte scale for 64 weights
+_DOUBLE_QUANT_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+_STATE_BYTES = {  # of an IRM's weight, beside torch's AdamW, whose two moments are in its number format
+    **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"), 2),
+    **dict.fromkeys(("lion_8bit", "paged_lion_8bit"), 1),
+    **dict.fromkeys(("lion_32bit", "paged_lion_32bit"), 4),
+    "paged_adamw_32bit": 8,
+    "sgd": 0,
+}
+_TORCH_ADAMW = ("adamw_torch", "adamw_torch_fused")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Bytes by parts, as they are alive together at the peak of loading and of training."""
+
+    load: Parts
+    training: Parts
+    dequantised_once: bool = False  # whether the blocks' weights are kept so while training (dequantised.py)
+
+    @property
+    def load_peak(self) -> int:
+        return sum(self.load.values())
+
+    @property
+    def training_peak(self) -> int:
+        return sum(self.training.values())
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a training's largest step looks like. `tokens`: of its largest row; `kept`: of all samples whose frozen states are
+    kept in memory; `rows`: how many it has."""
+
+    tokens: int
+    kept: int = 0
+    rows: int = 1
+
+
+@dataclass(frozen=True)
+class IrmShape:
+    """The sizes of an IRM (irm_lite/irm.py). `weights`: of each of its tensors."""
+
+    layers: tuple[int, ...]
+    site: str
+    weights: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        return sum(self.weights.values())
+
+    @property
+    def first_reached(self) -> int:
+        """The first block that reads anything of it (prefix.first_reached)."""
+        return self.layers[0] + (self.site == "block")
+
+
+def irm_shape(config: TrainConfig, base: BaseShape) -> IrmShape:
+    """The IRM that `config` trains on this base. Raises LayerError where the base has not those layers."""
+    layers = injected_layers(config.layers, config.chosen_site, base.layers)
+    hidden, count = base.hidden_size, len(layers)
+    if config.irm == "paper":
+        trunk = {"in": (hidden + 1) * 3 * hidden} | {f"hidden {i}": (3 * hidden + 1) * 3 * hidden for i in range(3)}
+        weights = trunk | {"head": (3 * hidden + 1) * hidden * count}
+    elif config.irm == "lite":
+        trunk = {"in": (hidden + 1) * config.width, "hidden": (config.width + 1) * config.width}
+        weights = trunk | {"down": count * config.rank * config.width, "up": count * hidden * config.rank, "bias": count * hidden}
+    else:
+        weights = {"vectors": count * hidden}
+    return IrmShape(layers, config.chosen_site, weights)
+
+
+def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str, free: int) -> Fit:
+    """The peaks of a training. `device`, `dtype` and `optim`: as decided, not "auto". Raises LayerError as `irm_shape`, InputError
+    for an optimiser whose states are not known.
+
+    On a CPU the blocks' weights are kept dequantised too where all stays within half of `free` bytes."""
+    least = _predict(base, config, step, device, dtype, optim)
+    if device != "cpu" or config.quant not in ("nf4", "fp4") or config.gradient_checkpointing:
+        return least
+    blocks = base.layers - irm_shape(config, base).first_reached
+    weights = {"blocks' weights, dequantised": blocks * sum(base.block_matrices) * _SIZES[dtype]}
+    more = Fit(least.load, least.training | weights, dequantised_once=True)
+    return more if more.training_peak <= free / 2 else least
+
+
+def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str) -> Fit:
+    if optim not in (*_TORCH_ADAMW, *_STATE_BYTES):
+        raise InputError(f"what --optim {optim!r} holds is not known", f"known are {', '.join((*_TORCH_ADAMW, *_STATE_BYTES))}")
+    irm = irm_shape(config, base)
+    c = _SIZES[dtype]
+    weights = _base_weights(base, config, c)
+    cpu = device == "cpu"
+    process = {"process": _LOADED} if cpu else {}
+    load = process | weights | {"weights being read": _reading(base, config, sum(weights.values()), c, cpu)}
+    irm_c = 2 if dtype == "bfloat16" else 4  # of the paper's products (train.py); the others' are in float32
+    saved = _saved(base, irm, config, step.tokens, c, irm_c, cpu)
+    each = _SIZES[config.chosen_irm_dtype(device, dtype)]
+    passing = {"logits": _logits(base, c), "block at work": _working(base, step.tokens, c)}
+    if step.rows > 1:  # of the largest weight, beside the sum of the rows before it
+        passing["a row's gradient"] = each * max(irm.weights.values())
+    if config.irm == "paper":
+        passing["IRM outputs' gradients"] = len(irm.layers) * base.hidden_size * irm_c * step.tokens
+    if cpu:  # a validation's row may be longer than a step's
+        passing["block at work"] = max(passing["block at work"], _working(base, _VALIDATION_TOKENS, c))
+    optimiser = {
+        "IRM weights": each * irm.parameters,
+        "IRM gradients": each * irm.parameters,
+        "optimiser states": optimiser_bytes(irm.parameters, each, optim),
+    }
+    streams = (irm.first_reached > 0) + (config.irm != "static")
+    kept = {"frozen prefix kept": step.kept * streams * base.hidden_size * c} if cpu else {}
+    # torch's AdamW makes its denominator of two: the second moment's square root, and the quotient
+    step_takes = 0 if optim != "adamw_torch" else 2 * each * max(irm.weights.values())
+    halved = 2 * irm.parameters if config.irm == "paper" and irm_c < each else 0
+    if cpu:  # the heap keeps what the passes held while the optimiser makes its step
+        moment = {"optimiser step, or IRM in half precision": max(step_takes, halved)}
+        share = _HOLES_RECOMPUTING if config.gradient_checkpointing else _HOLES
+        holes = {"holes in the heap": int(share * sum((saved | passing).values()))}
+        training = process | {"training": _TRAINING} | weights | optimiser | kept | saved | holes | passing | moment
+    else:
+        in_passes, in_step = saved | passing | {"IRM in half precision": halved}, {"optimiser step": step_takes}
+        training = weights | optimiser | max(in_passes, in_step, key=lambda parts: sum(parts.values()))
+    return Fit(load, {name: n_bytes for name, n_bytes in training.items() if n_bytes})
+
+
+def optimiser_bytes(parameters: int, each: int, optim: str) -> int:
+    """What an optimiser keeps of so many parameters of `each` bytes; of one that is not known, as AdamW."""
+    return _STATE_BYTES.get(optim, 2 * each) * parameters
+
+
+def largest_step(
+    lengths: Sequence[int], validation: Sequence[int], config: TrainConfig, steps: int, rows: int, processes: int = 1
+) -> Step:
+    """Of a training on samples with these lengths in tokens, each of whose steps goes through in so many rows a process.
+
+    Samples seen once are not kept over the epochs (train.py), those of the validation are.
+    """
+    together = config.batch_size * config.gradient_accumulation_steps
+    again = seen_again(steps, together * processes, len(lengths))
+    kept = sum(validation) + (sum(lengths) if again else 0)
+    return Step(largest_row(lengths, math.ceil(together / rows), steps * rows), kept if config.cache_prefix else 0, rows)
+
+
+def seen_again(steps: int, together: int, samples: int) -> bool:
+    """Whether a training of so many steps of `together` samples takes any of them a second time."""
+    return steps > math.ceil(samples / together)
+
+
+def largest_row(lengths: Sequence[int], samples: int, draws: int) -> int:
+    """Tokens of the largest of `draws` rows of so many samples with these lengths.
+
+    The expected maximum of n normal sums, at most mean + sd sqrt(2 ln n) (Boucheron, Lugosi & Massart 2013, theorem 2.5),
+    and never more than the longest samples together.
+    """
+    samples = min(samples, len(lengths))
+    mean = sum(lengths) / len(lengths)
+    variance = sum((length - mean) ** 2 for length in lengths) / len(lengths)
+    expected = samples * mean + math.sqrt(2 * math.log(max(draws, 2)) * samples * variance)
+    return min(math.ceil(expected), sum(sorted(lengths)[-samples:]))
+
+
+def fewest_rows(fits: Callable[[int], Fit], samples: int, free: int) -> int:
+    """In how few rows a step of so many samples may go through, so that `fits(rows)` stays within `free` bytes; a row a sample
+    where none does."""
+    sizes = dict.fromkeys(math.ceil(samples / rows) for rows in range(1, samples + 1))  # of the largest row
+    counts = [math.ceil(samples / size) for size in sizes]
+    return next((rows for rows in counts if fits(rows).training_peak <= free), samples)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to train a kind of IRM, and what it holds."""
+
+    config: TrainConfig
+    fit: Fit
+
+    def fits(self, memory: int) -> bool:
+        """Whether loading and training stay within so many bytes."""
+        return max(self.fit.load_peak, self.fit.training_peak) <= memory
+
+
+def choices(base: BaseShape, config: TrainConfig, length: int, device: str, dtype: str, optim: str, free: int) -> list[Choice]:
+    """`config` with each batch of BATCHES, without gradient checkpointing and with it; samples of `length` tokens, `free` bytes."""
+    found = []
+    for batch_size in BATCHES:
+        for recompute in (False, True):
+            each = replace(config, batch_size=batch_size, gradient_checkpointing=recompute)
+            step, chosen = Step(batch_size * length), each.chosen_optim(optim)
+            found.append(Choice(each, predict(base, each, step, device, dtype, chosen, free)))
+    return found
+
+
+def recommended(found: Sequence[Choice], memory: int) -> TrainConfig | None:
+    """The quickest of `choices` that fits, an optimiser step being of BATCH samples: recomputing costs more than halved rows, less
+    than quartered ones. None where none fits."""
+    fitting = {(each.config.batch_size, each.config.gradient_checkpointing): each.config for each in found if each.fits(memory)}
+    order = [(8, False), (4, False), (8, True), (4, True), (2, False), (2, True), (1, False), (1, True)]
+    best = next((fitting[key] for key in order if key in fitting), None)
+    return best and replace(best, gradient_accumulation_steps=BATCH // best.batch_size)
+
+
+def _base_weights(base: BaseShape, config: TrainConfig, c: int) -> Parts:
+    matrices = base.layers * sum(base.block_matrices)
+    each = _WEIGHT_BYTES.get(config.quant, c)
+    if config.double_quant and config.quant in ("nf4", "fp4"):
+        each = _DOUBLE_QUANT_BYTES
+    return {"blocks' weights": int(matrices * each), "embeddings and head": base.unquantised * c}
+
+
+def _reading(base: BaseShape, config: TrainConfig, weights: int, c: int, cpu: bool) -> int:
+    """What loading holds beside the weights that stay. The largest, the embeddings as a rule, come to a GPU as they stay there; in
+    memory ggml's blocks are unpacked with 10 bytes a weight, before other weights are there where those are quantised."""
+    if not cpu:
+        return c * max(base.block_matrices)
+    largest = max(base.embedding, *base.block_matrices)
+    unpacked = max(0, 10 * largest - weights) if base.from_gguf else 0
+    return max(unpacked, 4 * (largest if config.quant == "none" else max(base.block_matrices)))
+
+
+def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: int, irm_c: int, cpu: bool) -> Parts:
+    """What autograd saves of a forward, and the IRM's outputs, which its injection holds."""
+    hidden, count = base.hidden_size, len(irm.layers)
+    blocks = base.layers - irm.first_reached
+    norm = 4 * (hidden + 1)  # in float32, and its root mean square
+    heads = 2 * (base.heads + base.kv_heads) * base.head_size  # queries and outputs; keys and values
+    attention = 4 * (heads + base.heads) if cpu else c * heads + 4 * base.heads  # on a CPU in float32; log-sum-exps
+    block = 2 * norm + attention + 3 * c * base.intermediate_size  # gate, its activation, up
+    if config.quant == "int8":  # bitsandbytes holds each product's input
+        block += c * (2 * hidden + base.heads * base.head_size + base.intermediate_size)
+    unreached = norm + attention if irm.site == "attn" else 0  # of the first block: it is injected after its attention
+    penalised = 4 * hidden if config.l1 > 0 and config.irm != "paper" else 0  # a layer's outputs
+    if not config.gradient_checkpointing:
+        parts = {"blocks' activations": (blocks * block - unreached) * tokens, "IRM outputs penalised": count * penalised * tokens}
+    elif irm.site == "attn":  # inside the blocks; of a recomputed one as much again is made and not saved
+        parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block recomputed": 2 * (block + penalised) * tokens}
+    else:
+        parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block recomputed": 2 * block * tokens}
+        parts["IRM outputs penalised"] = count * penalised * tokens
+    if config.chosen_dependence_penalty:  # IRM.moments: what is less its mean
+        parts["IRM outputs compared"] = 4 * count * {"paper": 2 * hidden, "lite": config.rank, "static": 0}[config.irm] * tokens
+    parts["final norm"] = (norm + c * hidden) * tokens  # and the answers' gradient
+    if config.irm == "paper":
+        parts["IRM activations"] = 13 * hidden * irm_c * tokens
+        parts["IRM outputs"] = count * hidden * irm_c * tokens
+    elif config.irm == "lite":
+        parts["IRM activations"] = 4 * (hidden + 4 * config.width + count * config.rank) * tokens
+    return parts
+
+
+def _logits(base: BaseShape, c: int) -> int:
+    """A chunk's in the number format of the head, in float32 with the last chunk's, and the chances of that."""
+    return _CHUNK * base.vocabulary * (12 + (c if c < 4 else 0))
+
+
+def _working(base: BaseShape, tokens: int, c: int) -> int:
+    """A block's gradients, and its largest matrix unquantised for them."""
+    return tokens * (4 * base.intermediate_size * c + 12 * base.hidden_size) + c * max(base.block_matrices)

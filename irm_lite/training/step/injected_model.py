@@ -1,0 +1,119 @@
+"""What the Trainer trains: a module with the IRM's parameters alone, whose forward is the injected base's loss."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from irm_lite.base.architecture import decoder_layers
+from irm_lite.base.load import Base
+from irm_lite.data.encoding import Sample
+from irm_lite.data.packing import answers_of, pack, run_base
+from irm_lite.steering.injection import Injection
+from irm_lite.steering.irm import IRM
+from irm_lite.training.step.answer_loss import answer_nll
+from irm_lite.training.step.prefix import FrozenPrefix, blocks_from
+
+LIVE_SECONDS = 2.0  # the live heatmap's snapshot is not taken oftener
+
+
+class InjectedModel(nn.Module):
+    """`recompute`: gradient checkpointing, prepared on the base already."""
+
+    def __init__(self, base: Base, injection: Injection, l1: float = 0.0, dependence: float = 0.0, recompute: bool = False) -> None:
+        super().__init__()
+        self.irm = injection.irm
+        self._hidden = (base, injection)  # in a tuple, so that the base is no submodule
+        self.prefix = FrozenPrefix(base.model, injection.irm)
+        self.l1, self.dependence, self.recompute = l1, dependence, recompute
+        self.mean_abs: dict[int, Tensor] = {}  # layer -> (H,), of the newest observed forward
+        self._observed_at = -math.inf
+
+    def forward(self, samples: Sequence[Sample], num_items: int | None = None) -> Tensor:
+        """The loss of these samples in one packed row: NLL summed over answer tokens / num_items, plus the penalties, mean
+        over layers: the paper's l1 * sum |v|, mean over tokens, and the share of the output that varies with the input.
+
+        `num_items` counts the answer tokens of all rows of an optimiser step; penalties are weighted with the row's share.
+        """
+        _, injection = self._hidden
+        norms: dict[int, Tensor] = {}
+        injection.observers.clear()  # only now: the backward pass recomputes with the observers of its forward
+        if self.l1:
+
+            def measure(layer: int, vector: Tensor) -> None:
+                norms[layer] = vector.abs().sum(-1, dtype=torch.float32).mean()
+
+            injection.observers.append(measure)
+        if time.monotonic() - self._observed_at >= LIVE_SECONDS:
+            injection.observers.append(self._observe)
+            self._observed_at = time.monotonic()
+        count = sum(sample.n_answer for sample in samples)
+        items = count if num_items is None else num_items
+        loss = self._answers_nll(samples) / items
+        if norms:
+            loss = loss + count / items * self.l1 * torch.stack(list(norms.values())).mean()
+        if self.dependence:
+            loss = loss + count / items * self.dependence * varying_share(*self.irm.moments(injection.code)).mean()
+        return loss
+
+    def stepping(self) -> AbstractContextManager[None]:
+        """Around a forward with its backward, which may recompute the forward."""
+        return self._hidden[1].fed()
+
+    def let_go(self) -> None:
+        """Of what a forward left behind, where its backward failed."""
+        self._hidden[1].code = None
+
+    @torch.no_grad()
+    def nll(self, samples: Sequence[Sample]) -> float:
+        """NLL in nats, summed over the answer tokens of these samples in one row."""
+        _, injection = self._hidden
+        injection.observers.clear()
+        return float(self._answers_nll(samples))
+
+    def _answers_nll(self, samples: Sequence[Sample]) -> Tensor:
+        base, injection = self._hidden
+        row = pack(samples)
+        with injection.paused():
+            states = self.prefix.states(samples, row)
+        with injection.fed():
+            stream = injection.feed(states.get("h0"), states.get("stream"), self.prefix.first)
+            with blocks_from(base.model, self.prefix.first), _recomputed(base) if self.recompute else nullcontext():
+                hidden = answers_of(run_base(base.model, row, stream), row)
+        return answer_nll(base.model.get_output_embeddings(), hidden, row["labels"]).to(base.plan.device)
+
+    def _observe(self, layer: int, vector: Tensor) -> None:
+        self.mean_abs[layer] = vector.detach().abs().mean(dim=(0, 1), dtype=torch.float32).cpu()
+
+
+def compute_dtype(base: Base, irm: IRM) -> torch.dtype | None:
+    """The paper's IRM is as costly as the base: its products are taken in the base's number format. None: as its weights are."""
+    halved = base.model.dtype == torch.bfloat16 and irm.kind == "paper"
+    return torch.bfloat16 if halved else None
+
+
+def varying_share(means: Tensor, spreads: Tensor) -> Tensor:
+    """Of vectors with these means (L, H) and mean squared distances from them (L,): the shares (L,) of their mean squared norms
+    that are not their means', 0 where all are alike.
+
+    An output far below any effect (squared norm 1e-4) counts as not varying: training starts at zero.
+    """
+    return spreads / (means.square().sum(-1) + spreads + 1e-4)
+
+
+@contextmanager
+def _recomputed(base: Base) -> Iterator[Any]:
+    """Gradient checkpointing for this forward: transformers looks at the blocks' own training flag, the modules inside
+    stay in eval mode. Off outside, since with it on transformers drops the KV cache that generation needs."""
+    blocks = decoder_layers(base.model)
+    for block in blocks:
+        block.training = True
+    try:
+        yield
+    finally:
+        for block in blocks:
+            block.training = False

@@ -1,0 +1,161 @@
+"""What the IRM cannot change: the blocks below the first injected layer, and layer 0's state that the IRM reads.
+
+Both are of a frozen model, so they are run without gradients, once a sample, and kept over the epochs. They are run in the same
+rows whatever the steps' order, so that a resumed training finds the same bits.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from irm_lite.base.architecture import block_input, decoder_layers, hidden_state
+from irm_lite.core.files.atomic import free_space
+from irm_lite.core.machine import processes
+from irm_lite.data.encoding import Sample
+from irm_lite.data.packing import Row, pack, rows, run_base
+from irm_lite.steering.irm import IRM, StaticIRM
+
+MEMORY_SHARE = 0.25  # of what is free: more than that is kept in a file, which the system holds in memory as it can
+
+
+class _Seen(Exception):
+    """Ends the forward as soon as all that is wanted has been seen."""
+
+
+class FrozenPrefix:
+    """Of one base and one IRM. `first` is the first block that the IRM's output reaches: those before it are the prefix."""
+
+    def __init__(self, model: nn.Module, irm: IRM) -> None:
+        self.model = model
+        self.first = first_reached(model, irm)
+        self.reads = not isinstance(irm, StaticIRM)  # whether layer 0's state is wanted
+        self._rows: dict[int, tuple[int, int]] = {}  # id of a sample -> its first row in the store, and the one after its last
+        self._together: dict[int, list[Sample]] = {}  # id of a sample -> those that are run with it
+        self._stored: dict[str, Tensor] = {}
+        self._known: set[int] = set()
+
+    def keep(self, samples: Sequence[Sample], folder: Path, spare: int = 0) -> str:
+        """Keep from now on what is computed for these samples, which must stay alive; how: "memory", "disk" or "no room".
+
+        On disk it is a file in `folder` that has no name any more: nothing is left behind, whatever ends the training. `spare`:
+        bytes that others will need there.
+        """
+        ends = torch.tensor([len(sample.ids) for sample in samples]).cumsum(0).tolist()
+        model: Any = self.model
+        shape, dtype = (ends[-1], int(model.config.hidden_size)), model.dtype
+        names = [name for name, read in (("stream", self.first > 0), ("h0", self.reads)) if read]
+        size = shape[0] * shape[1] * dtype.itemsize
+        if not names:
+            return "memory"
+        wanted = len(names) * size * processes.on_this_machine()
+        if wanted <= MEMORY_SHARE * psutil.virtual_memory().available:
+            self._stored, where = {name: torch.empty(shape, dtype=dtype) for name in names}, "memory"
+        elif wanted <= (free_space(folder) - spare) / 2:
+            try:
+                self._stored, where = {name: _mapped(folder, shape, dtype) for name in names}, "disk"
+            except OSError:  # a quota, or others have filled it meanwhile
+                return "no room"
+        else:
+            return "no room"
+        self._together = {id(sample): group for group in rows(samples) for sample in group}
+        self._rows = {id(sample): (end - len(sample.ids), end) for sample, end in zip(samples, ends, strict=True)}
+        return where
+
+    def states(self, samples: Sequence[Sample], row: Row) -> dict[str, Tensor]:
+        """For samples and their packed row: "stream", what block `first` reads, where that is not 0, and "h0", layer 0's state
+        after attention, where the IRM reads it. Each (1, T, H), without a gradient."""
+        if not all(id(sample) in self._rows for sample in samples):
+            return self._run(row)
+        for sample in samples:
+            if id(sample) not in self._known:
+                group = self._together[id(sample)]
+                self._write(group, self._run(pack(group)))
+        device = next(self.model.parameters()).device
+        return {
+            name: torch.cat([stored[slice(*self._rows[id(sample)])] for sample in samples])[None].to(device)
+            for name, stored in self._stored.items()
+        }
+
+    def _write(self, samples: Sequence[Sample], found: dict[str, Tensor]) -> None:
+        lengths = [len(sample.ids) for sample in samples]
+        for name, states in found.items():
+            for sample, part in zip(samples, torch.split(states[0], lengths), strict=True):
+                self._stored[name][slice(*self._rows[id(sample)])] = part.to("cpu")
+        self._known.update(id(sample) for sample in samples)
+
+    @torch.no_grad()
+    def _run(self, row: Row) -> dict[str, Tensor]:
+        seen: dict[str, Tensor] = {}
+        blocks: Any = decoder_layers(self.model)
+
+        def enter(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+            seen["entered"] = block_input(args, kwargs)
+
+        def attended(_module: nn.Module, _args: object, output: object) -> None:
+            seen["h0"] = seen["entered"] + hidden_state(output)
+            if self.first == 0:
+                raise _Seen
+
+        def left(_module: nn.Module, _args: object, output: object) -> None:
+            seen["stream"] = hidden_state(output)
+            raise _Seen
+
+        handles = []
+        if self.reads:
+            handles += [
+                blocks[0].register_forward_pre_hook(enter, with_kwargs=True),
+                blocks[0].self_attn.register_forward_hook(attended),
+            ]
+        if self.first > 0:
+            handles.append(blocks[self.first - 1].register_forward_hook(left))
+        if not handles:
+            return {}
+        try:
+            run_base(self.model, row)
+        except _Seen:
+            pass
+        finally:
+            for handle in handles:
+                handle.remove()
+        seen.pop("entered", None)
+        return seen
+
+
+def first_reached(model: nn.Module, irm: IRM) -> int:
+    """The first block that reads anything of the IRM; 0 too where blocks may not be left out."""
+    config: Any = model.config
+    if len(set(getattr(config, "layer_types", None) or ())) > 1:
+        return 0  # such models look a block's attention up by its place in the list
+    return irm.layers[0] + (irm.site == "block")
+
+
+@contextmanager
+def blocks_from(model: nn.Module, first: int) -> Iterator[None]:
+    """Within: the model's decoder consists of its blocks from `first` on."""
+    inner: Any = model.model
+    whole = inner.layers
+    inner.layers = whole[first:]
+    try:
+        yield
+    finally:
+        inner.layers = whole
+
+
+def _mapped(folder: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+    """A tensor in a new file of this process, which is unlinked at once. Raises OSError where the disk has no room for it."""
+    path = folder / f".prefix.{secrets.token_hex(4)}"  # a name that run.remove_left_overs knows
+    try:
+        with path.open("xb") as file:
+            if hasattr(os, "posix_fallocate"):  # else a disk that fills later would kill the process at a write (SIGBUS)
+                os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)
+        flat = torch.from_file(str(path), shared=True, size=shape[0] * shape[1], dtype=dtype)
+    finally:
+        path.unlink(missing_ok=True)
+    return flat.view(shape)

@@ -1,0 +1,301 @@
+"""The main path: train an IRM on a frozen base into a run directory.
+
+preparing.py makes all ready, resuming.py finds where to go on, trainer.py takes the steps, reporter.py tells of them.
+"""
+
+import irm_lite.core.machine.bitsandbytes_first  # noqa: F401  # isort: skip
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState
+
+from irm_lite.base.architecture import decoder_layers
+from irm_lite.base.load import Base
+from irm_lite.config import TrainConfig
+from irm_lite.core.errors import FailedElsewhere, InputError, Interrupted, TrainingFailed
+from irm_lite.core.files.atomic import require_folder
+from irm_lite.core.machine import processes
+from irm_lite.core.machine.device import DEVICES, available, decide, probe
+from irm_lite.core.machine.malloc import kept
+from irm_lite.core.machine.memory import peak_bytes, reset_peak
+from irm_lite.core.machine.memory_free import free_bytes
+from irm_lite.core.machine.quiet import quiet_libraries
+from irm_lite.data.encoding import read_chat_template
+from irm_lite.runs.directory import Event, RunDirectory
+from irm_lite.runs.trained import TrainedRun
+from irm_lite.steering.injection import inject
+from irm_lite.steering.irm import load_irm
+from irm_lite.steering.layers import format_layers
+from irm_lite.training.memory_fit import Fit, seen_again
+from irm_lite.training.prepare import Job, absolute, prepare, rows_and_fit, versions
+from irm_lite.training.reporter import Reporter
+from irm_lite.training.resume import ResumedAt, changes, newest_checkpoint, read_state, require_as_many, was_told
+from irm_lite.training.step.dequantised import dequantised_once
+from irm_lite.training.step.injected_model import InjectedModel, compute_dtype
+from irm_lite.training.step.prefix import first_reached
+from irm_lite.training.trainer import IrmTrainer, mean_nll, perplexity, shortage_named
+
+Listener = Callable[[Event], None]
+Emit = Callable[..., None]
+
+
+def train(
+    config: TrainConfig,
+    out: Path,
+    *,
+    base: Base | None = None,
+    on_event: Listener = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainedRun:
+    """Train a new IRM into the run directory `out`, which must not exist. `base`: the one that `config` names, loaded already.
+
+    `on_event` gets every event that goes to events.jsonl. Once `should_stop` says so, the step is finished, a checkpoint
+    written and Interrupted raised. Raises InputError kinds for what the user gave, TrainingFailed where it diverges, memory runs
+    out or the disk is full; a failed start leaves no run directory behind. Of several processes (`accelerate launch`) all
+    see the folder of `out`; the first alone writes what stays there, and calls `on_event`; each heeds its `should_stop`.
+    """
+    run = RunDirectory(out)
+    if not str(out).strip("."):
+        raise InputError("the run directory has no name", "give one with --out")
+    _meet(config, base)
+    with processes.agreed():
+        run.require_absent()
+        require_folder(run.path)
+        job = prepare(config, run, base)
+        template = read_chat_template(config.chat_template) if config.chat_template else None
+    with _writing(run):
+        with processes.agreed():
+            if processes.first():
+                run.require_absent()  # another may have written here meanwhile
+        try:
+            with processes.agreed():
+                if processes.first():
+                    run.create(job.config, job.base.fingerprint, versions(), template, asked=absolute(config))
+            return _fit(job, None, _emitter(run, on_event), should_stop)
+        except BaseException:
+            if processes.first() and not any(event["kind"] == "step" for event in run.events()):
+                run.discard()
+            raise
+
+
+def resume(
+    directory: Path,
+    *,
+    base: Base | None = None,
+    on_event: Listener = lambda event: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> TrainedRun:
+    """Go on with a run from its newest sound checkpoint, as it would have gone on; from its beginning where it was stopped before
+    the first. Takes a loaded base and raises as `train` does."""
+    run = RunDirectory(directory)
+    config = run.config()
+    if base is None and config.device in DEVICES and not available(probe(), config.device):
+        raise InputError(
+            f"this run was trained on {config.device}, which is not available here",
+            f'resume it there, or set device = "auto" in {run.path}/run.toml',
+        )
+    _meet(config, base)
+    emit = _emitter(run, on_event)
+    with _writing(run):
+        checkpoint = newest_checkpoint(run, emit)
+        with processes.agreed():
+            require_as_many(run)
+            reached = read_state(checkpoint) if checkpoint else None
+            job = prepare(config, run, base)
+            for text in changes(run, job):
+                emit("warning", text=text)
+            if reached and processes.first():
+                reached.restore_best(run)
+        return _fit(job, reached, emit, should_stop)
+
+
+def _emitter(run: RunDirectory, on_event: Listener) -> Emit:
+    """What the first process tells, to the run's events and to `on_event`. It raises TrainingFailed where the disk is full."""
+
+    def emit(kind: str, **values: Any) -> None:
+        if processes.first():
+            with run.keeping("events.jsonl"):
+                event = run.append_event(kind, **values)
+            on_event(event)
+
+    return emit
+
+
+def _meet(config: TrainConfig, base: Base | None) -> None:
+    if config.device_map == "auto" and processes.count() > 1:
+        raise InputError("--device-map auto and several processes both want all GPUs", "leave out the launcher, or the flag")
+    processes.meet(base.plan.device if base else decide(probe(), config.device, config.dtype, config.quant).device)
+
+
+@contextmanager
+def _writing(run: RunDirectory) -> Iterator[None]:
+    """The run's lock is held by the first process."""
+    with ExitStack() as held:
+        with processes.agreed():
+            if processes.first():
+                held.enter_context(run.writing())
+        yield
+
+
+def _fit(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callable[[], bool]) -> TrainedRun:
+    base, config = job.base, job.config
+    free = free_bytes(base.plan.device) // (processes.on_this_machine() if base.plan.device == "cpu" else 1)
+    rows, fit = rows_and_fit(job, free, reached.rows if reached else None)
+    _announce(job, reached, rows, fit, free, emit)
+    reset_peak(base.plan.device)
+    if reached is None:
+        with shortage_named("take a smaller --model, or a lower --max-length"):
+            nll = mean_nll(base, job.validation)
+        if not math.isfinite(nll):
+            raise TrainingFailed(
+                f"the base's NLL on the validation answers is {nll}", "try --dtype float32, or another file of the model"
+            )
+        emit("eval", step=0, nll=nll, perplexity=perplexity(nll), of="base")
+    elif processes.first() and not was_told(job.run, reached.step):
+        emit("checkpoint", step=reached.step)
+    started = time.monotonic()
+    if reached is not None and reached.ended(job.arguments, config.early_stopping_patience):
+        state, stopped = reached.state, False
+    else:
+        try:
+            state, stopped = _steps(job, reached, rows, fit is not None and fit.dequantised_once, emit, should_stop)
+        except (TrainingFailed, FailedElsewhere) as failure:
+            with suppress(TrainingFailed):  # the disk may be full
+                emit("end", reason=failure.what if isinstance(failure, TrainingFailed) else str(failure))
+            raise
+    return _finish(job, state, stopped, round(time.monotonic() - started, 1), emit)
+
+
+def _announce(job: Job, reached: ResumedAt | None, rows: int, fit: Fit | None, free: int, emit: Emit) -> None:
+    """The start event, and what is to be warned of."""
+    config, base, irm = job.config, job.base, job.irm
+    emit(
+        "start",
+        model=config.model,
+        data=config.data,
+        irm=irm.kind,
+        parameters=sum(parameter.numel() for parameter in irm.parameters()),
+        layers=format_layers(irm.layers),
+        device=base.plan.device,
+        dtype=base.plan.dtype,
+        samples={"train": len(job.train), "validation": len(job.validation), "too_long": job.too_long},
+        data_sha256=job.data_digest,
+        max_steps=job.arguments.max_steps,
+        processes=processes.count(),
+        rows=rows,
+        load_peak_bytes=job.load_peak,
+        predicted_load_bytes=fit and fit.load_peak,
+        predicted_training_bytes=fit and fit.training_peak,
+        resumed_from=reached.checkpoint.name if reached else None,
+    )
+    if fit and fit.training_peak > free:
+        mend = (
+            "--gradient-checkpointing"
+            if config.batch == "auto"
+            else "--batch auto, a smaller --batch-size or --gradient-checkpointing"
+        )
+        needed = f"{fit.training_peak / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        emit("warning", text=f"this training needs about {needed}: {mend} would need less")
+    if job.too_long and reached is None:
+        emit("warning", text=f"{job.too_long} samples are longer than {config.max_length} tokens and left out")
+    if job.unanswered and reached is None:
+        emit("warning", text=f"{job.unanswered} questions of {config.data} have no answer and are passed over")
+
+
+def _finish(job: Job, state: TrainerState, stopped: bool, seconds: float, emit: Emit) -> TrainedRun:
+    """The end event, and the run to work with. Raises Interrupted where the user has stopped it."""
+    run, base = job.run, job.base
+    peak = peak_bytes(base.plan.device)
+    early = state.global_step < job.arguments.max_steps
+    if early and stopped:
+        emit("end", reason="interrupted", step=state.global_step, seconds=seconds, training_peak_bytes=peak)
+        raise Interrupted(f"stopped after step {state.global_step}", f"go on with irm-lite train --resume {run.path}")
+    emit(
+        "end",
+        reason="no more improvement" if early else "done",
+        step=state.global_step,
+        best_nll=state.best_metric,
+        best_step=state.best_global_step,
+        seconds=seconds,
+        training_peak_bytes=peak,
+    )
+    processes.sum_of(0)  # the first has written all of it by then
+    trained = TrainedRun(run, job.config, load_irm(run.path), base.fingerprint)
+    trained.base = base  # it is loaded already
+    job.irm.to_empty(device="meta")  # two of them, one in float32, might not fit
+    gc.collect()  # the Trainer refers to itself
+    trained.irm.to(base.plan.device)
+    return trained
+
+
+def _steps(
+    job: Job,
+    reached: ResumedAt | None,
+    rows: int,
+    dequantise: bool,
+    emit: Emit,
+    should_stop: Callable[[], bool],
+) -> tuple[TrainerState, bool]:
+    """Train; gives the state at the end, and whether the user has stopped it. Raises TrainingFailed as `train` does."""
+    run, config, base, irm = job.run, job.config, job.base, job.irm
+    recompute = config.gradient_checkpointing
+    mend = "try a smaller --batch-size with more --gradient-accumulation-steps, or --gradient-checkpointing"
+
+    def tell_split(rows: int) -> None:
+        emit("warning", text=f"memory ran out: each step now goes through in {rows} rows")
+
+    with (
+        shortage_named(mend),
+        quiet_libraries(),
+        kept(),
+        _recomputing(base, recompute),
+        dequantised_once(decoder_layers(base.model)[first_reached(base.model, irm) :] if dequantise else ()),
+        inject(base.model, irm) as injection,
+    ):
+        injection.compute_dtype = compute_dtype(base, irm)
+        model = InjectedModel(base, injection, config.l1, config.dependence_penalty, recompute)
+        _keep_prefix(job, model, emit)
+        reporter = Reporter(emit, model, run, base, job.validation, config.sample_tokens, config.save_minutes, should_stop)
+        callbacks: list[TrainerCallback] = [reporter]
+        if config.early_stopping_patience:
+            callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
+        if config.report_to == "tensorboard" and processes.first():
+            callbacks.append(_tensorboard(run))
+        trainer = IrmTrainer(model, run, job.arguments, job.train, job.validation, rows, tell_split, callbacks=callbacks)
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=str(reached.checkpoint) if reached else None)
+    return trainer.state, reporter.stopped
+
+
+def _keep_prefix(job: Job, model: InjectedModel, emit: Emit) -> None:
+    """Keep what is frozen of the validation samples, and of the training ones where they are seen more than once."""
+    again = seen_again(job.arguments.max_steps, job.arguments.per_device_train_batch_size, len(job.train))
+    samples = [*job.validation, *(job.train if again else [])]
+    if not job.config.cache_prefix:
+        return
+    if model.prefix.keep(samples, job.run.path, job.space) == "no room":
+        emit("warning", text="the frozen prefix's states fit neither memory nor disk: they are computed anew each time")
+
+
+@contextmanager
+def _recomputing(base: Base, wanted: bool) -> Iterator[None]:
+    """Gradient checkpointing prepared, and undone afterwards; InjectedModel switches it on for its forwards."""
+    if wanted:
+        base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    try:
+        yield
+    finally:
+        if wanted:
+            base.model.gradient_checkpointing_disable()
+
+
+def _tensorboard(run: RunDirectory) -> TrainerCallback:
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    return TensorBoardCallback(SummaryWriter(log_dir=str(run.tensorboard)))

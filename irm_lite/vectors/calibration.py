@@ -1,0 +1,162 @@
+"""The strength and the layers at which a control vector gives most for what it costs, in llama.cpp on one GGUF.
+
+Both sides are in nats a token: what is gained is the fall of the NLL of the tone's answers, what it costs is the
+KL(base || steered) on neutral answers. The trade is their difference, and the setting with the largest is proposed. Its
+interval does not know that it was chosen among many: `eval` measures it on the test split, which is not used here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from irm_lite.base.fingerprint import Match
+from irm_lite.base.load import load_tokenizer
+from irm_lite.core.bootstrap import Interval, interval, resampled_sums
+from irm_lite.core.errors import DataError, InputError
+from irm_lite.core.types import Progress
+from irm_lite.data.dataset import load_dataset
+from irm_lite.data.encoding import Sample, encode_all
+from irm_lite.steering.control_vector import ControlVector, require_scale
+from irm_lite.steering.layers import format_layers
+from irm_lite.vectors.evaluation import answer_nll, answer_nlls, context_for, kl, llamacpp_log_probabilities
+
+if TYPE_CHECKING:
+    from irm_lite.llamacpp import Runtime
+
+STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A strength and layers with what they do. NLL and KL in nats a token, `trade_95` the trade's bootstrap interval."""
+
+    layers: str
+    strength: float
+    nll_aligned: float
+    nll_neutral: float
+    kl_neutral: float
+    trade: float
+    trade_95: Interval
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """All settings that were tried, by layers and then strength."""
+
+    gguf: Path
+    data: str
+    nll_base: float  # of the aligned answers, without the vector
+    settings: list[Setting]
+    samples: int  # aligned answers
+    match: Match
+
+    @property
+    def best(self) -> Setting:
+        return max(self.settings, key=lambda setting: setting.trade)
+
+    def at(self, layers: str) -> list[Setting]:
+        """The curve of one choice of layers."""
+        return [setting for setting in self.settings if setting.layers == layers]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "gguf": str(self.gguf),
+            "data": self.data,
+            "samples": self.samples,
+            "nll_base": self.nll_base,
+            "best": asdict(self.best),
+            "settings": [asdict(setting) for setting in self.settings],
+        }
+
+
+def layer_choices(vector: ControlVector) -> list[tuple[int, ...]]:
+    """All of the vector's layers, and their first, middle and last half."""
+    layers, n = vector.layers, len(vector.layers)
+    choices = [layers, layers[: n // 2], layers[n // 4 : n - n // 4], layers[n // 2 :]]
+    return list(dict.fromkeys(choice for choice in choices if choice))
+
+
+def calibrate(
+    vector: ControlVector,
+    gguf: Path,
+    data: str,
+    *,
+    model: str | None = None,
+    answer_column: str = "answer",
+    strengths: Sequence[float] = STRENGTHS,
+    choices: Sequence[tuple[int, ...]] | None = None,
+    samples: int = 24,
+    on_progress: Progress = lambda done, of, what: None,
+) -> Calibration:
+    """Try every strength at every choice of layers, on the data's validation split: the test split stays for `eval`.
+
+    `samples` of each kind are used at most: the time grows with them, the intervals say what they are worth. `model`
+    names where tokenizer and chat template come from (default: the GGUF). Raises InputError kinds where something is
+    missing or does not fit.
+    """
+    from irm_lite.llamacpp import Runtime
+
+    tokenizer = load_tokenizer(model or str(gguf))
+    aligned, neutral = (
+        encode_all(tokenizer, dataset.validation, 512)[0][:samples]
+        for dataset in (load_dataset(data, answer_column), load_dataset("neutral"))
+    )
+    if not aligned:
+        raise DataError(f"{data} has no validation samples of at most 512 tokens", "give more or shorter rows")
+    if not strengths:
+        raise InputError("there are no strengths to try", "write 0.5,1,1.5")
+    for strength in strengths:
+        require_scale(strength)
+    choices = layer_choices(vector) if choices is None else choices
+    total, found = len(strengths) * len(choices), []
+    with Runtime(gguf, n_ctx=context_for([*aligned, *neutral])) as runtime:
+        match = vector.require_fit(runtime.model.fingerprint, gguf.name)
+        plain = Reference(runtime, aligned, neutral)
+        for layers in choices:
+            for strength in strengths:
+                runtime.set_vector(vector, strength, layers)
+                found.append(plain.measure(runtime, format_layers(layers), strength))
+                on_progress(len(found), total, f"layers {found[-1].layers} at {strength:g}: trade {found[-1].trade:+.2f}")
+    return Calibration(gguf, data, plain.nll, found, len(aligned), match)
+
+
+class Reference:
+    """The unsteered model on the samples, measured once; `measure` compares a runtime with it as it is steered then."""
+
+    def __init__(self, runtime: "Runtime", aligned: list[Sample], neutral: list[Sample]) -> None:
+        self.aligned, self.neutral = aligned, neutral
+        # The shipped tones answer the same questions: then questions are drawn, not answers of each kind apart.
+        self.paired = [each.example.question for each in aligned] == [each.example.question for each in neutral]
+        self.aligned_nll = answer_nlls(runtime, aligned)
+        self.neutral_log_probs = [llamacpp_log_probabilities(runtime, sample) for sample in neutral]
+
+    @property
+    def nll(self) -> float:
+        """Of the aligned answers, unsteered, nats a token."""
+        return float(self.aligned_nll[:, 1].sum() / self.aligned_nll[:, 0].sum())
+
+    def measure(self, runtime: "Runtime", layers: str, strength: float) -> Setting:
+        aligned = answer_nlls(runtime, self.aligned)
+        beside = []
+        for sample, before in zip(self.neutral, self.neutral_log_probs, strict=True):
+            after = llamacpp_log_probabilities(runtime, sample)
+            beside.append([*answer_nll(after, sample), kl(before, after).sum().item()])
+        neutral = np.array(beside)
+        gains, costs = self.aligned_nll.copy(), neutral[:, [0, 2]]
+        gains[:, 1] -= aligned[:, 1]
+        drawn = resampled_sums(gains, seed=0)
+        spent = resampled_sums(costs, seed=0 if self.paired else 1)
+        tokens, beside_tokens = aligned[:, 0].sum(), neutral[:, 0].sum()
+        cost = float(neutral[:, 2].sum() / beside_tokens)
+        return Setting(
+            layers,
+            strength,
+            float(aligned[:, 1].sum() / tokens),
+            float(neutral[:, 1].sum() / beside_tokens),
+            cost,
+            float(gains[:, 1].sum() / tokens) - cost,
+            interval(drawn[:, 1] / drawn[:, 0] - spent[:, 1] / spent[:, 0]),
+        )

@@ -1,0 +1,104 @@
+"""Static vectors fitted to the IRM-injected model: KL(IRM || vectors) over the training prompts' answer positions.
+
+The IRM's mean is no export (docs/log.md): what the vectors do together, layer on layer, differs from what each does, and
+an IRM at site `attn` adds before the MLP what a control vector can only add after it.
+Only the teacher's final hidden states are kept, (A, H) a sample; its logits are one matrix product away.
+"""
+
+import random
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from irm_lite.base.load import Base
+from irm_lite.core.types import Progress
+from irm_lite.data.encoding import Sample
+from irm_lite.data.packing import Row, answer_hidden, pack, rows
+from irm_lite.steering.injection import inject
+from irm_lite.steering.irm import IRM, StaticIRM
+from irm_lite.vectors.evaluation import kl
+from irm_lite.vectors.mean import DependentShare, block_directions, observe
+
+BATCH = 8  # samples a step
+# By the IRM's site. At `block` the mean is near already, and larger steps lead away from it; at `attn` it is far
+# (docs/log.md).
+LEARNING_RATES = {"attn": 0.02, "block": 0.005}
+MIN_STEPS = 40
+MAX_SAMPLES = 2000  # what is kept of the teacher stays below 0.5 GB for a 7B model and short answers
+EVALUATIONS = 5
+
+
+@dataclass
+class Distilled:
+    """The fitted directions {block: (H,)}, and what share of the IRM's output varies with the input."""
+
+    directions: dict[int, Tensor]
+    dependent_share: DependentShare
+
+
+def distil(
+    base: Base,
+    irm: IRM,
+    train: list[Sample],
+    validation: list[Sample],
+    layers: tuple[int, ...],
+    *,
+    epochs: float = 2.0,
+    seed: int = 0,
+    on_progress: Progress = lambda done, of, what: None,
+) -> Distilled:
+    """Fit vectors at the outputs of these blocks to the IRM. Started from the mean; the best on `validation` is kept."""
+    shuffle = random.Random(seed)
+    train = shuffle.sample(train, min(len(train), MAX_SAMPLES))
+    taught = observe(base, irm, train, on_progress)
+    held_out = _lessons(validation, observe(base, irm, validation).hidden)
+    mean = block_directions(taught.mean, irm, base.n_layers)
+    student = StaticIRM(base.hidden_size, layers, "block").to(base.model.device)
+    with torch.no_grad():
+        student.vectors.copy_(torch.stack([mean[layer] for layer in layers]))
+    steps = max(MIN_STEPS, round(epochs * len(train) / BATCH))
+    optimiser = torch.optim.Adam(student.parameters(), lr=LEARNING_RATES[irm.site])
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    order: list[int] = []
+    with inject(base.model, student):
+        best_kl = _mean_kl(base, held_out)
+        best = student.vectors.detach().clone()
+        for step in range(1, steps + 1):
+            while len(order) < BATCH:
+                order += shuffle.sample(range(len(train)), len(train))
+            chosen, order = order[:BATCH], order[BATCH:]
+            row = pack([train[number] for number in chosen])
+            loss = _kl(base, row, torch.cat([taught.hidden[number] for number in chosen])).mean()
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            schedule.step()
+            if step % max(1, steps // EVALUATIONS) == 0 or step == steps:
+                now = _mean_kl(base, held_out)
+                if now < best_kl:
+                    best_kl, best = now, student.vectors.detach().clone()
+            on_progress(step, steps, f"held-out KL {best_kl:.3f}")
+    return Distilled(dict(zip(layers, best, strict=True)), taught.dependent_share)
+
+
+def _lessons(samples: list[Sample], hidden: list[Tensor]) -> list[tuple[Row, Tensor]]:
+    """Packed rows with the teacher's hidden states (A, H) at their answer positions."""
+    lessons, remaining = [], iter(hidden)
+    for group in rows(samples):
+        lessons.append((pack(group), torch.cat([next(remaining) for _ in group])))
+    return lessons
+
+
+def _kl(base: Base, row: Row, teacher: Tensor) -> Tensor:
+    """KL(teacher || the model as it is injected) at each answer position, (A,)."""
+    head = base.model.get_output_embeddings()
+    with torch.no_grad():
+        target = F.log_softmax(head(teacher).float(), dim=-1)
+    return kl(target, F.log_softmax(head(answer_hidden(base.model, row)).float(), dim=-1))
+
+
+@torch.no_grad()
+def _mean_kl(base: Base, lessons: list[tuple[Row, Tensor]]) -> float:
+    return float(torch.cat([_kl(base, row, teacher) for row, teacher in lessons]).mean())

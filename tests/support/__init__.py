@@ -1,0 +1,1 @@
+"""What tests share: tiny models, a second derivation of the formulas, scripted processes."""

@@ -1,0 +1,167 @@
+"""The export screen against scripted children."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_conversation import FIGURES
+from textual.app import App
+from textual.widgets import Input, ProgressBar, Select, Static
+
+from irm_lite.base.fingerprint import Fingerprint
+from irm_lite.config import TrainConfig
+from irm_lite.runs.directory import RunDirectory
+from irm_lite.steering.control_vector import ControlVector
+from irm_lite_tui.export.job_panel import JobPanel
+from irm_lite_tui.export.screen import ExportScreen
+from irm_lite_tui.shared.line_list import LineList
+from support.tui_helpers import SIZES, Script, check_snapshot, screen_text, script, until
+
+__all__ = ["script"]
+
+
+class Bare(App[None]):
+    def __init__(self, path: Path | None) -> None:
+        super().__init__()
+        self.path = path
+
+    def on_mount(self) -> None:
+        self.push_screen(ExportScreen(self.path))
+
+    def line(self, job: str) -> str:
+        return str(self.screen.query_one(f"#{job}-job .line", Static).render())
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    monkeypatch.chdir(tmp_path)
+    run = RunDirectory(Path("runs/angry"))  # a short path, the same in every snapshot
+    run.create(TrainConfig(model="base.gguf"), Fingerprint("llama", 3, 64, "0" * 64), {})
+    (run.path / "irm.safetensors").write_bytes(b"")
+    return run
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_an_export_shows_its_progress_its_figures_and_its_lines(
+    size: tuple[int, int], run: RunDirectory, script: Callable[[Script], None]
+) -> None:
+    document = json.dumps({**FIGURES, "vector": str(run.default_vector)}, indent=2)
+    script(
+        [
+            ["err", "loading demo"],
+            ["err", "distilling: 12/40, 9 s left, KL [b]0.5[/b]"],
+            ["until", "go"],
+            ["out", document],
+        ]
+    )
+    bare = Bare(run.path)
+    async with bare.run_test(size=size) as pilot:
+        assert "not exported yet" in screen_text(bare)
+        await pilot.press("f6")
+        await until(pilot, lambda: "distilling: 12 of 40, 9 s left, KL [b]0.5[/b]" in bare.line("export"), "progress")
+        bar = bare.screen.query_one("#export-job ProgressBar", ProgressBar)
+        assert (bar.progress, bar.total) == (12, 40)
+        await pilot.press("f6")
+        assert "it is running" in bare.line("export")
+        Path("go").touch()
+        await until(pilot, lambda: "0.980" in screen_text(bare), "the figures")
+        lines = bare.screen.query_one("#vector-lines", LineList)
+        assert lines.lines[0][1] == f'llama-cli -m base.gguf --control-vector {run.default_vector} -p "..."'
+        bare.screen.query_one("#strength", Input).value = "0.5"
+        await until(pilot, lambda: f"{run.default_vector}:0.5" in lines.lines[0][1], "the strength in the lines")
+        await check_snapshot(pilot, "export")
+        lines.focus()
+        await pilot.press("home", "down", "enter")
+        assert bare.clipboard == lines.lines[1][1]
+
+
+async def test_a_bake_gives_the_lines_for_its_file(run: RunDirectory, script: Callable[[Script], None]) -> None:
+    ControlVector({1: np.ones(64, np.float32)}, "llama").save(run.default_vector)
+    script([["out", json.dumps({"gguf": "angry.gguf", "from": "base.gguf", "slot": "ffn_down", "layers": [1]})]])
+    bare = Bare(run.path)
+    async with bare.run_test(size=(140, 45)) as pilot:
+        await pilot.press("f7")
+        assert "a name for the baked file" in bare.line("bake")
+        bare.screen.query_one("#baked", Input).value = "angry.gguf"
+        await pilot.press("f7")
+        await until(pilot, lambda: "bake done" in bare.line("bake"), "the end")
+        lines = dict(bare.screen.query_one("#baked-lines", LineList).lines)
+        assert lines["llama-server with the baked file"] == "llama-server -m angry.gguf"
+
+
+async def test_arguments_are_those_of_the_form(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(JobPanel, "start", lambda self, arguments: started.append(list(arguments)))
+    ControlVector({1: np.ones(64, np.float32)}, "llama").save(run.default_vector)
+    bare = Bare(run.path)
+    async with bare.run_test(size=(140, 45)) as pilot:
+        screen = bare.screen
+        screen.query_one("#method", Select).value = "mean"
+        screen.query_one("#force", Select).value = True
+        for name, value in {"layers": "1-2", "out": "-odd.gguf", "strength": "-0.5", "baked": "b.gguf"}.items():
+            screen.query_one(f"#{name}", Input).value = value
+        await pilot.press("f6", "f7")
+    export, bake = started
+    assert export == [
+        "export",
+        "--json",
+        "--method",
+        "mean",
+        "--layers",
+        "1-2",
+        "--out",
+        "-odd.gguf",
+        "--force",
+        "--",
+        "runs/angry",
+    ]
+    assert bake == f"bake --json --gguf base.gguf --out b.gguf --scale=-0.5 -- {run.default_vector}".split()
+
+
+@pytest.mark.parametrize(
+    ("steps", "said"),
+    [
+        ([["err", "irm-lite: the run has [red]no[/red] IRM: train it"], ["exit", 2]], "the run has [red]no[/red] IRM: train it"),
+        ([["rubbish"], ["exit", 0]], "no result"),
+        ([["die"]], "ended with code -9"),
+        ([["out", "{}"]], "gave no figures"),
+        ([["err", "irm-lite: stopped"], ["exit", 130]], "stopped"),
+    ],
+)
+async def test_what_goes_wrong_is_said(steps: Script, said: str, run: RunDirectory, script: Callable[[Script], None]) -> None:
+    script(steps)
+    bare = Bare(run.path)
+    async with bare.run_test(size=(80, 24)) as pilot:
+        await pilot.press("f6")
+        await until(pilot, lambda: said in bare.line("export"), said)
+
+
+async def test_stop_interrupts_the_child(run: RunDirectory, script: Callable[[Script], None]) -> None:
+    script([["err", "begun"], ["until interrupted"], ["exit", 130]])
+    bare = Bare(run.path)
+    async with bare.run_test(size=(80, 24)) as pilot:
+        await pilot.press("f6")
+        await until(pilot, lambda: "begun" in bare.line("export"), "the beginning")
+        await pilot.press("escape")
+        await until(pilot, lambda: bare.line("export") == "stopped", "the end")
+
+
+async def test_missing_and_damaged_runs_are_states(run: RunDirectory) -> None:
+    run.export.mkdir()
+    run.fidelity.write_text("{")
+    bare = Bare(run.path)
+    async with bare.run_test(size=(80, 24)) as pilot:
+        assert "export again" in str(bare.screen.query_one("#state", Static).render())
+        bare.screen.query_one("#run", Input).value = "gone"
+        await until(pilot, lambda: "gone is not a run directory" in screen_text(bare), "the state")
+        bare.screen.query_one("#run", Input).value = ""
+        await pilot.press("f6", "f7")
+        assert "there is no run" in bare.line("export")
+        assert "export one first" in bare.line("bake")
+        for size in ((20, 5), (1, 1), (80, 24)):
+            await pilot.resize_terminal(*size)
+            await pilot.press("tab")
+    async with Bare(None).run_test(size=(80, 24)) as pilot:
+        assert "give the run to export" in screen_text(pilot.app)

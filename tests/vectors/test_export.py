@@ -1,0 +1,111 @@
+"""Exports: the mean against a direct computation, distillation against a vector that is known to exist."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from irm_lite.config import TrainConfig
+from irm_lite.core.errors import InputError, LayerError
+from irm_lite.data.encoding import encode_all
+from irm_lite.runs.trained import TrainedRun
+from irm_lite.steering.control_vector import ControlVector
+from irm_lite.steering.irm import build_irm
+from irm_lite.training import train as training
+from irm_lite.vectors.export import export_vector
+from irm_lite.vectors.mean import block_directions, observe
+from support import rederived
+
+
+@pytest.fixture(scope="module")
+def runs(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, TrainedRun]:
+    """A lite run at site attn, and a static one that llama.cpp can do exactly."""
+    folder = tmp_path_factory.mktemp("runs")
+    common: dict[str, Any] = {
+        "model": str(llama_folder),
+        "quant": "none",
+        "dtype": "float32",
+        "device": "cpu",
+        "max_steps": 20,
+        "batch_size": 8,
+        "eval_steps": 20,
+        "sample_tokens": 0,
+        "learning_rate": 0.02,
+    }
+    lite = TrainConfig(**common, irm="lite", site="attn", rank=4)
+    static = TrainConfig(**common, irm="static", site="block", layers="1-2")
+    return {"lite": training.train(lite, folder / "lite"), "static": training.train(static, folder / "static")}
+
+
+def test_exact_export_is_the_trained_vectors_and_loses_nothing(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
+    result = export_vector(runs["static"], tmp_path / "v.gguf")
+    assert result.method == "exact"
+    trained = load_file(runs["static"].directory.path / "irm.safetensors")["vectors"]
+    loaded = ControlVector.load(tmp_path / "v.gguf")
+    assert loaded.layers == (1, 2)
+    assert all(torch.equal(torch.from_numpy(loaded.directions[layer]), trained[layer - 1]) for layer in (1, 2))
+    assert result.comparison.fidelity == pytest.approx(1.0, abs=1e-6)
+    assert result.comparison.nll_vector == pytest.approx(result.comparison.nll_irm, abs=1e-6)
+
+
+def test_mean_is_the_mean_over_answer_positions(runs: dict[str, TrainedRun]) -> None:
+    run = runs["lite"]
+    samples, _ = encode_all(run.base.tokenizer, run.dataset.train[:5], 512)
+    outputs = []
+    for sample in samples:  # one at a time, by the second derivation
+        ids = torch.tensor([sample.ids])
+        state = run.base.model.state_dict()
+        with torch.no_grad():
+            stream = state["model.embed_tokens.weight"][ids]
+            part = {k.removeprefix("model.layers.0."): v for k, v in state.items() if k.startswith("model.layers.0.")}
+            config = run.base.model.config
+            normed = rederived._rms_norm(stream, part["input_layernorm.weight"], config.rms_norm_eps)
+            h0 = stream + rederived._attention(normed, part, config)
+            outputs.append(rederived.irm_outputs(run.irm, h0)[0, sample.answer_start - 1 : -1])
+    each = torch.cat(outputs)
+    observed = observe(run.base, run.irm, samples)
+    torch.testing.assert_close(observed.mean, each.mean(0), atol=1e-5, rtol=1e-4)
+    variance, power = each.var(0, correction=0).sum(-1), each.square().mean(0).sum(-1)
+    torch.testing.assert_close(torch.tensor(observed.dependent_share.by_layer), variance / power, atol=1e-4, rtol=1e-3)
+    assert observed.dependent_share.overall == pytest.approx(float(variance.sum() / power.sum()), rel=1e-3)
+
+
+def test_layer_zero_goes_to_the_first_block_that_has_a_direction() -> None:
+    irm = build_irm("static", 2, (0, 1, 3))
+    directions = block_directions(torch.tensor([[1.0, 0], [0, 2], [3, 3]]), irm, 5)
+    assert {layer: vector.tolist() for layer, vector in directions.items()} == {1: [1, 2], 2: [0, 0], 3: [3, 3], 4: [0, 0]}
+
+
+def test_distilled_beats_mean_and_says_so(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
+    distilled = export_vector(runs["lite"], tmp_path / "distil.gguf", method="distil")
+    mean = export_vector(runs["lite"], runs["lite"].directory.default_vector, method="mean")
+    assert distilled.comparison.kl_irm_base == pytest.approx(mean.comparison.kl_irm_base, rel=1e-5)
+    assert distilled.comparison.fidelity > mean.comparison.fidelity
+    assert distilled.comparison.fidelity > 0.8
+    metadata = ControlVector.load(tmp_path / "distil.gguf").metadata
+    fingerprint = runs["lite"].base.fingerprint
+    assert (metadata["base.weights"], metadata["base.n_layers"]) == (fingerprint.weights, 3)
+    assert (metadata["kind"], metadata["site"], metadata["method"]) == ("lite", "attn", "distil")
+    assert metadata["fidelity"] == pytest.approx(distilled.comparison.fidelity, rel=1e-6)
+    report = json.loads(runs["lite"].directory.fidelity.read_text())
+    assert report["fidelity"] == pytest.approx(mean.comparison.fidelity)  # of the run's own vector, not of those written elsewhere
+    assert (mean.warning is None) == (mean.comparison.fidelity >= 0.8)
+
+
+def test_distillation_finds_vectors_that_exist(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
+    """The static run's effect can be had exactly: distilling it must come close, from blocks 1-2 alone."""
+    result = export_vector(runs["static"], tmp_path / "v.gguf", method="distil")
+    assert result.comparison.fidelity > 0.99
+
+
+def test_bad_requests_write_nothing(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
+    with pytest.raises(LayerError, match="1-2"):
+        export_vector(runs["lite"], tmp_path / "v.gguf", layers="0-2")
+    with pytest.raises(InputError, match=r"\.gguf"):
+        export_vector(runs["lite"], tmp_path / "v.bin")
+    with pytest.raises(InputError, match="distil"):
+        export_vector(runs["lite"], tmp_path / "v.gguf", method="exact")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,61 @@
+"""What a chat is made of: a model, what steers it, and where they are found beside a path."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from irm_lite.base.presets import EMBEDDED, find_gguf, presets
+from irm_lite.core.errors import IrmLiteError
+from irm_lite.core.files.gguf_header import read_header
+from irm_lite.runs.directory import RunDirectory
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Texts as a user types them; empty: none. `wrong` says why something is missing, and the mend."""
+
+    gguf: str = ""
+    vector: str = ""
+    irm: str = ""
+    wrong: str = ""
+
+
+def sources_of(path: Path | None) -> Sources:
+    """A run: its base's GGUF, its exported vector, its IRM. A vector or a model: itself. Nothing: the embedded model."""
+    try:
+        if path is None:
+            return Sources(gguf=embedded())
+        if path.is_dir() or not path.exists():
+            return _of_run(RunDirectory(path))
+        if read_header(path).architecture == "controlvector":
+            return Sources(gguf=embedded(), vector=str(path))
+    except (IrmLiteError, OSError) as error:
+        return Sources(gguf=embedded(), wrong=str(error))
+    return Sources(gguf=str(path))
+
+
+def embedded() -> str:
+    """The embedded model's name where it is installed, else nothing."""
+    try:
+        find_gguf(EMBEDDED)
+    except IrmLiteError:
+        return ""
+    return EMBEDDED
+
+
+def _of_run(run: RunDirectory) -> Sources:
+    model = run.config().model
+    vector = str(run.default_vector) if run.default_vector.is_file() else ""
+    irm = str(run.path) if (run.path / "irm.safetensors").is_file() else ""
+    wrong = "" if irm else f"{run.path} holds no trained IRM yet: train it, or go on with irm-lite train --resume"
+    known = presets().get(model)
+    if (known is not None and known.package) or model.lower().endswith(".gguf"):
+        return Sources(model, vector, irm, wrong)
+    wrong = wrong or f"the run's base {model} is no .gguf file: give its GGUF"
+    return Sources("", vector, irm, wrong)
+
+
+def name_of(source: str) -> str:
+    """A short name for a title: a run's own, not its file's."""
+    path = Path(os.path.normpath(source))
+    return path.parent.parent.name if path.name == "vector.gguf" and path.parent.name == "export" else path.name

@@ -1,0 +1,30 @@
+"""Stop a run that is being written, whoever writes it; ask before it is ended without saving."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from textual.screen import Screen
+
+from irm_lite.core.errors import IrmLiteError
+from irm_lite_tui.shared.ask import AskScreen
+from irm_lite_tui.watch import run_actions
+
+
+def stop_run(screen: Screen[Any], path: Path, say: Callable[[str, bool], None]) -> None:
+    """`say` gets what came of it, and whether that is a failure."""
+
+    def stop(said: str) -> None:
+        try:
+            run_actions.stop(path)
+        except IrmLiteError as error:
+            say(str(error), True)
+        else:
+            say(f"{path.name} {said}", False)
+
+    if not run_actions.is_stopping(path):
+        stop("stops after this step and saves")
+        return
+    detail = "It was asked to stop, and will when its step is done and saved. Ended at once, all since its last checkpoint is lost."
+    question = AskScreen(f"End {path.name} without saving?", "End", detail)
+    screen.app.push_screen(question, lambda yes: stop("ends at once") if yes else None)

@@ -1,0 +1,74 @@
+"""What an export measured, read from its JSON document or from a run's export/fidelity.json."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irm_lite.core.errors import RunError
+from irm_lite.core.files.reading import read_json
+
+_NAMES = ("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement", "fidelity")
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Means over the answer tokens, NLL and KL in nats a token, each with its 95% interval."""
+
+    vector: Path
+    method: str
+    measured_in: str
+    samples: int
+    tokens: int
+    means: dict[str, float]
+    intervals: dict[str, Interval]
+    input_dependent: float | None  # share of the IRM's output that varies with the input
+
+    @property
+    def fidelity(self) -> float:
+        return self.means["fidelity"]
+
+
+def read_measured(document: Mapping[str, Any]) -> Measured:
+    """The figures of a document. Raises RunError where they are not there, or are no numbers."""
+    try:
+        share = document.get("input_dependent_share")
+        return Measured(
+            vector=Path(document["vector"]),
+            method=str(document["method"]),
+            measured_in=str(document["measured_in"]),
+            samples=int(document["samples"]),
+            tokens=int(document["tokens"]),
+            means={name: _number(document[name]) for name in _NAMES},
+            intervals={name: _interval(document["intervals_95"][name]) for name in _NAMES},
+            input_dependent=None if share is None else _number(share["overall"]),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise RunError(f"the export's figures cannot be read ({error})", "export again") from None
+
+
+def load_measured(path: Path) -> Measured | None:
+    """Those of a run's export/fidelity.json; None where there is none. Raises RunError where it is damaged."""
+    try:
+        document = read_json(path, 1 << 20)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error})", "export again") from None
+    if not isinstance(document, dict):
+        raise RunError(f"{path} holds no figures", "export again")
+    return read_measured(document)
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number} is no figure")
+    return number
+
+
+def _interval(value: Any) -> Interval:
+    low, high = value
+    return _number(low), _number(high)

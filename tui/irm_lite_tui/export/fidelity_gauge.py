@@ -1,0 +1,78 @@
+"""The fidelity of an export as a gauge, with the numbers behind it."""
+
+from typing import ClassVar
+
+from rich.console import Group, RenderableType
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+from textual.geometry import clamp
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from irm_lite.core.visible_text import visible
+from irm_lite.vectors.comparison import GOOD_FIDELITY
+from irm_lite_tui.export.fidelity import Measured
+
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+class FidelityGauge(Widget):
+    """From 0 (does nothing of what the IRM does) to 1, with a mark where an export is called good; hidden without figures."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"gauge--good", "gauge--poor"}
+    measured: reactive[Measured | None] = reactive(None, layout=True)
+
+    def watch_measured(self, measured: Measured | None) -> None:
+        self.display = measured is not None
+
+    def render(self) -> RenderableType:
+        """The gauge, its interval, and NLL and KL of base, IRM and vector."""
+        measured = self.measured
+        if measured is None:
+            return ""
+        good = measured.fidelity >= GOOD_FIDELITY
+        low, high = measured.intervals["fidelity"]
+        colour = self.get_component_rich_style("gauge--good" if good else "gauge--poor")
+        head = Text.assemble(
+            "fidelity ", (f"{measured.fidelity:.3f}", colour + Style(bold=True)), f"  95%: {low:.3f} to {high:.3f}"
+        )
+        if not good:
+            head.append(f"  below {GOOD_FIDELITY}: static vectors carry only part of this IRM", colour)
+        width = clamp(self.size.width, 10, 60)
+        made = Text("= 1 - KL(IRM || vector) / KL(IRM || base)", "dim")
+        where = Text(f"{measured.samples} held-out answers, {measured.tokens} tokens, in {visible(measured.measured_in)}", "dim")
+        if measured.input_dependent is not None:
+            share = (
+                f"{100 * measured.input_dependent:.1f}% of the IRM's output varies with the input: no static vector carries that"
+            )
+            where.append(f"\n{share}")
+        return Group(head, _bar(measured.fidelity, width, colour), _scale(width), made, _table(measured), where)
+
+
+def _bar(value: float, width: int, colour: Style) -> Text:
+    eighths = round(clamp(value, 0.0, 1.0) * width * 8)
+    full = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
+    return Text.assemble((full, colour), ("░" * (width - len(full)), "dim"))
+
+
+def _scale(width: int) -> Text:
+    at = round(GOOD_FIDELITY * width)
+    marks = "0" + " " * (at - 3) + f"▲{GOOD_FIDELITY:g}"
+    return Text(marks + " " * max(width - len(marks) - 1, 0) + "1", "dim")
+
+
+def _table(measured: Measured) -> Table:
+    def cell(name: str) -> str:
+        low, high = measured.intervals[name]
+        return f"{measured.means[name]:.3f} ({low:.2f} to {high:.2f})"
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    for name in ("NLL", "KL(IRM || it)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row("base", cell("nll_base"), cell("kl_irm_base"))
+    table.add_row("IRM", cell("nll_irm"), "0")
+    table.add_row("vector", cell("nll_vector"), cell("kl_irm_vector"))
+    table.add_row("IRM's first choice", "", cell("top1_agreement"))
+    return table

@@ -1,0 +1,229 @@
+"""Export: a run's effect as a control vector, how much of it arrives, a baked file, and the lines to use them elsewhere."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Grid, Horizontal, VerticalScroll
+from textual.screen import Screen
+from textual.widgets import Button, Footer, Input, Label, Select, Static
+
+from irm_lite.base.presets import find_gguf
+from irm_lite.core.errors import IrmLiteError
+from irm_lite.core.files.paths import expanded
+from irm_lite.runs.directory import RunDirectory
+from irm_lite_tui.chat.sources import sources_of
+from irm_lite_tui.export.fidelity import load_measured, read_measured
+from irm_lite_tui.export.fidelity_gauge import FidelityGauge
+from irm_lite_tui.export.job_panel import JobPanel
+from irm_lite_tui.export.ready_lines import baked_lines, name_problem, vector_lines
+from irm_lite_tui.settings.keys import key_label
+from irm_lite_tui.shared.line_list import LineList
+from irm_lite_tui.shared.messages import JobEnded
+from irm_lite_tui.shared.mode_bar import ModeBar
+from irm_lite_tui.shared.text import line, paragraphs
+from irm_lite_tui.shared.text_field import TextField
+
+_WIDTHS = [(0, "-narrow"), (110, "-wide")]
+_METHODS = [
+    ("auto: exact where it can be, else distil", "auto"),
+    ("distil: fitted to the IRM", "distil"),
+    ("mean: the IRM's mean output", "mean"),
+    ("exact: copy of a static IRM", "exact"),
+]
+
+
+class ExportScreen(Screen[None]):
+    """`path` is a run directory, or a vector to bake."""
+
+    CSS_PATH = "screen.tcss"
+    HORIZONTAL_BREAKPOINTS = _WIDTHS
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f6", "export", "Export", id="export.export"),
+        Binding("f7", "bake", "Bake", id="export.bake"),
+        Binding("escape", "stop", "Stop, leave", id="export.stop"),
+    ]
+
+    def __init__(self, path: Path | None = None) -> None:
+        super().__init__()
+        self._path = path
+        self._vector: Path | None = None
+        self._baked: Path | None = None
+
+    def compose(self) -> ComposeResult:
+        yield ModeBar()
+        yield Static("", id="state")
+        with Horizontal(id="body"):
+            with VerticalScroll(id="forms", can_focus=False):
+                yield Label("control vector", classes="head")
+                with Grid(classes="form"):
+                    yield Label("run")
+                    yield TextField(id="run", placeholder="a run directory", compact=True)
+                    yield Label("method")
+                    yield Select(_METHODS, value="auto", allow_blank=False, id="method", compact=True)
+                    yield Label("layers")
+                    yield TextField("all", id="layers", placeholder="all, or 10-20", compact=True)
+                    yield Label("vector")
+                    yield TextField(id="out", placeholder="RUN/export/vector.gguf", compact=True)
+                    yield Label("if it is there")
+                    yield Select(
+                        [("keep it", False), ("write over it", True)], value=False, allow_blank=False, id="force", compact=True
+                    )
+                    yield Label("")
+                    yield Button(key_label(self.app, "Export", "export.export", "f6"), id="export", variant="primary", compact=True)
+                yield JobPanel("export")
+                yield Label("baked file, for programs that take no control vector", classes="head")
+                with Grid(classes="form"):
+                    yield Label("model")
+                    yield TextField(id="gguf", placeholder="the base's .gguf", compact=True)
+                    yield Label("strength")
+                    yield TextField("1", id="strength", type="number", compact=True)
+                    yield Label("file")
+                    yield TextField(id="baked", placeholder="a new .gguf", compact=True)
+                    yield Label("")
+                    yield Button(key_label(self.app, "Bake", "export.bake", "f7"), id="bake", compact=True)
+                yield JobPanel("bake")
+            with VerticalScroll(id="results", can_focus=False):
+                yield FidelityGauge(id="fidelity")
+                yield Static("", id="lines-title")
+                yield LineList("vector-lines")
+                yield LineList("baked-lines")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        self.query_one("#fidelity").border_title = "fidelity"
+        sources = sources_of(self._path) if self._path is not None else None
+        if sources is not None:
+            self.query_one("#gguf", TextField).text = sources.gguf
+            if self._path is not None and sources.vector == str(self._path):
+                self._vector = self._path
+            else:
+                self.query_one("#run", TextField).text = str(self._path)
+        self._say("give the run to export")
+        self._read_run()
+        if sources is not None and sources.wrong:
+            self._say(sources.wrong, wrong=True)
+        self._show_lines()
+        self.query_one("#run").focus()
+
+    def _say(self, text: str, wrong: bool = False) -> None:
+        state = self.query_one("#state", Static)
+        state.update(paragraphs(text))
+        state.set_class(wrong, "wrong")
+
+    def _value(self, name: str) -> str:
+        return self.query_one(f"#{name}", TextField).text.strip()
+
+    @property
+    def _figures(self) -> FidelityGauge:
+        return self.query_one(FidelityGauge)
+
+    # What is there already
+
+    def on_input_changed(self, message: Input.Changed) -> None:
+        if message.input.id == "run":
+            self._read_run()
+        if message.input.id in ("run", "gguf", "strength", "out"):
+            self._show_lines()
+
+    def _read_run(self) -> None:
+        """What an earlier export of this run measured; what another run's was is forgotten first."""
+        if not self._value("run"):
+            return
+        self._vector = self._baked = self._figures.measured = None
+        try:
+            run = RunDirectory(expanded(self._value("run")))
+            run.config()
+            measured = load_measured(run.fidelity)
+        except (IrmLiteError, OSError) as error:
+            self._figures.measured = None
+            self._say(str(error), wrong=True)
+            return
+        self._vector = run.default_vector if run.default_vector.is_file() else None
+        self._figures.measured = measured
+        self._say("exported before: its figures" if measured else "not exported yet")
+
+    def _strength(self) -> float:
+        try:
+            return float(self._value("strength"))
+        except ValueError:
+            return 1.0
+
+    def _show_lines(self) -> None:
+        try:
+            gguf = str(find_gguf(self._value("gguf") or "MODEL.gguf"))
+        except IrmLiteError:
+            gguf = "MODEL.gguf"
+        vector = vector_lines(gguf, self._vector, self._strength()) if self._vector else []
+        self.query_one("#vector-lines", LineList).show(vector)
+        self.query_one("#baked-lines", LineList).show(baked_lines(self._baked) if self._baked else [])
+        title = "enter copies a line" if vector or self._baked else "the lines for llama.cpp and Ollama stand here after the export"
+        problem = name_problem(self._vector) if self._vector else ""
+        self.query_one("#lines-title", Static).update(line(problem or title))
+
+    # Work
+
+    def on_button_pressed(self, event: Button.Pressed) -> None:
+        if event.button.id == "export":
+            self.action_export()
+        else:
+            self.action_bake()
+
+    def action_export(self) -> None:
+        panel = self.query_one("#export-job", JobPanel)
+        if panel.running:
+            panel.say("it is running: escape stops it", "wrong")
+            return
+        if not self._value("run"):
+            panel.say("there is no run: give its directory", "wrong")
+            return
+        arguments = ["export", "--json", "--method", str(self.query_one("#method", Select).value)]
+        arguments += ["--layers", self._value("layers") or "all"]
+        try:
+            run = expanded(self._value("run"))
+            arguments += ["--out", str(expanded(self._value("out")))] if self._value("out") else []
+        except IrmLiteError as error:
+            panel.say(str(error), "wrong")
+            return
+        force = ["--force"] if self.query_one("#force", Select).value is True else []
+        panel.start([*arguments, *force, "--", str(run)])
+
+    def action_bake(self) -> None:
+        panel = self.query_one("#bake-job", JobPanel)
+        if panel.running:
+            panel.say("it is running: escape stops it", "wrong")
+        elif self._vector is None:
+            panel.say("there is no vector to bake: export one first", "wrong")
+        elif not self._value("gguf") or not self._value("baked"):
+            panel.say("give the model's .gguf, and a name for the baked file", "wrong")
+        else:
+            try:
+                places = ["--gguf", self._value("gguf"), "--out", str(expanded(self._value("baked")))]
+            except IrmLiteError as error:
+                panel.say(str(error), "wrong")
+                return
+            arguments = ["bake", "--json", *places, f"--scale={self._strength():g}"]
+            panel.start([*arguments, "--", str(self._vector)])
+
+    def action_stop(self) -> None:
+        """Stop what runs; where nothing does, leave the field, so that the modes' keys act."""
+        running = [panel for panel in self.query(JobPanel) if panel.running]
+        for panel in running:
+            panel.stop()
+        if not running:
+            self.set_focus(None)
+
+    def on_job_ended(self, message: JobEnded) -> None:
+        try:
+            if message.job == "export":
+                measured = read_measured(message.document)
+                self._vector = measured.vector
+                self._figures.measured = measured
+                self._say(f"{measured.vector}: {measured.method}")
+            else:
+                self._baked = Path(str(message.document["gguf"]))
+                self._say(f"{self._baked}: a copy of the model with the steering in it")
+        except (IrmLiteError, KeyError) as error:
+            self.query_one(f"#{message.job}-job", JobPanel).say(f"irm-lite {message.job} gave no figures ({error})", "wrong")
+        self._show_lines()

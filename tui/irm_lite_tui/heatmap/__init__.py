@@ -1,0 +1,1 @@
+"""Layers by neuron index, panned and zoomed."""

@@ -1,0 +1,32 @@
+"""What is typed at the heatmap's prompt."""
+
+import re
+from dataclasses import dataclass
+
+from irm_lite.core.errors import InputError
+
+_MEND = "type an index (1512), a layer (l12), a prompt (p0), a token (t7), or several of them"
+_FIELDS = {"": "index", "l": "layer", "p": "prompt", "t": "token"}
+
+
+@dataclass(frozen=True)
+class Jump:
+    """Where to go; None stays."""
+
+    index: int | None = None
+    layer: int | None = None
+    prompt: int | None = None
+    token: int | None = None
+
+
+def parse_jump(text: str) -> Jump:
+    """`1512`, `l12`, `l12 1512`, `p1 t7`. Raises InputError where the text is anything else."""
+    found: dict[str, int] = {}
+    for word in text.removeprefix(":").replace(",", " ").lower().split():
+        match = re.fullmatch(r"([lpt]?)(\d{1,7})", word, re.ASCII)
+        if not match or _FIELDS[match[1]] in found:
+            raise InputError(f"{word!r} is nowhere to go", _MEND)
+        found[_FIELDS[match[1]]] = int(match[2])
+    if not found:
+        raise InputError("there is nothing to go to", _MEND)
+    return Jump(**found)

@@ -1,0 +1,414 @@
+"""The heatmap as an instrument: which neurons carry the effect."""
+
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+from typing import ClassVar
+
+from rich.text import Text
+from textual import work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal
+from textual.screen import Screen
+from textual.timer import Timer
+from textual.types import CSSPathType
+from textual.widgets import Footer, Static
+from textual.worker import get_current_worker
+
+from irm_lite.analysis.recordings.recording import Phase
+from irm_lite.core.errors import InputError, IrmLiteError
+from irm_lite.core.visible_text import visible
+from irm_lite_tui.heatmap.choose_file import ChooseFile
+from irm_lite_tui.heatmap.choose_source import ChooseSource
+from irm_lite_tui.heatmap.colour_maps import COLOUR_MAPS
+from irm_lite_tui.heatmap.jump import parse_jump
+from irm_lite_tui.heatmap.saving import picture_name, save
+from irm_lite_tui.heatmap.source import Choice, Picture, Source, load_source, subtract
+from irm_lite_tui.heatmap.widgets.panel import HeatmapPanel
+from irm_lite_tui.heatmap.widgets.prompt import JumpPrompt
+from irm_lite_tui.heatmap.widgets.tokens import TokenSlider
+from irm_lite_tui.heatmap.widgets.top import TopNeurons
+from irm_lite_tui.settings.preferences import Preferences
+from irm_lite_tui.shared.messages import (
+    JumpGiven,
+    NeuronChosen,
+    NeuronHovered,
+    PaintChanged,
+    PictureNotSaved,
+    PictureSaved,
+    SliderMoved,
+    SourceFailed,
+    SourceLoaded,
+    WindowMoved,
+)
+from irm_lite_tui.shared.mode_bar import ModeBar
+
+_TELL_SECONDS = 1.0  # of a live snapshot: nobody reads numbers, bars and a list faster
+_POLL_SECONDS = 0.1  # of looking at the date of a live snapshot
+_WIDE, _HIGH = 110, 18  # cells from which the list, and the tokens, have room
+_NOTHING = "Nothing is drawn yet.\n\nPress o to choose a recording, a vector or a live run."
+_HERE = Path(__file__).parent
+
+
+class HeatmapScreen(Screen[None]):
+    """What `path` holds, a run, a recording or a vector: layers down, neuron index across."""
+
+    CSS_PATH: ClassVar[CSSPathType | None] = [_HERE / "screen.tcss", _HERE.parent / "shared" / "dialog.tcss"]
+    AUTO_FOCUS = "HeatmapGrid"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        # before the keys that follow it in one burst are sent to the grid
+        Binding("colon", "jump", "Go to", key_display=":", priority=True, id="heatmap.jump"),
+        Binding("m", "next_mode", "Mode", id="heatmap.next-mode"),
+        Binding("p", "next_phase", "Phase", id="heatmap.next-phase"),
+        Binding("left_square_bracket", "token(-1)", "Token", key_display="[]", id="heatmap.token-back"),
+        Binding("right_square_bracket", "token(1)", "Token on", show=False, id="heatmap.token-on"),
+        Binding("left_curly_bracket", "prompt(-1)", "Prompt back", show=False, id="heatmap.prompt-back"),
+        Binding("right_curly_bracket", "prompt(1)", "Prompt on", show=False, id="heatmap.prompt-on"),
+        Binding("d", "difference", "Diff", id="heatmap.difference"),
+        Binding("t", "top", "Top", id="heatmap.top"),
+        Binding("s", "scale", "Scale", id="heatmap.scale"),
+        Binding("c", "next_colours", "Hue", id="heatmap.next-colours"),
+        Binding("w", "save", "Save", id="heatmap.save"),
+        Binding("o", "open", "Open", id="heatmap.open"),
+    ]
+
+    def __init__(self, path: Path | None = None) -> None:
+        super().__init__()
+        self._path = path
+        self._source: Source | None = None
+        self._other: Source | None = None
+        self._picture: Picture | None = None
+        self._choice = Choice()
+        self._robust, self._colours = True, next(iter(COLOUR_MAPS))
+        self._list_wanted: bool | None = None  # None: where there is room
+        self._hovered: tuple[int, int] | None = None
+        self._readout = Text()
+        self._told = 0.0  # when what stands around the picture was brought up to it
+        self._telling: Timer | None = None  # it will be
+        self._seen = 0  # modification time in ns of the snapshot that is drawn
+
+    def compose(self) -> ComposeResult:
+        yield ModeBar()
+        yield Static(id="title", markup=False)
+        yield Static(id="readout", markup=False)
+        yield JumpPrompt()
+        yield Static(_NOTHING, id="state", markup=False)
+        with Horizontal(id="body"):
+            yield HeatmapPanel()
+            yield TopNeurons()
+        yield TokenSlider()
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        kept = getattr(self.app, "preferences", Preferences())
+        self._robust = kept.robust
+        if self.app.no_color:
+            self._colours = "grey |v|"
+        elif kept.colours in COLOUR_MAPS:
+            self._colours = kept.colours
+        self.set_interval(_POLL_SECONDS, self._poll)
+        self._arrange()
+        if self._path is not None:
+            self.show(self._path)
+
+    def show(self, path: Path) -> None:
+        """Draw what this path holds, in the place of what there is."""
+        self._path, self._other = path, None
+        self.query_one("#state", Static).update(Text(f"Reading {visible(str(path))} ..."))
+        self._load(path)
+
+    @work(thread=True, exclusive=True, group="source")
+    def _load(self, path: Path) -> None:
+        self._read(path, compared=False)
+
+    @work(thread=True, exclusive=True, group="compared")
+    def _load_other(self, path: Path) -> None:
+        self._read(path, compared=True)
+
+    def _read(self, path: Path, compared: bool) -> None:
+        message: SourceLoaded | SourceFailed
+        try:
+            message = SourceLoaded(load_source(path), compared)
+        except IrmLiteError as error:
+            message = SourceFailed(path, str(error), compared)
+        except OSError as error:
+            message = SourceFailed(path, f"{path} cannot be read ({error.strerror or error})", compared)
+        if not get_current_worker().is_cancelled:  # another one was asked for meanwhile
+            self.post_message(message)
+
+    def on_source_loaded(self, message: SourceLoaded) -> None:
+        fresh = not message.compared and (self._source is None or self._source.path != message.source.path)
+        if message.compared:
+            self._other = message.source
+        else:
+            self._source = message.source
+            if fresh and (kept := self._source.prompts):
+                self._choice = replace(self._choice, prompt=0, token=kept[0].n_prompt)
+        self._draw(again=message.source.live and not fresh)
+        if fresh and self._picture is not None:
+            self.query_one(HeatmapPanel).grid.go(*self._picture.top(1)[0])
+        if self.focused is None:
+            self.query_one(HeatmapPanel).grid.focus()
+
+    def on_source_failed(self, message: SourceFailed) -> None:
+        if message.compared or (self._source is not None and self._source.path == message.path):  # what is drawn stays
+            self.notify(visible(message.why), severity="error", markup=False)
+            return
+        self._source = self._picture = None
+        self.query_one("#state", Static).update(Text(f"{visible(message.why)}\n\nPress o to choose another."))
+        self._arrange()
+
+    def _poll(self) -> None:
+        """A live snapshot is read again when it is written anew."""
+        if self._source is None or not self._source.live or not self.is_current:
+            return
+        try:
+            written = self._source.path.stat().st_mtime_ns
+        except OSError:
+            return  # the run was deleted; what was drawn stays
+        if written != self._seen:
+            self._seen = written
+            self._load(self._source.path)
+
+    def _draw(self, again: bool = False) -> None:
+        """The picture that source, choice and difference give, and at once what stands around it.
+
+        Of a picture that is drawn again and again, `again`, what stands around it waits for its second.
+        """
+        if self._source is None:
+            return
+        self._choice = self._source.nearest(self._choice)
+        try:
+            self._picture = subtract(self._source, self._other, self._choice) if self._other else self._source.picture(self._choice)
+        except InputError as error:
+            self.notify(f"{visible(str(error))}. Shown without it.", severity="warning", markup=False)
+            self._other = None
+            self._picture = self._source.picture(self._choice)
+        grid = self.query_one(HeatmapPanel).grid
+        grid.paint(self._colours, self._robust)
+        grid.show(self._picture)
+        wait = self._told + _TELL_SECONDS - monotonic()
+        if not again or wait <= 0:
+            self._tell()
+        elif self._telling is None:
+            self._telling = self.set_timer(wait, self._tell)
+
+    def _tell(self) -> None:
+        """What stands around the picture: margins, title, what is read off, the list, the tokens."""
+        if self._telling is not None:
+            self._telling.stop()
+            self._telling = None
+        if self._source is None or self._picture is None:  # another source failed meanwhile
+            return
+        self._told = monotonic()
+        self.query_one(HeatmapPanel).follow()
+        self.query_one(TopNeurons).show(self._picture)
+        if prompts := self._source.prompts:
+            choice = self._choice
+            self.query_one(TokenSlider).show(
+                prompts[choice.prompt], choice.prompt, len(prompts), choice.token, choice.mode == "token"
+            )
+        self._title()
+        self._read_out()
+        self._arrange()
+
+    def _title(self) -> None:
+        if self._source is None or self._picture is None:
+            return
+        limit = self._picture.robust_limit if self._robust else self._picture.whole_limit
+        scale = f"full colour {limit:.3g} ({'99.5th percentile' if self._robust else 'largest'}), {self._colours}"
+        line = Text.assemble((visible(self._source.name), "bold"), f"  {self._picture.what}  ", (scale, "dim"))
+        self.query_one("#title", Static).update(line, layout=False)
+
+    def _read_out(self) -> None:
+        """What is under the crosshair, and under the pointer."""
+        grid = self.query_one(HeatmapPanel).grid
+        if self._picture is None or grid.picture is not self._picture:
+            return
+        window, picture = grid.window, self._picture
+        n_layers, hidden_size = picture.values.shape
+        line = Text.assemble(
+            "layer ",
+            (str(picture.layers[window.row]), "bold"),
+            "  index ",
+            (str(window.index), "bold"),
+            "  value ",
+            (f"{picture.values[window.row, window.index]:+.4g}", "bold"),
+            f"  rank {picture.rank_in_layer(window.row, window.index)} of {hidden_size} in its layer",
+            f", index {picture.rank_of_index(window.index)} by rms",
+        )
+        if self._hovered and self._hovered[0] < n_layers and self._hovered[1] < hidden_size:
+            row, index = self._hovered
+            line.append(f"   pointer: l{picture.layers[row]} {index} {picture.values[row, index]:+.4g}", "dim")
+        if line != self._readout:
+            self._readout = line
+            self.query_one("#readout", Static).update(line, layout=False)
+
+    def _arrange(self) -> None:
+        """What has room, and what there is to show."""
+        drawn = self._picture is not None
+        width, height = self.app.size
+        self.query_one("#state").display = not drawn
+        for name in ("#title", "#readout", "#body"):
+            self.query_one(name).display = drawn
+        wanted = width >= _WIDE if self._list_wanted is None else self._list_wanted
+        self.query_one(TopNeurons).display = drawn and wanted
+        self.query_one(TokenSlider).display = drawn and bool(self._source and self._source.prompts) and height >= _HIGH
+
+    def on_resize(self) -> None:
+        self._arrange()
+
+    def on_window_moved(self, message: WindowMoved) -> None:
+        self._read_out()
+
+    def on_neuron_hovered(self, message: NeuronHovered) -> None:
+        if message.neuron != self._hovered:
+            self._hovered = message.neuron
+            self._read_out()
+
+    def on_neuron_chosen(self, message: NeuronChosen) -> None:
+        self.query_one(HeatmapPanel).grid.go(message.row, message.index)
+
+    def on_slider_moved(self, message: SliderMoved) -> None:
+        self._choice = replace(self._choice, mode="token", token=message.token)
+        self._draw()
+
+    def on_jump_given(self, message: JumpGiven) -> None:
+        grid = self.query_one(HeatmapPanel).grid
+        grid.focus()
+        try:
+            self._jump(message.text)
+        except InputError as error:
+            self.notify(visible(str(error)), severity="warning", markup=False)
+
+    def _jump(self, text: str) -> None:
+        """Raises InputError where there is no such place."""
+        picture, source = self._picture, self._source
+        if picture is None or source is None:
+            return
+        jump, hidden_size = parse_jump(text), picture.values.shape[1]
+        if jump.index is not None and jump.index >= hidden_size:
+            raise InputError(f"there is no index {jump.index}", f"give 0-{hidden_size - 1}")
+        if jump.layer is not None and jump.layer not in picture.layers:
+            raise InputError(f"layer {jump.layer} is not here", f"there are {picture.layers[0]}-{picture.layers[-1]}")
+        if jump.prompt is not None or jump.token is not None:
+            self._choose_token(source, jump.prompt, jump.token)
+        window = self.query_one(HeatmapPanel).grid.window
+        row = window.row if jump.layer is None else picture.layers.index(jump.layer)
+        self.query_one(HeatmapPanel).grid.go(row, window.index if jump.index is None else jump.index)
+
+    def _choose_token(self, source: Source, prompt: int | None, token: int | None) -> None:
+        prompt = self._choice.prompt if prompt is None else prompt
+        if prompt >= len(source.prompts):
+            mend = f"give p0-p{len(source.prompts) - 1}" if source.prompts else "record again with --keep"
+            raise InputError(f"prompt {prompt} is not kept token by token", mend)
+        tokens = len(source.prompts[prompt].tokens)
+        token = source.prompts[prompt].n_prompt if token is None else token
+        if token >= tokens:
+            raise InputError(f"prompt {prompt} has no token {token}", f"give t0-t{tokens - 1}")
+        self._choice = replace(self._choice, mode="token", prompt=prompt, token=token)
+        self._draw()
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "jump" or not isinstance(self.focused, JumpPrompt)  # there it is text
+
+    def action_jump(self) -> None:
+        if self._picture is not None:
+            self.query_one(JumpPrompt).open()
+
+    def action_next_mode(self) -> None:
+        if self._source is not None:
+            modes = self._source.modes
+            self._choice = replace(self._choice, mode=modes[(modes.index(self._choice.mode) + 1) % len(modes)])
+            self._draw()
+
+    def action_next_phase(self) -> None:
+        if self._source is not None and self._source.phases:
+            phases: tuple[Phase, ...] = self._source.phases
+            mode = "mean" if self._choice.mode == "token" else self._choice.mode
+            self._choice = replace(self._choice, mode=mode, phase=phases[(phases.index(self._choice.phase) + 1) % len(phases)])
+            self._draw()
+
+    def action_token(self, step: int) -> None:
+        """The first time the token at hand, then its neighbours."""
+        if self._source is not None and self._source.prompts:
+            step = step if self._choice.mode == "token" else 0
+            last = len(self._source.prompts[self._choice.prompt].tokens) - 1
+            self._choice = replace(self._choice, mode="token", token=min(max(0, self._choice.token + step), last))
+            self._draw()
+
+    def action_prompt(self, step: int) -> None:
+        if self._source is not None and (kept := self._source.prompts):
+            number = (self._choice.prompt + step) % len(kept)
+            token = min(kept[number].n_prompt, len(kept[number].tokens) - 1)
+            self._choice = replace(self._choice, mode="token", prompt=number, token=token)
+            self._draw()
+
+    def action_scale(self) -> None:
+        self._robust = not self._robust
+        self._paint()
+
+    def action_next_colours(self) -> None:
+        names = list(COLOUR_MAPS)
+        self._colours = names[(names.index(self._colours) + 1) % len(names)]
+        self._paint()
+
+    def _paint(self) -> None:
+        self._draw()
+        self.post_message(PaintChanged(self._colours, self._robust))
+
+    def action_top(self) -> None:
+        """Show the list and go into it, or hide it."""
+        if self._picture is None:
+            return
+        found = self.query_one(TopNeurons)
+        self._list_wanted = not (found.display and found.has_focus) if found.display else True
+        self._arrange()
+        (found if self._list_wanted else self.query_one(HeatmapPanel).grid).focus()
+
+    def action_difference(self) -> None:
+        """Choose what to subtract; the second time, subtract nothing."""
+        if self._source is None:
+            return
+        if self._other is not None:
+            self._other = None
+            self._draw()
+            return
+        self.app.push_screen(ChooseSource("Subtract from what is shown", self._source.path), self._subtract)
+
+    def _subtract(self, path: Path | None) -> None:
+        if path is not None:
+            self._load_other(path)
+
+    def action_open(self) -> None:
+        self.app.push_screen(ChooseSource("Draw", self._path), lambda path: self.show(path) if path else None)
+
+    def action_save(self) -> None:
+        if self._source is None or self._picture is None:
+            return
+        beside = self._source.path if self._source.path.is_dir() else self._source.path.parent
+        name = f"{picture_name(self._source, self._other, self._choice)}.png"
+        picture, title = self._picture, f"{self._source.name}\n{self._picture.what}"
+        marks = (self.query_one(HeatmapPanel).grid.window.index,)
+
+        def answered(path: Path | None) -> None:
+            if path is not None:
+                self._save(picture, path, title, marks)
+
+        self.app.push_screen(ChooseFile("Save as .png, .svg or .csv", beside / "figures" / name), answered)
+
+    @work(thread=True, group="save")
+    def _save(self, picture: Picture, path: Path, title: str, marks: tuple[int, ...]) -> None:
+        try:
+            written = save(picture, path, title, marks)
+        except IrmLiteError as error:
+            self.post_message(PictureNotSaved(str(error)))
+        else:
+            self.post_message(PictureSaved(written))
+
+    def on_picture_saved(self, message: PictureSaved) -> None:
+        self.notify(f"Saved {visible(str(message.path))}", markup=False)
+
+    def on_picture_not_saved(self, message: PictureNotSaved) -> None:
+        self.notify(visible(message.why), severity="error", markup=False)

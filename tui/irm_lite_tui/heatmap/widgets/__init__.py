@@ -1,0 +1,1 @@
+"""One widget of the heatmap a file."""

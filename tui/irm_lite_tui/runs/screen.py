@@ -1,0 +1,313 @@
+"""The runs under one folder, kept up to date, and what can be done with them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from rich.text import Text
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.command import Provider
+from textual.containers import Vertical
+from textual.screen import Screen
+from textual.widgets import DataTable, Footer, Input, Static
+from textual.worker import get_current_worker
+
+from irm_lite.core.errors import IrmLiteError
+from irm_lite_tui.dashboard.stopping import stop_run
+from irm_lite_tui.runs.commands import RunCommands
+from irm_lite_tui.runs.folders import open_folder
+from irm_lite_tui.runs.table import ORDERS, RunTable
+from irm_lite_tui.settings.keys import shown_key
+from irm_lite_tui.settings.preferences import load_preferences
+from irm_lite_tui.shared.ask import AskScreen, NameScreen
+from irm_lite_tui.shared.copying import copy
+from irm_lite_tui.shared.messages import ChildEnded, Mode, OpenIn, RunActionDone, RunsRead, SortChanged
+from irm_lite_tui.shared.mode_bar import ModeBar
+from irm_lite_tui.shared.resting import is_seen
+from irm_lite_tui.shared.text import line
+from irm_lite_tui.watch import run_actions
+from irm_lite_tui.watch.children import Child, child_of
+from irm_lite_tui.watch.run_state import RunReader, RunView, find_run_folders, why_unread
+
+EVERY_SECONDS = 1.0
+
+
+class RunsScreen(Screen[None]):
+    """`path` is the folder that holds the runs; ./runs if none is given."""
+
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {RunCommands}
+    AUTO_FOCUS = ""  # the table gets it once there are rows
+    CSS_PATH = "screen.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "watch", "Open", show=False, id="runs.open"),
+        # before the keys that follow it in one burst delete a run
+        Binding("slash", "filter", "Filter", key_display="/", priority=True, id="runs.filter"),
+        Binding("space", "mark", "Mark", id="runs.mark"),
+        Binding("c", "compare", "Compare", id="runs.compare"),
+        Binding("r", "resume", "Resume", id="runs.resume"),
+        Binding("x", "stop", "Stop", id="runs.stop"),
+        Binding("n", "rename", "Rename", show=False, id="runs.rename"),
+        Binding("d,delete", "delete", "Delete", id="runs.delete"),
+        Binding("o", "folder", "Open the folder, or copy its path", show=False, id="runs.folder"),
+        Binding("s", "sort", "Sort by the next column", show=False, id="runs.sort"),
+        Binding("S", "reverse", "Reverse the order", show=False, id="runs.reverse"),
+        Binding("h", "open_in('heatmap')", "Heatmap", show=False, id="runs.heatmap"),
+        Binding("t", "open_in('chat')", "Chat", show=False, id="runs.chat"),
+        Binding("e", "open_in('export')", "Export", show=False, id="runs.export"),
+        Binding("w", "open_in('train')", "Train with its settings", show=False, id="runs.train"),
+        Binding("escape", "unfilter", "Clear the filter", show=False, id="runs.unfilter"),
+    ]
+
+    def __init__(self, path: Path | None = None) -> None:
+        super().__init__()
+        self.folder = path or Path("runs")
+        self._readers: dict[Path, RunReader] = {}
+        self._looking = False
+
+    def compose(self) -> ComposeResult:
+        yield ModeBar()
+        yield Input(placeholder="words in name, state, kind, data or base", id="filter")
+        yield RunTable(id="table")
+        yield Static("", id="empty")
+        with Vertical(id="about"):
+            yield Static("", id="settings")
+            yield Static("", id="problem")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        preferences, _ = load_preferences()
+        table = self.query_one(RunTable)
+        if preferences.sort in ORDERS:
+            table.sort_by, table.descending = preferences.sort, preferences.descending
+        self.query_one("#filter").display = False
+        self.query_one("#empty", Static).update(Text("Looking ..."))
+        table.display = False
+        self._timer = self.set_interval(EVERY_SECONDS, self._look)
+
+    def on_screen_suspend(self) -> None:
+        if not is_seen(self):
+            self._timer.pause()
+
+    def on_screen_resume(self) -> None:
+        self._timer.resume()
+        self._look()
+
+    # Reading
+
+    def _look(self) -> None:
+        """Read the folder in a thread, unless the reading before still goes on."""
+        if not self._looking:
+            self._looking = True
+            self.run_worker(self._read, thread=True, group="look")
+
+    def _read(self) -> None:
+        folders = find_run_folders(self.folder)
+        self._readers = {path: self._readers.get(path) or RunReader(path) for path in folders}
+        views = [view for reader in self._readers.values() if (view := reader.look()).state != "gone"]
+        if not get_current_worker().is_cancelled:
+            self.post_message(RunsRead(views))
+
+    def on_runs_read(self, message: RunsRead) -> None:
+        self._looking = False
+        table = self.query_one(RunTable)
+        table.show(message.views)
+        self._show_around(table)
+        if self.focused is None and table.display and not self.query_one("#filter").display:
+            table.focus()
+
+    def _show_around(self, table: RunTable) -> None:
+        """What stands around the rows: the hint where there are none, the line about the current run."""
+        table.display = table.row_count > 0
+        empty = self.query_one("#empty", Static)
+        empty.display = not table.display
+        train = shown_key(self.app, "mode.train", "2")
+        if table.filter:
+            empty.update(line(f"No run matches {table.filter!r}. Escape shows all."))
+        else:
+            none = f"No runs in {self.folder} yet. Press {train} to train one, or run irm-lite demo."
+            empty.update(line(why_unread(self.folder) or none))
+        self._show_current(table.current)
+
+    def _show_current(self, view: RunView | None) -> None:
+        settings, problem = Text(""), Text("")
+        if view is not None:
+            problem = line(view.problem)
+            if view.config is not None:
+                config = view.config
+                what = f"{config.irm} IRM, layers {config.layers}, site {config.site}, {config.quant}, seed {config.seed}"
+                settings = line(f"{view.path}   {config.data} on {config.model}   {what}")
+            else:
+                settings = line(str(view.path))
+        self.query_one("#settings", Static).update(settings)
+        self.query_one("#problem", Static).update(problem)
+
+    def on_data_table_row_highlighted(self) -> None:
+        self._show_current(self.query_one(RunTable).current)
+
+    # Filter, order, marks
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        return action != "filter" or self.focused is not self.query_one("#filter")  # there it is text
+
+    def action_filter(self) -> None:
+        field = self.query_one("#filter", Input)
+        field.display = True
+        self.set_focus(field)  # at once
+
+    def action_unfilter(self) -> None:
+        field = self.query_one("#filter", Input)
+        field.value, field.display = "", False
+        self.query_one(RunTable).focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        table = self.query_one(RunTable)
+        table.filter = event.value
+        table.show()
+        self._show_around(table)
+
+    def on_input_submitted(self) -> None:
+        self.query_one(RunTable).focus()
+
+    def on_data_table_header_selected(self, event: DataTable.HeaderSelected) -> None:
+        column = event.column_key.value
+        if column in ORDERS:
+            self._sort(column, not self._descending if column == self.query_one(RunTable).sort_by else False)
+
+    @property
+    def _descending(self) -> bool:
+        return self.query_one(RunTable).descending
+
+    def action_sort(self) -> None:
+        columns = list(ORDERS)
+        self._sort(columns[(columns.index(self.query_one(RunTable).sort_by) + 1) % len(columns)], False)
+
+    def action_reverse(self) -> None:
+        self._sort(self.query_one(RunTable).sort_by, not self._descending)
+
+    def _sort(self, column: str, descending: bool) -> None:
+        table = self.query_one(RunTable)
+        table.sort_by, table.descending = column, descending
+        table.show()
+        self.post_message(SortChanged(column, descending))
+        self.notify(f"sorted by {column}{', reversed' if descending else ''}", timeout=2, markup=False)
+
+    def action_mark(self) -> None:
+        self.query_one(RunTable).mark()
+
+    # What is done with a run
+
+    def _current(self) -> RunView | None:
+        view = self.query_one(RunTable).current
+        if view is None:
+            self._say("there is no run under the cursor", failed=True)
+        return view
+
+    def _say(self, text: str, failed: bool = False) -> None:
+        self.notify(line(text).plain, severity="error" if failed else "information", markup=False)
+
+    def on_data_table_row_selected(self) -> None:
+        self.action_watch()
+
+    def action_watch(self) -> None:
+        view = self._current()
+        if view is not None and view.config is None:
+            self._say(view.problem, failed=True)
+        elif view is not None:
+            from irm_lite_tui.dashboard.screen import DashboardScreen
+
+            self.app.push_screen(DashboardScreen(view.path))
+
+    def action_compare(self) -> None:
+        table = self.query_one(RunTable)
+        paths = list(table.marked)
+        if len(paths) == 1 and table.current is not None and table.current.path not in paths:
+            paths.append(table.current.path)
+        if len(paths) != 2:
+            self._say("mark two runs with space, then compare", failed=True)
+            return
+        from irm_lite_tui.runs.compare import CompareScreen
+
+        self.app.push_screen(CompareScreen(paths[0], paths[1]))
+
+    def action_resume(self) -> None:
+        view = self._current()
+        if view is None:
+            return
+        if view.state in ("running", "damaged", "done"):
+            self._say(f"{view.name} is {view.state_text}: there is nothing to resume", failed=True)
+            return
+        if child_of(view.path) is not None:
+            self._say(f"{view.name} is starting already", failed=True)
+            return
+        child = Child(["train", "--resume", str(view.path), "--json"], self)
+        try:
+            child.start()
+        except OSError as error:
+            self._say(f"the training cannot be started ({error.strerror})", failed=True)
+        else:
+            self._say(f"resuming {view.name}: the base is loaded first")
+
+    def on_child_ended(self, message: ChildEnded) -> None:
+        message.stop()
+        if message.code not in (0, 130):
+            self._say(message.last or f"the training ended with exit code {message.code}", failed=True)
+        self._look()
+
+    def action_stop(self) -> None:
+        view = self._current()
+        if view is not None:
+            stop_run(self, view.path, self._say)
+
+    def action_rename(self) -> None:
+        view = self._current()
+        if view is None:
+            return
+        path = view.path
+
+        def renamed(name: str | None) -> None:
+            if name is not None:
+                self._look()
+
+        self.app.push_screen(
+            NameScreen(f"New name of {path.name}", path.name, lambda name: run_actions.rename(path, name)), renamed
+        )
+
+    def action_delete(self) -> None:
+        view = self._current()
+        if view is None:
+            return
+        path = view.path
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.run_worker(lambda: self._delete(path), thread=True, group="delete")
+
+        detail = f"{path}\nwith its checkpoints, recordings and exports. This cannot be undone."
+        self.app.push_screen(AskScreen(f"Delete the run {path.name}?", "Delete", detail), answered)
+
+    def _delete(self, path: Path) -> None:
+        try:
+            run_actions.delete(path)
+        except IrmLiteError as error:
+            self.post_message(RunActionDone(str(error), failed=True))
+        else:
+            self.post_message(RunActionDone(f"{path.name} is deleted", failed=False))
+
+    def on_run_action_done(self, message: RunActionDone) -> None:
+        self._say(message.text, message.failed)
+        self._look()
+
+    def action_folder(self) -> None:
+        view = self._current()
+        if view is not None:
+            path = str(view.path.resolve())
+            if open_folder(view.path):
+                self._say(f"opened: {path}")
+            else:
+                copy(self.app, path, path)
+
+    def action_open_in(self, mode: Mode) -> None:
+        view = self._current()
+        if view is not None:
+            self.post_message(OpenIn(mode, view.path))

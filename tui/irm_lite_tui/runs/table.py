@@ -1,0 +1,132 @@
+"""The table of runs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+from textual.theme import Theme
+from textual.widgets import DataTable
+
+from irm_lite_tui.shared.plot import sparkline
+from irm_lite_tui.shared.text import line
+from irm_lite_tui.watch.run_state import RunView, age, figure
+
+SIGNS = {"starting": "○", "running": "●", "done": "✓", "stopped": "■", "failed": "✗", "damaged": "!", "gone": "?"}
+COLOURS = {
+    "starting": "accent",
+    "running": "accent",
+    "done": "success",
+    "stopped": "warning",
+    "failed": "error",
+    "damaged": "error",
+    "gone": "error",
+}
+_STATES = list(SIGNS)
+
+# What each column is sorted by; what has none comes last.
+ORDERS: dict[str, Callable[[RunView], Any]] = {
+    "run": lambda view: view.name.casefold(),
+    "state": lambda view: _STATES.index(view.state),
+    "steps": lambda view: -view.step,
+    "NLL": lambda view: view.best_nll if view.best_nll is not None else float("inf"),
+    "fidelity": lambda view: -view.fidelity if view.fidelity is not None else float("inf"),
+    "age": lambda view: -view.created,
+    "kind": lambda view: view.config.irm if view.config else "~",
+    "data": lambda view: view.config.data.casefold() if view.config else "~",
+    "base": lambda view: view.config.model.casefold() if view.config else "~",
+}
+_COLUMNS = ("run", "state", "loss", "steps", "NLL", "fidelity", "age", "kind", "data", "base")
+_HEADS = {"fidelity": "fid."}
+_CURVE = 10
+
+
+class RunTable(DataTable[Text]):
+    """A row for each run that passes the filter. Rows stay where they are while their cells change."""
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id, cursor_type="row", zebra_stripes=True)
+        self.marked: list[Path] = []
+        self.filter, self.sort_by, self.descending = "", "age", False
+        self._views: list[RunView] = []
+        self._shown: list[RunView] = []
+
+    def on_mount(self) -> None:
+        for column in _COLUMNS:
+            self.add_column(_HEADS.get(column, column), key=column)
+        self.app.theme_changed_signal.subscribe(self, self._recolour)
+
+    @property
+    def current(self) -> RunView | None:
+        """The run under the cursor."""
+        return self._shown[self.cursor_row] if 0 <= self.cursor_row < len(self._shown) else None
+
+    def show(self, views: list[RunView] | None = None) -> None:
+        """Show these runs (or those shown last) by the present filter, order and marks."""
+        self._views = self._views if views is None else views
+        self.marked = [path for path in self.marked if any(view.path == path for view in self._views)]
+        words = self.filter.casefold().split()
+        passing = [view for view in self._views if all(word in _haystack(view) for word in words)]
+        wanted = sorted(sorted(passing, key=lambda view: view.name), key=ORDERS[self.sort_by], reverse=self.descending)
+        same = [view.path for view in wanted] == [view.path for view in self._shown]
+        before = self.current
+        self._shown = wanted
+        if same:
+            for view in wanted:
+                for column, cell in zip(_COLUMNS, self._cells(view), strict=True):
+                    if self.get_cell(str(view.path), column) != cell:
+                        self.update_cell(str(view.path), column, cell, update_width=True)
+            return
+        with self.app.batch_update():
+            self.clear()
+            for view in wanted:
+                self.add_row(*self._cells(view), key=str(view.path))
+            if before is not None and (row := [view.path for view in wanted].index(before.path) if _holds(wanted, before) else 0):
+                self.move_cursor(row=row, animate=False)
+
+    def _recolour(self, _theme: Theme) -> None:
+        """Cells hold colours; a Text of another style alone counts as equal."""
+        for view in self._shown:
+            for column, cell in zip(_COLUMNS, self._cells(view), strict=True):
+                self.update_cell(str(view.path), column, cell)
+
+    def mark(self) -> None:
+        """Mark the run under the cursor, or take its mark away; two at most, the older mark goes."""
+        if self.current is None:
+            return
+        path = self.current.path
+        self.marked = [each for each in self.marked if each != path] if path in self.marked else [*self.marked[-1:], path]
+        self.show()
+
+    def _cells(self, view: RunView) -> tuple[Text, ...]:
+        colour = self.app.theme_variables[COLOURS[view.state]]
+        config = view.config
+        mark = "◆ " if view.path in self.marked else ""
+        steps = f"{view.step}/{view.max_steps}" if view.max_steps else "-"
+        state = line(f"{SIGNS[view.state]} {view.state_text}", colour)
+        state.truncate(24, overflow="ellipsis")
+        name = line(mark + view.name)
+        name.truncate(24, overflow="ellipsis")
+        base = line(config.model if len(config.model) <= 24 else "…" + config.model[-23:]) if config else Text("-")
+        return (
+            name,
+            state,
+            Text(f"{sparkline(view.loss, _CURVE):<{_CURVE}}", style=self.app.theme_variables["secondary"]),
+            Text(steps, justify="right"),
+            Text(figure(view.best_nll), justify="right"),
+            Text(figure(view.fidelity), justify="right"),
+            Text(age(view.created) if view.created else "-", justify="right"),
+            Text(config.irm if config else "-"),
+            line(Path(config.data).name if config else "-"),
+            base,
+        )
+
+
+def _holds(views: list[RunView], wanted: RunView) -> bool:
+    return any(view.path == wanted.path for view in views)
+
+
+def _haystack(view: RunView) -> str:
+    config = view.config
+    settings = (config.model, config.data, config.irm) if config else ()
+    return " ".join((view.name, view.state_text, *settings)).casefold()

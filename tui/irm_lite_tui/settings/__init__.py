@@ -1,0 +1,1 @@
+"""Keys, themes and preferences."""

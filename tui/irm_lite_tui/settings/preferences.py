@@ -1,0 +1,84 @@
+"""What the UI keeps between sessions, and what its user sets, in the platform's folder for settings or in $IRM_LITE_CONFIG.
+
+state.toml is written by the UI. tui.toml is the user's alone: it is read, what it says goes before, and nothing is written to it.
+"""
+
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from irm_lite.core.files.atomic import write_text
+from irm_lite.core.files.reading import read_toml
+
+
+@dataclass
+class Preferences:
+    """Each field is a key of either file; keys are tui.toml's only."""
+
+    theme: str = "irm-dark"
+    """Textual's name of the colour theme."""
+    sort: str = "age"
+    """The column that the runs are sorted by."""
+    descending: bool = False
+    """Whether that order is turned round."""
+    colours: str = "blue-orange"
+    """The heatmap's colour map."""
+    robust: bool = True
+    """Whether the heatmap's full colour stands at the 99.5th percentile; else at the largest |v|."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """Keys of your own: id of a binding (docs/keys.md) -> key, as in `quit = "f10"`; several are parted by commas."""
+
+
+def settings_folder() -> Path:
+    """Where both files are."""
+    folder = os.environ.get("IRM_LITE_CONFIG")
+    if folder:
+        return Path(folder)
+    import platformdirs
+
+    return platformdirs.user_config_path("irm-lite")
+
+
+def load_preferences() -> tuple[Preferences, list[str]]:
+    """The preferences, and a line for each file that could not be used whole."""
+    kept, complaints = Preferences(), []
+    for name in ("state.toml", "tui.toml"):
+        path = settings_folder() / name
+        try:
+            refused = _take(kept, read_toml(path))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            complaints.append(f"{path} cannot be read ({error}): mend or remove it; defaults are used")
+            continue
+        if refused:
+            complaints.append(f"{path}: {', '.join(refused)} of the wrong type: mend it; the default is used")
+    return kept, complaints
+
+
+def _take(kept: Preferences, found: dict[str, Any]) -> list[str]:
+    """Put in what is of the right type; gives the names of what is not."""
+    refused = []
+    for each in fields(Preferences):
+        value = found.get(each.name, getattr(kept, each.name))
+        usable = type(value) is type(getattr(kept, each.name))
+        if usable and isinstance(value, dict):
+            usable = all(isinstance(key, str) for key in value.values())
+        if usable:
+            setattr(kept, each.name, value)
+        else:
+            refused.append(each.name)
+    return refused
+
+
+def save_preferences(preferences: Preferences) -> str:
+    """Write state.toml; gives a line about what went wrong, empty if nothing."""
+    import tomli_w
+
+    path = settings_folder() / "state.toml"
+    try:
+        write_text(path, tomli_w.dumps({name: value for name, value in asdict(preferences).items() if name != "keys"}))
+    except OSError as error:
+        return f"{path} cannot be written ({error.strerror}): preferences are not kept"
+    return ""
