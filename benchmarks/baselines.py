@@ -29,12 +29,12 @@ from irm_lite.core.types import FloatArray
 from irm_lite.data.dataset import Example, load_dataset
 from irm_lite.data.encoding import encode, encode_all
 from irm_lite.llamacpp import Runtime
+from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.runs.trained import TrainedRun, load_run
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.vectors.bake import bake
 from irm_lite.vectors.biases import gather
 from irm_lite.vectors.calibration import Reference, Setting, layer_choices
-from irm_lite.vectors.evaluation import context_for
 from irm_lite.vectors.mean import block_directions, observe
 
 CHOSEN_ON = 12  # validation answers of each kind

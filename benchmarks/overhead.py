@@ -19,12 +19,13 @@ import torch
 
 from contenders.random_base import random_base
 from contenders.task import BATCH_SIZE, MAX_LENGTH, SEED, parse_shape
+from irm_lite.base.forward import answers_of, run_base
 from irm_lite.base.load import Base, load_base
 from irm_lite.core.files.atomic import write_text
 from irm_lite.core.machine.malloc import kept
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode_all
-from irm_lite.data.packing import answers_of, pack, run_base
+from irm_lite.data.packing import pack
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import build_irm
 from irm_lite.training.step.answer_loss import answer_nll

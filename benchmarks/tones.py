@@ -14,10 +14,10 @@ from irm_lite.core.errors import InputError, IrmLiteError
 from irm_lite.data.dataset import load_dataset, tones
 from irm_lite.data.encoding import encode_all
 from irm_lite.llamacpp import Runtime
+from irm_lite.llamacpp.likelihood import context_for, llamacpp_nll
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import load_base_of
 from irm_lite.steering.control_vector import ControlVector
-from irm_lite.vectors.evaluation import context_for, llamacpp_nll
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -19,7 +19,7 @@ from irm_lite.base.load import Base
 from irm_lite.core.errors import RunError
 from irm_lite.core.machine.memory import peak_bytes, reset_peak
 from irm_lite.data.encoding import Sample
-from irm_lite.training.trainer import mean_nll
+from irm_lite.training.nll import mean_nll
 
 
 class Over(Exception):

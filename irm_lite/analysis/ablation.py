@@ -24,9 +24,10 @@ from irm_lite.core.types import DoubleArray, Progress
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import pack, rows
 from irm_lite.runs.directory import RunDirectory
+from irm_lite.runs.trained import neutral_samples
 from irm_lite.steering.injection import inject
-from irm_lite.steering.irm import read_saved
-from irm_lite.vectors.evaluation import kl, log_probabilities, neutral_samples
+from irm_lite.steering.irm_files import read_saved
+from irm_lite.steering.likelihood import kl, log_probabilities
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun

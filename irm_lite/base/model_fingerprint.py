@@ -1,17 +1,12 @@
 """The fingerprint of a model that is loaded, and what is to be said of what is injected into it."""
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from irm_lite.base.architecture import decoder_layers, gguf_architecture
-from irm_lite.base.fingerprint import Fingerprint, Match, hash_norm_gains
-from irm_lite.core.errors import OtherBaseWarning
-from irm_lite.steering.control_vector import ControlVector
+from irm_lite.base.fingerprint import Fingerprint, hash_norm_gains
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-    from irm_lite.steering.irm import IRM
 
 
 def fingerprint_model(model: "PreTrainedModel", quantisation: str | None = None) -> Fingerprint:
@@ -29,18 +24,3 @@ def _quantisation(model: "PreTrainedModel") -> str:
     if config is None:
         return "none"
     return "int8" if getattr(config, "load_in_8bit", False) else str(getattr(config, "bnb_4bit_quant_type", ""))
-
-
-def warn_of_other_base(model: "PreTrainedModel", steering: "IRM | ControlVector") -> None:
-    """Issue an OtherBaseWarning where an IRM or a vector was made on other weights than this model's, or quantised otherwise.
-
-    Raises VectorError where it was made for another shape. Of what does not say what it was made on nothing is known.
-    """
-    match = Match()
-    if isinstance(steering, ControlVector):
-        if steering.metadata.get("base.weights"):
-            match = steering.require_fit(fingerprint_model(model), "this model")
-    elif steering.made_on is not None:
-        match = fingerprint_model(model).match(steering.made_on, "the IRM", "this model")
-    for line in filter(None, (match.warning, match.note)):
-        warnings.warn(line, OtherBaseWarning, stacklevel=4)  # where `with inject(...)` stands

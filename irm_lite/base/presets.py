@@ -11,6 +11,7 @@ from typing import Any
 from irm_lite.config import check_keys
 from irm_lite.core.errors import BaseModelError, InputError
 from irm_lite.core.files.paths import expanded
+from irm_lite.core.files.reading import read_text
 
 EMBEDDED = "demo"  # the preset whose weights come with a Python package
 
@@ -96,3 +97,17 @@ def find_gguf(name: str) -> Path:
         mend = preset.mend if preset.package else "give the path of its .gguf"
         raise InputError(f"there is no .gguf of {name!r} on this machine", mend)
     return carried
+
+
+def read_chat_template(name: str) -> str:
+    """A Jinja chat template: a file's text, or that of a preset."""
+    preset = presets().get(name)
+    if preset is not None and preset.chat_template:
+        return preset.chat_template
+    try:
+        return read_text(name)
+    except (OSError, ValueError) as error:
+        with_one = ", ".join(each.name for each in presets().values() if each.chat_template)
+        raise InputError(
+            f"the chat template {name} cannot be read ({error})", f"give a file with Jinja text, or one of {with_one}"
+        ) from None

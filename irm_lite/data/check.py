@@ -8,7 +8,8 @@ from statistics import median
 from typing import Any
 
 from irm_lite.core.errors import DataError
-from irm_lite.data.dataset import SPLITS, Dataset, Example, load_dataset
+from irm_lite.data.dataset import Dataset, Example, load_dataset
+from irm_lite.data.readers import SPLITS
 from irm_lite.data.text_measures import distinct_2, normalised
 
 _FEW = 24  # training samples

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from irm_lite.base.presets import presets
-from irm_lite.core.errors import DataError, InputError
-from irm_lite.core.files.reading import read_text
+from irm_lite.core.errors import DataError
 from irm_lite.data.dataset import Example, Message
 
 if TYPE_CHECKING:
@@ -23,20 +21,6 @@ class Sample:
     @property
     def n_answer(self) -> int:
         return len(self.ids) - self.answer_start
-
-
-def read_chat_template(name: str) -> str:
-    """A Jinja chat template: a file's text, or that of a preset."""
-    preset = presets().get(name)
-    if preset is not None and preset.chat_template:
-        return preset.chat_template
-    try:
-        return read_text(name)
-    except (OSError, ValueError) as error:
-        with_one = ", ".join(each.name for each in presets().values() if each.chat_template)
-        raise InputError(
-            f"the chat template {name} cannot be read ({error})", f"give a file with Jinja text, or one of {with_one}"
-        ) from None
 
 
 def prompt_text(tokenizer: "PreTrainedTokenizerBase", messages: tuple[Message, ...]) -> str:

@@ -54,30 +54,3 @@ def rows(samples: Sequence[Sample], max_tokens: int = 1024) -> Iterator[list[Sam
         size += len(sample.ids)
     if group:
         yield group
-
-
-def run_base(model: torch.nn.Module, row: Row, stream: Tensor | None = None) -> Tensor:
-    """The final, normed hidden states (1, T, H) of a packed row; `stream` (1, T, H) in the place of the tokens' embeddings."""
-    device = next(model.parameters()).device if stream is None else stream.device  # of a base on several GPUs
-    given = {"input_ids": row["input_ids"].to(device)} if stream is None else {"inputs_embeds": stream}
-    output = model.model(  # type: ignore[operator]
-        **given, position_ids=row["position_ids"].to(device), sample_lengths=tuple(row["lengths"].tolist()), use_cache=False
-    )
-    hidden: Tensor = output.last_hidden_state
-    return hidden
-
-
-def answers_of(hidden: Tensor, row: Row) -> Tensor:
-    """Of hidden states (1, T, H) those where an answer token is predicted, (A, H)."""
-    return hidden[0, row["positions"].to(hidden.device)]
-
-
-def answer_hidden(model: torch.nn.Module, row: Row) -> Tensor:
-    """The final, normed hidden states (A, H) at the row's answer positions; the head makes logits of them."""
-    return answers_of(run_base(model, row), row)
-
-
-def answer_logits(model: torch.nn.Module, row: Row) -> Tensor:
-    """Logits (A, V) at the row's answer positions, and nowhere else."""
-    logits: Tensor = model.get_output_embeddings()(answer_hidden(model, row))  # type: ignore[operator]
-    return logits

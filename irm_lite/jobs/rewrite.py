@@ -25,7 +25,8 @@ from irm_lite.core.errors import DataError, InputError, Interrupted
 from irm_lite.core.files.jsonl import Row, append_row, as_line, cut_torn_line, read_rows, torn_line
 from irm_lite.core.files.reading import read_text
 from irm_lite.core.types import Progress
-from irm_lite.data.dataset import SPLITS, Dataset, Example, load_dataset
+from irm_lite.data.dataset import Dataset, Example, load_dataset
+from irm_lite.data.readers import SPLITS
 from irm_lite.data.text_measures import normalised
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from irm_lite.core.files.manifest import digest
 from irm_lite.core.files.reading import open_ordinary, read_json
 from irm_lite.core.files.tensors import save_tensors
 from irm_lite.runs.directory import BEST
-from irm_lite.steering.irm import IRM, read_saved, save_irm
+from irm_lite.steering.irm import IRM
+from irm_lite.steering.irm_files import read_saved, save_irm
 
 OPTIMIZER, SCHEDULER, RNG, SCALER = "optimizer", "scheduler", "rng", "scaler"
 _WEIGHTS = "irm.safetensors"

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from irm_lite.base.fingerprint import Fingerprint, Match
 from irm_lite.base.load import Base, load_base, load_tokenizer, locate
+from irm_lite.base.presets import read_chat_template
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import DataError
 from irm_lite.core.machine.device import available, probe
 from irm_lite.data.dataset import Dataset, load_dataset
-from irm_lite.data.encoding import Sample, encode_all, read_chat_template
+from irm_lite.data.encoding import Sample, encode_all
 from irm_lite.runs.directory import RunDirectory
-from irm_lite.steering.irm import IRM, load_irm
+from irm_lite.steering.irm import IRM
+from irm_lite.steering.irm_files import load_irm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -112,3 +114,8 @@ def load_base_of(config: TrainConfig) -> Base:
 def _tokenizer_options(config: TrainConfig) -> dict[str, Any]:
     template = read_chat_template(config.chat_template) if config.chat_template else None
     return {"name": config.model, "chat_template": template, "download": config.download}
+
+
+def neutral_samples(run: "TrainedRun") -> list[Sample]:
+    """The shipped neutral answers to held-out questions: what a steered model should leave alone if asked for nothing else."""
+    return encode_all(run.tokenizer, load_dataset("neutral").test, run.config.max_length)[0]

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from irm_lite.base.architecture import block_input, decoder_layers, hidden_state, with_hidden_state
-from irm_lite.base.model_fingerprint import warn_of_other_base
 from irm_lite.core.errors import InputError
 from irm_lite.steering.irm import IRM, StaticIRM
 from irm_lite.steering.layers import format_layers
+from irm_lite.steering.other_base import warn_of_other_base
 
 if TYPE_CHECKING:
     from irm_lite.steering.control_vector import ControlVector

@@ -4,34 +4,21 @@ An IRM reads layer 0's hidden state after attention, h0 (B, T, H), and gives (B,
 `encode` once a forward, `layer_output` when the layer is reached, so that `lite` never holds L vectors a token.
 """
 
-import hashlib
-import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irm_lite.core.errors import InputError, RunError
-from irm_lite.core.files.atomic import atomic_path, write_text
-from irm_lite.core.files.reading import read_json, require_ordinary
-from irm_lite.core.files.tensors import save_tensors
-from irm_lite.steering.layers import format_layers, parse_layers
+from irm_lite.core.errors import InputError
 
 if TYPE_CHECKING:
     from irm_lite.base.fingerprint import Fingerprint
 
+
 Kind = Literal["paper", "lite", "static"]
 Site = Literal["attn", "block"]
-
-FORMAT = 1
-_MOST_LAYERS = 4096
-_HEADER = 1 << 20  # bytes that a safetensors file may have beside its tensors
 
 
 class IRM(nn.Module):
@@ -186,86 +173,3 @@ def build_irm(kind: str, hidden_size: int, layers: tuple[int, ...], site: Site =
     if layers != tuple(sorted(set(layers))):  # files keep the layers as a set of ranges
         raise InputError(f"an IRM's layers must ascend, each once, not {layers}", "sort them")
     return _KINDS[kind](hidden_size, layers, site, **options)
-
-
-def save_irm(irm: IRM, folder: Path) -> None:
-    """Write irm.safetensors and irm.json into `folder`, each atomically."""
-    with atomic_path(folder / "irm.safetensors") as temporary:
-        save_tensors(temporary, irm.state_dict())
-        with temporary.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    description = {
-        "format": FORMAT,
-        "kind": irm.kind,
-        "hidden_size": irm.hidden_size,
-        "layers": format_layers(irm.layers),
-        "site": irm.site,
-        "options": irm.options,
-        "sha256": digest,  # of irm.safetensors: a recording names the IRM that it is of
-    }
-    write_text(folder / "irm.json", json.dumps(description, indent=2) + "\n")
-
-
-def load_irm(folder: Path, device: str | torch.device = "cpu") -> IRM:
-    """Read what `save_irm` wrote, as float32 whatever it was trained in. Raises RunError where it is missing, damaged, newer."""
-    from safetensors.torch import load_file
-
-    saved = read_saved(folder)
-    with _refusing(folder):
-        with torch.device("meta"):
-            irm = build_irm(saved.kind, saved.hidden_size, saved.layers, saved.site, **saved.options)
-        require_ordinary(folder / "irm.safetensors", 4 * sum(each.numel() for each in irm.parameters()) + _HEADER)
-        irm.load_state_dict(load_file(folder / "irm.safetensors", device=str(device)), assign=True)
-        if not all(torch.isfinite(parameter).all() for parameter in irm.parameters()):
-            raise ValueError("it holds NaN or infinity")
-        return irm.float()
-
-
-@dataclass(frozen=True)
-class SavedIRM:
-    """What irm.json says of an IRM, without its weights. `digest` is "" where an older irm-lite wrote it."""
-
-    kind: Kind
-    hidden_size: int
-    layers: tuple[int, ...]
-    site: Site
-    options: dict[str, Any]
-    digest: str
-
-
-def read_saved(folder: Path) -> SavedIRM:
-    """Read the description of what `save_irm` wrote. Raises RunError as `load_irm` does."""
-    with _refusing(folder):
-        document: dict[str, Any] = read_json(folder / "irm.json", 1 << 20)
-        if document["format"] > FORMAT:
-            raise RunError(f"{folder} holds an IRM of a newer irm-lite", "pip install -U irm-lite")
-        return SavedIRM(
-            document["kind"],
-            int(document["hidden_size"]),
-            parse_layers(document["layers"], _MOST_LAYERS),
-            document["site"],
-            dict(document["options"]),
-            str(document.get("sha256", "")),
-        )
-
-
-def untrained(saved: SavedIRM, seed: int) -> IRM:
-    """The IRM that a training with this seed started from; the generator's state is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build_irm(saved.kind, saved.hidden_size, saved.layers, saved.site, **saved.options)
-
-
-@contextmanager
-def _refusing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        missing = Path(error.filename).name if error.filename else "irm.safetensors"
-        raise RunError(
-            f"{folder} holds no trained IRM yet ({missing} is missing)", "train it, or go on with irm-lite train --resume"
-        ) from None
-    except RunError:
-        raise
-    except Exception as error:  # whatever is wrong inside, the file is not what save_irm wrote
-        raise RunError(f"the IRM in {folder} is damaged ({' '.join(str(error).split())[:200]})", "train it again") from None

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
+from transformers import TrainingArguments
+
 STEPS = 20  # running: spikes at a high learning rate are over sooner (docs/log.md)
 
 
@@ -18,3 +20,8 @@ def steps_far_above(history: Sequence[dict[str, Any]], vocabulary: int, allowanc
     limit = first + allowance + math.log(vocabulary)
     newest = (entry["loss"] for entry in reversed(history) if "loss" in entry)
     return sum(1 for _ in takewhile(lambda loss: loss > limit, newest))
+
+
+def lower_rate(args: TrainingArguments) -> str:
+    """What to try where a training diverges."""
+    return f"train anew with a --learning-rate below {args.learning_rate:g}; what was saved before is kept"

@@ -25,6 +25,7 @@ from irm_lite.core.files.paths import expanded
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import decide, probe
 from irm_lite.core.machine.memory import peak_bytes, reset_peak
+from irm_lite.core.machine.out_of_memory import shortage_named
 from irm_lite.data.dataset import load_dataset, tones
 from irm_lite.data.encoding import Sample, encode_all
 from irm_lite.runs.directory import RunDirectory
@@ -32,7 +33,6 @@ from irm_lite.runs.trained import load_base_of
 from irm_lite.steering.irm import IRM, build_irm
 from irm_lite.steering.layers import format_layers, injected_layers
 from irm_lite.training.memory_fit import Fit, fewest_rows, largest_step, optimiser_bytes, predict
-from irm_lite.training.trainer import shortage_named
 
 _REST_BYTES = 32_000_000  # the live snapshot, short files, what file systems round up
 _STEP_BYTES = 1000  # of a step in events.jsonl

@@ -19,9 +19,8 @@ from irm_lite.core.machine.memory import held_bytes, peak_bytes
 from irm_lite.data.encoding import Sample
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.layers import format_layers
-from irm_lite.training.divergence import STEPS, steps_far_above
+from irm_lite.training.divergence import STEPS, lower_rate, steps_far_above
 from irm_lite.training.step.injected_model import InjectedModel
-from irm_lite.training.trainer import lower_rate
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]

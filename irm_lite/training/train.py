@@ -16,29 +16,30 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.load import Base
+from irm_lite.base.presets import read_chat_template
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import FailedElsewhere, InputError, Interrupted, TrainingFailed
 from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import DEVICES, available, decide, probe
 from irm_lite.core.machine.malloc import kept
-from irm_lite.core.machine.memory import peak_bytes, reset_peak
-from irm_lite.core.machine.memory_free import free_bytes
+from irm_lite.core.machine.memory import free_bytes, peak_bytes, reset_peak
+from irm_lite.core.machine.out_of_memory import shortage_named
 from irm_lite.core.machine.quiet import quiet_libraries
-from irm_lite.data.encoding import read_chat_template
 from irm_lite.runs.directory import Event, RunDirectory
 from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.injection import inject
-from irm_lite.steering.irm import load_irm
+from irm_lite.steering.irm_files import load_irm
 from irm_lite.steering.layers import format_layers
 from irm_lite.training.memory_fit import Fit, seen_again
+from irm_lite.training.nll import mean_nll, perplexity
 from irm_lite.training.prepare import Job, absolute, prepare, rows_and_fit, versions
 from irm_lite.training.reporter import Reporter
 from irm_lite.training.resume import ResumedAt, changes, newest_checkpoint, read_state, require_as_many, was_told
 from irm_lite.training.step.dequantised import dequantised_once
 from irm_lite.training.step.injected_model import InjectedModel, compute_dtype
 from irm_lite.training.step.prefix import first_reached
-from irm_lite.training.trainer import IrmTrainer, mean_nll, perplexity, shortage_named
+from irm_lite.training.trainer import IrmTrainer
 
 Listener = Callable[[Event], None]
 Emit = Callable[..., None]

@@ -3,7 +3,7 @@
 import irm_lite.core.machine.bitsandbytes_first  # noqa: F401  # isort: skip
 import gc
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,17 +17,18 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerControl, TrainingArguments
 from transformers.trainer_callback import ExportableState
 
-from irm_lite.base.load import Base
 from irm_lite.core.errors import MissingPart, RunError, TrainingFailed
 from irm_lite.core.files.atomic import atomic_folder
 from irm_lite.core.files.manifest import write_manifest
 from irm_lite.core.machine import processes
+from irm_lite.core.machine.out_of_memory import out_of_memory
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import answer_hidden, pack, rows
+from irm_lite.data.packing import rows
 from irm_lite.runs import checkpoint_state as checkpoint
 from irm_lite.runs.directory import RunDirectory
-from irm_lite.steering.irm import load_irm, save_irm
-from irm_lite.training.step.answer_loss import answer_nll
+from irm_lite.steering.irm_files import load_irm, save_irm
+from irm_lite.training.divergence import lower_rate
+from irm_lite.training.nll import perplexity
 from irm_lite.training.step.injected_model import InjectedModel
 from irm_lite.training.step.rounding_adamw import RoundingAdamW
 
@@ -201,11 +202,6 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
             checkpoint.set_rng_state(checkpoint.load_state(Path(checkpoint_folder), checkpoint.RNG))
 
 
-def lower_rate(args: TrainingArguments) -> str:
-    """What to try where a training diverges."""
-    return f"train anew with a --learning-rate below {args.learning_rate:g}; what was saved before is kept"
-
-
 def _numbered(numbers: list[int]) -> dict[str, Tensor]:
     return {"numbers": torch.tensor(numbers)}
 
@@ -214,23 +210,6 @@ def split(samples: Sequence[Sample], count: int) -> list[list[Sample]]:
     """In `count` parts of equal numbers, as far as that goes; none is empty."""
     size = max(1, math.ceil(len(samples) / count))
     return [list(samples[start : start + size]) for start in range(0, len(samples), size)]
-
-
-def out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether torch, or Python, had no memory left: on a GPU by the error's type, elsewhere by its words."""
-    words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(each in str(error) for each in words)
-
-
-@contextmanager
-def shortage_named(mend: str) -> Iterator[None]:
-    """Within: memory that runs out is TrainingFailed."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise TrainingFailed("memory ran out", mend) from error
 
 
 def page_again(optimiser: Any) -> None:
@@ -254,21 +233,3 @@ def _damage_named(folder: str) -> Iterator[None]:
         reason = " ".join(str(error).split())[:160]
         mend = "if run.toml was edited, undo it; else remove this checkpoint and resume from the one before"
         raise RunError(f"{folder} does not fit this run ({reason})", mend) from None
-
-
-@torch.no_grad()
-def mean_nll(base: Base, samples: Iterable[Sample]) -> float:
-    """Mean NLL a token, in nats, over the answers, of the base as it is injected at the moment."""
-    total, count = 0.0, 0
-    with processes.agreed():
-        for group in processes.share(list(rows(list(samples)))):
-            row = pack(group)
-            hidden = answer_hidden(base.model, row)
-            total += answer_nll(base.model.get_output_embeddings(), hidden, row["labels"]).item()
-            count += len(row["labels"])
-    return processes.sum_of(total) / processes.sum_of(count)
-
-
-def perplexity(nll: float) -> float:
-    """exp(NLL); where that is beyond a float, the largest that is not."""
-    return math.exp(min(nll, 700.0))

@@ -19,9 +19,10 @@ from irm_lite.core.errors import DataError, InputError
 from irm_lite.core.types import Progress
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode_all
+from irm_lite.llamacpp.likelihood import answer_nll, answer_nlls, context_for, llamacpp_log_probabilities
 from irm_lite.steering.control_vector import ControlVector, require_scale
 from irm_lite.steering.layers import format_layers
-from irm_lite.vectors.evaluation import answer_nll, answer_nlls, context_for, kl, llamacpp_log_probabilities
+from irm_lite.steering.likelihood import kl
 
 if TYPE_CHECKING:
     from irm_lite.llamacpp import Runtime

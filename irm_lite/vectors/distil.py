@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from irm_lite.base.forward import answer_hidden
 from irm_lite.base.load import Base
 from irm_lite.core.types import Progress
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import Row, answer_hidden, pack, rows
+from irm_lite.data.packing import Row, pack, rows
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, StaticIRM
-from irm_lite.vectors.evaluation import kl
+from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.mean import DependentShare, block_directions, observe
 
 BATCH = 8  # samples a step

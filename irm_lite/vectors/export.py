@@ -19,9 +19,9 @@ from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM, StaticIRM
 from irm_lite.steering.layers import format_layers, parse_layers
-from irm_lite.vectors.comparison import GOOD_FIDELITY
+from irm_lite.vectors.comparison import GOOD_FIDELITY, Comparison
 from irm_lite.vectors.distil import distil
-from irm_lite.vectors.evaluation import Comparison, measure
+from irm_lite.vectors.evaluation import measure
 from irm_lite.vectors.mean import DependentShare, block_directions, observe
 
 Method = Literal["auto", "distil", "mean", "exact"]

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from irm_lite.base.forward import answer_hidden
 from irm_lite.base.load import Base
 from irm_lite.core.types import Progress
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import answer_hidden, pack, rows
+from irm_lite.data.packing import pack, rows
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM
 

@@ -13,9 +13,8 @@ from irm_lite.analysis.ablation import MATCHED, ablate, zeroed
 from irm_lite.analysis.statistics.causality import MEASURES
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError
-from irm_lite.runs.trained import TrainedRun
+from irm_lite.runs.trained import TrainedRun, neutral_samples
 from irm_lite.steering.injection import inject
-from irm_lite.vectors.evaluation import neutral_samples
 
 PLANTED = 17
 

@@ -21,12 +21,12 @@ from contenders.task import NAMES, Task, parse_shape
 from contenders.turns import Over, Turns
 from irm_lite.base.load import Base, load_base
 from irm_lite.core.errors import InputError, RunError
-from irm_lite.core.machine.sizes import parse_size
+from irm_lite.core.machine.memory import parse_size
 from irm_lite.data.dataset import Example, load_dataset
 from irm_lite.data.encoding import Sample, encode_all
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import PaperIRM
-from irm_lite.training.trainer import mean_nll
+from irm_lite.training.nll import mean_nll
 from support.tiny_models import tiny_model
 from training import main
 

@@ -22,7 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irm_lite.core.errors import DataError, MissingPart
-from irm_lite.data.dataset import SPLITS, Dataset, Example, load_dataset, tones
+from irm_lite.data.dataset import Dataset, Example, load_dataset, tones
+from irm_lite.data.readers import SPLITS
 
 TONES = ("anger", "joy", "neutral", "sadness")
 Row = dict[str, Any]

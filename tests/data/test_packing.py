@@ -8,10 +8,11 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from irm_lite.base import packed_attention
+from irm_lite.base.forward import answer_hidden, answer_logits, run_base
 from irm_lite.base.packed_attention import attend_by_sample
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import answer_hidden, answer_logits, pack, rows, run_base
+from irm_lite.data.packing import pack, rows
 from irm_lite.training.step.answer_loss import answer_nll
 from support.tiny_models import VOCABULARY, tiny_model
 

@@ -160,7 +160,7 @@ def _sweep(data: bytes) -> None:
 
 
 def _irm(data: bytes) -> None:
-    from irm_lite.steering.irm import load_irm
+    from irm_lite.steering.irm_files import load_irm
 
     load_irm(_folder("irm", IRM, data))
 

@@ -24,7 +24,8 @@ from irm_lite.core.files.tensors import save_tensors
 from irm_lite.runs.checkpoint_state import save_state
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
-from irm_lite.steering.irm import build_irm, read_saved, save_irm
+from irm_lite.steering.irm import build_irm
+from irm_lite.steering.irm_files import read_saved, save_irm
 from irm_lite.vectors.bake import bake
 from irm_lite.vectors.biases import Biases
 from support.gguf_files import write_gguf

@@ -9,11 +9,12 @@ from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
 from irm_lite.data.encoding import encode_all
 from irm_lite.llamacpp import Runtime
+from irm_lite.llamacpp.likelihood import context_for, llamacpp_nll
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
 from irm_lite.training import train as training
-from irm_lite.training.trainer import mean_nll
-from irm_lite.vectors.evaluation import compare, context_for, llamacpp_nll
+from irm_lite.training.nll import mean_nll
+from irm_lite.vectors.evaluation import compare
 from irm_lite.vectors.export import export_vector
 
 QUICK = [

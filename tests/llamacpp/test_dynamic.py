@@ -20,8 +20,8 @@ from irm_lite.data.encoding import encode_prompt
 from irm_lite.llamacpp import Model, Runtime
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, Site, build_irm
+from irm_lite.steering.likelihood import kl
 from irm_lite.training import train as training
-from irm_lite.vectors.evaluation import kl
 from support.tiny_models import write_gguf, write_hf_folder
 
 BOTH_SITES: tuple[Site, ...] = ("attn", "block")

@@ -15,9 +15,10 @@ from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import encode_all
 from irm_lite.data.packing import pack
 from irm_lite.llamacpp import Runtime
+from irm_lite.llamacpp.likelihood import llamacpp_log_probabilities
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
-from irm_lite.vectors.evaluation import kl, llamacpp_log_probabilities, log_probabilities
+from irm_lite.steering.likelihood import kl, log_probabilities
 
 QUESTION = [{"role": "user", "content": "Which ocean is the biggest?"}]
 

@@ -25,7 +25,8 @@ from irm_lite.serve.request import LONGEST_LINE
 from irm_lite.serve.server import Event, Inbox, Server
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
-from irm_lite.steering.irm import IRM, build_irm, load_irm, save_irm
+from irm_lite.steering.irm import IRM, build_irm
+from irm_lite.steering.irm_files import load_irm, save_irm
 
 QUESTION = [{"role": "user", "content": "Which ocean is the biggest?"}]
 LAYERS = (1, 2)

@@ -8,8 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from irm_lite.base.architecture import decoder_layers
+from irm_lite.base.forward import answer_logits
 from irm_lite.core.errors import InputError
-from irm_lite.data.packing import answer_logits
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, build_irm

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from irm_lite.core.errors import InputError, RunError
-from irm_lite.steering.irm import build_irm, load_irm, save_irm
+from irm_lite.steering.irm import build_irm
+from irm_lite.steering.irm_files import load_irm, save_irm
 
 
 def test_paper_irm_of_llama_2_7b_has_the_papers_size() -> None:

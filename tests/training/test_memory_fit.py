@@ -22,8 +22,8 @@ from irm_lite.base.sources.shape import BaseShape, base_shape, shape_of_config
 from irm_lite.cli.main import run as irm_lite
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import BaseModelError, InputError
-from irm_lite.core.machine import memory_free
-from irm_lite.core.machine.sizes import parse_size
+from irm_lite.core.machine import memory
+from irm_lite.core.machine.memory import parse_size
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample
 from irm_lite.runs.directory import RunDirectory
@@ -195,15 +195,15 @@ def test_no_fewer_rows_would_fit() -> None:
 def test_the_recommended_settings_fit_and_keep_the_batch(device: str) -> None:
     found = choices(SEVEN, TrainConfig(model="llama-2-7b"), 128, device, "bfloat16", "adamw_torch", 0)
     seen: set[tuple[int, bool]] = set()
-    for memory in range(4, 40):
-        best = recommended(found, memory * 10**9)
+    for gigabytes in range(4, 40):
+        best = recommended(found, gigabytes * 10**9)
         if best is None:
-            assert not any(each.fits(memory * 10**9) for each in found)
+            assert not any(each.fits(gigabytes * 10**9) for each in found)
             continue
         assert best.batch_size * best.gradient_accumulation_steps == TrainConfig().batch_size
         step = Step(best.batch_size * 128)
         fit = predict(SEVEN, best, step, device, "bfloat16", "adamw_torch", 0)
-        assert max(fit.load_peak, fit.training_peak) <= memory * 10**9
+        assert max(fit.load_peak, fit.training_peak) <= gigabytes * 10**9
         seen.add((best.batch_size, best.gradient_checkpointing))
     assert (8, False) in seen
     assert {recomputing for _, recomputing in seen} == {False, True}
@@ -340,9 +340,9 @@ def test_a_base_whose_sizes_are_told_otherwise_is_trained_unpredicted(
 def test_what_is_free_is_the_systems_and_this_processes_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=5))
     own = psutil.Process().memory_info().rss
-    assert memory_free.free_bytes("cpu") == pytest.approx(own + 5, rel=0.05)
+    assert memory.free_bytes("cpu") == pytest.approx(own + 5, rel=0.05)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (700, 1000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 100)
     for share, free in ((1.0, 800), (0.5, 500)):
         monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda share=share: share)
-        assert memory_free.free_bytes("cuda") == free
+        assert memory.free_bytes("cuda") == free

@@ -9,9 +9,10 @@ import torch
 from transformers import PreTrainedModel
 
 from irm_lite.base.architecture import decoder_layers
+from irm_lite.base.forward import run_base
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import pack, run_base
+from irm_lite.data.packing import pack
 from irm_lite.steering.irm import build_irm
 from irm_lite.training.step import prefix
 from irm_lite.training.step.prefix import FrozenPrefix, blocks_from, first_reached

@@ -22,14 +22,16 @@ from irm_lite.runs import trained
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import load_run
 from irm_lite.steering.injection import inject
-from irm_lite.steering.irm import build_irm, load_irm
+from irm_lite.steering.irm import build_irm
+from irm_lite.steering.irm_files import load_irm
 from irm_lite.training import prepare as preparing
 from irm_lite.training import train as training
 from irm_lite.training.divergence import steps_far_above
+from irm_lite.training.nll import mean_nll
 from irm_lite.training.step import injected_model
 from irm_lite.training.step.answer_loss import answer_nll
 from irm_lite.training.step.injected_model import InjectedModel, varying_share
-from irm_lite.training.trainer import mean_nll, page_again
+from irm_lite.training.trainer import page_again
 from irm_lite.vectors.mean import observe
 from support.same_run import events, result
 

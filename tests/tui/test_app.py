@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_heatmap_source import TEXTS
 from textual.command import CommandPalette
 from textual.pilot import Pilot
 from textual.widgets import HelpPanel
@@ -25,6 +24,7 @@ from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.train.screen import TrainScreen
 from irm_lite_tui.train.setting_row import SettingRow
 from irm_lite_tui.watch.children import Child, running_children
+from support.heatmap_app import TEXTS
 from support.recordings import write_recording
 from support.tui_helpers import Script, own_place, plant_run, screen_text, script, until
 

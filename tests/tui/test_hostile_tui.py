@@ -13,17 +13,6 @@ import numpy as np
 import pytest
 from filelock import FileLock
 from safetensors.numpy import save_file
-from test_heatmap_screen import Bare as HeatmapApp
-from test_heatmap_screen import drawn
-from test_heatmap_source import TEXTS
-from test_tui_chat import Bare as ChatApp
-from test_tui_chat import app as chat_app
-from test_tui_chat import ready
-from test_tui_dashboard import Bare as DashboardApp
-from test_tui_export import Bare as ExportApp
-from test_tui_runs import Bare as RunsApp
-from test_tui_runs import headless_training, listed, notified
-from test_tui_train import Bare as TrainApp
 from textual import events
 from textual.drivers import linux_driver
 from textual.widgets import Input
@@ -43,7 +32,14 @@ from irm_lite_tui.watch import run_actions
 from irm_lite_tui.watch.children import Child, child_of, running_children
 from irm_lite_tui.watch.run_log import RunLog
 from irm_lite_tui.watch.run_state import RunReader, find_run_folders
+from support.chat_app import ChatApp, ready
+from support.chat_app import app as chat_app
+from support.dashboard_app import DashboardApp
+from support.export_app import ExportApp
+from support.heatmap_app import TEXTS, HeatmapApp, drawn
 from support.recordings import write_recording
+from support.runs_app import RunsApp, headless_training, listed, notified
+from support.train_app import TrainApp
 from support.tui_helpers import Script, own_place, plant_run, screen_text, script, training, until
 
 __all__ = ["chat_app", "own_place", "script"]

@@ -8,16 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_heatmap_screen import Bare as HeatmapApp
-from test_heatmap_screen import drawn
-from test_tui_chat import Bare as ChatApp
-from test_tui_chat import app as chat_app
-from test_tui_chat import ask, ready
-from test_tui_dashboard import Bare as DashboardApp
-from test_tui_export import Bare as ExportApp
-from test_tui_runs import Bare as RunsApp
-from test_tui_runs import listed, notified
-from test_tui_train import Bare as TrainApp
 from textual.app import App
 from textual.widgets import Collapsible, Input
 
@@ -26,6 +16,7 @@ from irm_lite.core.visible_text import visible
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite_tui.app import IrmLiteApp
 from irm_lite_tui.chat.choose_sources import ChatSourcesScreen
+from irm_lite_tui.chat.server import ServeSaid
 from irm_lite_tui.dashboard.screen import DashboardScreen
 from irm_lite_tui.export.fidelity import load_measured
 from irm_lite_tui.heatmap.choose_file import ChooseFile
@@ -33,12 +24,18 @@ from irm_lite_tui.heatmap.choose_source import ChooseSource
 from irm_lite_tui.heatmap.source import load_source
 from irm_lite_tui.runs.table import RunTable
 from irm_lite_tui.shared.ask import AskScreen, NameScreen
-from irm_lite_tui.shared.messages import ServeSaid
 from irm_lite_tui.shared.text_field import TextField
 from irm_lite_tui.watch import run_actions
 from irm_lite_tui.watch.run_state import RunReader
+from support.chat_app import ChatApp, ask, ready
+from support.chat_app import app as chat_app
+from support.dashboard_app import DashboardApp
+from support.export_app import ExportApp
+from support.heatmap_app import HeatmapApp, drawn
 from support.hostile_texts import NAME, TEXT, acting
 from support.recordings import write_recording
+from support.runs_app import RunsApp, listed, notified
+from support.train_app import TrainApp
 from support.tui_helpers import own_place, plant_run, screen_text, training, until
 
 __all__ = ["chat_app", "own_place"]

@@ -24,10 +24,11 @@ from irm_lite.llamacpp import Runtime
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
-from irm_lite.steering.irm import build_irm, save_irm
+from irm_lite.steering.irm import build_irm
+from irm_lite.steering.irm_files import save_irm
+from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.bake import BAKEABLE, bake, unbake
 from irm_lite.vectors.biases import Biases, Slot
-from irm_lite.vectors.evaluation import kl
 from support.gguf_files import write_gguf as write_plain_gguf
 from support.tiny_models import write_gguf
 

@@ -21,7 +21,9 @@ from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject, static_irm
 from irm_lite.steering.irm import build_irm
-from irm_lite.vectors.evaluation import Comparison, Generations, compare, compare_in_llamacpp, evaluate_run, kl, tally
+from irm_lite.steering.likelihood import kl
+from irm_lite.vectors.comparison import Comparison, Generations
+from irm_lite.vectors.evaluation import compare, compare_in_llamacpp, evaluate_run, tally
 
 
 def test_kl_is_torchs() -> None:

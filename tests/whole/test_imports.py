@@ -6,14 +6,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "transformers", "bitsandbytes", "llama_cpp", "textual", "matplotlib")
-
-
-def loaded_by(code: str) -> set[str]:
-    """Which of the heavy modules a fresh interpreter holds after running the code."""
-    program = f"import sys\n{code}\nprint(*(name for name in {HEAVY!r} if name in sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return set(done.stdout.split("\n")[-2].split())
+from support.imports import loaded_by
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,17 @@ from textual.screen import Screen
 
 from irm_lite.core.errors import InputError, RunError
 from irm_lite.core.visible_text import visible
+from irm_lite_tui.heatmap.messages import PaintChanged
+from irm_lite_tui.runs.messages import SortChanged
 from irm_lite_tui.settings.keys import complaints
 from irm_lite_tui.settings.lenient_input import forgive_bytes
 from irm_lite_tui.settings.losing import losses
 from irm_lite_tui.settings.preferences import load_preferences, save_preferences
 from irm_lite_tui.settings.themes import DARK, LIGHT
 from irm_lite_tui.shared.ask import AskScreen
-from irm_lite_tui.shared.messages import ChildEnded, OpenIn, PaintChanged, SortChanged
+from irm_lite_tui.shared.messages import OpenIn
 from irm_lite_tui.shared.mode_bar import TITLES
-from irm_lite_tui.watch.children import running_children
+from irm_lite_tui.watch.children import ChildEnded, running_children
 
 
 def _screen(mode: str, path: Path | None = None) -> Screen[Any]:

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from irm_lite.base.forward import answer_logits
 from irm_lite.base.load import Base
 from irm_lite.core.types import FloatArray, Progress
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import answer_logits, pack, rows
+from irm_lite.data.packing import pack, rows
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import Site, StaticIRM
 

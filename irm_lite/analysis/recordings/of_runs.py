@@ -8,7 +8,7 @@ from irm_lite.analysis.recordings.recording import Phase, Recording, Statistics,
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError, RunError
 from irm_lite.runs.directory import RunDirectory
-from irm_lite.steering.irm import read_saved
+from irm_lite.steering.irm_files import read_saved
 from irm_lite.steering.layers import format_layers
 
 

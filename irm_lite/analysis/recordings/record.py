@@ -17,7 +17,8 @@ from irm_lite.core.errors import DataError, InputError
 from irm_lite.core.types import Progress
 from irm_lite.data.encoding import encode_prompt
 from irm_lite.steering.injection import inject
-from irm_lite.steering.irm import IRM, read_saved, untrained
+from irm_lite.steering.irm import IRM
+from irm_lite.steering.irm_files import read_saved, untrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -130,8 +130,7 @@ def rewrite(
         raise InputError(
             "rewriting needs data, --tone, --gguf and -o", "as in squad.json --tone furious --gguf m.gguf -o furious.jsonl"
         )
-    from irm_lite.base.presets import find_gguf
-    from irm_lite.data.encoding import read_chat_template
+    from irm_lite.base.presets import find_gguf, read_chat_template
 
     for line in ("prompt (--prompt FILE takes another):", *text.split("\n")):
         output.note(line, style="dim")

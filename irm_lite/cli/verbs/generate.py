@@ -64,8 +64,7 @@ def generate(
     if irm is not None and vector:
         raise InputError("--irm and --vector both steer", "give one of them")
     from irm_lite.base.fingerprint import fingerprint_gguf
-    from irm_lite.base.presets import find_gguf
-    from irm_lite.data.encoding import read_chat_template
+    from irm_lite.base.presets import find_gguf, read_chat_template
     from irm_lite.llamacpp import Runtime
     from irm_lite.steering.control_vector import load_sum
     from irm_lite.steering.layers import parse_layers

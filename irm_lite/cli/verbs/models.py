@@ -11,7 +11,7 @@ from irm_lite.base.sources.shape import base_shape
 from irm_lite.cli.output import Common, Output, safe
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError
-from irm_lite.core.machine.sizes import parse_size
+from irm_lite.core.machine.memory import parse_size
 from irm_lite.training.memory_fit import SAMPLE_TOKENS, Choice, choices, recommended
 
 app = App(name="models", help="Base models: those known by name, and what training on one takes.", help_format="plaintext")
@@ -96,7 +96,7 @@ def fit(
         raise InputError("--kind names no kind of IRM", "give paper, lite or static, or leave it out")
     shape = base_shape(model)
     from irm_lite.core.machine.device import DeviceFacts, decide, probe
-    from irm_lite.core.machine.memory_free import free_bytes
+    from irm_lite.core.machine.memory import free_bytes
 
     elsewhere = DeviceFacts(cuda=True, cuda_capability=(8, 0), mps=True, mps_bf16=True, cpu_bf16=True, bitsandbytes=True)
     planned = memory is not None and device != "auto"

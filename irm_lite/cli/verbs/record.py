@@ -64,7 +64,7 @@ def record(
     from irm_lite.core.files.atomic import require_folder
     from irm_lite.data.dataset import load_questions
     from irm_lite.runs.trained import load_run
-    from irm_lite.steering.irm import read_saved
+    from irm_lite.steering.irm_files import read_saved
 
     file = None if gguf is None else find_gguf(gguf)
     questions = load_questions(prompts) if prompts else None

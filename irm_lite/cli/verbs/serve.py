@@ -52,7 +52,7 @@ def _serve(gguf: str, vectors: tuple[str, ...], irm: str | None, context: int, c
 
     model_file = find_gguf(gguf)
     _emit({"kind": "loading", "id": None, "what": str(model_file)})
-    from irm_lite.data.encoding import read_chat_template
+    from irm_lite.base.presets import read_chat_template
     from irm_lite.llamacpp import Model
     from irm_lite.serve.server import Server
 

@@ -2,10 +2,8 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
+from irm_lite.cli.flags import Flags
 from irm_lite.cli.interrupt import graceful
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import training_progress
@@ -13,8 +11,6 @@ from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.paths import expanded
 from irm_lite.runs.directory import default_run
-
-Flags = Annotated[TrainConfig | None, Parameter(name="*")]
 
 
 def train(

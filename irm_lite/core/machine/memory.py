@@ -1,8 +1,12 @@
-"""Memory in use, and the most since the last reset: of the GPU, or of this process."""
+"""Memory of the machine: in use, at its peak, free; and sizes as people write them."""
 
 import sys
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
+
+from irm_lite.core.errors import InputError
 
 
 def peak_bytes(device: str) -> int:
@@ -70,3 +74,30 @@ def _since_start() -> int:
 
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024  # bytes on macOS, kB elsewhere
+
+
+def free_bytes(device: str) -> int:
+    """Bytes. CUDA: of the GPU, within the share that torch was given. MPS: what Metal recommends. CPU: of the system's memory."""
+    if device == "cuda":
+        import torch
+
+        free, total = torch.cuda.mem_get_info()
+        share = int(total * torch.cuda.get_per_process_memory_fraction())
+        return min(free + torch.cuda.memory_reserved(), share)
+    if device == "mps":
+        import torch
+
+        return torch.mps.recommended_max_memory()
+    return int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)
+
+
+_UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
+
+
+def parse_size(text: str) -> int:
+    """'8GB' (10^9) or '8GiB' (2^30) -> bytes. Raises InputError."""
+    for unit, factor in _UNITS.items():
+        number = text.removesuffix(unit)
+        if number != text and number.replace(".", "", 1).isdecimal() and 0 < float(number) < 1e12:
+            return int(float(number) * factor)
+    raise InputError(f"{text!r} is no size of memory", "give a number and GB or GiB, as 8GB")

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from irm_lite.base.architecture import decoder_layers
+from irm_lite.base.forward import answers_of, run_base
 from irm_lite.base.load import Base
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import answers_of, pack, run_base
+from irm_lite.data.packing import pack
 from irm_lite.steering.injection import Injection
 from irm_lite.steering.irm import IRM
 from irm_lite.training.step.answer_loss import answer_nll

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from irm_lite.base.architecture import block_input, decoder_layers, hidden_state
+from irm_lite.base.forward import run_base
 from irm_lite.core.files.atomic import free_space
 from irm_lite.core.machine import processes
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import Row, pack, rows, run_base
+from irm_lite.data.packing import Row, pack, rows
 from irm_lite.steering.irm import IRM, StaticIRM
 
 MEMORY_SHARE = 0.25  # of what is free: more than that is kept in a file, which the system holds in memory as it can

@@ -25,7 +25,7 @@ from irm_lite.core.errors import DataError, RunError
 from irm_lite.data.encoding import encode_prompt
 from irm_lite.runs.trained import TrainedRun, load_run
 from irm_lite.steering.injection import inject
-from irm_lite.steering.irm import read_saved, untrained
+from irm_lite.steering.irm_files import read_saved, untrained
 
 Change = Callable[[dict[str, Any]], object]
 

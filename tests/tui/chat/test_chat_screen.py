@@ -8,88 +8,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-from textual.app import App
-from textual.containers import VerticalScroll
 from textual.pilot import Pilot
-from textual.widgets import Input, Static
+from textual.widgets import Input
 
 import irm_lite_tui.watch.children
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite_tui.chat.choose_sources import ChatSourcesScreen
-from irm_lite_tui.chat.screen import ChatScreen
 from irm_lite_tui.chat.server import Serve
-from irm_lite_tui.chat.sources import Sources
 from irm_lite_tui.chat.widgets.answer_column import AnswerColumn
 from irm_lite_tui.chat.widgets.layer_range import LayerRange
 from irm_lite_tui.chat.widgets.slider import StrengthSlider
 from irm_lite_tui.chat.widgets.token_map import TokenMap
 from irm_lite_tui.shared.ask import AskScreen
-from irm_lite_tui.shared.text import paragraphs
+from support.chat_app import ChatApp, ask, ready
 from support.tui_helpers import SIZES, check_snapshot, screen_text, until
 
 
-class Bare(App[None]):
-    """An app with this screen alone."""
-
-    def on_mount(self) -> None:
-        self.push_screen(ChatScreen())
-
-    @property
-    def chat(self) -> ChatScreen:
-        return next(screen for screen in self.screen_stack if isinstance(screen, ChatScreen))
-
-    def state(self) -> str:
-        return str(self.chat.query_one("#state", Static).render())
-
-    def said(self, column: str) -> str:
-        """All that a column shows, its state too where it stands."""
-        return "\n".join(str(each.render()) for each in self.chat.query(f"#{column} Static").results(Static) if each.display)
-
-
-@pytest.fixture
-def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Bare]:
-    """Give a function that makes an app on these sources, in a folder of its own."""
-
-    def on(gguf: str = "model.gguf", vector: str = "anger.gguf", irm: str = "runs/anger") -> Bare:
-        monkeypatch.setattr("irm_lite_tui.chat.screen.sources_of", lambda path: Sources(gguf, vector, irm))
-        return Bare()
-
-    monkeypatch.setattr(
-        irm_lite_tui.watch.children, "PROGRAM", (sys.executable, str(Path(__file__).parents[2] / "support" / "scripted_serve.py"))
-    )
-    monkeypatch.setattr("irm_lite_tui.chat.screen.MEMORY_SECONDS", 0.05)
-    monkeypatch.delenv("TMUX", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return on
-
-
-async def ready(pilot: Pilot[Any], bare: Bare) -> None:
-    await until(pilot, lambda: bare.state().startswith("ready: base, vector, irm"), "the server")
-
-
-async def ask(pilot: Pilot[Any], bare: Bare, prompt: str) -> None:
-    bare.chat.query_one("#prompt", Input).value = prompt
-    bare.chat.query_one("#prompt", Input).focus()
-    await pilot.press("enter")
-    await until(pilot, lambda: not bare.chat.query_one("#prompt", Input).value, "the question")
-    await until(pilot, lambda: bare.chat.turns and bare.chat.turns[-1].over, "the answers")
-    await until(pilot, lambda: all_is_shown(bare), "the answers' text")
-
-
-def all_is_shown(bare: Bare) -> bool:
-    """The newest answers are, down to their last line."""
-    columns = [bare.chat.query_one(f"#{name}", AnswerColumn) for name in bare.chat.turns[-1].answers]
-    latest = {each.column: str(each.query_one(".latest", Static).render()) for each in columns}
-    whole = all(latest[name] == paragraphs(answer.text).plain for name, answer in bare.chat.turns[-1].answers.items())
-    return whole and all(each.query_one(VerticalScroll).is_vertical_scroll_end for each in columns)
-
-
-def notified(bare: Bare) -> list[str]:
+def notified(bare: ChatApp) -> list[str]:
     return [each.message for each in bare._notifications]
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_three_columns_answer_and_remember(app: Callable[..., Bare], size: tuple[int, int]) -> None:
+async def test_three_columns_answer_and_remember(app: Callable[..., ChatApp], size: tuple[int, int]) -> None:
     bare = app()
     async with bare.run_test(size=size) as pilot:
         await ready(pilot, bare)
@@ -112,7 +52,7 @@ async def test_three_columns_answer_and_remember(app: Callable[..., Bare], size:
         assert "irm turn 1 at 1" in bare.said("irm")
 
 
-async def test_strength_and_layers_move_while_it_writes(app: Callable[..., Bare]) -> None:
+async def test_strength_and_layers_move_while_it_writes(app: Callable[..., ChatApp]) -> None:
     bare = app("slow")
     async with bare.run_test(size=(100, 30)) as pilot:
         await ready(pilot, bare)
@@ -140,7 +80,7 @@ async def test_strength_and_layers_move_while_it_writes(app: Callable[..., Bare]
         assert saved.read_text().count(strengths) == saved.read_text().count(layers) == 2  # vector and IRM, not base
 
 
-async def test_a_request_that_is_refused_can_be_asked_again(app: Callable[..., Bare]) -> None:
+async def test_a_request_that_is_refused_can_be_asked_again(app: Callable[..., ChatApp]) -> None:
     bare = app()
     async with bare.run_test(size=(80, 24)) as pilot:
         await ready(pilot, bare)
@@ -156,7 +96,7 @@ async def test_a_request_that_is_refused_can_be_asked_again(app: Callable[..., B
         assert "irm turn 1" in bare.said("irm")
 
 
-async def test_the_cursor_shows_what_steered_a_token(app: Callable[..., Bare]) -> None:
+async def test_the_cursor_shows_what_steered_a_token(app: Callable[..., ChatApp]) -> None:
     bare = app()
     async with bare.run_test(size=(100, 30)) as pilot:
         await ready(pilot, bare)
@@ -173,7 +113,7 @@ async def test_the_cursor_shows_what_steered_a_token(app: Callable[..., Bare]) -
         await until(pilot, lambda: not bare.chat.query_one(TokenMap).display, "no heatmap of the base")
 
 
-async def test_copy_and_save(app: Callable[..., Bare]) -> None:
+async def test_copy_and_save(app: Callable[..., ChatApp]) -> None:
     bare = app()
     async with bare.run_test(size=(100, 30)) as pilot:
         await ready(pilot, bare)
@@ -189,7 +129,7 @@ async def test_copy_and_save(app: Callable[..., Bare]) -> None:
         assert "### irm" in bare.clipboard
 
 
-async def test_what_is_missing_is_a_state(app: Callable[..., Bare]) -> None:
+async def test_what_is_missing_is_a_state(app: Callable[..., ChatApp]) -> None:
     bare = app(gguf="", vector="", irm="")
     async with bare.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "no model" in bare.state(), "the state")
@@ -211,7 +151,7 @@ async def test_what_is_missing_is_a_state(app: Callable[..., Bare]) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_the_window_of_what_is_loaded(app: Callable[..., Bare], size: tuple[int, int]) -> None:
+async def test_the_window_of_what_is_loaded(app: Callable[..., ChatApp], size: tuple[int, int]) -> None:
     bare = app()
     async with bare.run_test(size=size) as pilot:
         await ready(pilot, bare)
@@ -221,7 +161,7 @@ async def test_the_window_of_what_is_loaded(app: Callable[..., Bare], size: tupl
         await check_snapshot(pilot, "chat-sources")
 
 
-async def load(pilot: Pilot[Any], bare: Bare, **texts: str) -> None:
+async def load(pilot: Pilot[Any], bare: ChatApp, **texts: str) -> None:
     await pilot.press("ctrl+o")
     await until(pilot, lambda: isinstance(bare.screen, ChatSourcesScreen) and bare.screen.query(Input), "the window")
     for name, text in texts.items():
@@ -230,7 +170,7 @@ async def load(pilot: Pilot[Any], bare: Bare, **texts: str) -> None:
     await until(pilot, lambda: bare.screen is bare.chat, "the chat")
 
 
-async def test_only_another_model_takes_another_server(app: Callable[..., Bare]) -> None:
+async def test_only_another_model_takes_another_server(app: Callable[..., ChatApp]) -> None:
     bare = app()
     async with bare.run_test(size=(100, 30)) as pilot:
         await ready(pilot, bare)
@@ -260,7 +200,7 @@ async def test_only_another_model_takes_another_server(app: Callable[..., Bare])
         assert bare.chat._serve is not server
 
 
-async def test_another_vector_in_mid_answer(app: Callable[..., Bare]) -> None:
+async def test_another_vector_in_mid_answer(app: Callable[..., ChatApp]) -> None:
     bare = app("slow.gguf")
     async with bare.run_test(size=(100, 30)) as pilot:
         await ready(pilot, bare)
@@ -273,7 +213,7 @@ async def test_another_vector_in_mid_answer(app: Callable[..., Bare]) -> None:
         assert all(answer.whole and not answer.error for answer in answers)
 
 
-async def test_the_model_is_unloaded_and_loaded_again(app: Callable[..., Bare]) -> None:
+async def test_the_model_is_unloaded_and_loaded_again(app: Callable[..., ChatApp]) -> None:
     bare = app()
     async with bare.run_test(size=(100, 30)) as pilot:
         await ready(pilot, bare)
@@ -291,7 +231,7 @@ async def test_the_model_is_unloaded_and_loaded_again(app: Callable[..., Bare]) 
         await ready(pilot, bare)
 
 
-async def test_tmux_is_told_once_what_lets_a_copy_through(app: Callable[..., Bare], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tmux_is_told_once_what_lets_a_copy_through(app: Callable[..., ChatApp], monkeypatch: pytest.MonkeyPatch) -> None:
     bare = app()
     monkeypatch.setenv("TMUX", "/tmp/tmux-0/default,1,0")
     async with bare.run_test(size=(100, 30)) as pilot:
@@ -302,7 +242,7 @@ async def test_tmux_is_told_once_what_lets_a_copy_through(app: Callable[..., Bar
 
 @pytest.mark.parametrize(("gguf", "said"), [("dies", "the model [red]went[/red] away"), ("newer", "protocol 99")])
 async def test_a_server_that_fails_is_a_state(
-    app: Callable[..., Bare], gguf: str, said: str, monkeypatch: pytest.MonkeyPatch
+    app: Callable[..., ChatApp], gguf: str, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = app(gguf, vector="", irm="")
     started: list[Serve] = []
@@ -321,7 +261,7 @@ async def test_a_server_that_fails_is_a_state(
         await until(pilot, lambda: len(started) == 2 and said in bare.state(), "the same again")
 
 
-async def test_rubbish_between_events_does_no_harm(app: Callable[..., Bare]) -> None:
+async def test_rubbish_between_events_does_no_harm(app: Callable[..., ChatApp]) -> None:
     bare = app("rubbish", vector="", irm="")
     async with bare.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "ready: base" in bare.state(), "the server")
@@ -330,7 +270,7 @@ async def test_rubbish_between_events_does_no_harm(app: Callable[..., Bare]) -> 
         await until(pilot, lambda: "base turn 1" in bare.said("base"), "the answer")
 
 
-async def test_a_program_that_is_not_there(app: Callable[..., Bare], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_program_that_is_not_there(app: Callable[..., ChatApp], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(irm_lite_tui.watch.children, "PROGRAM", ("/no/such/program",))
     bare = app()
     async with bare.run_test(size=(80, 24)) as pilot:
@@ -338,7 +278,7 @@ async def test_a_program_that_is_not_there(app: Callable[..., Bare], monkeypatch
 
 
 async def test_the_real_server_is_understood(
-    app: Callable[..., Bare], monkeypatch: pytest.MonkeyPatch, llama_gguf: Path, tmp_path: Path
+    app: Callable[..., ChatApp], monkeypatch: pytest.MonkeyPatch, llama_gguf: Path, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(irm_lite_tui.watch.children, "PROGRAM", (sys.executable, "-m", "irm_lite"))
     directions = {layer: np.full(64, 0.25 * layer, np.float32) for layer in (1, 2)}
@@ -367,7 +307,7 @@ async def test_the_real_server_is_understood(
         assert bare.state().startswith("ready: base on")
 
 
-async def test_a_tiny_terminal_does_not_crash(app: Callable[..., Bare]) -> None:
+async def test_a_tiny_terminal_does_not_crash(app: Callable[..., ChatApp]) -> None:
     bare = app()
     async with bare.run_test(size=(80, 24)) as pilot:
         await ready(pilot, bare)

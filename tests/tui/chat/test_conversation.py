@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_imports import loaded_by
 
 from irm_lite.base.fingerprint import Fingerprint
 from irm_lite.config import TrainConfig
@@ -21,21 +20,8 @@ from irm_lite_tui.chat.server import read_event
 from irm_lite_tui.chat.sources import name_of, sources_of
 from irm_lite_tui.export.fidelity import load_measured, read_measured
 from irm_lite_tui.export.ready_lines import baked_lines, name_problem, vector_lines
-
-FIGURES = {
-    "vector": "v.gguf",
-    "method": "distil",
-    "measured_in": "llama.cpp",
-    "samples": 45,
-    "tokens": 1243,
-    "input_dependent_share": {"overall": 0.043, "by_layer": [0.03]},
-    **dict.fromkeys(("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement"), 1.5),
-    "fidelity": 0.98,
-    "intervals_95": {
-        name: [0.97, 1.6]
-        for name in ("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement", "fidelity")
-    },
-}
+from support.export_app import FIGURES
+from support.imports import loaded_by
 
 
 def turn(prompt: str, **answers: str) -> Turn:

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_tui_runs import headless_training
-from textual.app import App
-from textual.widgets import Static
 
 from irm_lite.runs.directory import RunDirectory
-from irm_lite_tui.dashboard.numbers import RunNumbers
 from irm_lite_tui.dashboard.reader import DashboardReader
 from irm_lite_tui.dashboard.screen import DashboardScreen
-from irm_lite_tui.shared.messages import OpenIn
+from support.dashboard_app import DashboardApp
+from support.runs_app import headless_training
 from support.tui_helpers import (
     SIZES,
     Script,
@@ -35,37 +32,10 @@ __all__ = ["own_place", "script"]
 pytestmark = pytest.mark.usefixtures("own_place")
 
 
-class Bare(App[None]):
-    """An app with this screen alone; keeps what it was asked to open."""
-
-    def __init__(self, screen: DashboardScreen) -> None:
-        super().__init__()
-        self.dashboard = screen
-        self.opened: list[OpenIn] = []
-
-    def on_mount(self) -> None:
-        self.push_screen(self.dashboard)
-
-    def on_open_in(self, message: OpenIn) -> None:
-        self.opened.append(message)
-
-    @property
-    def state(self) -> str:
-        return "" if self.dashboard.reading is None else self.dashboard.reading.view.state
-
-    @property
-    def note(self) -> str:
-        return str(self.dashboard.query_one("#note", Static).render())
-
-    @property
-    def numbers(self) -> str:
-        return self.dashboard.query_one(RunNumbers).render().plain
-
-
 async def test_a_training_started_elsewhere_is_followed(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run", training(20, 40))
     plant_live(run)
-    app = Bare(DashboardScreen(run.path))
+    app = DashboardApp(DashboardScreen(run.path))
     with run.writing():
         async with app.run_test(size=(120, 40)) as pilot:
             await until(pilot, lambda: app.state == "running", "the lock to be seen")
@@ -101,7 +71,7 @@ async def test_start_watch_stop_resume(tmp_path: Path, script: Callable[[Script]
             ["exit", 130],
         ]
     )
-    app = Bare(DashboardScreen(out, ["train", "--out", str(out), "--json"]))
+    app = DashboardApp(DashboardScreen(out, ["train", "--out", str(out), "--json"]))
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: app.note == "loading the base", "the child's line")
         assert app.state == "starting"
@@ -119,7 +89,7 @@ async def test_start_watch_stop_resume(tmp_path: Path, script: Callable[[Script]
 
 async def test_a_training_that_fails_to_start(tmp_path: Path, script: Callable[[Script], None]) -> None:
     script([["err", "irm-lite: there is no model [red]'x'\x1b[2J: check --model"], ["exit", 2]])
-    app = Bare(DashboardScreen(tmp_path / "never", ["train"]))
+    app = DashboardApp(DashboardScreen(tmp_path / "never", ["train"]))
     async with app.run_test(size=(100, 24)) as pilot:
         await until(pilot, lambda: "check --model" in app.note, "the error")
         assert "[red]'x'\\x1b[2J" in screen_text(app)
@@ -130,7 +100,7 @@ async def test_a_training_that_fails_to_start(tmp_path: Path, script: Callable[[
 async def test_a_killed_training_is_stopped_and_can_be_resumed(tmp_path: Path, script: Callable[[Script], None]) -> None:
     out = tmp_path / "runs" / "new"
     script([["begin"], *(["event", kind, values] for kind, values in training(5, 40)), ["until", str(tmp_path / "never")]])
-    app = Bare(DashboardScreen(out, ["train", "--out", str(out)]))
+    app = DashboardApp(DashboardScreen(out, ["train", "--out", str(out)]))
     async with app.run_test(size=(100, 24)) as pilot:
         await until(pilot, lambda: app.state == "running", "the training")
         holder = RunDirectory(out).holder()
@@ -150,7 +120,7 @@ async def test_an_old_failure_is_gone_after_a_resume(tmp_path: Path, script: Cal
     go = tmp_path / "go"
     begun: Script = [["begin"], ["event", "start", {"max_steps": 40}], ["until", str(tmp_path / "end")]]
     script([["err", "loading the base"], ["until", str(go)], *begun, ["err", "irm-lite: the disk is full"], ["exit", 1]])
-    app = Bare(DashboardScreen(run.path))
+    app = DashboardApp(DashboardScreen(run.path))
     async with app.run_test(size=(100, 24)) as pilot:
         await until(pilot, lambda: app.note == "memory ran out", "the failure")
         await pilot.press("r")
@@ -169,7 +139,7 @@ async def test_an_old_failure_is_gone_after_a_resume(tmp_path: Path, script: Cal
 
 async def test_a_run_that_is_deleted_under_the_screen(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run", training(3, 9))
-    app = Bare(DashboardScreen(run.path))
+    app = DashboardApp(DashboardScreen(run.path))
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.state == "stopped")
         run.path.rename(tmp_path / "moved")
@@ -202,7 +172,7 @@ async def test_damage_is_a_line(tmp_path: Path, damage: str) -> None:
         "live": "",
         "base": "",
     }
-    app = Bare(DashboardScreen(run.path))
+    app = DashboardApp(DashboardScreen(run.path))
     async with app.run_test(size=(100, 24)) as pilot:
         await until(pilot, lambda: app.state in ("stopped", "damaged"))
         if expected[damage]:
@@ -218,7 +188,7 @@ async def test_damage_is_a_line(tmp_path: Path, damage: str) -> None:
 async def test_text_of_models_does_not_act(tmp_path: Path) -> None:
     sample = {"step": 9, "prompt": "[red]why[/red] \x1b[2J", "text": "[blink]line\n\x1b]0;title\x07 two\u202e"}
     run = plant_run(tmp_path / "run", [*training(3, 9), ("sample", sample), ("warning", {"text": "[bold]w\x1b[31m"})])
-    app = Bare(DashboardScreen(run.path))
+    app = DashboardApp(DashboardScreen(run.path))
     async with app.run_test(size=(120, 30)) as pilot:
         await until(pilot, lambda: "[blink]line" in screen_text(app), "the sample")
         shown = screen_text(app)
@@ -230,7 +200,7 @@ async def test_text_of_models_does_not_act(tmp_path: Path) -> None:
 
 async def test_other_modes_are_asked_for_with_the_run(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run", training(3, 9))
-    app = Bare(DashboardScreen(run.path))
+    app = DashboardApp(DashboardScreen(run.path))
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.state == "stopped")
         await pilot.press("h", "t", "e")
@@ -239,7 +209,7 @@ async def test_other_modes_are_asked_for_with_the_run(tmp_path: Path) -> None:
 
 
 async def test_without_a_run(tmp_path: Path) -> None:
-    app = Bare(DashboardScreen())
+    app = DashboardApp(DashboardScreen())
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
         assert "No run chosen" in app.note
@@ -250,7 +220,7 @@ async def test_without_a_run(tmp_path: Path) -> None:
 async def test_sizes_down_to_nothing(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run", training(20, 40))
     plant_live(run)
-    app = Bare(DashboardScreen(run.path))
+    app = DashboardApp(DashboardScreen(run.path))
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.state == "stopped")
         for size in ((20, 5), (1, 1), (60, 10), (200, 60)):
@@ -264,7 +234,7 @@ async def test_how_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siz
     monkeypatch.chdir(tmp_path)
     run = plant_run(Path("runs/anger-lite"), training(25, 40))
     plant_live(run)
-    app = Bare(DashboardScreen(run.path))
+    app = DashboardApp(DashboardScreen(run.path))
     with run.writing():
         async with app.run_test(size=size) as pilot:
             await until(pilot, lambda: app.state == "running" and "Because of step 20!" in screen_text(app), "the samples")

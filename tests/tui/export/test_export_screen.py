@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_conversation import FIGURES
-from textual.app import App
 from textual.widgets import Input, ProgressBar, Select, Static
 
 from irm_lite.base.fingerprint import Fingerprint
@@ -15,23 +13,11 @@ from irm_lite.config import TrainConfig
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite_tui.export.job_panel import JobPanel
-from irm_lite_tui.export.screen import ExportScreen
 from irm_lite_tui.shared.line_list import LineList
+from support.export_app import FIGURES, ExportApp
 from support.tui_helpers import SIZES, Script, check_snapshot, screen_text, script, until
 
 __all__ = ["script"]
-
-
-class Bare(App[None]):
-    def __init__(self, path: Path | None) -> None:
-        super().__init__()
-        self.path = path
-
-    def on_mount(self) -> None:
-        self.push_screen(ExportScreen(self.path))
-
-    def line(self, job: str) -> str:
-        return str(self.screen.query_one(f"#{job}-job .line", Static).render())
 
 
 @pytest.fixture
@@ -56,7 +42,7 @@ async def test_an_export_shows_its_progress_its_figures_and_its_lines(
             ["out", document],
         ]
     )
-    bare = Bare(run.path)
+    bare = ExportApp(run.path)
     async with bare.run_test(size=size) as pilot:
         assert "not exported yet" in screen_text(bare)
         await pilot.press("f6")
@@ -80,7 +66,7 @@ async def test_an_export_shows_its_progress_its_figures_and_its_lines(
 async def test_a_bake_gives_the_lines_for_its_file(run: RunDirectory, script: Callable[[Script], None]) -> None:
     ControlVector({1: np.ones(64, np.float32)}, "llama").save(run.default_vector)
     script([["out", json.dumps({"gguf": "angry.gguf", "from": "base.gguf", "slot": "ffn_down", "layers": [1]})]])
-    bare = Bare(run.path)
+    bare = ExportApp(run.path)
     async with bare.run_test(size=(140, 45)) as pilot:
         await pilot.press("f7")
         assert "a name for the baked file" in bare.line("bake")
@@ -95,7 +81,7 @@ async def test_arguments_are_those_of_the_form(run: RunDirectory, monkeypatch: p
     started: list[list[str]] = []
     monkeypatch.setattr(JobPanel, "start", lambda self, arguments: started.append(list(arguments)))
     ControlVector({1: np.ones(64, np.float32)}, "llama").save(run.default_vector)
-    bare = Bare(run.path)
+    bare = ExportApp(run.path)
     async with bare.run_test(size=(140, 45)) as pilot:
         screen = bare.screen
         screen.query_one("#method", Select).value = "mean"
@@ -132,7 +118,7 @@ async def test_arguments_are_those_of_the_form(run: RunDirectory, monkeypatch: p
 )
 async def test_what_goes_wrong_is_said(steps: Script, said: str, run: RunDirectory, script: Callable[[Script], None]) -> None:
     script(steps)
-    bare = Bare(run.path)
+    bare = ExportApp(run.path)
     async with bare.run_test(size=(80, 24)) as pilot:
         await pilot.press("f6")
         await until(pilot, lambda: said in bare.line("export"), said)
@@ -140,7 +126,7 @@ async def test_what_goes_wrong_is_said(steps: Script, said: str, run: RunDirecto
 
 async def test_stop_interrupts_the_child(run: RunDirectory, script: Callable[[Script], None]) -> None:
     script([["err", "begun"], ["until interrupted"], ["exit", 130]])
-    bare = Bare(run.path)
+    bare = ExportApp(run.path)
     async with bare.run_test(size=(80, 24)) as pilot:
         await pilot.press("f6")
         await until(pilot, lambda: "begun" in bare.line("export"), "the beginning")
@@ -151,7 +137,7 @@ async def test_stop_interrupts_the_child(run: RunDirectory, script: Callable[[Sc
 async def test_missing_and_damaged_runs_are_states(run: RunDirectory) -> None:
     run.export.mkdir()
     run.fidelity.write_text("{")
-    bare = Bare(run.path)
+    bare = ExportApp(run.path)
     async with bare.run_test(size=(80, 24)) as pilot:
         assert "export again" in str(bare.screen.query_one("#state", Static).render())
         bare.screen.query_one("#run", Input).value = "gone"
@@ -163,5 +149,5 @@ async def test_missing_and_damaged_runs_are_states(run: RunDirectory) -> None:
         for size in ((20, 5), (1, 1), (80, 24)):
             await pilot.resize_terminal(*size)
             await pilot.press("tab")
-    async with Bare(None).run_test(size=(80, 24)) as pilot:
+    async with ExportApp(None).run_test(size=(80, 24)) as pilot:
         assert "give the run to export" in screen_text(pilot.app)

@@ -10,12 +10,9 @@ import pytest
 from PIL import Image
 from rich.color import Color, ColorType
 from safetensors.numpy import save_file
-from test_heatmap_source import TEXTS, a_run, a_snapshot
 from textual import events
-from textual.app import App
 from textual.geometry import Region
-from textual.pilot import Pilot
-from textual.widgets import Input, OptionList, Static
+from textual.widgets import Input, OptionList
 
 from irm_lite.analysis.pictures.pooling import pool_signed_max
 from irm_lite.core.files.atomic import atomic_path
@@ -32,35 +29,11 @@ from irm_lite_tui.heatmap.widgets.tokens import TokenSlider
 from irm_lite_tui.heatmap.widgets.top import TopNeurons
 from irm_lite_tui.heatmap.widgets.window import column_of
 from irm_lite_tui.shared.messages import OpenIn
+from support.heatmap_app import TEXTS, HeatmapApp, a_run, a_snapshot, drawn
 from support.recordings import HIDDEN, LAYERS, write_recording
 from support.tui_helpers import SIZES, check_snapshot, own_place, screen_text, until
 
 __all__ = ["own_place"]
-
-
-class Bare(App[None]):
-    """The screen alone."""
-
-    def __init__(self, path: Path | None) -> None:
-        super().__init__()
-        self.heatmap = HeatmapScreen(path)
-
-    def on_mount(self) -> None:
-        self.push_screen(self.heatmap)
-
-    def text(self, name: str) -> str:
-        return str(self.heatmap.query_one(name, Static).render())
-
-    @property
-    def grid(self) -> HeatmapGrid:
-        return self.heatmap.query_one(HeatmapGrid)
-
-    def lines(self) -> list[str]:
-        return ["".join(segment.text for segment in strip).rstrip() for strip in self.screen._compositor.render_strips()]
-
-
-async def drawn(pilot: Pilot[None], app: Bare) -> None:
-    await until(pilot, lambda: app.grid.picture is not None and app.heatmap.query_one("#readout").display)
 
 
 @pytest.fixture
@@ -72,7 +45,7 @@ def recording(tmp_path: Path) -> Path:
 
 async def test_the_crosshair_reads_what_the_recording_holds(recording: Path) -> None:
     picture = load_source(recording).picture(Choice())
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
         row, index = picture.top(1)[0]
@@ -92,7 +65,7 @@ async def test_the_crosshair_reads_what_the_recording_holds(recording: Path) -> 
 
 
 async def test_keys_that_come_in_one_burst_go_to_the_prompt(recording: Path) -> None:
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
         before = app.text("#title")
@@ -113,7 +86,7 @@ async def test_keys_that_come_in_one_burst_go_to_the_prompt(recording: Path) -> 
     [("99", "there is no index 99"), ("l4", "layer 4 is not here"), ("t9", "no token 9"), ("p2", "prompt 2"), ("x", "'x'")],
 )
 async def test_a_jump_to_nowhere_says_so_and_stays(recording: Path, typed: str, said: str) -> None:
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
         before = app.grid.window
@@ -127,7 +100,7 @@ async def test_a_jump_to_nowhere_says_so_and_stays(recording: Path, typed: str, 
 
 async def test_modes_phases_and_tokens_draw_their_pictures(recording: Path) -> None:
     source = load_source(recording)
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
 
@@ -163,7 +136,7 @@ async def test_a_difference_and_back(recording: Path, tmp_path: Path) -> None:
     other = a_run(tmp_path / "runs" / "sad")
     write_recording(other.recordings / "held-out", TEXTS, seed=9, run="sad")
     first, second = (load_source(each).picture(Choice()).values for each in (recording, other.recordings / "held-out"))
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
         await pilot.press("d")
@@ -186,7 +159,7 @@ async def test_a_difference_and_back(recording: Path, tmp_path: Path) -> None:
 async def test_zoom_and_pan_show_what_they_say(tmp_path: Path) -> None:
     values = np.zeros((4, 1000), dtype=np.float32)
     values[2, 777] = -3.0  # one neuron among a thousand
-    app = Bare(None)
+    app = HeatmapApp(None)
     async with app.run_test(size=(100, 30)) as pilot:
         panel = app.heatmap.query_one(HeatmapPanel)
         app.heatmap.query_one("#body").display = True
@@ -236,7 +209,7 @@ def _painted(grid: HeatmapGrid) -> list[tuple[int, int]]:
 
 
 async def test_click_hover_and_wheel(recording: Path) -> None:
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(60, 20)) as pilot:
         await drawn(pilot, app)
         window = app.grid.window
@@ -251,7 +224,7 @@ async def test_click_hover_and_wheel(recording: Path) -> None:
 
 async def test_the_wheel_zooms_at_the_pointer_and_pans_with_shift(tmp_path: Path) -> None:
     ControlVector({4: np.arange(1000, dtype=np.float32)}, "llama").save(tmp_path / "v.gguf")
-    app = Bare(tmp_path / "v.gguf")
+    app = HeatmapApp(tmp_path / "v.gguf")
     async with app.run_test(size=(60, 20)) as pilot:
         await drawn(pilot, app)
         under = app.grid.neuron_at(20, 1)
@@ -268,7 +241,7 @@ async def test_the_wheel_zooms_at_the_pointer_and_pans_with_shift(tmp_path: Path
 
 async def test_more_layers_than_rows_scroll(tmp_path: Path) -> None:
     ControlVector({layer: np.ones(30, dtype=np.float32) for layer in range(1, 81)}, "llama").save(tmp_path / "v.gguf")
-    app = Bare(tmp_path / "v.gguf")
+    app = HeatmapApp(tmp_path / "v.gguf")
     async with app.run_test(size=(80, 24)) as pilot:
         await drawn(pilot, app)
         assert app.grid.window.halves == 1
@@ -282,7 +255,7 @@ async def test_more_layers_than_rows_scroll(tmp_path: Path) -> None:
 
 async def test_the_list_moves_the_crosshair(recording: Path) -> None:
     top = load_source(recording).picture(Choice()).top(4)
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(80, 24)) as pilot:
         await drawn(pilot, app)
         found = app.heatmap.query_one(TopNeurons)
@@ -297,7 +270,7 @@ async def test_the_list_moves_the_crosshair(recording: Path) -> None:
 
 
 async def test_scales_and_colours_change_what_is_drawn(recording: Path) -> None:
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
         seen = {tuple(str(each) for each in colours(app.grid)[:49])}
@@ -314,7 +287,7 @@ async def test_scales_and_colours_change_what_is_drawn(recording: Path) -> None:
 
 
 async def test_another_theme_changes_the_margins_and_what_is_beside_the_picture(recording: Path) -> None:
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
         margin = app.heatmap.query_one(LayerMargin)
@@ -336,7 +309,7 @@ async def test_a_lesser_terminal_gets_its_own_256_colours(
 ) -> None:
     monkeypatch.setenv("COLORTERM", "truecolor" if truecolor else "")
     monkeypatch.setenv("TERM", "xterm-256color")
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
         line = app.grid.render_lines(Region(0, 0, app.grid.size.width, 1))[0]
@@ -346,7 +319,7 @@ async def test_a_lesser_terminal_gets_its_own_256_colours(
 
 async def test_without_colour_the_map_is_grey(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
         for line in app.grid.render_lines(Region(0, 0, app.grid.size.width, 3)):
@@ -357,7 +330,7 @@ async def test_without_colour_the_map_is_grey(recording: Path, monkeypatch: pyte
 
 
 async def test_saving_csv_png_and_svg(recording: Path, tmp_path: Path) -> None:
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
 
@@ -391,7 +364,7 @@ async def test_saving_csv_png_and_svg(recording: Path, tmp_path: Path) -> None:
 async def test_the_proposed_name_tells_what_is_shown_and_nothing_is_overwritten(recording: Path, tmp_path: Path) -> None:
     other = a_run(tmp_path / "runs" / "sad")
     write_recording(other.recordings / "held-out", TEXTS, seed=9, run="sad")
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
 
@@ -427,7 +400,7 @@ async def test_the_proposed_name_tells_what_is_shown_and_nothing_is_overwritten(
 async def test_a_live_snapshot_is_followed(tmp_path: Path) -> None:
     run = a_run(tmp_path / "runs" / "angry")
     a_snapshot(run.live)
-    app = Bare(run.path)
+    app = HeatmapApp(run.path)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
         await pilot.press("colon", *"l3 7", "enter")
@@ -447,7 +420,7 @@ async def test_a_live_snapshot_is_followed(tmp_path: Path) -> None:
 async def test_after_the_last_of_many_snapshots_all_that_is_shown_is_of_the_file(tmp_path: Path) -> None:
     run = a_run(tmp_path / "runs" / "angry")
 
-    def seen(app: Bare) -> list[list[tuple[object, ...]]]:
+    def seen(app: HeatmapApp) -> list[list[tuple[object, ...]]]:
         return [[tuple(segment) for segment in strip] for strip in app.screen._compositor.render_strips()]
 
     def write(seed: int) -> None:
@@ -456,14 +429,14 @@ async def test_after_the_last_of_many_snapshots_all_that_is_shown_is_of_the_file
             save_file({"mean_abs": values}, temporary, {"layers": "2-5"})
 
     write(9)
-    fresh = Bare(run.path)
+    fresh = HeatmapApp(run.path)
     async with fresh.run_test(size=(120, 30)) as pilot:
         await drawn(pilot, fresh)
         await pilot.press("colon", *"l3 17", "enter")
         await until(pilot, lambda: fresh.grid.window.index == 17)
         expected = seen(fresh)
     write(0)
-    app = Bare(run.path)
+    app = HeatmapApp(run.path)
     async with app.run_test(size=(120, 30)) as pilot:
         await drawn(pilot, app)
         await pilot.press("colon", *"l3 17", "enter")
@@ -475,7 +448,7 @@ async def test_after_the_last_of_many_snapshots_all_that_is_shown_is_of_the_file
 
 async def test_what_cannot_be_drawn_is_a_state_and_another_can_be_opened(recording: Path, tmp_path: Path) -> None:
     empty = a_run(tmp_path / "runs" / "new [red]run")
-    app = Bare(empty.path)
+    app = HeatmapApp(empty.path)
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "nothing to draw yet" in app.text("#state"))
         assert "new [red]run" in app.text("#state")
@@ -492,7 +465,7 @@ async def test_what_cannot_be_drawn_is_a_state_and_another_can_be_opened(recordi
 
 async def test_no_path_and_a_vector(tmp_path: Path) -> None:
     ControlVector({4: np.arange(HIDDEN, dtype=np.float32)}, "llama").save(tmp_path / "v.gguf")
-    app = Bare(None)
+    app = HeatmapApp(None)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
         assert "Press o to choose" in app.text("#state")
@@ -505,7 +478,7 @@ async def test_no_path_and_a_vector(tmp_path: Path) -> None:
 async def test_text_of_a_model_does_not_act(tmp_path: Path) -> None:
     hostile = ["<s>", "[bold red]", "\x1b[2J", "\u202e", "猫" * 3, "", "\n", "e\u0301" * 9]
     write_recording(tmp_path / "r", [hostile], run="\x1b]0;x\x07[b]")
-    app = Bare(tmp_path / "r")
+    app = HeatmapApp(tmp_path / "r")
     async with app.run_test(size=(80, 24)) as pilot:
         await drawn(pilot, app)
         for _ in hostile:
@@ -521,7 +494,7 @@ async def test_text_of_a_model_does_not_act(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(20, 5), (1, 1), (10, 40), (300, 6)])
 async def test_no_size_is_too_small(recording: Path, size: tuple[int, int]) -> None:
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=(80, 24)) as pilot:
         await drawn(pilot, app)
         await pilot.resize_terminal(*size)
@@ -534,7 +507,7 @@ async def test_no_size_is_too_small(recording: Path, size: tuple[int, int]) -> N
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_screen_looks_as_it_did(recording: Path, size: tuple[int, int]) -> None:
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=size) as pilot:
         await drawn(pilot, app)
         await pilot.press("colon", *"l3 17", "enter")
@@ -546,7 +519,7 @@ async def test_the_screen_looks_as_it_did(recording: Path, size: tuple[int, int]
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_dialog_that_chooses_looks_as_it_did(recording: Path, size: tuple[int, int]) -> None:
     a_snapshot(a_run(recording.parents[2] / "sad [b]").live)
-    app = Bare(recording)
+    app = HeatmapApp(recording)
     async with app.run_test(size=size) as pilot:
         await drawn(pilot, app)
         await pilot.press("d")

@@ -9,16 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from irm_lite.base.fingerprint import Fingerprint
-from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError, RunError, VectorError
-from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite_tui.heatmap.jump import Jump, parse_jump
 from irm_lite_tui.heatmap.source import Choice, Picture, drawables_near, load_source, subtract
+from support.heatmap_app import TEXTS, a_run, a_snapshot
 from support.recordings import HIDDEN, LAYERS, write_recording
-
-TEXTS = [["<s>", "Why", " rude", "!"], ["<s>", "How", " so", "?", " go"]]
 
 
 def test_a_recordings_pictures_are_those_of_its_outputs(tmp_path: Path) -> None:
@@ -80,17 +76,6 @@ def test_what_cannot_be_subtracted_says_why(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=said):
             subtract(one, load_source(tmp_path / name), choice)
     subtract(one, load_source(tmp_path / "words"), Choice("token", token=1))  # up to there they are the same
-
-
-def a_run(folder: Path) -> RunDirectory:
-    run = RunDirectory(folder)
-    run.create(TrainConfig(data="anger"), Fingerprint("llama", 8, HIDDEN, "0" * 64), {})
-    return run
-
-
-def a_snapshot(path: Path, layers: str = "2-4", scale: float = 1.0, rows: int = 3) -> None:
-    values = scale * np.arange(rows * HIDDEN, dtype=np.float32).reshape(rows, HIDDEN)
-    save_file({"mean_abs": values}, path, {"layers": layers})
 
 
 def test_a_run_gives_its_newest_recording_else_its_vector_else_its_snapshot(tmp_path: Path) -> None:

@@ -2,21 +2,15 @@
 
 import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from textual.app import App
 from textual.binding import Binding
-from textual.pilot import Pilot
 from textual.widgets import DataTable, Input, Static
 
 import irm_lite_tui.runs.table
-from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.lock import Holder
 from irm_lite_tui.dashboard.screen import DashboardScreen
 from irm_lite_tui.runs import commands as run_commands
@@ -24,6 +18,7 @@ from irm_lite_tui.runs.compare import CompareScreen
 from irm_lite_tui.runs.screen import RunsScreen
 from irm_lite_tui.runs.table import RunTable
 from irm_lite_tui.shared.ask import AskScreen, NameScreen
+from support.runs_app import RunsApp, headless_training, listed, notified, rows, select
 from support.tui_helpers import (
     SIZES,
     Script,
@@ -39,74 +34,6 @@ from support.tui_helpers import (
 
 __all__ = ["own_place", "script"]
 pytestmark = pytest.mark.usefixtures("own_place")
-
-TRAINING = """
-import sys, threading
-from irm_lite.cli.interrupt import graceful
-from irm_lite.cli.output import Output
-from irm_lite.runs.directory import RunDirectory
-from irm_lite_tui.runs import commands as run_commands
-run = RunDirectory(sys.argv[1])
-with run.writing(), graceful(Output(None)) as should_stop:
-    print("held", flush=True)
-    while not should_stop():
-        threading.Event().wait(0.02)
-    run.append_event("end", reason="interrupted", step=3)
-"""
-
-
-class Bare(App[None]):
-    """An app with this screen alone; keeps what it was asked to open and what it notified."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.folder = folder
-        self.copied = ""
-
-    def on_mount(self) -> None:
-        self.push_screen(RunsScreen(self.folder))
-
-    def copy_to_clipboard(self, text: str) -> None:
-        self.copied = text
-
-
-@contextmanager
-def headless_training(run: RunDirectory, shell_script: bool = False) -> Iterator["subprocess.Popen[str]"]:
-    """A process of somebody else's that holds the run's lock until it is asked to stop, as irm-lite train does."""
-    command = [sys.executable, "-c", TRAINING, str(run.path)]
-    if shell_script:  # whose background jobs ignore SIGINT
-        command = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", *command]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "held\n"
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def rows(app: App[Any]) -> dict[str, list[str]]:
-    """What stands in the table, by the first column."""
-    table = app.screen.query_one(RunTable)
-    found = [[cell.plain.strip() for cell in table.get_row_at(row)] for row in range(table.row_count)]
-    return {row[0]: row for row in found}
-
-
-async def listed(pilot: Pilot[None], count: int) -> None:
-    def there() -> bool:
-        screen = pilot.app.screen
-        return isinstance(screen, RunsScreen) and screen.query_one(RunTable).row_count == count
-
-    await until(pilot, there, f"{count} runs in the table")
-
-
-def select(app: App[Any], name: str) -> None:
-    table = app.screen.query_one(RunTable)
-    table.move_cursor(row=list(rows(app)).index(name))
-
-
-def notified(app: App[Any]) -> str:
-    return "\n".join(each.message for each in app._notifications)
 
 
 async def test_states_and_figures(tmp_path: Path) -> None:
@@ -125,7 +52,7 @@ async def test_states_and_figures(tmp_path: Path) -> None:
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "events.jsonl").write_text('{"kind": "st')
     (tmp_path / "notes").mkdir()
-    app = Bare(tmp_path)
+    app = RunsApp(tmp_path)
     async with app.run_test(size=(160, 30)) as pilot:
         await listed(pilot, 7)
         found = rows(app)
@@ -151,7 +78,7 @@ async def test_states_and_figures(tmp_path: Path) -> None:
 
 async def test_text_from_files_is_shown_as_text(tmp_path: Path) -> None:
     plant_run(tmp_path / "[red]angry", model="[bold]m\x1b[2J", data="x\u202ey.jsonl")
-    app = Bare(tmp_path)
+    app = RunsApp(tmp_path)
     async with app.run_test(size=(160, 24)) as pilot:
         await listed(pilot, 1)
         shown = screen_text(app)
@@ -162,7 +89,7 @@ async def test_text_from_files_is_shown_as_text(tmp_path: Path) -> None:
 
 
 async def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:
-    app = Bare(tmp_path / "none")
+    app = RunsApp(tmp_path / "none")
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: "irm-lite demo" in screen_text(app), "the hint")
         plant_run(tmp_path / "none" / "first")
@@ -172,7 +99,7 @@ async def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:
 async def test_the_table_follows_what_others_do(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "live", training(3, 40))
     plant_run(tmp_path / "other")
-    app = Bare(tmp_path)
+    app = RunsApp(tmp_path)
     async with app.run_test(size=(160, 24)) as pilot:
         await listed(pilot, 2)
         select(app, "live")
@@ -194,7 +121,7 @@ async def test_filter_and_order(tmp_path: Path) -> None:
     plant_run(tmp_path / "a", training(40, 40, ended="done"), data="joy")
     plant_run(tmp_path / "b", training(20, 40), irm="static")
     plant_run(tmp_path / "c", training(30, 40))
-    app = Bare(tmp_path)
+    app = RunsApp(tmp_path)
     async with app.run_test(size=(160, 24)) as pilot:
         await listed(pilot, 3)
         table = app.screen.query_one(RunTable)
@@ -216,7 +143,7 @@ async def test_filter_and_order(tmp_path: Path) -> None:
 async def test_rename(tmp_path: Path) -> None:
     plant_run(tmp_path / "old")
     plant_run(tmp_path / "taken")
-    app = Bare(tmp_path)
+    app = RunsApp(tmp_path)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(pilot, 2)
         select(app, "old")
@@ -235,7 +162,7 @@ async def test_rename(tmp_path: Path) -> None:
 
 async def test_delete_asks_first(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "old", training(3, 9))
-    app = Bare(tmp_path)
+    app = RunsApp(tmp_path)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(pilot, 1)
         for no in ("n", "escape", "enter"):  # no is what has the focus
@@ -256,7 +183,7 @@ async def test_delete_asks_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shell_script", [False, True])
 async def test_stop_reaches_a_training_started_elsewhere(tmp_path: Path, shell_script: bool) -> None:
     run = plant_run(tmp_path / "live", training(3, 40))
-    app = Bare(tmp_path)
+    app = RunsApp(tmp_path)
     async with app.run_test(size=(160, 24)) as pilot:
         await listed(pilot, 1)
         await pilot.press("x")
@@ -279,7 +206,7 @@ def test_a_training_on_another_machine_is_not_stopped_from_here(tmp_path: Path) 
 async def test_a_training_on_another_machine_is_said_not_to_be_checked(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "far", training(3, 40))
     (run.path / "lock.holder").write_text("process 7 since 2026-01-01T00:00:00+00:00 on [b]gpu\x1b[2J\n")
-    app = Bare(tmp_path)
+    app = RunsApp(tmp_path)
     async with app.run_test(size=(160, 24)) as pilot:
         await listed(pilot, 1)
         shown = screen_text(app)
@@ -318,7 +245,7 @@ async def test_resume_starts_the_command_line(tmp_path: Path, script: Callable[[
             ["exit", 130],
         ]
     )
-    app = Bare(tmp_path / "runs")
+    app = RunsApp(tmp_path / "runs")
     async with app.run_test(size=(160, 24)) as pilot:
         await listed(pilot, 1)
         await pilot.press("r")
@@ -333,7 +260,7 @@ async def test_resume_starts_the_command_line(tmp_path: Path, script: Callable[[
 async def test_a_failed_resume_says_why(tmp_path: Path, script: Callable[[Script], None]) -> None:
     plant_run(tmp_path / "runs" / "half", training(3, 40, ended="interrupted"))
     script([["err", "irm-lite: half has no checkpoint yet: remove it and train again"], ["exit", 2]])
-    app = Bare(tmp_path / "runs")
+    app = RunsApp(tmp_path / "runs")
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(pilot, 1)
         await pilot.press("r")
@@ -342,7 +269,7 @@ async def test_a_failed_resume_says_why(tmp_path: Path, script: Callable[[Script
 
 async def test_the_palette_offers_what_the_keys_do(tmp_path: Path) -> None:
     plant_run(tmp_path / "half", training(3, 40))
-    app = Bare(tmp_path)
+    app = RunsApp(tmp_path)
     async with app.run_test(size=(100, 40)) as pilot:
         await listed(pilot, 1)
         for words, opened in (("run rename", NameScreen), ("run delete", AskScreen), ("run open", DashboardScreen)):
@@ -367,7 +294,7 @@ async def test_the_folder_is_opened_where_there_is_a_desktop(tmp_path: Path, mon
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
-    app = Bare(tmp_path / "runs")
+    app = RunsApp(tmp_path / "runs")
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(pilot, 1)
         await pilot.press("o")
@@ -385,7 +312,7 @@ async def test_the_path_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "TMUX"):
         monkeypatch.delenv(name, raising=False)
     run = plant_run(tmp_path / "here")
-    app = Bare(tmp_path)
+    app = RunsApp(tmp_path)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(pilot, 1)
         await pilot.press("o")
@@ -396,7 +323,7 @@ async def test_the_path_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 async def test_two_runs_compared(tmp_path: Path) -> None:
     plant_run(tmp_path / "a", training(40, 40, ended="done"), seed=3)
     plant_run(tmp_path / "b", training(20, 40, ended="interrupted"), data="joy")
-    app = Bare(tmp_path)
+    app = RunsApp(tmp_path)
     async with app.run_test(size=(140, 45)) as pilot:
         await listed(pilot, 2)
         await pilot.press("c")
@@ -426,7 +353,7 @@ async def test_enter_opens_the_dashboard_of_a_sound_run(tmp_path: Path) -> None:
     plant_run(tmp_path / "good", training(3, 9))
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "run.toml").write_text("?")
-    app = Bare(tmp_path)
+    app = RunsApp(tmp_path)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(pilot, 2)
         select(app, "bad")
@@ -439,7 +366,7 @@ async def test_enter_opens_the_dashboard_of_a_sound_run(tmp_path: Path) -> None:
 
 async def test_a_tiny_terminal(tmp_path: Path) -> None:
     plant_run(tmp_path / "a", training(40, 40, ended="done"))
-    app = Bare(tmp_path)
+    app = RunsApp(tmp_path)
     async with app.run_test(size=(80, 24)) as pilot:
         await listed(pilot, 1)
         for size in ((20, 5), (1, 1), (120, 40)):
@@ -460,7 +387,7 @@ async def test_how_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siz
     done.fidelity.write_text('{"fidelity": 0.9821}')
     plant_run(Path("runs/joy-static"), training(13, 40, ended="out of memory"), data="joy", irm="static")
     plant_run(Path("runs/mine"), training(21, 40, ended="interrupted"), data="mine.jsonl", model="llama-2-7b-chat")
-    app = Bare(Path("runs"))
+    app = RunsApp(Path("runs"))
     async with app.run_test(size=size) as pilot:
         await listed(pilot, 3)
         app.screen.query_one(RunTable).sort_by = "run"

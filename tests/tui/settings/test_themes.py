@@ -7,11 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_conversation import FIGURES
-from test_heatmap_source import TEXTS
-from test_tui_chat import Bare as ChatApp
-from test_tui_chat import app as chat_app
-from test_tui_chat import ask, ready
 from textual.app import App
 from textual.pilot import Pilot
 from textual.screen import Screen
@@ -28,6 +23,10 @@ from irm_lite_tui.runs.compare import CompareScreen
 from irm_lite_tui.runs.screen import RunsScreen
 from irm_lite_tui.runs.table import RunTable
 from irm_lite_tui.settings.themes import DARK, LIGHT
+from support.chat_app import ChatApp, ask, ready
+from support.chat_app import app as chat_app
+from support.export_app import FIGURES
+from support.heatmap_app import TEXTS
 from support.recordings import write_recording
 from support.tui_helpers import own_place, plant_live, plant_run, screen_text, training, until
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_tui_runs import Bare, listed, select
 from textual.app import App
 from textual.pilot import Pilot
 from textual.widgets import DataTable, Input
@@ -14,6 +13,7 @@ from irm_lite_tui.heatmap.choose_file import ChooseFile
 from irm_lite_tui.heatmap.screen import HeatmapScreen
 from irm_lite_tui.runs.compare import CompareScreen
 from irm_lite_tui.shared.ask import AskScreen, NameScreen
+from support.runs_app import RunsApp, listed, select
 from support.tui_helpers import SIZES, check_snapshot, own_place, plant_run, screen_text, training, until
 
 __all__ = ["own_place"]
@@ -41,7 +41,7 @@ async def on_the_first(pilot: Pilot[None]) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_question_before_a_run_is_deleted(runs: Path, size: tuple[int, int]) -> None:
-    app = Bare(runs)
+    app = RunsApp(runs)
     async with app.run_test(size=size) as pilot:
         await on_the_first(pilot)
         await pilot.press("d")
@@ -51,7 +51,7 @@ async def test_the_question_before_a_run_is_deleted(runs: Path, size: tuple[int,
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_new_name_that_is_taken(runs: Path, size: tuple[int, int]) -> None:
-    app = Bare(runs)
+    app = RunsApp(runs)
     async with app.run_test(size=size) as pilot:
         await on_the_first(pilot)
         await pilot.press("n")
@@ -64,7 +64,7 @@ async def test_the_new_name_that_is_taken(runs: Path, size: tuple[int, int]) -> 
 
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_comparison(runs: Path, size: tuple[int, int]) -> None:
-    app = Bare(runs)
+    app = RunsApp(runs)
     async with app.run_test(size=size) as pilot:
         await on_the_first(pilot)
         await pilot.press("space")

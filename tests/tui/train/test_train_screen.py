@@ -10,49 +10,21 @@ from pathlib import Path
 
 import psutil
 import pytest
-from textual.app import App
-from textual.widgets import Select, Static
+from textual.widgets import Select
 
 from irm_lite.config import TrainConfig
 from irm_lite_tui.dashboard.screen import DashboardScreen
 from irm_lite_tui.shared.text_field import TextField
-from irm_lite_tui.train.data_preview import DataPreview
 from irm_lite_tui.train.fields import BASIC, form_fields, read_form
 from irm_lite_tui.train.memory import memory_line, needed
 from irm_lite_tui.train.screen import TrainScreen
-from irm_lite_tui.train.setting_row import SettingRow
+from support.train_app import TrainApp
 from support.tui_helpers import SIZES, Script, check_snapshot, own_place, plant_run, screen_text, script, step_event, until
 
 __all__ = ["own_place", "script"]
 pytestmark = pytest.mark.usefixtures("own_place")
 
 Memory = namedtuple("Memory", "available")
-
-
-class Bare(App[None]):
-    """An app with this screen alone."""
-
-    def __init__(self, path: Path | None = None) -> None:
-        super().__init__()
-        self.form = TrainScreen(path)
-
-    def on_mount(self) -> None:
-        self.push_screen(self.form)
-
-    def text(self, name: str) -> str:
-        return self.form.texts[name]
-
-    def set(self, name: str, text: str) -> None:
-        """As if typed: where the row is there, its own message tells the form."""
-        self.form.query_one(f"#row-{name}", SettingRow).text = text
-
-    def error(self, name: str) -> str:
-        shown = self.form.query_one(f"#row-{name} .error", Static)
-        return str(shown.render()) if shown.display else ""
-
-    @property
-    def preview(self) -> str:
-        return str(self.form.query_one(DataPreview).query_one("#rows", Static).render())
 
 
 # Fields
@@ -115,7 +87,7 @@ def test_the_line_about_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_fields_help_and_errors() -> None:
-    app = Bare()
+    app = TrainApp()
     async with app.run_test(size=(120, 40)) as pilot:
         assert app.text("num_train_epochs") == "4"  # the demo preset's
         await pilot.press("tab", "tab")
@@ -131,7 +103,7 @@ async def test_fields_help_and_errors() -> None:
 
 
 async def test_a_preset_fills_in_what_suits_it() -> None:
-    app = Bare()
+    app = TrainApp()
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: app.text("num_train_epochs") == "4", "the demo model's preset")
         assert not app.form.would_lose()
@@ -160,7 +132,7 @@ async def test_the_data_is_shown_or_what_is_wrong_with_it(tmp_path: Path) -> Non
     good.write_text("\n".join(map(json.dumps, rows)))
     bad = tmp_path / "bad.csv"
     bad.write_bytes(b"question,answer\n\xff,x\n")
-    app = Bare()
+    app = TrainApp()
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: "200 to train on, 20 to validate, 45 to test" in app.preview, "the shipped data")
         app.set("data", str(good))
@@ -178,7 +150,7 @@ async def test_start_runs_what_the_form_shows(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     script([["begin"], ["event", "start", {"max_steps": 9}], ["event", "step", step_event(1, 9)], ["until interrupted"]])
-    app = Bare()
+    app = TrainApp()
     async with app.run_test(size=(120, 40)) as pilot:
         app.set("irm", "static")
         app.set("max_steps", "9")
@@ -207,21 +179,21 @@ async def test_start_runs_what_the_form_shows(
 
 async def test_the_settings_of_a_run_taken_over(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run", irm="paper", layers="3-7", double_quant=True, l1=0.5)
-    app = Bare(run.path)
+    app = TrainApp(run.path)
     async with app.run_test(size=(120, 40)):
         assert [app.text(name) for name in ("irm", "layers", "double_quant", "l1")] == ["paper", "3-7", "yes", "0.5"]
 
 
 async def test_a_damaged_run_leaves_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("?")
-    app = Bare(tmp_path)
+    app = TrainApp(tmp_path)
     async with app.run_test(size=(80, 24)):
         assert app.text("irm") == "lite"
         assert any("the run is damaged" in each.message for each in app._notifications)
 
 
 async def test_keys_of_the_form() -> None:
-    app = Bare()
+    app = TrainApp()
     async with app.run_test(size=(80, 24)) as pilot:
         focused = []
         for keys in ((), ("tab",), ("tab", "tab"), ("escape",)):
@@ -238,7 +210,7 @@ async def test_keys_of_the_form() -> None:
 @pytest.mark.parametrize("size", SIZES)
 async def test_how_it_looks(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(16e9))
-    app = Bare()
+    app = TrainApp()
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: "to train on" in app.preview, "the data")
         await pilot.press("tab", "tab", "tab", "tab")

@@ -10,8 +10,7 @@ from pathlib import Path
 import psutil
 from textual.app import App
 
-from irm_lite_tui.shared.messages import ChildEnded, ChildLine
-from irm_lite_tui.watch.children import Child, running_children
+from irm_lite_tui.watch.children import Child, ChildEnded, ChildLine, running_children
 from support.tui_helpers import Script, script, until
 
 __all__ = ["script"]

@@ -18,7 +18,8 @@ from irm_lite.core.files.atomic import write_text
 from irm_lite.serve.request import PROTOCOL
 from irm_lite_tui.chat.choose_sources import ChatSourcesScreen
 from irm_lite_tui.chat.conversation import Answer, Steering, Turn, history, markdown
-from irm_lite_tui.chat.server import Serve
+from irm_lite_tui.chat.messages import StrengthMoved, TokenChosen
+from irm_lite_tui.chat.server import Serve, ServeEnded, ServeSaid
 from irm_lite_tui.chat.sources import Sources, name_of, sources_of
 from irm_lite_tui.chat.widgets.answer_column import AnswerColumn
 from irm_lite_tui.chat.widgets.layer_range import LayerRange
@@ -26,7 +27,6 @@ from irm_lite_tui.chat.widgets.slider import StrengthSlider
 from irm_lite_tui.chat.widgets.token_map import TokenMap
 from irm_lite_tui.shared.ask import AskScreen
 from irm_lite_tui.shared.copying import copy
-from irm_lite_tui.shared.messages import ServeEnded, ServeSaid, StrengthMoved, TokenChosen
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.resting import is_seen
 from irm_lite_tui.shared.text import encodable, line, paragraphs

@@ -11,9 +11,9 @@ import threading
 from contextlib import suppress
 from typing import Any
 
+from textual.message import Message
 from textual.message_pump import MessagePump
 
-from irm_lite_tui.shared.messages import ServeEnded, ServeSaid
 from irm_lite_tui.watch import children
 
 _LARGEST = 1e30  # beyond any number of the protocol, and far from what floats overflow at
@@ -29,6 +29,22 @@ _SHAPES: dict[str, dict[str, type | tuple[type, ...]]] = {
     "outputs": {"column": str, "token": int, "strength": (int, float), "layers": list, "shape": list, "float16": str},
     "error": {"text": str},
 }
+
+
+class ServeSaid(Message):
+    """`irm-lite serve` sent an event (docs/serve.md), checked."""
+
+    def __init__(self, serve: "Serve", event: dict[str, Any]) -> None:
+        super().__init__()
+        self.serve, self.event = serve, event
+
+
+class ServeEnded(Message):
+    """`irm-lite serve` has ended: with its exit code and its last line on stderr."""
+
+    def __init__(self, serve: "Serve", code: int, last: str) -> None:
+        super().__init__()
+        self.serve, self.code, self.last = serve, code, last
 
 
 class Serve:

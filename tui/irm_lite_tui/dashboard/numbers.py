@@ -4,9 +4,8 @@ from rich.text import Text
 from textual.widget import Widget
 
 from irm_lite_tui.dashboard.reader import Reading
-from irm_lite_tui.runs.table import COLOURS, SIGNS
 from irm_lite_tui.shared.text import line
-from irm_lite_tui.watch.run_state import duration, figure
+from irm_lite_tui.watch.run_state import COLOURS, SIGNS, duration, figure
 
 _CELL = 13
 

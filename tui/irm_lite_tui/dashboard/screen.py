@@ -14,17 +14,18 @@ from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
 
 from irm_lite_tui.dashboard.live_heatmap import LiveHeatmap
+from irm_lite_tui.dashboard.messages import RunRead
 from irm_lite_tui.dashboard.numbers import RunNumbers
 from irm_lite_tui.dashboard.reader import DashboardReader, Reading
 from irm_lite_tui.dashboard.samples import SampleColumns
 from irm_lite_tui.dashboard.stopping import stop_run
 from irm_lite_tui.shared.copying import copy
 from irm_lite_tui.shared.curve_plot import CurvePlot
-from irm_lite_tui.shared.messages import ChildEnded, ChildLine, Mode, OpenIn, RunRead
+from irm_lite_tui.shared.messages import Mode, OpenIn
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.resting import is_seen
 from irm_lite_tui.shared.text import line
-from irm_lite_tui.watch.children import Child, child_of
+from irm_lite_tui.watch.children import Child, ChildEnded, ChildLine, child_of
 from irm_lite_tui.watch.run_state import RunView
 
 EVERY_SECONDS = 0.5

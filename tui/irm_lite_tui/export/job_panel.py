@@ -7,9 +7,9 @@ from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import ProgressBar, Static
 
-from irm_lite_tui.shared.messages import ChildEnded, ChildLine, JobEnded
+from irm_lite_tui.export.messages import JobEnded
 from irm_lite_tui.shared.text import line
-from irm_lite_tui.watch.children import Child
+from irm_lite_tui.watch.children import Child, ChildEnded, ChildLine
 
 _PROGRESS = re.compile(
     r"(?P<title>[^:]{1,40}): (?P<done>\d{1,12})/(?P<of>\d{1,12}), (?P<left>\d{1,12}) s left, (?P<what>.*)", re.ASCII

@@ -14,8 +14,8 @@ from textual.widgets import Input, Label, OptionList
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.paths import expanded
 from irm_lite.core.visible_text import visible
+from irm_lite_tui.heatmap.messages import SourcesFound
 from irm_lite_tui.heatmap.source import drawables_near
-from irm_lite_tui.shared.messages import SourcesFound
 from irm_lite_tui.shared.text import line
 
 

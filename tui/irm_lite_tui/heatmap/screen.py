@@ -23,14 +23,7 @@ from irm_lite_tui.heatmap.choose_file import ChooseFile
 from irm_lite_tui.heatmap.choose_source import ChooseSource
 from irm_lite_tui.heatmap.colour_maps import COLOUR_MAPS
 from irm_lite_tui.heatmap.jump import parse_jump
-from irm_lite_tui.heatmap.saving import picture_name, save
-from irm_lite_tui.heatmap.source import Choice, Picture, Source, load_source, subtract
-from irm_lite_tui.heatmap.widgets.panel import HeatmapPanel
-from irm_lite_tui.heatmap.widgets.prompt import JumpPrompt
-from irm_lite_tui.heatmap.widgets.tokens import TokenSlider
-from irm_lite_tui.heatmap.widgets.top import TopNeurons
-from irm_lite_tui.settings.preferences import Preferences
-from irm_lite_tui.shared.messages import (
+from irm_lite_tui.heatmap.messages import (
     JumpGiven,
     NeuronChosen,
     NeuronHovered,
@@ -42,6 +35,13 @@ from irm_lite_tui.shared.messages import (
     SourceLoaded,
     WindowMoved,
 )
+from irm_lite_tui.heatmap.saving import picture_name, save
+from irm_lite_tui.heatmap.source import Choice, Picture, Source, load_source, subtract
+from irm_lite_tui.heatmap.widgets.panel import HeatmapPanel
+from irm_lite_tui.heatmap.widgets.prompt import JumpPrompt
+from irm_lite_tui.heatmap.widgets.tokens import TokenSlider
+from irm_lite_tui.heatmap.widgets.top import TopNeurons
+from irm_lite_tui.settings.preferences import Preferences
 from irm_lite_tui.shared.mode_bar import ModeBar
 
 _TELL_SECONDS = 1.0  # of a live snapshot: nobody reads numbers, bars and a list faster

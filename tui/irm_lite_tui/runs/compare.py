@@ -11,10 +11,10 @@ from textual.screen import Screen
 from textual.widgets import DataTable, Footer
 
 from irm_lite_tui.shared.curve_plot import CurvePlot
-from irm_lite_tui.shared.messages import RunsRead
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.plot import Point
 from irm_lite_tui.shared.text import line
+from irm_lite_tui.watch.messages import RunsRead
 from irm_lite_tui.watch.run_state import RunReader, RunView, figure
 
 

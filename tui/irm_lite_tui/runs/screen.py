@@ -17,17 +17,19 @@ from irm_lite.core.errors import IrmLiteError
 from irm_lite_tui.dashboard.stopping import stop_run
 from irm_lite_tui.runs.commands import RunCommands
 from irm_lite_tui.runs.folders import open_folder
+from irm_lite_tui.runs.messages import RunActionDone, SortChanged
 from irm_lite_tui.runs.table import ORDERS, RunTable
 from irm_lite_tui.settings.keys import shown_key
 from irm_lite_tui.settings.preferences import load_preferences
 from irm_lite_tui.shared.ask import AskScreen, NameScreen
 from irm_lite_tui.shared.copying import copy
-from irm_lite_tui.shared.messages import ChildEnded, Mode, OpenIn, RunActionDone, RunsRead, SortChanged
+from irm_lite_tui.shared.messages import Mode, OpenIn
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.resting import is_seen
 from irm_lite_tui.shared.text import line
 from irm_lite_tui.watch import run_actions
-from irm_lite_tui.watch.children import Child, child_of
+from irm_lite_tui.watch.children import Child, ChildEnded, child_of
+from irm_lite_tui.watch.messages import RunsRead
 from irm_lite_tui.watch.run_state import RunReader, RunView, find_run_folders, why_unread
 
 EVERY_SECONDS = 1.0

@@ -10,18 +10,8 @@ from textual.widgets import DataTable
 
 from irm_lite_tui.shared.plot import sparkline
 from irm_lite_tui.shared.text import line
-from irm_lite_tui.watch.run_state import RunView, age, figure
+from irm_lite_tui.watch.run_state import COLOURS, SIGNS, RunView, age, figure
 
-SIGNS = {"starting": "○", "running": "●", "done": "✓", "stopped": "■", "failed": "✗", "damaged": "!", "gone": "?"}
-COLOURS = {
-    "starting": "accent",
-    "running": "accent",
-    "done": "success",
-    "stopped": "warning",
-    "failed": "error",
-    "damaged": "error",
-    "gone": "error",
-}
 _STATES = list(SIGNS)
 
 # What each column is sorted by; what has none comes last.

@@ -5,8 +5,8 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from irm_lite_tui.shared.messages import DataRead
 from irm_lite_tui.shared.text import line
+from irm_lite_tui.train.messages import DataRead
 
 
 class DataPreview(VerticalScroll):

@@ -19,13 +19,13 @@ from irm_lite.core.files.paths import expanded
 from irm_lite.data.dataset import tones
 from irm_lite.runs.directory import RunDirectory, default_run
 from irm_lite_tui.settings.keys import key_label, shown_key
-from irm_lite_tui.shared.messages import DataRead, SettingChanged, SettingFocused
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.text import line, paragraphs
 from irm_lite_tui.train.data_head import read_head
 from irm_lite_tui.train.data_preview import DataPreview
 from irm_lite_tui.train.fields import BASIC, Field, form_fields, preset_settings, read_form
 from irm_lite_tui.train.memory import memory_line
+from irm_lite_tui.train.messages import DataRead, SettingChanged, SettingFocused
 from irm_lite_tui.train.setting_row import SettingRow
 
 _OUT = Field("out", str, "", (), "The run directory to make; empty: runs/DATA-IRM, with a number where that is taken.")

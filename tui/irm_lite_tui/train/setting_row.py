@@ -7,10 +7,10 @@ from textual.containers import Horizontal, Vertical
 from textual.suggester import SuggestFromList
 from textual.widgets import Input, Label, Select, Static
 
-from irm_lite_tui.shared.messages import SettingChanged, SettingFocused
 from irm_lite_tui.shared.text import line
 from irm_lite_tui.shared.text_field import TextField
 from irm_lite_tui.train.fields import Field
+from irm_lite_tui.train.messages import SettingChanged, SettingFocused
 
 
 class SettingRow(Vertical):

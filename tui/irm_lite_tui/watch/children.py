@@ -15,11 +15,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
+from textual.message import Message
 from textual.message_pump import MessagePump
-
-from irm_lite_tui.shared.messages import ChildEnded, ChildLine
 
 PROGRAM: Sequence[str] = (sys.executable, "-m", "irm_lite")
 _POLL_SECONDS = 0.05
@@ -27,6 +26,22 @@ _LONGEST_DOCUMENT = 16 << 20  # bytes of stdout that are kept
 _LONGEST_LINE = 20_000
 
 _started: "list[Child]" = []
+
+
+class ChildLine(Message):
+    """A child wrote a line."""
+
+    def __init__(self, child: "Child", stream: Literal["out", "err"], text: str) -> None:
+        super().__init__()
+        self.child, self.stream, self.text = child, stream, text
+
+
+class ChildEnded(Message):
+    """A child has ended: with its exit code, its JSON document if it wrote one, and its last line on stderr."""
+
+    def __init__(self, child: "Child", code: int, document: Mapping[str, Any] | None, last: str) -> None:
+        super().__init__()
+        self.child, self.code, self.document, self.last = child, code, document, last
 
 
 class Child:

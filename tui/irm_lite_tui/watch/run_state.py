@@ -177,3 +177,15 @@ def duration(seconds: float) -> str:
     whole = round(min(seconds, 1e9))
     hours, minutes = whole // 3600, whole // 60 % 60
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+SIGNS = {"starting": "○", "running": "●", "done": "✓", "stopped": "■", "failed": "✗", "damaged": "!", "gone": "?"}
+COLOURS = {
+    "starting": "accent",
+    "running": "accent",
+    "done": "success",
+    "stopped": "warning",
+    "failed": "error",
+    "damaged": "error",
+    "gone": "error",
+}

@@ -10,7 +10,7 @@ from textual.geometry import clamp
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from irm_lite_tui.shared.messages import LayersMoved
+from irm_lite_tui.chat.messages import LayersMoved
 
 _LABEL, _VALUE = 7, 8  # cells beside the track
 

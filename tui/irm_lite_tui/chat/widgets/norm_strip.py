@@ -10,7 +10,7 @@ from textual.geometry import clamp
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from irm_lite_tui.shared.messages import TokenChosen
+from irm_lite_tui.chat.messages import TokenChosen
 
 _BARS = " ▁▂▃▄▅▆▇█"
 

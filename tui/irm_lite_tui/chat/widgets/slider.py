@@ -10,7 +10,7 @@ from textual.geometry import clamp
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from irm_lite_tui.shared.messages import StrengthMoved
+from irm_lite_tui.chat.messages import StrengthMoved
 
 _LABEL, _VALUE = 9, 6  # cells beside the track
 

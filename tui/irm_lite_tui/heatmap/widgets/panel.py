@@ -3,10 +3,10 @@
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 
+from irm_lite_tui.heatmap.messages import WindowMoved
 from irm_lite_tui.heatmap.source import Picture
 from irm_lite_tui.heatmap.widgets.grid import HeatmapGrid
 from irm_lite_tui.heatmap.widgets.margins import IndexMargin, LayerMargin, Margin, PositionBar, Ruler
-from irm_lite_tui.shared.messages import WindowMoved
 
 
 class HeatmapPanel(Vertical):

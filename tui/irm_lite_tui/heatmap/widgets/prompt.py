@@ -7,7 +7,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
-from irm_lite_tui.shared.messages import JumpGiven
+from irm_lite_tui.heatmap.messages import JumpGiven
 
 
 class JumpPrompt(Input):

@@ -11,7 +11,7 @@ from textual.widget import Widget
 
 from irm_lite.analysis.recordings.recording import Prompt
 from irm_lite.core.visible_text import visible
-from irm_lite_tui.shared.messages import SliderMoved
+from irm_lite_tui.heatmap.messages import SliderMoved
 
 
 class TokenSlider(Widget, can_focus=True):

@@ -10,9 +10,9 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
+from irm_lite_tui.heatmap.messages import NeuronChosen
 from irm_lite_tui.heatmap.source import Picture
 from irm_lite_tui.heatmap.widgets.cells import plain_lines
-from irm_lite_tui.shared.messages import NeuronChosen
 
 _COUNT = 100
 _HEAD = "     index layer    value "

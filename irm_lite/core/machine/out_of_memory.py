@@ -1,0 +1,25 @@
+"""Memory that has run out, told apart from other errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from irm_lite.core.errors import TrainingFailed
+
+
+def out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Whether torch, or Python, had no memory left: on a GPU by the error's type, elsewhere by its words."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(each in str(error) for each in words)
+
+
+@contextmanager
+def shortage_named(mend: str) -> Iterator[None]:
+    """Within: memory that runs out is TrainingFailed."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingFailed("memory ran out", mend) from error

@@ -1,0 +1,36 @@
+"""The export screen alone."""
+
+from pathlib import Path
+
+from textual.app import App
+from textual.widgets import Static
+
+from irm_lite_tui.export.screen import ExportScreen
+
+
+class ExportApp(App[None]):
+    def __init__(self, path: Path | None) -> None:
+        super().__init__()
+        self.path = path
+
+    def on_mount(self) -> None:
+        self.push_screen(ExportScreen(self.path))
+
+    def line(self, job: str) -> str:
+        return str(self.screen.query_one(f"#{job}-job .line", Static).render())
+
+
+FIGURES = {
+    "vector": "v.gguf",
+    "method": "distil",
+    "measured_in": "llama.cpp",
+    "samples": 45,
+    "tokens": 1243,
+    "input_dependent_share": {"overall": 0.043, "by_layer": [0.03]},
+    **dict.fromkeys(("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement"), 1.5),
+    "fidelity": 0.98,
+    "intervals_95": {
+        name: [0.97, 1.6]
+        for name in ("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement", "fidelity")
+    },
+}

@@ -1,0 +1,13 @@
+"""What the watching of run directories tells."""
+
+from textual.message import Message
+
+from irm_lite_tui.watch.run_state import RunView
+
+
+class RunsRead(Message):
+    """The folder of runs was looked at."""
+
+    def __init__(self, views: "list[RunView]") -> None:
+        super().__init__()
+        self.views = views
