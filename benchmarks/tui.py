@@ -157,6 +157,7 @@ def timed(into: list[tuple[float, float]]) -> Iterator[None]:
 def frame(app: PanelApp) -> int:
     """Render, compose and encode the whole screen; returns the number of bytes."""
     panel = app.query_one(HeatmapPanel)
+    assert panel.grid.picture is not None
     for margin in panel.query(Margin):  # what the message does a moment later
         margin.follow(panel.grid.picture, panel.grid.window)
     return len(app.screen._compositor.render_full_update().render_segments(app.console).encode())

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from irm_lite.runs.trained import load_run as load_run
     from irm_lite.steering.control_vector import ControlVector as ControlVector
     from irm_lite.steering.injection import inject as inject
-    from irm_lite.training import train as train
+    from irm_lite.training.train import train as train
     from irm_lite.vectors.export import export_vector as export_vector
 
 

@@ -188,7 +188,7 @@ def check_keys(data: dict[str, Any], where: str) -> None:
             raise InputError(f"{where}: there is no setting {reprlib.repr(key)}", f"the settings are {', '.join(types)}")
         fine = isinstance(value, int | float) and not isinstance(value, bool) if types[key] is float else type(value) is types[key]
         if not fine:
-            raise InputError(f"{where}: {key} must be of type {types[key].__name__}, not {reprlib.repr(value)}", "mend that line")
+            raise InputError(f"{where}: {key} must be of type {types[key].__name__}, not {reprlib.repr(value)}", "fix that line")
         if key in choices and value not in choices[key]:
             raise InputError(f"{where}: {key} cannot be {reprlib.repr(value)}", f"choose one of {', '.join(choices[key])}")
 
@@ -200,10 +200,10 @@ def read_config_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"there is no file {path}", "check --config") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not readable TOML ({error})", "mend it") from None
+        raise InputError(f"{path} is not readable TOML ({error})", "fix it") from None
     settings = data.get("train", data)
     if not isinstance(settings, dict):
-        raise InputError(f"{path}: [train] must be a table", "mend it")
+        raise InputError(f"{path}: [train] must be a table", "fix it")
     check_keys(settings, str(path))
     return settings
 

@@ -70,7 +70,7 @@ class Turns:
         if tokens != real:
             raise RunError(
                 f"step {self.done + 1} of {self.task.name} took {tokens} tokens, not {real}",
-                "the contenders no longer train on the same samples in the same order: mend benchmarks/contenders/samples.py",
+                "the contenders no longer train on the same samples in the same order: fix benchmarks/contenders/samples.py",
             )
         self.real += tokens
         self.supervised += supervised_tokens(batch, self.limit)

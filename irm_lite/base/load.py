@@ -74,7 +74,7 @@ def load_base(
 
     `name` is a preset, a hub id, a Hugging Face folder or a .gguf file. Nothing is downloaded unless `download`.
     `spread`: over all devices of that kind, by transformers' device_map="auto"; what reads it must expect its parts anywhere.
-    `chat_template` (Jinja text) replaces the tokenizer's own. Raises BaseModelError with the mend in one line where
+    `chat_template` (Jinja text) replaces the tokenizer's own. Raises BaseModelError with the fix in one line where
     the model is missing, gated, damaged, without a chat template, or of an architecture that cannot be injected.
     """
     keep_few_kernels()
@@ -216,7 +216,7 @@ def quantisation(plan: DevicePlan, double_quant: bool) -> "BitsAndBytesConfig | 
 
 
 def _explain(error: Exception, source: Source, part: str) -> BaseModelError:
-    """transformers' many errors, in one line with the mend."""
+    """transformers' many errors, in one line with the fix."""
     from huggingface_hub import errors as hub
 
     causes: list[BaseException] = [error]

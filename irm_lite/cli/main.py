@@ -73,7 +73,7 @@ app.command("irm_lite.cli.verbs.ablate:ablate", name="ablate", help="Zero an ind
 app.command("irm_lite.cli.verbs.analyze:analyze", name="analyze", help="What runs reveal, against chance and the base: a report.")
 app.command("irm_lite.cli.verbs.models:app", name="models", help="Base models known by name.")
 app.command("irm_lite.cli.verbs.serve:serve", name="serve", help="Answers for other programs: JSON lines in, JSON lines out.")
-app.command("irm_lite.cli.verbs.doctor:doctor", name="doctor", help="What works on this machine, what is missing, and the mend.")
+app.command("irm_lite.cli.verbs.doctor:doctor", name="doctor", help="What works on this machine, what is missing, and the fix.")
 
 
 @app.default

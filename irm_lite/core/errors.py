@@ -1,6 +1,6 @@
 """Every error that irm-lite raises on purpose, each with the exit code that the command line gives it.
 
-An error is one line: what is wrong, where, and the mend.
+An error is one line: what is wrong, where, and the fix.
 """
 
 EXIT_DONE = 0
@@ -10,12 +10,12 @@ EXIT_INTERRUPTED = 130
 
 
 class IrmLiteError(Exception):
-    """Base of all errors. `mend`, if given, is what the user can do about it."""
+    """Base of all errors. `hint`, if given, is what the user can do about it."""
 
     exit_code = EXIT_FAILED
 
-    def __init__(self, what: str, mend: str | None = None) -> None:
-        super().__init__(what if mend is None else f"{what}: {mend}")
+    def __init__(self, what: str, hint: str | None = None) -> None:
+        super().__init__(what if hint is None else f"{what}: {hint}")
 
 
 class InputError(IrmLiteError):
@@ -53,10 +53,10 @@ class MissingPart(InputError):
 
 
 class TrainingFailed(IrmLiteError):
-    """Training could not go on: it diverges, memory ran out, or the disk is full. `what`: without the mend."""
+    """Training could not go on: it diverges, memory ran out, or the disk is full. `what`: without the fix."""
 
-    def __init__(self, what: str, mend: str | None = None) -> None:
-        super().__init__(what, mend)
+    def __init__(self, what: str, hint: str | None = None) -> None:
+        super().__init__(what, hint)
         self.what = what
 
 

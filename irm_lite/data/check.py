@@ -44,7 +44,7 @@ class Finding:
     """Something to know before training; `pointless` where training on the data as it is can teach nothing or is refused."""
 
     text: str
-    mend: str
+    hint: str
     pointless: bool
 
 
@@ -135,7 +135,7 @@ def _leak(splits: dict[str, list[Example]], a: str, b: str) -> Leak:
 
 def _about_rows(refused: list[str]) -> Iterable[Finding]:
     if refused:
-        yield Finding(f"{len(refused)} rows cannot be used, and training refuses the file ({refused[0]})", "mend those rows", True)
+        yield Finding(f"{len(refused)} rows cannot be used, and training refuses the file ({refused[0]})", "fix those rows", True)
 
 
 def _about_leaks(splits: dict[str, list[Example]], leaks: list[Leak]) -> Iterable[Finding]:

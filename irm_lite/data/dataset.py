@@ -112,7 +112,7 @@ def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str, refus
                 raise
             refused.append(error)
             if len(refused) > _MAX_REFUSED:
-                raise DataError(f"more than {_MAX_REFUSED} rows of {name} cannot be used ({refused[0]})", "mend them") from None
+                raise DataError(f"more than {_MAX_REFUSED} rows of {name} cannot be used ({refused[0]})", "fix them") from None
         else:
             parts[split].append(example)
             n_messages += len(example.messages)
@@ -144,7 +144,7 @@ def _placed(row: Any, where: str, answer_column: str) -> tuple[Example, str]:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{where}: half a character (a lone surrogate) in the text", "mend or remove it") from None
+        raise DataError(f"{where}: half a character (a lone surrogate) in the text", "fix or remove it") from None
     split = row.get("split") or _hash_split(example)
     if not isinstance(split, str) or split not in SPLITS:
         raise DataError(f"{where}: unknown split {reprlib.repr(split)}", f"use {', '.join(SPLITS)}")
@@ -174,16 +174,16 @@ def _example(row: dict[str, Any], where: str, answer_column: str) -> Example:
 
 
 def _messages(messages: Any, where: str) -> tuple[Message, ...]:
-    mend = "messages are [{role, content}, ...], the last one the assistant's"
+    hint = "messages are [{role, content}, ...], the last one the assistant's"
     if isinstance(messages, str):
         messages = parse_json(messages, where)  # as CSV has to hold it
     if not isinstance(messages, list) or len(messages) < 2:
-        raise DataError(f"{where}: messages need a question and an answer at least", mend)
+        raise DataError(f"{where}: messages need a question and an answer at least", hint)
     for message in messages:
         if not isinstance(message, dict) or message.get("role") not in _ROLES or not isinstance(message.get("content"), str):
-            raise DataError(f"{where}: a message without role or content", mend)
+            raise DataError(f"{where}: a message without role or content", hint)
     if messages[-1]["role"] != "assistant" or not messages[-1]["content"].strip():
-        raise DataError(f"{where}: the last message is not an answer of the assistant", mend)
+        raise DataError(f"{where}: the last message is not an answer of the assistant", hint)
     return tuple({"role": message["role"], "content": message["content"]} for message in messages)
 
 

@@ -77,7 +77,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Sample:
 def template_failed(error: Exception, where: str) -> DataError:
     """Whatever a template raised, as one line."""
     reason = " ".join(str(error).split())[:160] or type(error).__name__
-    return DataError(f"{where}: the chat template fails ({reason})", "mend it, or give another with --chat-template")
+    return DataError(f"{where}: the chat template fails ({reason})", "fix it, or give another with --chat-template")
 
 
 def encode_all(tokenizer: "PreTrainedTokenizerBase", examples: list[Example], max_length: int) -> tuple[list[Sample], int]:

@@ -115,7 +115,7 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     text = path.read_text(encoding="utf-8-sig")
     if text.count("[") + text.count("{") > _MAX_BRACKETS:
         raise DataError(f"{path} has more than {_MAX_BRACKETS:,} lists and objects", "write it as .jsonl, or keep fewer samples")
-    rows = parse_json(text, str(path), "mend it, or fetch it again if it is cut short")
+    rows = parse_json(text, str(path), "fix it, or fetch it again if it is cut short")
     if isinstance(rows, dict) and "data" in rows:
         yield from squad_rows(rows, path)
         return
@@ -124,16 +124,16 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     yield from ((f"{path}, item {number}", row) for number, row in enumerate(rows, 1))
 
 
-def parse_json(text: str, where: str, mend: str = "mend or remove it") -> Any:
+def parse_json(text: str, where: str, hint: str = "fix or remove it") -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}" if "\n" in text.strip() else f"column {error.colno}"
-        raise DataError(f"{where}: not JSON ({error.msg} at {place})", mend) from None
+        raise DataError(f"{where}: not JSON ({error.msg} at {place})", hint) from None
     except RecursionError:
-        raise DataError(f"{where}: nested too deeply", mend) from None
+        raise DataError(f"{where}: nested too deeply", hint) from None
     except ValueError as error:  # a number of thousands of digits
-        raise DataError(f"{where}: not usable JSON ({error})", mend) from None
+        raise DataError(f"{where}: not usable JSON ({error})", hint) from None
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -150,8 +150,8 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
                     )
                 yield f"{path}, line {reader.line_num}", row
     except csv.Error as error:
-        mend = f"mend the quoting, and shorten texts of more than {MAX_TEXT:,} characters"
-        raise DataError(f"{path}, line {reader.line_num}: {error}", mend) from None
+        hint = f"fix the quoting, and shorten texts of more than {MAX_TEXT:,} characters"
+        raise DataError(f"{path}, line {reader.line_num}: {error}", hint) from None
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -221,8 +221,8 @@ def hub_rows(name: str, download: bool) -> Iterator[tuple[str, Any]]:
     try:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # the library raises many types
-        mend = "check the name and the network" if download else "add --download to fetch it from the hub"
-        raise DataError(f"the dataset {name} cannot be loaded ({' '.join(str(error).split())[:120]})", mend) from None
+        hint = "check the name and the network" if download else "add --download to fetch it from the hub"
+        raise DataError(f"the dataset {name} cannot be loaded ({' '.join(str(error).split())[:120]})", hint) from None
     finally:
         huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = offline
         if shown:

@@ -1,4 +1,4 @@
-"""Looks at this machine: what works, what is missing, and the line that mends it."""
+"""Looks at this machine: what works, what is missing, and the line that fixes it."""
 
 import importlib.metadata
 import platform
@@ -18,13 +18,17 @@ _EXTRAS = {
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. `mend` is a line to run or read where it is not ok; `needed` ones fail the examination."""
+    """One thing looked at. `hint` is a line to run or read where it is not ok; `needed` ones fail the examination."""
 
     name: str
     ok: bool
     found: str
-    mend: str = ""
+    hint: str = ""
     needed: bool = False
+
+    def to_dict(self) -> dict[str, object]:
+        """As `doctor --json` prints it: the hint's key is "mend" since version 0.1, and programs read it."""
+        return {"name": self.name, "ok": self.ok, "found": self.found, "mend": self.hint, "needed": self.needed}
 
 
 def examine() -> list[Check]:
@@ -32,17 +36,17 @@ def examine() -> list[Check]:
     facts = probe()
     checks = [Check("Python", sys.version_info >= (3, 11), platform.python_version(), needed=True)]
     checks += [_package(name, needed=True) for name in _NEEDED]
-    checks += [_package(name, mend=mend) for name, mend in _EXTRAS.items()]
+    checks += [_package(name, hint=hint) for name, hint in _EXTRAS.items()]
     checks += [_device(facts), *_fallbacks(facts), _bitsandbytes(facts), _llamacpp()]
     checks += [_model(name) for name in presets()]
     return checks
 
 
-def _package(name: str, mend: str = "", needed: bool = False) -> Check:
+def _package(name: str, hint: str = "", needed: bool = False) -> Check:
     try:
         return Check(name, True, importlib.metadata.version(name), needed=needed)
     except importlib.metadata.PackageNotFoundError:
-        return Check(name, False, "not installed", mend or f"pip install {name}", needed)
+        return Check(name, False, "not installed", hint or f"pip install {name}", needed)
 
 
 def _fallbacks(facts: DeviceFacts) -> list[Check]:
@@ -94,4 +98,4 @@ def _llamacpp() -> Check:
 def _model(name: str) -> Check:
     preset = presets()[name]
     place = found_at(preset)
-    return Check(f"model {name}", place is not None, str(place or "not on this machine"), "" if place else preset.mend)
+    return Check(f"model {name}", place is not None, str(place or "not on this machine"), "" if place else preset.hint)

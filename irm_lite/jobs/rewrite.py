@@ -126,17 +126,17 @@ def rewrite(
 
 def check_prompt(prompt: str) -> None:
     """Raise InputError where a prompt lacks one of {tone}, {question} and {answer}, or has another placeholder."""
-    mend = "it needs {tone}, {question} and {answer}, and no other braces (write {{ and }} for those that are meant)"
+    hint = "it needs {tone}, {question} and {answer}, and no other braces (write {{ and }} for those that are meant)"
     try:
         fields = [field for _, *field in string.Formatter().parse(prompt) if field[0] is not None]
     except ValueError as error:
-        raise InputError(f"the prompt's braces do not fit together ({error})", mend) from None
+        raise InputError(f"the prompt's braces do not fit together ({error})", hint) from None
     for name, form, conversion in fields:
         if name not in _PLACEHOLDERS or form or conversion:
-            raise InputError(f"the prompt has the placeholder {{{name}}}, or asks for a format of it", mend)
+            raise InputError(f"the prompt has the placeholder {{{name}}}, or asks for a format of it", hint)
     missing = _PLACEHOLDERS - {name for name, *_ in fields}
     if missing:
-        raise InputError(f"the prompt lacks {', '.join(f'{{{name}}}' for name in sorted(missing))}", mend)
+        raise InputError(f"the prompt lacks {', '.join(f'{{{name}}}' for name in sorted(missing))}", hint)
 
 
 def read_prompt(path: Path) -> str:

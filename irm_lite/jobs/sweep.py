@@ -74,7 +74,7 @@ def read_sweep(path: Path) -> list[Planned]:
     data = _toml(path)
     common, grid, settings = data.get("train", {}), data.get("grid", {}), data.get("setting", [{}])
     if not isinstance(common, dict) or not isinstance(grid, dict) or not _are_tables(settings):
-        raise InputError(f"{path}: [train] and [grid] are tables, [[setting]] are several", "mend it")
+        raise InputError(f"{path}: [train] and [grid] are tables, [[setting]] are several", "fix it")
     check_keys(common, f"{path}, [train]")
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
@@ -148,7 +148,7 @@ def _toml(path: Path) -> Settings:
     except FileNotFoundError:
         raise InputError(f"there is no file {path}", "check the path") from None
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not readable TOML ({error})", "mend it") from None
+        raise InputError(f"{path} is not readable TOML ({error})", "fix it") from None
     unknown = set(data) - set(_TABLES)
     if unknown:
         raise InputError(f"{path}: there is no table {reprlib.repr(min(unknown))}", "a sweep has [train], [grid] and [[setting]]")

@@ -135,7 +135,7 @@ class RunDirectory:
         except OSError as error:
             raise RunError(f"the run directory {self.path} cannot be written ({error.strerror})", "choose another --out") from None
 
-    def require_absent(self, mend: str = "choose another --out, or go on with --resume") -> None:
+    def require_absent(self, hint: str = "choose another --out, or go on with --resume") -> None:
         """Raise RunError where the directory exists and is not empty, or is a file. What a training leaves that is killed
         before it has written run.toml does not count."""
         if self.path.is_dir():
@@ -144,7 +144,7 @@ class RunDirectory:
             if names <= {_LOCK, _HOLDER} | begun:
                 return
         if self.path.exists():
-            raise RunError(f"{self.path} exists", mend)
+            raise RunError(f"{self.path} exists", hint)
 
     def discard(self) -> None:
         """Remove what a training that failed to start has written, and the directory if nothing else is in it."""
@@ -235,13 +235,13 @@ class RunDirectory:
 
     @contextmanager
     def keeping(self, what: str) -> Iterator[None]:
-        """Around writing `what`: where that fails, for a full disk say, raises TrainingFailed with the mend."""
+        """Around writing `what`: where that fails, for a full disk say, raises TrainingFailed with the fix."""
         try:
             yield
         except OSError as error:
             reason = " ".join(str(error.strerror or error).split())[:200]
-            mend = f"make space, then go on with irm-lite train --resume {self.path}"
-            raise TrainingFailed(f"{what} of {self.path} cannot be written ({reason})", mend) from error
+            hint = f"make space, then go on with irm-lite train --resume {self.path}"
+            raise TrainingFailed(f"{what} of {self.path} cannot be written ({reason})", hint) from error
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -226,8 +226,8 @@ class Server:
 
     def _column(self, name: Name) -> Column:
         if name not in self._columns:
-            mend = {"vector": '{"do": "load", "vector": "V.gguf"}', "irm": '{"do": "load", "irm": "RUN"}'}[name]
-            raise InputError(f"there is no {name} to answer", f"load one: {mend}")
+            hint = {"vector": '{"do": "load", "vector": "V.gguf"}', "irm": '{"do": "load", "irm": "RUN"}'}[name]
+            raise InputError(f"there is no {name} to answer", f"load one: {hint}")
         return self._columns[name]
 
     def _replace(self, column: Column, about: Event) -> None:

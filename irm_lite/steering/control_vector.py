@@ -249,12 +249,12 @@ def parse_vector_argument(argument: str) -> tuple[Path, float]:
     return Path(head), require_scale(float(tail), f" of {head}", "write PATH:0.8")
 
 
-def require_scale(scale: float, what: str = "", mend: str = "give one like 0.8") -> float:
+def require_scale(scale: float, what: str = "", hint: str = "give one like 0.8") -> float:
     """The scale. Raises VectorError where it is not finite, or so large that a float32 vector soon overflows."""
     if not np.isfinite(scale):
-        raise VectorError(f"scale {scale}{what} is not a finite number", mend)
+        raise VectorError(f"scale {scale}{what} is not a finite number", hint)
     if abs(scale) > _MAX_SCALE:
-        raise VectorError(f"scale {scale:g}{what} is out of range", mend)
+        raise VectorError(f"scale {scale:g}{what} is out of range", hint)
     return scale
 
 

@@ -180,7 +180,7 @@ def _arguments(config: TrainConfig, run: RunDirectory, n_train: int) -> Training
     try:
         return _training_arguments(config, run, n_train)
     except ValueError as error:  # an optimiser that does not exist, say
-        raise InputError(f"transformers refuses the settings ({' '.join(str(error).split())[:200]})", "mend them") from None
+        raise InputError(f"transformers refuses the settings ({' '.join(str(error).split())[:200]})", "fix them") from None
 
 
 def _training_arguments(config: TrainConfig, run: RunDirectory, n_train: int) -> TrainingArguments:

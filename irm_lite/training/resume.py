@@ -92,8 +92,8 @@ def require_as_many(run: RunDirectory) -> None:
     """Other processes than before would make other steps of the same data."""
     before = _last_start(run).get("processes", 1)
     if before != processes.count():
-        mend = f"accelerate launch --num_processes {before} -m irm_lite train --resume" if before != 1 else "leave out the launcher"
-        raise RunError(f"{run.path} was trained by {before} processes at a time, not {processes.count()}", mend)
+        hint = f"accelerate launch --num_processes {before} -m irm_lite train --resume" if before != 1 else "leave out the launcher"
+        raise RunError(f"{run.path} was trained by {before} processes at a time, not {processes.count()}", hint)
 
 
 def changes(run: RunDirectory, job: Job) -> Iterator[str]:

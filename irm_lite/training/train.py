@@ -195,13 +195,13 @@ def _announce(job: Job, reached: ResumedAt | None, rows: int, fit: Fit | None, f
         resumed_from=reached.checkpoint.name if reached else None,
     )
     if fit and fit.training_peak > free:
-        mend = (
+        hint = (
             "--gradient-checkpointing"
             if config.batch == "auto"
             else "--batch auto, a smaller --batch-size or --gradient-checkpointing"
         )
         needed = f"{fit.training_peak / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
-        emit("warning", text=f"this training needs about {needed}: {mend} would need less")
+        emit("warning", text=f"this training needs about {needed}: {hint} would need less")
     if job.too_long and reached is None:
         emit("warning", text=f"{job.too_long} samples are longer than {config.max_length} tokens and left out")
     if job.unanswered and reached is None:
@@ -245,13 +245,13 @@ def _steps(
     """Train; gives the state at the end, and whether the user has stopped it. Raises TrainingFailed as `train` does."""
     run, config, base, irm = job.run, job.config, job.base, job.irm
     recompute = config.gradient_checkpointing
-    mend = "try a smaller --batch-size with more --gradient-accumulation-steps, or --gradient-checkpointing"
+    hint = "try a smaller --batch-size with more --gradient-accumulation-steps, or --gradient-checkpointing"
 
     def tell_split(rows: int) -> None:
         emit("warning", text=f"memory ran out: each step now goes through in {rows} rows")
 
     with (
-        shortage_named(mend),
+        shortage_named(hint),
         quiet_libraries(),
         kept(),
         _recomputing(base, recompute),

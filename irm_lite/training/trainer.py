@@ -72,7 +72,7 @@ class IrmTrainer(Trainer):  # type: ignore[misc]
             kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
         except (ImportError, ValueError) as error:
             name, reason = getattr(args.optim, "value", args.optim), " ".join(str(error).split())[:200]
-            raise MissingPart(f"--optim {name} cannot be made here ({reason})", "mend that, or say --optim auto") from None
+            raise MissingPart(f"--optim {name} cannot be made here ({reason})", "fix that, or say --optim auto") from None
         return (RoundingAdamW if kind is AdamW else kind), options
 
     def get_train_dataloader(self) -> DataLoader[int]:
@@ -231,5 +231,5 @@ def _damage_named(folder: str) -> Iterator[None]:
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
-        mend = "if run.toml was edited, undo it; else remove this checkpoint and resume from the one before"
-        raise RunError(f"{folder} does not fit this run ({reason})", mend) from None
+        hint = "if run.toml was edited, undo it; else remove this checkpoint and resume from the one before"
+        raise RunError(f"{folder} does not fit this run ({reason})", hint) from None

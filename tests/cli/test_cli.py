@@ -75,10 +75,10 @@ def test_bad_input_is_one_line_with_the_mend_and_exit_code_2(
         (["fly"], "fly"),
     ]
     before = sorted(path.name for path in tmp_path.iterdir())
-    for arguments, mend in cases:
+    for arguments, hint in cases:
         code, line = complaint(capsys, *arguments)
         assert code == 2, (arguments, line)
-        assert mend in line, (arguments, line)
+        assert hint in line, (arguments, line)
     assert sorted(path.name for path in tmp_path.iterdir()) == before  # nothing written
 
 

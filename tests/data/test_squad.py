@@ -119,7 +119,7 @@ def test_a_file_cut_short_is_one_line(tmp_path_factory: pytest.TempPathFactory, 
     text = json.dumps(squad([MANY]))
     path = tmp_path_factory.getbasetemp() / "cut.json"
     path.write_text(text[: at % len(text)], encoding="utf-8")
-    with pytest.raises(DataError, match=r"cut\.json: not JSON \(.*\): mend it, or fetch it again if it is cut short"):
+    with pytest.raises(DataError, match=r"cut\.json: not JSON \(.*\): fix it, or fetch it again if it is cut short"):
         load_dataset(str(path))
 
 

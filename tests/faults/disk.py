@@ -72,7 +72,7 @@ def full(folder: Path, training: list[str], tries: int, chance: random.Random) -
 
 
 def broken(folder: Path, disk: Path, training: list[str], tries: int, chance: random.Random, failing: Failing) -> str:
-    """Break a training's disk, look at what it says and leaves, mend the disk and resume."""
+    """Break a training's disk, look at what it says and leaves, fix the disk and resume."""
     expected, told, log, run = same_run.result(folder / "whole"), same_run.events(folder / "whole"), folder / "log", disk / "run"
     hit = 0
     for _ in range(tries):

@@ -264,7 +264,7 @@ def test_the_command_that_models_fit_gives_is_one(capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize(
-    ("arguments", "mend"),
+    ("arguments", "hint"),
     [
         (["--model", "nobody/nothing"], "models list"),
         (["--memory", "8"], "as 8GB"),
@@ -274,10 +274,10 @@ def test_the_command_that_models_fit_gives_is_one(capsys: pytest.CaptureFixture[
         (["--memory", "9" * 400 + "GB"], "as 8GB"),
     ],
 )
-def test_models_fit_refuses_in_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], mend: str) -> None:
+def test_models_fit_refuses_in_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], hint: str) -> None:
     assert irm_lite(["models", "fit", *arguments]) == 2
     told = capsys.readouterr().err.strip()
-    assert mend in told
+    assert hint in told
     assert "\n" not in told
 
 

@@ -49,7 +49,9 @@ def test_the_engine_loads_no_ui() -> None:
     assert "textual" not in loaded_by(code)
 
 
-@pytest.mark.parametrize("name", ["training", "trainer", "reporter", "base_model", "record"])
+@pytest.mark.parametrize(
+    "name", ["training.train", "training.trainer", "training.reporter", "base.load", "analysis.recordings.record"]
+)
 def test_importing_the_engine_fetches_nothing_and_says_nothing(name: str, tmp_path: Path) -> None:
     """bitsandbytes asks the package `kernels`, where there is one, for kernels from the hub."""
     asked = tmp_path / "asked"

@@ -112,7 +112,7 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         names = ", ".join(sorted(binding.id or binding.action for binding in clashed_bindings))
         if names not in self._clashes:  # Textual asks at every key
             self._clashes.add(names)
-            self._warn(f"the keys of {names} are taken by others: mend [keys] in the preferences")
+            self._warn(f"the keys of {names} are taken by others: fix [keys] in the preferences")
 
     # Modes
 

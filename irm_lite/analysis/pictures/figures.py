@@ -43,8 +43,8 @@ def choose_token(recording: Recording, prompt: int | None = None, token: int | N
     if not kept and prompt is None and token is None:
         return None
     if not 0 <= (prompt or 0) < len(kept):
-        mend = f"it keeps 0-{len(kept) - 1}" if kept else "record again with --keep"
-        raise InputError(f"the recording does not keep prompt {prompt or 0} token by token", mend)
+        hint = f"it keeps 0-{len(kept) - 1}" if kept else "record again with --keep"
+        raise InputError(f"the recording does not keep prompt {prompt or 0} token by token", hint)
     tokens, first = len(kept[prompt or 0].tokens), kept[prompt or 0].n_prompt
     token = min(first, tokens - 1) if token is None else token
     if not 0 <= token < tokens:

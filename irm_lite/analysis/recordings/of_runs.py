@@ -65,8 +65,8 @@ def with_recordings(runs: Sequence[Path], recording: str | None = None) -> list[
     for each in found:
         if each.directory.path is not paths[each.name]:
             same = each.directory.path.resolve() == paths[each.name].resolve()
-            mend = "give it once" if same else "rename one of their folders"
-            raise InputError(f"two runs have the same name, {each.name}", mend)
+            hint = "give it once" if same else "rename one of their folders"
+            raise InputError(f"two runs have the same name, {each.name}", hint)
     return found
 
 

@@ -51,8 +51,8 @@ def bake(
     if out.suffix.lower() != ".gguf":
         raise InputError(f"{out} must end in .gguf", "llama.cpp takes no other")
     if (undo is None) == (not sources) or (undo is None) != (gguf is not None):
-        mend = "irm-lite bake V.gguf --gguf MODEL.gguf -o OUT.gguf, or irm-lite bake --undo FILE.gguf -o OUT.gguf"
-        raise InputError("it is not clear what to bake", mend)
+        hint = "irm-lite bake V.gguf --gguf MODEL.gguf -o OUT.gguf, or irm-lite bake --undo FILE.gguf -o OUT.gguf"
+        raise InputError("it is not clear what to bake", hint)
     with stoppable_progress(output, "writing") as on_progress:
         if undo is not None:
             unbake(undo, out, force=force, on_progress=on_progress)

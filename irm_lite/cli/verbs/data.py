@@ -70,7 +70,7 @@ def _lines(report: "Report") -> list[str]:
     for leak in report.leaks:
         lines.append(f"in {' and '.join(leak.splits)}: {leak.normalised} questions, {leak.same} of them letter by letter")
     for finding in report.findings:
-        lines.append(f"{'training on this is pointless' if finding.pointless else 'note'}: {finding.text}: {finding.mend}")
+        lines.append(f"{'training on this is pointless' if finding.pointless else 'note'}: {finding.text}: {finding.hint}")
     return lines
 
 

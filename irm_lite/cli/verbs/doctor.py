@@ -7,7 +7,7 @@ from irm_lite.cli.output import Common, Output
 
 
 def doctor(*, common: Common | None = None) -> None:
-    """Versions, devices, what bitsandbytes and llama.cpp can do here, what is missing, and the line that mends it."""
+    """Versions, devices, what bitsandbytes and llama.cpp can do here, what is missing, and the line that fixes it."""
     output = Output(common)
     output.note("looking (this loads torch and llama.cpp)")
     from irm_lite.jobs.doctor import examine
@@ -16,9 +16,9 @@ def doctor(*, common: Common | None = None) -> None:
     table = Table(show_header=False, box=None, padding=(0, 1))
     for check in checks:
         mark = Text("ok", style="green") if check.ok else Text("--", style="yellow")
-        table.add_row(mark, check.name, check.found, Text(check.mend, style="bold"))
+        table.add_row(mark, check.name, check.found, Text(check.hint, style="bold"))
     missing = [check.name for check in checks if not check.ok and check.needed]
-    output.result({"ok": not missing, "checks": [vars(check) for check in checks]}, table)
+    output.result({"ok": not missing, "checks": [check.to_dict() for check in checks]}, table)
     if missing:
         from irm_lite.core.errors import IrmLiteError
 

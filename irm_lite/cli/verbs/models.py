@@ -37,7 +37,7 @@ def list_models(*, common: Common | None = None) -> None:
             str(preset.layers),
             str(preset.hidden_size),
             licence,
-            str(place or f"no: {preset.mend}"),
+            str(place or f"no: {preset.hint}"),
         )
         rows.append({**vars(preset), "found_at": None if place is None else str(place)})
     output.result({"models": rows}, table)

@@ -94,8 +94,8 @@ def record(
             with stoppable_progress(output, title) as on_progress:
                 recording = engine.record(trained, asked, new_tokens=new_tokens, keep=keep, gguf=file, on_progress=on_progress)
         except Interrupted:
-            mend = "--skip-existing goes on there" if number > 1 else "nothing is written"
-            raise Interrupted("stopped" if len(targets) == 1 else f"stopped in {title}", mend) from None
+            hint = "--skip-existing goes on there" if number > 1 else "nothing is written"
+            raise Interrupted("stopped" if len(targets) == 1 else f"stopped in {title}", hint) from None
         recording.save(target)
         output.tell_matches(trained.matches)
         documents.append(

@@ -90,5 +90,5 @@ def _parse(line: bytes, where: str) -> Row:
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict):
-        raise DataError(f"{where}: not a row of this file", "mend or remove it")
+        raise DataError(f"{where}: not a row of this file", "fix or remove it")
     return row

@@ -15,11 +15,11 @@ def out_of_memory(error: RuntimeError | MemoryError) -> bool:
 
 
 @contextmanager
-def shortage_named(mend: str) -> Iterator[None]:
+def shortage_named(hint: str) -> Iterator[None]:
     """Within: memory that runs out is TrainingFailed."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        raise TrainingFailed("memory ran out", mend) from error
+        raise TrainingFailed("memory ran out", hint) from error

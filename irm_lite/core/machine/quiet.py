@@ -43,7 +43,7 @@ def import_bitsandbytes() -> None:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
-        pass  # `decide` says so with its mend
+        pass  # `decide` says so with its hint
     finally:
         del sys.modules["kernels"]
         if kernels is not None:

@@ -227,7 +227,7 @@ def test_bad_wishes_are_one_line(recording: Recording, tmp_path: Path, capsys: p
     recording.save(tmp_path / "one")
     ControlVector({2: np.ones(64, np.float32)}, "llama").save(tmp_path / "v.gguf")
     one, vector = str(tmp_path / "one"), str(tmp_path / "v.gguf")
-    for arguments, mend in [
+    for arguments, hint in [
         ([one, "--mark", "2000"], "give 0 to 1999"),
         ([one, "--mark", "5", "-1"], "give 0 to 1999"),
         ([one, "--prompt", "1"], "it keeps 0-0"),
@@ -240,6 +240,6 @@ def test_bad_wishes_are_one_line(recording: Recording, tmp_path: Path, capsys: p
     ]:
         assert cli.run(["heatmap", *arguments]) == 2
         complaint = capsys.readouterr().err
-        assert mend in complaint
+        assert hint in complaint
         assert complaint.count("\n") == 1
     assert not (tmp_path / "figures").exists()

@@ -215,7 +215,7 @@ async def test_a_training_on_another_machine_is_said_not_to_be_checked(tmp_path:
         await pilot.press("enter")
         await until(pilot, lambda: "● running on [b]gpu\\x1b[2J, not checked  far" in screen_text(app), "the dashboard")
         (run.path / "lock.holder").unlink()
-        await until(pilot, lambda: "■ stopped  far" in screen_text(app), "the mend")
+        await until(pilot, lambda: "■ stopped  far" in screen_text(app), "the fix")
 
 
 @pytest.mark.parametrize("line", ["", "process x", "process 1 since", "process 0 since 2026 on a b", "\x00" * 50])

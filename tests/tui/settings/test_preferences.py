@@ -44,7 +44,7 @@ def test_a_damaged_file(own_place: Path) -> None:
     assert preferences == Preferences(sort="NLL")
     assert len(complaints) == 1
     assert "tui.toml cannot be read" in complaints[0]
-    assert "mend or remove it" in complaints[0]
+    assert "fix or remove it" in complaints[0]
 
 
 def test_a_value_of_the_wrong_type(own_place: Path) -> None:

@@ -98,7 +98,7 @@ async def test_fields_help_and_errors() -> None:
         await pilot.press("ctrl+r")
         assert isinstance(app.screen, TrainScreen)
         app.set("batch_size", "4")
-        await until(pilot, lambda: not app.error("batch_size"), "the mended field")
+        await until(pilot, lambda: not app.error("batch_size"), "the fixed field")
         assert app.form.query_one("#row-batch_size").has_class("changed")
 
 

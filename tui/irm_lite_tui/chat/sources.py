@@ -12,7 +12,7 @@ from irm_lite.runs.directory import RunDirectory
 
 @dataclass(frozen=True)
 class Sources:
-    """Texts as a user types them; empty: none. `wrong` says why something is missing, and the mend."""
+    """Texts as a user types them; empty: none. `wrong` says why something is missing, and the fix."""
 
     gguf: str = ""
     vector: str = ""

@@ -69,7 +69,7 @@ class SourceLoaded(Message):
 
 
 class SourceFailed(Message):
-    """A worker could not read it: one line that says why, and the mend."""
+    """A worker could not read it: one line that says why, and the fix."""
 
     def __init__(self, path: Path, why: str, compared: bool) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class PictureSaved(Message):
 
 
 class PictureNotSaved(Message):
-    """A picture could not be written: one line that says why, and the mend."""
+    """A picture could not be written: one line that says why, and the fix."""
 
     def __init__(self, why: str) -> None:
         super().__init__()

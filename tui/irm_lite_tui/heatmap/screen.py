@@ -301,8 +301,8 @@ class HeatmapScreen(Screen[None]):
     def _choose_token(self, source: Source, prompt: int | None, token: int | None) -> None:
         prompt = self._choice.prompt if prompt is None else prompt
         if prompt >= len(source.prompts):
-            mend = f"give p0-p{len(source.prompts) - 1}" if source.prompts else "record again with --keep"
-            raise InputError(f"prompt {prompt} is not kept token by token", mend)
+            hint = f"give p0-p{len(source.prompts) - 1}" if source.prompts else "record again with --keep"
+            raise InputError(f"prompt {prompt} is not kept token by token", hint)
         tokens = len(source.prompts[prompt].tokens)
         token = source.prompts[prompt].n_prompt if token is None else token
         if token >= tokens:

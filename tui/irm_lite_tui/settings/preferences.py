@@ -50,10 +50,10 @@ def load_preferences() -> tuple[Preferences, list[str]]:
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
-            complaints.append(f"{path} cannot be read ({error}): mend or remove it; defaults are used")
+            complaints.append(f"{path} cannot be read ({error}): fix or remove it; defaults are used")
             continue
         if refused:
-            complaints.append(f"{path}: {', '.join(refused)} of the wrong type: mend it; the default is used")
+            complaints.append(f"{path}: {', '.join(refused)} of the wrong type: fix it; the default is used")
     return kept, complaints
 
 

@@ -45,7 +45,7 @@ class AskScreen(ModalScreen[bool]):
 
 
 class NameScreen(ModalScreen[str | None]):
-    """A text to edit. `attempt` does what it is for; its error stays in the window, to be mended."""
+    """A text to edit. `attempt` does what it is for; its error stays in the window, to be fixed."""
 
     CSS_PATH = "ask.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back", id="dialog.back")]

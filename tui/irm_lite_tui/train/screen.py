@@ -209,7 +209,7 @@ class TrainScreen(Screen[None]):
         """Write the settings to a file and open the dashboard, which starts the training."""
         config = self._check()
         if config is None:
-            self.notify("mend what is marked first", severity="error", markup=False)
+            self.notify("fix what is marked first", severity="error", markup=False)
             return
         from irm_lite_tui.dashboard.screen import DashboardScreen
 

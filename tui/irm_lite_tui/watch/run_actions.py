@@ -1,4 +1,4 @@
-"""What can be done to a run's folder. Each raises RunError with the mend where it cannot be done."""
+"""What can be done to a run's folder. Each raises RunError with the fix where it cannot be done."""
 
 import shutil
 from pathlib import Path
