@@ -13,7 +13,7 @@ from irm_lite.base.packed_attention import attend_by_sample
 from irm_lite.base.presets import EMBEDDED, Preset, packaged_gguf, presets
 from irm_lite.base.sources.folder import choose_code, require_own_files
 from irm_lite.base.sources.gguf_checks import require_loadable
-from irm_lite.base.sources.gguf_weights import gguf_read_once, gguf_weights, keep_differentiable, require_whole, skeleton
+from irm_lite.base.sources.gguf_weights import gguf_read_once, gguf_weights, keep_differentiable, require_whole, rotate, skeleton
 from irm_lite.base.sources.shape import require_stored
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import read_header
@@ -186,6 +186,8 @@ def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bo
     except Exception as error:
         raise _explain(error, source, "model") from error
     require_whole(model, loading, str(source.gguf or source.place))
+    if source.gguf:
+        rotate(model, source.gguf)
     return model
 
 

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.sources.folder import choose_code
-from irm_lite.base.sources.shape import SPARE
+from irm_lite.base.sources.gguf_graph import read_graph
+from irm_lite.base.sources.shape import SPARE, shape_of_header
 from irm_lite.core.errors import BaseModelError
-from irm_lite.core.files.gguf_header import TensorInfo, read_header
+from irm_lite.core.files.gguf_header import GgufHeader, TensorInfo, read_header
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 def skeleton(gguf: Path) -> "PreTrainedModel":
@@ -27,18 +28,58 @@ def skeleton(gguf: Path) -> "PreTrainedModel":
     Raises BaseModelError where its blocks cannot be injected, or far more weights are told of than the file has, before a
     weight is read.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True, trust_remote_code=False)
+    header = read_header(gguf)
+    config = _configuration(header)
     choose_code(config, str(gguf))
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     wanted = sum(weight.numel() for weight in model.state_dict().values())
-    stored = sum(math.prod(tensor.shape) for tensor in read_header(gguf).tensors.values())
+    stored = sum(math.prod(tensor.shape) for tensor in header.tensors.values())
     if wanted > 2 * stored + SPARE:  # transformers would make room for them all; a tied head is counted twice
         raise BaseModelError(f"the metadata of {gguf} are of {wanted} weights, it has {stored}", "get a whole copy")
     decoder_layers(model)
     return model
+
+
+def _configuration(header: GgufHeader) -> "PretrainedConfig":
+    """transformers' configuration of the file's graph: from its header where every key is mapped, else as transformers reads it."""
+    from transformers import AutoConfig, LlamaConfig, Qwen2Config, Qwen3Config
+
+    graph, gguf = read_graph(header), header.path
+    if graph is None:
+        return AutoConfig.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True, trust_remote_code=False)
+    shape = shape_of_header(header)
+    options: dict[str, Any] = {"attention_bias": graph.attention_bias, "mlp_bias": graph.mlp_bias}
+    kind: Any = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}[header.architecture]
+    return kind(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_size,
+        max_position_embeddings=header.integer(f"{header.architecture}.context_length"),
+        rms_norm_eps=header.metadata[f"{header.architecture}.attention.layer_norm_rms_epsilon"],
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},  # its frequencies are put in by `rotate`
+        tie_word_embeddings=shape.tied,
+        **{f"{name}_token_id": header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")},
+        **(options if header.architecture == "llama" else {}),
+    )
+
+
+def rotate(model: nn.Module, gguf: Path) -> None:
+    """Give the model the file's rotary frequencies, where they are mapped."""
+    graph = read_graph(read_header(gguf))
+    if graph is None:
+        return
+    rotary: Any = model.model.rotary_emb  # type: ignore[union-attr]
+    frequencies = torch.from_numpy(graph.rope.inv_freq).float()
+    for buffer in (rotary.inv_freq, rotary.original_inv_freq):
+        buffer.copy_(frequencies)
+    rotary.attention_scaling = graph.rope.scaling
 
 
 @dataclass(frozen=True)
@@ -72,8 +113,9 @@ class GgufWeight:
         return done[self.name]
 
 
-def gguf_weights(gguf: Path, model: "PreTrainedModel") -> dict[str, GgufWeight]:
-    """The file's weights by the names they have in `model`, its skeleton; what the model has no place for is left out."""
+def gguf_weights(gguf: Path, model: "PreTrainedModel") -> "dict[str, GgufWeight | Tensor]":
+    """The file's weights by the names they have in `model`, its skeleton; what the model has no place for is left out. Biases
+    that only some layers have are zero in the others, as llama.cpp leaves them out."""
     from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
     header = read_header(gguf)
@@ -89,7 +131,8 @@ def gguf_weights(gguf: Path, model: "PreTrainedModel") -> dict[str, GgufWeight]:
         stored, wanted = sum(math.prod(tensor.shape) for tensor in tensors), places[name].numel() if name in places else None
         if wanted is not None and stored > wanted:  # transformers would see it once it is in memory
             raise BaseModelError(f"{gguf}: {tensors[0].name} has {stored} weights, its metadata say {wanted}", "get a whole copy")
-    return {name: GgufWeight(name, gguf, tensors, names, processor) for name, tensors in parts.items()}
+    none = {name: torch.zeros(place.shape) for name, place in places.items() if name.endswith(".bias") and name not in parts}
+    return {name: GgufWeight(name, gguf, tensors, names, processor) for name, tensors in parts.items()} | none
 
 
 def require_whole(model: nn.Module, loading: dict[str, Any], name: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from irm_lite.base.presets import presets
 from irm_lite.base.sources.gguf_checks import MAX_LAYERS
+from irm_lite.base.sources.gguf_graph import same_in_all_layers
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import GgufHeader, read_header, require_model
 from irm_lite.core.files.paths import expanded
@@ -76,7 +77,7 @@ def base_shape(name: str) -> BaseShape:
     if path.suffix.lower() == ".gguf":
         header = read_header(path)
         require_model(header)
-        return _of_header(header)
+        return shape_of_header(header)
     file = _config_file(name, path)
     return shape_of_config(_read_config(file), str(file))
 
@@ -141,20 +142,22 @@ def require_stored(config: dict[str, Any], folder: Path) -> None:
         )
 
 
-def _of_header(header: GgufHeader) -> BaseShape:
+def shape_of_header(header: GgufHeader) -> BaseShape:
+    """Of a GGUF file. Raises BaseModelError or InputError where its metadata lack a size or give an absurd one."""
+
     def size(key: str, default: int | None = None) -> int:
         return header.integer(f"{header.architecture}.{key}", default)
 
     embeddings = header.tensors.get("token_embd.weight")
     if embeddings is None or len(embeddings.shape) != 2:
         raise BaseModelError(f"{header.path} has no token embeddings", "get a whole copy")
-    heads, hidden_size = size("attention.head_count"), size("embedding_length")
+    heads, hidden_size = same_in_all_layers(header, "attention.head_count"), size("embedding_length")
     shape = BaseShape(
         size("block_count"),
         hidden_size,
-        size("feed_forward_length"),
+        same_in_all_layers(header, "feed_forward_length"),
         heads,
-        size("attention.head_count_kv", heads),
+        same_in_all_layers(header, "attention.head_count_kv", heads),
         size("attention.key_length", hidden_size // max(heads, 1)),
         embeddings.shape[1],
         "output.weight" not in header.tensors,
