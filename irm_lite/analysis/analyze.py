@@ -23,8 +23,9 @@ from irm_lite.analysis.statistics.striations import correlations, layer_normalis
 from irm_lite.analysis.statistics.tone import tone_effect
 from irm_lite.base.load import Base
 from irm_lite.core.errors import InputError
+from irm_lite.core.timestamp import now
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, Reals
-from irm_lite.runs.directory import RunDirectory, now
+from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import load_run
 
 FORMAT = 2
@@ -216,7 +217,7 @@ def _agreement(pairs: Sequence[TwoRuns], tones: Sequence[str], settings: Sequenc
 def nlls(directory: RunDirectory) -> dict[str, float | None]:
     """Validation NLL of the base and the IRM's best, nats a token, from the run's events."""
     found: dict[str, float | None] = {"base": None, "irm": None}
-    for event in directory.events():
+    for event in directory.events.read():
         if event["kind"] == "eval" and isinstance(event.get("nll"), float) and event.get("of") in list(found):
             before = found[event["of"]]
             found[event["of"]] = event["nll"] if before is None else min(before, event["nll"])

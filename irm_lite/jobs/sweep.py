@@ -21,7 +21,7 @@ from irm_lite.core.files.reading import read_toml
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import base_settings, load_base_of
 from irm_lite.training import train as training
-from irm_lite.training.prepare import absolute
+from irm_lite.training.setup.settings import absolute
 
 _TABLES = ("train", "grid", "setting")
 _MOST_RUNS = 10_000
@@ -121,7 +121,7 @@ def run_sweep(
     loaded: Settings | None = None
     for number, each in enumerate(sorted(planned, key=lambda each: kinds.index(base_settings(each.config))), 1):
         run, title = RunDirectory(out / each.name), f"run {number} of {len(planned)}, {each.name}"
-        if run.finished() is not None:
+        if run.events.finished() is not None:
             outcome = _outcome(run, each.name, "was there")
         elif should_stop():
             raise Interrupted(f"stopped before {title}", "the same command goes on there")
@@ -212,9 +212,9 @@ def _train(
 
 
 def _outcome(run: RunDirectory, name: str, state: Literal["trained", "was there", "failed"], error: str | None = None) -> Outcome:
-    events = list(run.events())
+    events = list(run.events.read())
     of_base = next((event for event in events if event["kind"] == "eval" and event.get("of") == "base"), {})
-    end = run.finished() or {}
+    end = run.events.finished() or {}
     seconds = sum(_number(event, "seconds") or 0.0 for event in events if event["kind"] == "end")
     best_step, steps = (int(step) if (step := _number(end, key)) is not None else None for key in ("best_step", "step"))
     nlls = _number(of_base, "nll"), _number(end, "best_nll")

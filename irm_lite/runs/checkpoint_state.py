@@ -18,7 +18,7 @@ from irm_lite.core.files.atomic import atomic_path
 from irm_lite.core.files.manifest import digest
 from irm_lite.core.files.reading import open_ordinary, read_json
 from irm_lite.core.files.tensors import save_tensors
-from irm_lite.runs.directory import BEST
+from irm_lite.runs.checkpoints import BEST
 from irm_lite.steering.irm import IRM
 from irm_lite.steering.irm_files import read_saved, save_irm
 

@@ -77,7 +77,7 @@ def test_the_document_holds_what_the_recordings_do(recorded: list[Recorded]) -> 
 
 
 def test_the_best_nll_is_read_from_the_events(runs: list[TrainedRun]) -> None:
-    evaluated = [event for event in runs[0].directory.events() if event["kind"] == "eval"]
+    evaluated = [event for event in runs[0].directory.events.read() if event["kind"] == "eval"]
     found = nlls(runs[0].directory)
     assert found["base"] == evaluated[0]["nll"]
     assert found["irm"] == min(event["nll"] for event in evaluated[1:])

@@ -90,7 +90,7 @@ def test_a_run_is_gone_on_with_from_the_command_line(llama_folder: Path, tmp_pat
     second = irm_lite("train", "--resume", str(run), "--json")
     assert second.returncode == 0, second.stderr
     assert json.loads(second.stdout)["steps"] == 3
-    assert [event["resumed_from"] for event in RunDirectory(run).events() if event["kind"] == "start"] == [None, "step-2"]
+    assert [event["resumed_from"] for event in RunDirectory(run).events.read() if event["kind"] == "start"] == [None, "step-2"]
 
 
 def test_train_export_eval_generate_by_json(llama_gguf: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_a_pipe_is_refused_without_waiting_for_its_other_end(tmp_path: Path) -> 
 
 
 def enter(run: RunDirectory) -> None:
-    with run.writing():
+    with run.lock.held():
         pass
 
 
@@ -40,13 +40,13 @@ def enter(run: RunDirectory) -> None:
 @pytest.mark.parametrize("name", ["events.jsonl", "lock", "lock.holder"])
 def test_a_run_with_a_pipe_in_it_is_not_written(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(RunError, match=f"{name} is no ordinary file: remove it"):
+    with pytest.raises(RunError, match=f"{name} is not an ordinary file: remove it"):
         enter(RunDirectory(tmp_path))
 
 
 def test_a_holder_that_cannot_be_told_is_another_process(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    with run.writing():
+    with run.lock.held():
         (tmp_path / "lock.holder").write_bytes(b"\xff\xfe")
         with pytest.raises(RunError, match="is being written by another process"):
             enter(RunDirectory(tmp_path))

@@ -21,7 +21,9 @@ from irm_lite.base.fingerprint import Fingerprint
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError, RunError, TrainingFailed
 from irm_lite.core.files.manifest import write_manifest
-from irm_lite.runs.directory import RunDirectory, find_runs, now
+from irm_lite.core.timestamp import now
+from irm_lite.runs.directory import RunDirectory, find_runs
+from irm_lite.runs.write_failure import write_failure_named
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -189,11 +191,11 @@ def test_a_missing_base_is_refused(run: RunDirectory) -> None:
 
 
 def test_a_run_without_events_has_none(run: RunDirectory) -> None:
-    assert list(run.events()) == []
+    assert list(run.events.read()) == []
 
 
 def test_an_event_is_one_line_of_json_with_its_time_and_kind(run: RunDirectory) -> None:
-    returned = [run.append_event("step", step=1, loss=2.5), run.append_event("sample", text="two\nlines \u2028 \u00fc")]
+    returned = [run.events.append("step", step=1, loss=2.5), run.events.append("sample", text="two\nlines \u2028 \u00fc")]
     lines = (run.path / "events.jsonl").read_bytes().decode("utf-8").split("\n")
     assert lines.pop() == ""
     assert [json.loads(line) for line in lines] == returned
@@ -206,8 +208,8 @@ def test_an_event_is_one_line_of_json_with_its_time_and_kind(run: RunDirectory) 
 def test_events_read_back_in_order(scratch: RunDirectory, values: list[dict[str, Any]]) -> None:
     (scratch.path / "events.jsonl").unlink(missing_ok=True)
     for item in values:
-        scratch.append_event("step", **item)
-    read = [{key: value for key, value in event.items() if key != "time"} for event in scratch.events()]
+        scratch.events.append("step", **item)
+    read = [{key: value for key, value in event.items() if key != "time"} for event in scratch.events.read()]
     assert read == [{"kind": "step", **item} for item in values]
 
 
@@ -218,37 +220,37 @@ def test_after_a_cut_at_any_byte_every_whole_event_and_every_later_one_is_read(
 ) -> None:
     file = scratch.path / "events.jsonl"
     file.unlink(missing_ok=True)
-    written = [scratch.append_event("step", **item) for item in values]
+    written = [scratch.events.append("step", **item) for item in values]
     whole = file.read_bytes()
     length = place % (len(whole) + 1)
     file.write_bytes(whole[:length])
     ends = [sum(len(json.dumps(event)) + 1 for event in written[: n + 1]) - 1 for n in range(len(written))]
     kept = [event for event, end in zip(written, ends, strict=True) if end <= length]
-    assert list(scratch.events()) == kept
-    later = [scratch.append_event("checkpoint", step=5), scratch.append_event("end")]
-    assert list(scratch.events()) == kept + later
+    assert list(scratch.events.read()) == kept
+    later = [scratch.events.append("checkpoint", step=5), scratch.events.append("end")]
+    assert list(scratch.events.read()) == kept + later
 
 
 def test_lines_that_are_no_events_are_passed_over(run: RunDirectory) -> None:
     content = b'\n12\n"text"\n[1]\nnull\n\xff\xfe{\n{"kind": "step"}\n{"kind": "torn\n' + b"[" * 100 + b"\n"
     (run.path / "events.jsonl").write_bytes(content)
-    assert list(run.events()) == [{"kind": "step"}]
+    assert list(run.events.read()) == [{"kind": "step"}]
 
 
 def test_events_that_cannot_be_written_are_one_line_and_the_next_is_whole(run: RunDirectory) -> None:
-    first = run.append_event("step", step=1)
+    first = run.events.append("step", step=1)
     full = OSError(28, "No space left on device")
     told = "events.jsonl of .* cannot be written .No space left on device.: make space"
-    with pytest.raises(TrainingFailed, match=told) as caught, run.keeping("events.jsonl"):
+    with pytest.raises(TrainingFailed, match=told) as caught, write_failure_named("events.jsonl", run.path):
         raise full
     assert caught.value.exit_code == 1
     assert str(run.path) in str(caught.value)
-    with run.event_file.open("a") as file:
+    with run.events.path.open("a") as file:
         file.write('{"time": "2026')  # what went onto the disk before it was full
-    run.sync_events()
-    assert list(run.events()) == [first]
-    last = run.append_event("end")
-    assert list(run.events()) == [first, last]
+    run.events.sync()
+    assert list(run.events.read()) == [first]
+    last = run.events.append("end")
+    assert list(run.events.read()) == [first, last]
 
 
 # The lock
@@ -256,7 +258,7 @@ def test_events_that_cannot_be_written_are_one_line_and_the_next_is_whole(run: R
 HOLDER = """
 import sys
 from irm_lite.runs.directory import RunDirectory
-with RunDirectory(sys.argv[1]).writing():
+with RunDirectory(sys.argv[1]).lock.held():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -276,7 +278,7 @@ def another_process_writing(run: RunDirectory) -> Iterator["subprocess.Popen[str
 
 
 def hold(run: RunDirectory) -> bool:
-    with run.writing():
+    with run.lock.held():
         return True
 
 
@@ -301,7 +303,7 @@ def test_a_killed_process_leaves_no_lock(run: RunDirectory) -> None:
 
 def test_the_lock_is_free_after_an_error(run: RunDirectory) -> None:
     def fail() -> None:
-        with run.writing():
+        with run.lock.held():
             raise ValueError("training failed")
 
     with pytest.raises(ValueError, match="training failed"):
@@ -310,7 +312,7 @@ def test_the_lock_is_free_after_an_error(run: RunDirectory) -> None:
 
 
 def test_one_process_does_not_write_a_run_twice_at_a_time(run: RunDirectory) -> None:
-    with run.writing():
+    with run.lock.held():
         with pytest.raises(RunError, match=f"is being written by process {os.getpid()}"):
             hold(RunDirectory(run.path))
         assert (run.path / "lock.holder").read_text(encoding="utf-8").startswith(f"process {os.getpid()} since ")
@@ -321,9 +323,9 @@ def test_a_stale_line_that_names_another_process_holds_nothing(run: RunDirectory
     """The number of a training that has died was given to another process."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         (run.path / "lock.holder").write_text(f"process {other.pid} since 2026-11-22T00:00:00+00:00 on {platform.node()}\n")
-        assert run.holder() is None
-        with run.writing():
-            holder = run.holder()
+        assert run.lock.holder() is None
+        with run.lock.held():
+            holder = run.lock.holder()
             assert holder is not None
             assert holder.pid == os.getpid()
         other.communicate(b"\n")
@@ -375,7 +377,7 @@ def test_left_overs_are_removed_from_the_run_and_its_checkpoints_alone(run: RunD
         (run.path / "checkpoints" / name).mkdir(parents=True)
     run.remove_left_overs()
     assert {path.name for path in run.path.rglob("*") if path.name[0] == "."} == {".x.0123abcd.json", ".old"}
-    assert run.checkpoints() == [run.checkpoint(2)]
+    assert run.checkpoints.all() == [run.checkpoints.of_step(2)]
 
 
 # Checkpoints and listing
@@ -386,7 +388,7 @@ PARTS.append("trainer_state.json")
 
 
 def sound(run: RunDirectory, step: int) -> Path:
-    folder = run.checkpoint(step)
+    folder = run.checkpoints.of_step(step)
     (folder / "best").mkdir(parents=True)
     for name in (*PARTS, "best/irm.json"):
         (folder / name).write_text(f"{name} of step {step}")
@@ -397,47 +399,47 @@ def sound(run: RunDirectory, step: int) -> Path:
 def test_the_newest_sound_checkpoint_is_taken_and_the_damaged_are_told(run: RunDirectory) -> None:
     for step in (1, 2, 3, 4, 5):
         sound(run, step)
-    (run.checkpoint(5) / "manifest.json").unlink()
-    (run.checkpoint(4) / "manifest.json").write_text('{"format": 1, "files": {}}')
-    (run.checkpoint(3) / "irm.json").write_text("irm.json of step 4")
-    (run.checkpoint(2) / "rng.json").unlink()
+    (run.checkpoints.of_step(5) / "manifest.json").unlink()
+    (run.checkpoints.of_step(4) / "manifest.json").write_text('{"format": 1, "files": {}}')
+    (run.checkpoints.of_step(3) / "irm.json").write_text("irm.json of step 4")
+    (run.checkpoints.of_step(2) / "rng.json").unlink()
     told: list[str] = []
-    assert run.newest_checkpoint(told.append) == run.checkpoint(1)
+    assert run.checkpoints.newest_sound(told.append) == run.checkpoints.of_step(1)
     assert told == [
-        "the checkpoint step-5 is damaged (manifest.json is missing) and passed over",
-        "the checkpoint step-4 is damaged (manifest.json does not list irm.json) and passed over",
-        "the checkpoint step-3 is damaged (irm.json has another SHA-256) and passed over",
-        "the checkpoint step-2 is damaged (rng.json is missing) and passed over",
+        "the checkpoint step-5 is damaged (manifest.json is missing) and skipped",
+        "the checkpoint step-4 is damaged (manifest.json does not list irm.json) and skipped",
+        "the checkpoint step-3 is damaged (irm.json has another SHA-256) and skipped",
+        "the checkpoint step-2 is damaged (rng.json is missing) and skipped",
     ]
-    (run.checkpoint(1) / "irm.json").write_text("")
-    assert run.newest_checkpoint() is None
+    (run.checkpoints.of_step(1) / "irm.json").write_text("")
+    assert run.checkpoints.newest_sound() is None
 
 
 def test_a_checkpoint_whose_best_irm_alone_is_damaged_is_taken(run: RunDirectory) -> None:
     for step in (1, 2):
         sound(run, step)
-    (run.checkpoint(2) / "best" / "irm.json").write_text("irm.json of another step")
+    (run.checkpoints.of_step(2) / "best" / "irm.json").write_text("irm.json of another step")
     told: list[str] = []
-    assert run.newest_checkpoint(told.append) == run.checkpoint(2)
-    assert told == ["the best IRM that step-2 keeps is damaged (best/irm.json has 24 bytes, not 23): the run's own stays"]
+    assert run.checkpoints.newest_sound(told.append) == run.checkpoints.of_step(2)
+    assert told == ["the best IRM in step-2 is damaged (best/irm.json has 24 bytes, not 23): the run keeps the one it has"]
 
 
 def test_thinning_keeps_the_newest_written_and_no_damaged_one_that_was_passed_over(run: RunDirectory) -> None:
     for step in (5, 10, 12, 20):
         sound(run, step)
-    run.thin_checkpoints(12, 2)
-    assert [path.name for path in run.checkpoints()] == ["step-10", "step-12"]
-    run.thin_checkpoints(12, 1)
+    run.checkpoints.thin(12, 2)
+    assert [path.name for path in run.checkpoints.all()] == ["step-10", "step-12"]
+    run.checkpoints.thin(12, 1)
     assert [path.name for path in (run.path / "checkpoints").iterdir()] == ["step-12"]
 
 
 def test_the_newest_checkpoint_is_that_of_the_highest_step(run: RunDirectory) -> None:
-    assert run.newest_checkpoint() is None
+    assert run.checkpoints.newest_sound() is None
     for step in (9, 100, 20):
         sound(run, step)
     for name in (".step-300.partial", "step-400.partial", "step-", "step-last", "step-0500", "other-500"):
         (run.path / "checkpoints" / name).mkdir(parents=True)
-    assert run.newest_checkpoint() == run.path / "checkpoints" / "step-100"
+    assert run.checkpoints.newest_sound() == run.path / "checkpoints" / "step-100"
 
 
 @quick
@@ -446,8 +448,8 @@ def test_checkpoints_are_in_the_order_of_their_numbers(scratch: RunDirectory, st
     for old in (scratch.path / "checkpoints").glob("*"):
         old.rmdir()
     for step in steps:
-        scratch.checkpoint(step).mkdir(parents=True)
-    assert [path.name for path in scratch.checkpoints()] == [f"step-{step}" for step in sorted(steps)]
+        scratch.checkpoints.of_step(step).mkdir(parents=True)
+    assert [path.name for path in scratch.checkpoints.all()] == [f"step-{step}" for step in sorted(steps)]
 
 
 def test_runs_are_listed_newest_first_without_other_folders(tmp_path: Path) -> None:

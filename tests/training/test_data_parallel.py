@@ -63,7 +63,7 @@ def free_port() -> int:
 def numbers(run: Path) -> dict[str, list[float]]:
     """What was learned, step by step, as the events tell it."""
     names = ("loss", "nll", "grad_norm", "learning_rate", "tokens", "epoch")
-    events = list(RunDirectory(run).events())
+    events = list(RunDirectory(run).events.read())
     return {name: [event[name] for event in events if name in event] for name in names}
 
 
@@ -97,7 +97,7 @@ def test_all_trainings_end_alike_in_both(together: tuple[Path, Outcomes]) -> Non
         assert first[name] == {**second[name], "forwards": first[name]["forwards"]}
         assert first[name]["end"] == kind
     assert not (out / "refused").exists()
-    starts = [next(RunDirectory(run).events()) for run in (out / "doubled", out / "stopped")]
+    starts = [next(RunDirectory(run).events.read()) for run in (out / "doubled", out / "stopped")]
     assert [event["processes"] for event in starts] == [2, 2]
 
 
@@ -125,7 +125,7 @@ def test_memory_that_runs_out_in_one_changes_nothing(together: tuple[Path, Outco
 def test_early_stopping_is_decided_together(together: tuple[Path, Outcomes]) -> None:
     out, (first, second) = together
     assert first["never-better"]["forwards"] == second["never-better"]["forwards"] < 9
-    assert list(RunDirectory(out / "never-better").events())[-1]["reason"] == "no more improvement"
+    assert list(RunDirectory(out / "never-better").events.read())[-1]["reason"] == "no more improvement"
 
 
 def test_one_who_is_asked_stops_both_and_they_go_on_as_if_never_stopped(together: tuple[Path, Outcomes]) -> None:
@@ -133,7 +133,9 @@ def test_one_who_is_asked_stops_both_and_they_go_on_as_if_never_stopped(together
     assert second["stopped"]["forwards"] == STOP  # in 15 steps: the sixth and the twelfth have nothing for it
     assert first["stopped"]["line"].startswith("stopped after step 15:")
     assert first["stopped"]["code"] == 130
-    whole, resumed = (load_file(RunDirectory(out / name).checkpoint(20) / "irm.safetensors") for name in ("doubled", "stopped"))
+    whole, resumed = (
+        load_file(RunDirectory(out / name).checkpoints.of_step(20) / "irm.safetensors") for name in ("doubled", "stopped")
+    )
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
@@ -214,7 +216,7 @@ def test_one_speaks_for_both_and_ctrl_c_saves(llama_folder: Path, data: Path, tm
     lines = ends[0][1].splitlines()
     assert lines[-1].startswith("irm-lite: stopped after step ")
     assert sum(line.startswith("irm-lite: ") for line in lines) == 1
-    [checkpoint] = RunDirectory(run).checkpoints()
+    [checkpoint] = RunDirectory(run).checkpoints.all()
     assert checkpoint.name == f"step-{len(numbers(run)['loss'])}"
 
 

@@ -58,9 +58,9 @@ def run(tmp_path: Path) -> Path:
     """A run with the worst name, settings and events."""
     settings = {"data": TEXT, "model": f"m{TEXT}", "answer_column": TEXT, "optim": TEXT, "layers": "all"}
     planted = plant_run(tmp_path / "runs" / NAME, training(12, 40), **settings)
-    planted.append_event("start", device=TEXT, dtype=TEXT, max_steps=40)
-    planted.append_event("sample", step=13, prompt=TEXT, text=TEXT)
-    planted.append_event("warning", text=TEXT)
+    planted.events.append("start", device=TEXT, dtype=TEXT, max_steps=40)
+    planted.events.append("sample", step=13, prompt=TEXT, text=TEXT)
+    planted.events.append("warning", text=TEXT)
     return planted.path
 
 

@@ -244,7 +244,7 @@ def test_a_scale_that_ruins_the_model_is_refused(
 ) -> None:
     run = RunDirectory(tmp_path / "run")
     config = TrainConfig(model=str(llama_folder), irm="static", site="attn")
-    with run.writing():
+    with run.lock.held():
         run.create(config, fingerprint_gguf(llama_gguf), {})
     irm = build_irm("static", 64, (0, 1), "attn")
     torch.nn.init.ones_(irm.get_parameter("vectors"))

@@ -101,7 +101,7 @@ def test_distinct_2_counts_word_pairs() -> None:
 def test_a_vector_for_another_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     config = TrainConfig(model="no-such-model")  # loading it would be another error
-    with run.writing():
+    with run.lock.held():
         run.create(config, Fingerprint("llama", 3, 64, "0" * 64), {})
     trained = TrainedRun(run, config, build_irm("static", 64, (1,)), run.fingerprint())
     with pytest.raises(VectorError, match="use it with the model"):

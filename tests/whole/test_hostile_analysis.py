@@ -218,10 +218,10 @@ def test_an_ablation_with_nan_is_damaged(runs: Path, capsys: pytest.CaptureFixtu
 
 def test_events_that_are_none_are_passed_over(runs: Path, tmp_path: Path) -> None:
     run = RunDirectory(runs / "anger")
-    before = list(run.events())
+    before = list(run.events.read())
     with (run.path / "events.jsonl").open("a") as file:
         file.write('{}\n{"kind": ["eval"]}\n[]\n{"kind": "eval", "nll": 1.0, "of": ["irm"]}\n')
-    assert list(run.events())[:-1] == before
+    assert list(run.events.read())[:-1] == before
     assert cli.run(["analyze", str(run.path), "-o", str(tmp_path / "report"), "--samples", "3", "--quiet"]) == 0
 
 

@@ -46,7 +46,7 @@ def train(
             chosen = settings or TrainConfig()
             trained = training.train(chosen, out or default_run(chosen), on_event=listen, should_stop=should_stop)
     directory = trained.directory
-    end = directory.finished()
+    end = directory.events.finished()
     assert end is not None
     document = {"run": str(directory.path), "steps": end["step"], "best_nll": end["best_nll"], "seconds": end["seconds"]}
     output.result(

@@ -1,4 +1,4 @@
-"""Memory that has run out, told apart from other errors."""
+"""Memory that has run out: told apart from other errors, named, and released."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,3 +23,11 @@ def shortage_named(hint: str) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise TrainingFailed("memory ran out", hint) from error
+
+
+def release_cached(device: str) -> None:
+    """Give back the memory that torch keeps for later tensors, on a GPU."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    elif device == "mps":
+        torch.mps.empty_cache()

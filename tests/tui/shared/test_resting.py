@@ -90,7 +90,7 @@ async def test_it_looks_at_once_when_it_is_seen_again(tmp_path: Path, monkeypatc
         await app.push_screen(dashboard)
         await until(pilot, lambda: dashboard.reading is not None, "the first look")
         await app.push_screen(Counting())
-        run.append_event("end", reason="done", step=3, best_nll=2.0, best_step=3, seconds=1.0)
+        run.events.append("end", reason="done", step=3, best_nll=2.0, best_step=3, seconds=1.0)
         plant_run(tmp_path / "runs" / "two")
         await app.pop_screen()
         await until(pilot, lambda: dashboard.reading is not None and dashboard.reading.view.state == "done", "the end")

@@ -44,7 +44,7 @@ def delete(path: Path) -> None:
 
 def stop(path: Path) -> None:
     """Ask the process that writes the run to save and end; asked again, it ends at once."""
-    holder = RunDirectory(path).holder()
+    holder = RunDirectory(path).lock.holder()
     if holder is None:
         raise RunError(f"nothing writes {path.name} at the moment", "there is nothing to stop")
     holder.interrupt()
@@ -53,11 +53,11 @@ def stop(path: Path) -> None:
 
 def is_stopping(path: Path) -> bool:
     """Whether the process that writes the run has been asked from here already."""
-    holder = RunDirectory(path).holder()
+    holder = RunDirectory(path).lock.holder()
     return holder is not None and _asked.get(path) == holder
 
 
 def _require_free(path: Path) -> None:
-    holder = RunDirectory(path).holder()
+    holder = RunDirectory(path).lock.holder()
     if holder is not None:
         raise RunError(f"{path.name} is being written by {holder}", "stop it first")

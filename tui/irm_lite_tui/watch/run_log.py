@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from irm_lite.runs.directory import LONGEST_LINE
+from irm_lite.runs.events import LONGEST_LINE
 from irm_lite_tui.watch.curve import Curve
 
 _WHOLE = 4 << 20  # bytes that are read in full at a time; of more, the beginning, samples and the end

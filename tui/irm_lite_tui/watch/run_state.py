@@ -49,7 +49,7 @@ class RunReader:
 
     def __init__(self, path: Path) -> None:
         self.directory = RunDirectory(path)
-        self.log = RunLog(self.directory.event_file)
+        self.log = RunLog(self.directory.events.path)
         self._stamp: tuple[float, ...] = ()
         self._config: TrainConfig | None = None
         self._problem, self._created, self._fidelity = "", 0.0, None  # type: str, float, float | None
@@ -64,7 +64,7 @@ class RunReader:
         if stamp != self._stamp:
             self._stamp = stamp
             self._read_settings()
-        holder = self.directory.holder()
+        holder = self.directory.lock.holder()
         state: State = _state(self.log, holder) if self._config is not None else "damaged"
         return RunView(
             path,
@@ -142,7 +142,7 @@ def find_run_folders(folder: Path) -> list[Path]:
 def _is_run(run: RunDirectory) -> bool:
     """Not so of a folder of somebody else's that may not be looked into."""
     try:
-        return run.started() or run.event_file.is_file()
+        return run.started() or run.events.path.is_file()
     except OSError:
         return False
 
