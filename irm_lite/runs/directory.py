@@ -22,14 +22,14 @@ LARGEST_LIVE = 256 << 20  # bytes of a live snapshot; 40 layers of 5120 are 800 
 
 
 class RunDirectory:
-    """Paths and files of one run. Opening it reads nothing."""
+    """Paths and files of one run. Making one reads nothing."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
 
     @property
     def name(self) -> str:
-        """What the run is called: its folder's name, also where it is given as `.`."""
+        """The folder's name, also where the path is `.`."""
         return self.path.name if self.path.name not in ("", "..") else self.path.resolve().name
 
     @property
@@ -82,7 +82,7 @@ class RunDirectory:
 
     @property
     def ablations(self) -> Path:
-        """What zeroing an index did, a file for each index and place (ablation.py)."""
+        """The effects of zeroing indices, a file for each (analysis/ablation.py)."""
         return self.path / "ablations"
 
     @property
@@ -101,16 +101,17 @@ class RunDirectory:
         chat_template: str | None = None,
         asked: TrainConfig | None = None,
     ) -> None:
-        """Start a run: writes base.json and run.toml, the lock being held. Raises RunError where something is there.
+        """Start a run by writing base.json and run.toml; only for the holder of the lock. Raises RunError where the directory holds
+        something already, or cannot be written.
 
-        `asked` is the configuration before what it left open was chosen.
+        `config` is resolved, `asked` the configuration as the user gave it. `chat_template`: the text of one given by hand.
         """
         import tomli_w
 
         self.require_absent()
         try:
             write_text(self.path / "base.json", json.dumps(fingerprint.to_dict(), indent=2) + "\n")
-            self.chat_template.unlink(missing_ok=True)  # of a start that was killed
+            self.chat_template.unlink(missing_ok=True)  # left by a start that was killed
             if chat_template is not None:
                 write_text(self.chat_template, chat_template)
             document = {"format": FORMAT, "created": now(), "train": config.to_dict(), "versions": versions}
@@ -121,8 +122,8 @@ class RunDirectory:
             raise RunError(f"the run directory {self.path} cannot be written ({error.strerror})", "choose another --out") from None
 
     def require_absent(self, hint: str = "choose another --out, or go on with --resume") -> None:
-        """Raise RunError where the directory exists and is not empty, or is a file. What a training leaves that is killed
-        before it has written run.toml does not count."""
+        """Raise RunError where the path is a file, or a directory that is not empty. What a training leaves that was killed before
+        it wrote run.toml does not count."""
         if self.path.is_dir():
             names = {each.name for each in self.path.iterdir() if not is_left_over(each.name)}
             begun = {"base.json", self.chat_template.name} if LOCK in names else set()
@@ -132,7 +133,7 @@ class RunDirectory:
             raise RunError(f"{self.path} exists", hint)
 
     def discard(self) -> None:
-        """Remove what a training that failed to start has written, and the directory if nothing else is in it."""
+        """Remove the files of a training that failed to start, and the directory if nothing else is in it."""
         for name in ("run.toml", "base.json", "events.jsonl", "irm.json", "irm.safetensors", "live.safetensors", HOLDER, LOCK):
             (self.path / name).unlink(missing_ok=True)
         self.chat_template.unlink(missing_ok=True)
@@ -144,24 +145,24 @@ class RunDirectory:
 
     def config(self) -> TrainConfig:
         settings = self._toml()["train"]
-        if self.chat_template.is_file():  # wherever the run has been moved to
+        if self.chat_template.is_file():  # the run's own copy, also after the run was moved
             settings = {**settings, "chat_template": str(self.chat_template)}
         return TrainConfig.from_dict(settings, str(self.path / "run.toml"))
 
     def started(self) -> bool:
-        """Whether a training has begun here, as far as one may look."""
+        """Whether a training has begun here; False where the directory may not be read."""
         try:
             return (self.path / "run.toml").is_file()
         except OSError:
             return False
 
     def asked(self) -> TrainConfig | None:
-        """The configuration as it was asked for; None where the run was made before that was noted."""
+        """The configuration as the user gave it; None where an older irm-lite made the run, which did not keep it."""
         found = self._toml().get("asked")
         return TrainConfig.from_dict(found, str(self.path / "run.toml")) if isinstance(found, dict) else None
 
     def versions(self) -> dict[str, str]:
-        """Of the libraries that the run began with, by name."""
+        """Library -> version, as the run began."""
         found = self._toml().get("versions")
         return {name: str(version) for name, version in found.items()} if isinstance(found, dict) else {}
 

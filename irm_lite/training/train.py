@@ -59,10 +59,10 @@ def train(
 ) -> TrainedRun:
     """Train a new IRM into the run directory `out`, which must not exist. `base`: the one that `config` names, loaded already.
 
-    `on_event` gets every event that goes to events.jsonl. Once `should_stop` says so, the step is finished, a checkpoint
+    `on_event` gets every event that goes to events.jsonl. Once `should_stop` returns True, the step is finished, a checkpoint
     written and Interrupted raised. Raises InputError kinds for what the user gave, TrainingFailed where it diverges, memory runs
-    out or the disk is full; a failed start leaves no run directory behind. Of several processes (`accelerate launch`) all
-    see the folder of `out`; the first alone writes what stays there, and calls `on_event`; each heeds its `should_stop`.
+    out or the disk is full; a failed start leaves no run directory behind. With several processes (`accelerate launch`) all
+    need the folder of `out`; only the first writes lasting files there and calls `on_event`; each obeys its own `should_stop`.
     """
     run = RunDirectory(out)
     if not str(out).strip("."):
@@ -73,15 +73,15 @@ def train(
         require_folder(run.path)
         job = prepare(config, run, base)
         template = read_chat_template(config.chat_template) if config.chat_template else None
-    with _writing(run):
+    with _locked(run):
         with processes.agreed():
             if processes.first():
-                run.require_absent()  # another may have written here meanwhile
+                run.require_absent()  # another training may have started here meanwhile
         try:
             with processes.agreed():
                 if processes.first():
                     run.create(job.config, job.base.fingerprint, installed_versions(), template, asked=absolute(config))
-            return _fit(job, None, _emitter(run, on_event), should_stop)
+            return _carry_out(job, None, _emitter(run, on_event), should_stop)
         except BaseException:
             if processes.first() and not any(event["kind"] == "step" for event in run.events.read()):
                 run.discard()
@@ -95,8 +95,8 @@ def resume(
     on_event: Listener = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainedRun:
-    """Go on with a run from its newest sound checkpoint, as it would have gone on; from its beginning where it was stopped before
-    the first. Takes a loaded base and raises as `train` does."""
+    """Go on with a run from its newest undamaged checkpoint, as if it had never stopped; from the beginning where it has none yet.
+    The other parameters, and what it raises, are as in `train`."""
     run = RunDirectory(directory)
     config = run.config()
     if base is None and config.device in DEVICES and not available(probe(), config.device):
@@ -106,7 +106,7 @@ def resume(
         )
     _meet(config, base)
     emit = _emitter(run, on_event)
-    with _writing(run):
+    with _locked(run):
         checkpoint = newest_checkpoint(run, emit)
         with processes.agreed():
             require_as_many(run)
@@ -116,7 +116,7 @@ def resume(
                 emit("warning", text=text)
             if reached and processes.first():
                 reached.restore_best(run)
-        return _fit(job, reached, emit, should_stop)
+        return _carry_out(job, reached, emit, should_stop)
 
 
 def _emitter(run: RunDirectory, on_event: Listener) -> Emit:
@@ -139,8 +139,8 @@ def _meet(config: TrainConfig, base: Base | None) -> None:
 
 
 @contextmanager
-def _writing(run: RunDirectory) -> Iterator[None]:
-    """The run's lock is held by the first process."""
+def _locked(run: RunDirectory) -> Iterator[None]:
+    """Within: the first process holds the run's lock."""
     with ExitStack() as held:
         with processes.agreed():
             if processes.first():
@@ -148,7 +148,8 @@ def _writing(run: RunDirectory) -> Iterator[None]:
         yield
 
 
-def _fit(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callable[[], bool]) -> TrainedRun:
+def _carry_out(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callable[[], bool]) -> TrainedRun:
+    """The training from the start event to the end event; `reached`: where it is resumed. Raises as `train` does."""
     base, config = job.base, job.config
     _announce(job, reached, emit)
     reset_peak(base.plan.device)
@@ -229,10 +230,10 @@ def _finish(job: Job, state: TrainerState, stopped: bool, seconds: float, emit: 
         seconds=seconds,
         training_peak_bytes=peak,
     )
-    processes.sum_of(0)  # the first has written all of it by then
+    processes.sum_of(0)  # wait for the first process, which writes the IRM
     trained = TrainedRun(run, job.config, load_irm(run.path), base.fingerprint)
     trained.base = base  # it is loaded already
-    job.irm.to_empty(device="meta")  # two of them, one in float32, might not fit
+    job.irm.to_empty(device="meta")  # the trained IRM's copy in float32 might not fit beside it
     gc.collect()  # the Trainer refers to itself
     trained.irm.to(base.plan.device)
     return trained
@@ -283,7 +284,7 @@ def _keep_prefix(job: Job, model: InjectedModel, emit: Emit) -> None:
 
 @contextmanager
 def _recomputing(base: Base, wanted: bool) -> Iterator[None]:
-    """Gradient checkpointing prepared, and undone afterwards; InjectedModel switches it on for its forwards."""
+    """Within: gradient checkpointing is prepared; InjectedModel switches it on for its forwards."""
     if wanted:
         base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     try:

@@ -87,7 +87,7 @@ class IrmTrainer(CheckpointingTrainer):
                     raise
             self.rows = len(split(samples, min(2 * self.rows, len(samples))))
             model.zero_grad()
-            self.injected.let_go()
+            self.injected.release()
             gc.collect()
             release_cached(self.args.device.type)
             self.on_split(self.rows)

@@ -117,15 +117,8 @@ RUN = ("run.toml", "base.json", "events.jsonl", "lock.holder")
 def _run(data: bytes) -> None:
     run = RunDirectory(_folder("run", RUN, data))
     refused = None
-    for each in (
-        run.config,
-        run.asked,
-        run.created,
-        run.versions,
-        run.fingerprint,
-        run.events.finished,
-        run.checkpoints.newest_sound,
-    ):
+    metadata = (run.config, run.asked, run.created, run.versions, run.fingerprint)
+    for each in (*metadata, run.events.finished, run.checkpoints.newest_sound):
         try:
             each()
         except IrmLiteError as error:

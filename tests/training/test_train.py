@@ -197,12 +197,8 @@ def test_a_training_that_dies_at_its_end_takes_no_further_step(llama_folder: Pat
     training.resume(tmp_path / "broken")
     training.resume(tmp_path / "broken")
     assert same(tmp_path / "whole", tmp_path / "broken")
-    assert [event["kind"] for event in RunDirectory(tmp_path / "broken").events.read()][-4:] == [
-        "checkpoint",
-        "end",
-        "start",
-        "end",
-    ]
+    kinds = [event["kind"] for event in RunDirectory(tmp_path / "broken").events.read()]
+    assert kinds[-4:] == ["checkpoint", "end", "start", "end"]
 
 
 def test_the_best_irm_is_put_back_to_what_the_checkpoint_knows_of(llama_folder: Path, tmp_path: Path) -> None:
