@@ -28,16 +28,16 @@ class Checkpoints:
         found = [path for path in self.path.glob("step-*") if re.fullmatch(r"step-(0|[1-9]\d{0,11})", path.name, re.ASCII)]
         return sorted(found, key=step_of)
 
-    def newest_sound(self, tell: Callable[[str], None] = lambda text: None) -> Path | None:
-        """The undamaged checkpoint of the highest step, or None. `tell` gets a line for each damaged one that is skipped."""
+    def newest_sound(self, warn: Callable[[str], None] = lambda text: None) -> Path | None:
+        """The undamaged checkpoint of the highest step, or None. `warn` gets a line for each damaged one that is skipped."""
         for path in reversed(self.all()):
             reason = damage(path, _FILES)
             if not reason:
                 return path
             if not damage(path, _FILES, f"{BEST}/"):
-                tell(f"the best IRM in {path.name} is damaged ({reason}): the run keeps the one it has")
+                warn(f"the best IRM in {path.name} is damaged ({reason}): the run keeps the one it has")
                 return path
-            tell(f"the checkpoint {path.name} is damaged ({reason}) and skipped")
+            warn(f"the checkpoint {path.name} is damaged ({reason}) and skipped")
         return None
 
     def thin(self, step: int, keep: int) -> None:

@@ -1,4 +1,4 @@
-"""Writing into a run that fails, for a full disk say, told in one line with the fix."""
+"""Writing into a run that fails, for a full disk say, reported in one line with the fix."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -22,4 +22,4 @@ def steps_far_above(history: Sequence[dict[str, Any]], vocabulary: int, allowanc
 
 def lower_rate(learning_rate: float) -> str:
     """The hint where a training diverges."""
-    return f"train anew with a --learning-rate below {learning_rate:g}; what was saved before is kept"
+    return f"train again with a --learning-rate below {learning_rate:g}; what was saved before is kept"

@@ -64,7 +64,7 @@ def newest_checkpoint(run: RunDirectory, emit: Callable[..., None]) -> Path | No
             run.remove_left_overs()
             found = run.checkpoints.newest_sound(lambda text: emit("warning", text=text))
             if found is None and run.checkpoints.all():
-                hint = f"remove {run.checkpoints.path} and resume, to begin anew"
+                hint = f"remove {run.checkpoints.path} and resume, to train from the beginning"
                 raise RunError(f"every checkpoint of {run.path} is damaged", hint)
             step = step_of(found) if found else -1
     step = int(processes.sum_of(step if processes.first() else 0))
@@ -91,7 +91,7 @@ def read_state(checkpoint: Path) -> ResumedAt:
         raise RunError(f"{checkpoint} is damaged ({error})", "remove it and resume from the one before") from None
 
 
-def require_as_many(run: RunDirectory) -> None:
+def require_same_processes(run: RunDirectory) -> None:
     """Raise RunError where the number of processes has changed: their steps would differ."""
     before = _last_start(run).get("processes", 1)
     if before != processes.count():
@@ -108,8 +108,8 @@ def changes(run: RunDirectory, job: Job) -> Iterator[str]:
     here = installed_versions()
     others = {name: version for name, version in run.versions().items() if name in _EXACT and here.get(name) != version}
     if others:
-        told = ", ".join(f"{name} {version} -> {here.get(name, 'none')}" for name, version in others.items())
-        yield f"the run began with other libraries ({told}): its last digits may differ"
+        changed = ", ".join(f"{name} {version} -> {here.get(name, 'none')}" for name, version in others.items())
+        yield f"the run began with other libraries ({changed}): its last digits may differ"
 
 
 def was_reported(run: RunDirectory, step: int) -> bool:

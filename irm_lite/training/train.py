@@ -37,7 +37,7 @@ from irm_lite.steering.layers import format_layers
 from irm_lite.training.memory_fit import seen_again
 from irm_lite.training.nll import mean_nll, perplexity
 from irm_lite.training.reporter import Reporter
-from irm_lite.training.resume import ResumedAt, changes, newest_checkpoint, read_state, require_as_many, was_reported
+from irm_lite.training.resume import ResumedAt, changes, newest_checkpoint, read_state, require_same_processes, was_reported
 from irm_lite.training.setup.prepare import Job, prepare
 from irm_lite.training.setup.settings import absolute
 from irm_lite.training.step.dequantised import dequantised_once
@@ -109,7 +109,7 @@ def resume(
     with _locked(run):
         checkpoint = newest_checkpoint(run, emit)
         with processes.agreed():
-            require_as_many(run)
+            require_same_processes(run)
             reached = read_state(checkpoint) if checkpoint else None
             job = prepare(config, run, base, reached.rows if reached else None)
             for text in changes(run, job):
