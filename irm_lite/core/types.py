@@ -10,3 +10,7 @@ DoubleArray = np.ndarray[Any, np.dtype[np.float64]]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 Reals = np.ndarray[Any, np.dtype[np.floating[Any]]]  # of any precision
 Progress = Callable[[int, int, str], None]  # (done, of, what): how long work reports
+
+
+def unwatched(done: int, of: int, what: str) -> None:
+    """The progress of work that nobody watches."""
