@@ -193,14 +193,19 @@ def check_keys(data: dict[str, Any], where: str) -> None:
             raise InputError(f"{where}: {key} cannot be {reprlib.repr(value)}", f"choose one of {', '.join(choices[key])}")
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file: at its top, or in [train] as in a run's own run.toml. Only those that it names."""
+def read_toml_file(path: Path, hint: str = "check the path") -> dict[str, Any]:
+    """A TOML file that a user wrote. Raises InputError where it is missing (with the hint) or not readable."""
     try:
-        data = read_toml(path)
+        return read_toml(path)
     except FileNotFoundError:
-        raise InputError(f"there is no file {path}", "check --config") from None
+        raise InputError(f"there is no file {path}", hint) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable TOML ({error})", "fix it") from None
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file: at its top, or in [train] as in a run's own run.toml. Only those that it names."""
+    data = read_toml_file(path, "check --config")
     settings = data.get("train", data)
     if not isinstance(settings, dict):
         raise InputError(f"{path}: [train] must be a table", "fix it")

@@ -123,13 +123,8 @@ def _is_copy(example: Example) -> bool:
     return bool(normalised(example.answer)) and normalised(example.question) == normalised(example.answer)
 
 
-def _subject(example: Example) -> str:
-    """What may not stand in two splits: the question, or the text where there is none."""
-    return (example.question or example.answer).strip()
-
-
 def _leak(splits: dict[str, list[Example]], a: str, b: str) -> Leak:
-    exact, loose = ({name: set(map(form, map(_subject, splits[name]))) for name in (a, b)} for form in (str, normalised))
+    exact, loose = ({name: {form(each.subject) for each in splits[name]} for name in (a, b)} for form in (str, normalised))
     return Leak((a, b), len(exact[a] & exact[b]), len(loose[a] & loose[b]))
 
 
@@ -142,7 +137,7 @@ def _about_leaks(splits: dict[str, list[Example]], leaks: list[Leak]) -> Iterabl
     for leak in leaks:
         a, b = leak.splits
         if leak.normalised:
-            questions = len({normalised(_subject(each)) for each in splits[b]})
+            questions = len({normalised(each.subject) for each in splits[b]})
             spoilt = a == "train" and leak.normalised >= _MOST * questions
             what = f"{leak.normalised} of {questions} questions of {b} stand in {a} too ({leak.same} letter by letter)"
             then = f"{what}: {b} measures what was learnt by heart" if spoilt else what

@@ -17,6 +17,7 @@ from irm_lite.base.fingerprint import Fingerprint, Match
 from irm_lite.core.errors import InputError, VectorError
 from irm_lite.core.files.atomic import atomic_path
 from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.files.gguf_types import F32
 from irm_lite.core.files.paths import is_there
 from irm_lite.core.types import FloatArray
 
@@ -204,7 +205,7 @@ class ControlVector:
                 raise VectorError(f"{path}: tensor {name!r} is no direction", "a control vector holds direction.N alone")
             if len(tensor.shape) != 1:
                 raise VectorError(f"{path}: {name} has {len(tensor.shape)} dimensions", "directions are 1-D")
-            if tensor.type != 0:
+            if tensor.type != F32:
                 raise VectorError(f"{path}: {name} is not F32", "llama.cpp takes directions in F32 alone")
             directions[int(match[1])] = header.read_f32(name)
         hint = header.metadata.get("controlvector.model_hint", "")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from irm_lite.base.forward import answer_hidden
 from irm_lite.base.load import Base
-from irm_lite.core.types import Progress
+from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import pack, rows
 from irm_lite.steering.injection import inject
@@ -46,7 +46,7 @@ class DependentShare:
 
 
 @torch.no_grad()
-def observe(base: Base, irm: IRM, samples: Sequence[Sample], on_progress: Progress = lambda done, of, what: None) -> Observed:
+def observe(base: Base, irm: IRM, samples: Sequence[Sample], on_progress: Progress = unwatched) -> Observed:
     """Run the injected model over the samples once."""
     total = torch.zeros(len(irm.layers), irm.hidden_size, device=base.model.device)
     power = torch.zeros(len(irm.layers), device=base.model.device)

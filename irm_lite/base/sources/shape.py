@@ -8,14 +8,14 @@ from irm_lite.base.presets import presets
 from irm_lite.base.sources.gguf_checks import MAX_LAYERS
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import GgufHeader, read_header, require_model
-from irm_lite.core.files.paths import expanded
+from irm_lite.core.files.paths import expanded, is_hub_id
 from irm_lite.core.files.reading import read_json
 
-SPARE = 1 << 24  # weights: what lacks of a small model is told by its name
+SPARE = 1 << 24  # weights more than stored that pass here: fewer cost no memory, and loading then names those that are missing
 
 
 class UnknownShape(BaseModelError):
-    """A configuration is of another kind than Llama's."""
+    """A configuration does not give the sizes that a Llama-like model's gives."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _config_file(name: str, path: Path) -> Path:
 
     if (path / "config.json").is_file():
         return path / "config.json"
-    if name.count("/") == 1 and not path.is_absolute() and not name.startswith("."):
+    if is_hub_id(name):
         cached = try_to_load_from_cache(name, "config.json")
         if isinstance(cached, str):
             return Path(cached)
