@@ -206,7 +206,7 @@ def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bo
 
 
 def _require_ids(name: str, tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> None:
-    """Raise BaseModelError where the tokenizer gives ids that have no embedding. Padding's is never given."""
+    """Raise BaseModelError where the tokenizer has ids without an embedding. The padding's id may be one: no model is given it."""
     rows = model.get_input_embeddings().weight.shape[0]
     largest = max((number for number in tokenizer.get_vocab().values() if number != tokenizer.pad_token_id), default=0)
     if largest >= rows:
@@ -216,7 +216,7 @@ def _require_ids(name: str, tokenizer: "PreTrainedTokenizerBase", model: "PreTra
 
 
 def quantisation(plan: DevicePlan, double_quant: bool) -> "BitsAndBytesConfig | None":
-    """The plan's quantisation as transformers wants to be told; None for none."""
+    """The plan's quantisation in transformers' terms; None where there is none."""
     from transformers import BitsAndBytesConfig
 
     if plan.quant == "none":

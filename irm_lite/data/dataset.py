@@ -53,7 +53,7 @@ class Dataset:
     train: list[Example]
     validation: list[Example]
     test: list[Example]
-    unanswered: int = 0  # questions of a SQuAD file that have no answer: passed over
+    unanswered: int = 0  # questions of a SQuAD file that have no answer: skipped
 
 
 @cache
@@ -139,7 +139,7 @@ def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str, refus
 
 
 def _placed(row: Any, where: str, answer_column: str) -> tuple[Example, str]:
-    """The sample in a row, and its split."""
+    """The sample in a row, and its split. Raises DataError, naming the row by `where`."""
     if not isinstance(row, dict):
         raise DataError(f"{where}: a row must be an object with named fields", "the README says what rows look like")
     example = _example(row, where, answer_column)

@@ -1,4 +1,4 @@
-"""Rows of a dataset's file, in each format, within limits; and of the hub."""
+"""Rows of dataset files in each format, and of the hub's data sets, within limits on their size."""
 
 import codecs
 import csv
@@ -12,7 +12,7 @@ from typing import Any, TextIO
 from irm_lite.core.errors import DataError, MissingPart
 from irm_lite.core.files.paths import is_hub_id
 from irm_lite.core.files.reading import open_ordinary
-from irm_lite.data.parquet_pages import read_footer, require_told_sizes
+from irm_lite.data.parquet_pages import read_footer, require_declared_sizes
 from irm_lite.data.squad import squad_rows
 
 SPLITS = ("train", "validation", "test")
@@ -166,8 +166,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
             raise _too_many(path)
         if footer.n_columns > _MAX_COLUMNS:
             raise DataError(f"{path} has more than {_MAX_COLUMNS} columns", "keep those that are used")
-        told = [chunk.unpacked for chunk in footer.chunks]
-        if sum(told) > _MAX_BYTES:
+        declared = [chunk.unpacked for chunk in footer.chunks]
+        if sum(declared) > _MAX_BYTES:
             raise DataError(
                 f"{path} unpacks to more than {_MAX_BYTES >> 20} MiB", "keep fewer samples, or the columns that are used"
             )
@@ -175,9 +175,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
             raise DataError(f"{path} has lists of more than {_MAX_NESTED} values in a row group", "write smaller row groups")
         if sum(chunk.n_values for chunk in footer.chunks) > _MAX_VALUES:
             raise DataError(f"{path} has more than {_MAX_VALUES:,} values", "keep fewer samples, or the columns that are used")
-        require_told_sizes(path, footer)
+        require_declared_sizes(path, footer)
         with pyarrow.parquet.ParquetFile(path) as file:
-            at_once = max(1, min(1024, _BATCH_BYTES // max([*told, 1])))  # each row may be all that its dictionary holds
+            at_once = max(1, min(1024, _BATCH_BYTES // max([*declared, 1])))  # each row may be all that its dictionary holds
             for batch in file.iter_batches(at_once):
                 taken += batch.nbytes
                 if taken > _MAX_BYTES:

@@ -37,8 +37,8 @@ class Observed:
 class DependentShare:
     """Of the IRM's output: the share of its power that varies with the input, 1 - |mean|^2 / mean |output|^2.
 
-    `overall` sums over layers first, `by_layer` (L,) does not. No static vector carries it; how much of the effect goes
-    with it is for the fidelity to say.
+    `overall` sums over layers first, `by_layer` (L,) does not. No static vector carries it; the fidelity says how much
+    of the effect is lost with it.
     """
 
     overall: float
@@ -52,7 +52,7 @@ def observe(base: Base, irm: IRM, samples: Sequence[Sample], on_progress: Progre
     power = torch.zeros(len(irm.layers), device=base.model.device)
     hidden: list[Tensor] = []
     count = 0
-    place = {layer: index for index, layer in enumerate(irm.layers)}
+    output_of = {layer: index for index, layer in enumerate(irm.layers)}
     with inject(base.model, irm) as injection:
         for group in rows(samples):
             row = pack(group)
@@ -60,8 +60,8 @@ def observe(base: Base, irm: IRM, samples: Sequence[Sample], on_progress: Progre
 
             def add(layer: int, vector: Tensor, positions: Tensor = positions) -> None:
                 chosen = vector[0, positions].float()
-                total[place[layer]] += chosen.sum(0)
-                power[place[layer]] += chosen.square().sum()
+                total[output_of[layer]] += chosen.sum(0)
+                power[output_of[layer]] += chosen.square().sum()
 
             injection.observers[:] = [add]
             hidden += torch.split(answer_hidden(base.model, row), [sample.n_answer for sample in group])

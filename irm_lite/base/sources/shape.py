@@ -11,7 +11,7 @@ from irm_lite.core.files.gguf_header import GgufHeader, read_header, require_mod
 from irm_lite.core.files.paths import expanded, is_hub_id
 from irm_lite.core.files.reading import read_json
 
-SPARE = 1 << 24  # weights more than stored that pass here: fewer cost no memory, and loading then names those that are missing
+SPARE = 1 << 24  # weights: so few too many cost little memory, and after loading the missing ones are named (require_whole)
 
 
 class UnknownShape(BaseModelError):
@@ -57,7 +57,7 @@ class BaseShape:
 def base_shape(name: str) -> BaseShape:
     """The shape of the base called `name`, as `load_base` takes it; nothing is loaded or fetched.
 
-    Raises BaseModelError or InputError where there is none on this machine, or its configuration is no Llama-like one's.
+    Raises BaseModelError or InputError where there is none on this machine, or its configuration is not a Llama-like model's.
     """
     preset = presets().get(name)
     if preset is not None:
@@ -128,8 +128,8 @@ def shape_of_config(config: dict[str, Any], where: str, from_gguf: bool = False)
 
 
 def require_stored(config: dict[str, Any], folder: Path) -> None:
-    """Raise BaseModelError where a transformers configuration speaks of far more weights than the folder's files can hold:
-    transformers would make room for them all before it misses any."""
+    """Raise BaseModelError where a transformers configuration describes far more weights than the folder's files can hold:
+    transformers would allocate them all before it finds any missing."""
     try:
         weights = shape_of_config(config, str(folder)).parameters
     except UnknownShape:
@@ -137,7 +137,7 @@ def require_stored(config: dict[str, Any], folder: Path) -> None:
     stored = sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.is_file())
     if stored and weights > 4 * stored + SPARE:  # half a byte a weight, and as much again for what is counted roughly
         raise BaseModelError(
-            f"the configuration of {folder} is of {weights} weights, its files have {stored} bytes", "get a whole copy"
+            f"the configuration of {folder} describes {weights} weights, its files have {stored} bytes", "get a whole copy"
         )
 
 

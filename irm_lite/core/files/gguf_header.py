@@ -42,7 +42,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """An array in the metadata: where it is in the file, since vocabularies are large and rarely needed."""
+    """An array in the metadata: only its place, since vocabularies are large and rarely needed."""
 
     item_type: int
     length: int

@@ -1,4 +1,4 @@
-"""Paths and names of the hub, as people write them."""
+"""Paths and hub ids as users write them."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ def expanded(text: str) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is something at a path; False where no file can have that name, or it may not be looked up."""
+    """Whether a path exists; False where it cannot be a path, or where we may not look."""
     try:
         return path.exists()
     except (OSError, ValueError):
