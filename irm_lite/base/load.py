@@ -94,13 +94,13 @@ def load_base(
     damaged, without a chat template, or of an architecture that cannot be injected.
     """
     keep_few_kernels()
-    source, place = locate(name, download), Placement(**placement)
-    plan = decide(probe(), place.device, place.dtype, quant)
+    source, wanted = locate(name, download), Placement(**placement)
+    plan = decide(probe(), wanted.device, wanted.dtype, quant)
     if plan.quant != "none":
         import_bitsandbytes()
     with given_back(), quiet_libraries(), gguf_read_once():
         tokenizer = _load_tokenizer(name, source, chat_template, download)
-        model = _load_model(source, plan, double_quant, place.spread, download)
+        model = _load_model(source, plan, double_quant, wanted.spread, download)
     _require_ids(name, tokenizer, model)
     model.requires_grad_(False)
     model.eval()

@@ -156,7 +156,7 @@ def unbake(gguf: Path, out: Path, *, force: bool = False, on_progress: Progress 
     except InputError:
         consistent = False
     if not consistent:
-        raise InputError(f"{gguf} was changed after it was baked", "take the original from where you had it")
+        raise InputError(f"{gguf} was changed after it was baked", "get the original from where it came from")
     _require_place(gguf, out, size, force)
     patches = original_values(header)
     digest = hashlib.sha256()
@@ -177,7 +177,7 @@ def unbake(gguf: Path, out: Path, *, force: bool = False, on_progress: Progress 
             done += len(piece)
             on_progress(done >> 20, size >> 20, "MiB")
         if digest.hexdigest() != kept[OWN + "sha256"]:
-            raise InputError(f"{gguf} was changed after it was baked", "take the original from where you had it")
+            raise InputError(f"{gguf} was changed after it was baked", "get the original from where it came from")
 
 
 def require_bakeable(header: GgufHeader) -> None:
@@ -202,7 +202,7 @@ def _require_place(source: Path, out: Path, size: int, force: bool) -> None:
         raise InputError(f"{out} is the input", "choose another -o")
     if out.is_dir():
         raise InputError(f"{out} is a folder", "name a file with -o")
-    if os.path.lexists(out) and not force:  # a link that leads nowhere is somebody's too
+    if os.path.lexists(out) and not force:  # a link to nowhere counts: somebody made it
         raise InputError(f"{out} exists", "choose another -o, or say --force")
     free = free_space(out.parent)
     if free < size:

@@ -96,7 +96,7 @@ def pieces(source: BinaryIO, n_bytes: int, digest: Any = None) -> Iterator[bytes
     while n_bytes > 0:
         piece = source.read(min(_PIECE, n_bytes))
         if not piece:
-            raise InputError(f"{source.name} became shorter while it was read", "leave it alone meanwhile")
+            raise InputError(f"{source.name} became shorter while it was read", "let nothing change it meanwhile")
         if digest is not None:
             digest.update(piece)
         n_bytes -= len(piece)

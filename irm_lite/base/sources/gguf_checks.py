@@ -1,7 +1,7 @@
 """What llama.cpp takes on trust in a model file, checked before it sees it.
 
-It answers most damage with an error. On what stands here it aborts the process, or calls what is not there: assertions in
-llama-model.cpp, llama-vocab.cpp and ggml.c, kernels that a type does not have, exceptions that cross ctypes.
+It answers most damage with an error. On what is checked here it aborts the process, or calls code that does not exist: assertions
+in llama-model.cpp, llama-vocab.cpp and ggml.c, kernels that a type does not have, exceptions that cross ctypes.
 """
 
 import math

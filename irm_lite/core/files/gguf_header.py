@@ -114,7 +114,7 @@ class GgufHeader:
             file.seek(offset)
             data = file.read(n_bytes)
         if len(data) != n_bytes:
-            raise InputError(f"{self.path} became shorter while it was read", "leave it alone meanwhile")
+            raise InputError(f"{self.path} became shorter while it was read", "let nothing change it meanwhile")
         return data
 
 
