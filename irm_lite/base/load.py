@@ -15,7 +15,7 @@ from irm_lite.base.sources.folder import choose_code, require_own_files
 from irm_lite.base.sources.gguf_checks import require_loadable
 from irm_lite.base.sources.gguf_weights import gguf_read_once, gguf_weights, keep_differentiable, require_whole, skeleton
 from irm_lite.base.sources.shape import require_stored
-from irm_lite.core.errors import BaseModelError
+from irm_lite.core.errors import BaseModelError, reason
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.files.paths import expanded, is_hub_id
 from irm_lite.core.machine.device import DevicePlan, decide, probe
@@ -252,5 +252,5 @@ def _explain(error: Exception, source: Source, part: str) -> BaseModelError:
                 f"{source.place} is not on this machine",
                 f"add --download to fetch it from the hub{gated}, or pass a folder or a .gguf file",
             )
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return BaseModelError(f"the {part} of {source.gguf or source.place} cannot be loaded ({reason})", "check the files")
+    what = f"the {part} of {source.gguf or source.place} cannot be loaded ({reason(error, 300)})"
+    return BaseModelError(what, "check the files")

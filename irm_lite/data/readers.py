@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from irm_lite.core.errors import DataError, MissingPart
+from irm_lite.core.errors import DataError, MissingPart, reason
 from irm_lite.core.files.paths import is_hub_id
 from irm_lite.core.files.reading import open_ordinary
 from irm_lite.data.parquet_pages import read_footer, require_declared_sizes
@@ -221,7 +221,7 @@ def hub_rows(name: str, download: bool) -> Iterator[tuple[str, Any]]:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # the library raises many types
         hint = "check the name and the network" if download else "add --download to fetch it from the hub"
-        raise DataError(f"the dataset {name} cannot be loaded ({' '.join(str(error).split())[:120]})", hint) from None
+        raise DataError(f"the dataset {name} cannot be loaded ({reason(error, 120)})", hint) from None
     finally:
         huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = offline
         if shown:
