@@ -114,7 +114,7 @@ class TrainConfig:
         natural = ("learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps", "save_minutes")
         check_keys(self.to_dict(), "settings")
         for name, value in self.to_dict().items():
-            if isinstance(value, int) and abs(value) >= 2**53:  # of which a float would make another number, or none
+            if isinstance(value, int) and abs(value) >= 2**53:  # a float cannot hold it exactly, or at all
                 raise InputError(f"{_flag(name)} is absurdly large", "give a smaller one")
             if isinstance(value, str) and "\0" in value:
                 raise InputError(f"{_flag(name)} holds a null character", "remove it")
@@ -164,7 +164,7 @@ class TrainConfig:
         return "bfloat16" if (self.irm, device, dtype) == ("paper", "cuda", "bfloat16") else "float32"
 
     def chosen_optim(self, planned: str) -> str:
-        """`planned`: what the device has for large IRMs. The paper's alone is one; 8 bits save `lite` 20 MB on a 7B base."""
+        """`planned`: the device's optimiser for large IRMs, used for `paper` alone: 8 bits save `lite` only 20 MB on a 7B base."""
         if self.optim != "auto":
             return self.optim
         return planned if self.irm == "paper" else "adamw_torch"
@@ -193,14 +193,19 @@ def check_keys(data: dict[str, Any], where: str) -> None:
             raise InputError(f"{where}: {key} cannot be {reprlib.repr(value)}", f"choose one of {', '.join(choices[key])}")
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file: at its top, or in [train] as in a run's own run.toml. Only those that it names."""
+def read_toml_file(path: Path, hint: str = "check the path") -> dict[str, Any]:
+    """A TOML file that a user wrote. Raises InputError where it is missing (with the hint) or not readable."""
     try:
-        data = read_toml(path)
+        return read_toml(path)
     except FileNotFoundError:
-        raise InputError(f"there is no file {path}", "check --config") from None
+        raise InputError(f"there is no file {path}", hint) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable TOML ({error})", "fix it") from None
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file: at its top, or in [train] as in a run's own run.toml. Only those that it names."""
+    data = read_toml_file(path, "check --config")
     settings = data.get("train", data)
     if not isinstance(settings, dict):
         raise InputError(f"{path}: [train] must be a table", "fix it")

@@ -76,3 +76,8 @@ class Interrupted(IrmLiteError):
     """The user stopped the work; what was done is saved."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+def reason(error: BaseException, most: int = 200) -> str:
+    """What an exception of another library says, as one line of at most `most` characters; its type where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

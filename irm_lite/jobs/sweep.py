@@ -14,10 +14,9 @@ from typing import Any, Literal
 
 from irm_lite.base.load import Base
 from irm_lite.base.presets import presets
-from irm_lite.config import TrainConfig, check_keys
+from irm_lite.config import TrainConfig, check_keys, read_toml_file
 from irm_lite.core.errors import InputError, Interrupted, IrmLiteError, RunError
 from irm_lite.core.files.atomic import require_folder
-from irm_lite.core.files.reading import read_toml
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import base_settings, load_base_of
 from irm_lite.training import train as training
@@ -143,12 +142,7 @@ def run_sweep(
 
 
 def _toml(path: Path) -> Settings:
-    try:
-        data = read_toml(path)
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}", "check the path") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not readable TOML ({error})", "fix it") from None
+    data = read_toml_file(path)
     unknown = set(data) - set(_TABLES)
     if unknown:
         raise InputError(f"{path}: there is no table {reprlib.repr(min(unknown))}", "a sweep has [train], [grid] and [[setting]]")

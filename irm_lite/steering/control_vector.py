@@ -17,6 +17,7 @@ from irm_lite.base.fingerprint import Fingerprint, Match
 from irm_lite.core.errors import InputError, VectorError
 from irm_lite.core.files.atomic import atomic_path
 from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.files.gguf_types import F32
 from irm_lite.core.files.paths import is_there
 from irm_lite.core.types import FloatArray
 
@@ -121,7 +122,7 @@ class ControlVector:
         return index, float(direction[index])
 
     def largest(self, count: int) -> list[tuple[int, float]]:
-        """The indices with the largest root mean square over the layers, and that value, falling."""
+        """The `count` indices with the largest root mean square over the layers, each with that value, largest first."""
         rms = np.sqrt(np.mean(np.square(np.stack(list(self.directions.values())), dtype=np.float64), axis=0))
         return [(int(index), float(rms[index])) for index in np.argsort(-rms, kind="stable")[:count]]
 
@@ -147,7 +148,7 @@ class ControlVector:
         return rows
 
     def require_fit(self, model: Fingerprint, name: str) -> Match:
-        """What to say of the vector in this model, called `name`. Raises VectorError where it cannot go into it."""
+        """What to tell the user where the vector goes into this model, called `name`. Raises VectorError where it cannot."""
         architecture = _SAME_ARCHITECTURE.get(self.architecture, self.architecture) or model.architecture
         n_layers = self.metadata.get("base.n_layers", model.n_layers)
         made_for = n_layers if isinstance(n_layers, int) else model.n_layers
@@ -201,11 +202,11 @@ class ControlVector:
         for name, tensor in header.tensors.items():
             match = re.fullmatch(r"direction\.(0|[1-9]\d{0,5})", name, re.ASCII)
             if not match:
-                raise VectorError(f"{path}: tensor {name!r} is no direction", "a control vector holds direction.N alone")
+                raise VectorError(f"{path}: tensor {name!r} is not a direction", "a control vector holds only direction.N")
             if len(tensor.shape) != 1:
                 raise VectorError(f"{path}: {name} has {len(tensor.shape)} dimensions", "directions are 1-D")
-            if tensor.type != 0:
-                raise VectorError(f"{path}: {name} is not F32", "llama.cpp takes directions in F32 alone")
+            if tensor.type != F32:
+                raise VectorError(f"{path}: {name} is not F32", "llama.cpp takes only F32 directions")
             directions[int(match[1])] = header.read_f32(name)
         hint = header.metadata.get("controlvector.model_hint", "")
         own = {

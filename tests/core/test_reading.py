@@ -21,7 +21,7 @@ def test_a_pipe_is_refused_without_waiting_for_its_other_end(tmp_path: Path) -> 
     found: list[OSError] = []
 
     def read() -> None:
-        with pytest.raises(OSError, match="no ordinary file") as caught:
+        with pytest.raises(OSError, match="not an ordinary file") as caught:
             read_text(tmp_path / "pipe")
         found.append(caught.value)
 
@@ -67,7 +67,7 @@ def test_rows_and_prompts_are_read_of_ordinary_files_alone(tmp_path: Path) -> No
 @posix
 def test_a_device_and_a_folder_are_refused_and_a_link_is_followed(tmp_path: Path) -> None:
     for path in (Path("/dev/zero"), tmp_path):
-        with pytest.raises(OSError, match="no ordinary file"):
+        with pytest.raises(OSError, match="not an ordinary file"):
             open_ordinary(path)
     (tmp_path / "file").write_text("text")
     (tmp_path / "link").symlink_to(tmp_path / "file")

@@ -14,8 +14,8 @@ from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
 from irm_lite.training import train as training
 from irm_lite.training.nll import mean_nll
-from irm_lite.vectors.evaluation import compare
 from irm_lite.vectors.export import export_vector
+from irm_lite.vectors.fidelity.in_transformers import compare
 
 QUICK = [
     "--device",

@@ -162,19 +162,19 @@ INFINITE = np.array([1, -np.inf, 3], dtype=np.float32)
     ("tensors", "fragment"),
     [
         ({"direction.1": ramp().reshape(2, 3)}, "direction.1 has 2 dimensions: directions are 1-D"),
-        ({"direction.1": ramp().astype(np.float16)}, "direction.1 is not F32: llama.cpp takes directions in F32 alone"),
+        ({"direction.1": ramp().astype(np.float16)}, "direction.1 is not F32: llama.cpp takes only F32 directions"),
         ({"direction.0": ramp(), "direction.1": ramp()}, "direction.0 cannot be used: llama.cpp takes directions from 1 on"),
         ({"direction.2": NAN}, "direction.2 holds NaN or infinity: export it again"),
         ({"direction.2": INFINITE}, "direction.2 holds NaN or infinity: export it again"),
         ({"direction.1": ramp(size=6), "direction.2": ramp(size=5)}, "all must be (hidden size,)"),
         (
             {"direction.1": ramp(), "blk.0.attn_norm.weight": ramp()},
-            "'blk.0.attn_norm.weight' is no direction: a control vector holds",
+            "'blk.0.attn_norm.weight' is not a direction: a control vector holds",
         ),
-        ({"direction.1": ramp(), "direction.last": ramp()}, "'direction.last' is no direction"),
-        ({"direction.1": ramp(), "direction.-1": ramp()}, "'direction.-1' is no direction"),
-        ({"direction.1": ramp(), "direction.1.bias": ramp()}, "'direction.1.bias' is no direction"),
-        ({"direction.\u0663": ramp()}, "is no direction"),  # a digit, but not to llama.cpp
+        ({"direction.1": ramp(), "direction.last": ramp()}, "'direction.last' is not a direction"),
+        ({"direction.1": ramp(), "direction.-1": ramp()}, "'direction.-1' is not a direction"),
+        ({"direction.1": ramp(), "direction.1.bias": ramp()}, "'direction.1.bias' is not a direction"),
+        ({"direction.\u0663": ramp()}, "is not a direction"),  # a digit, but not to llama.cpp
         ({}, "needs at least one direction"),
     ],
 )

@@ -238,13 +238,13 @@ async def test_a_pipe_holds_no_reader_up(tmp_path: Path, name: str) -> None:
     async with app.run_test(size=(140, 45)) as pilot:
         await until(pilot, lambda: app.dashboard.reading is not None, "a look")
     if name == "base.json":
-        with pytest.raises(RunError, match="no ordinary file"):
+        with pytest.raises(RunError, match="not an ordinary file"):
             run.fingerprint()
     if name == "export/fidelity.json":
-        with pytest.raises(RunError, match="no ordinary file"):
+        with pytest.raises(RunError, match="not an ordinary file"):
             load_measured(run.fidelity)
     if name == "live.safetensors":
-        with pytest.raises(RunError, match="no ordinary file"):
+        with pytest.raises(RunError, match="not an ordinary file"):
             load_source(run.live)
 
 

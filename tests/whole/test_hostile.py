@@ -192,7 +192,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[
     os.mkfifo(tmp_path / "pipe.jsonl")
     assert cli.run(["train", "--data", str(tmp_path / "pipe.jsonl")]) == 2
     assert cli.run(["generate", "-p", "x", "--gguf", str(tmp_path / "pipe.jsonl")]) == 2
-    assert capsys.readouterr().err.count("no ordinary file") == 2
+    assert capsys.readouterr().err.count("not an ordinary file") == 2
 
 
 def test_odd_arguments_are_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], llama_gguf: Path, finished: Path) -> None:

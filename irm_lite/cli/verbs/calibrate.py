@@ -62,7 +62,7 @@ def calibrate(
     from irm_lite.data.dataset import tones
     from irm_lite.steering.control_vector import ControlVector
     from irm_lite.steering.layers import parse_layers
-    from irm_lite.vectors.calibration import STRENGTHS
+    from irm_lite.vectors.calibration import STRENGTHS, Grid
     from irm_lite.vectors.calibration import calibrate as find_best
 
     loaded = ControlVector.load(vector)
@@ -89,8 +89,7 @@ def calibrate(
             tone,
             model=model,
             answer_column=answer_column,
-            strengths=tried,
-            choices=choices,
+            grid=Grid(tried, choices),
             on_progress=on_progress,
         )
     output.tell_matches([result.match])
