@@ -17,11 +17,11 @@ from cyclopts.config import Dict
 
 import irm_lite
 from irm_lite.base.presets import EMBEDDED, presets
-from irm_lite.cli.output import one_line, safe
 from irm_lite.cli.stderr import LastingStderr
 from irm_lite.config import read_config_file
 from irm_lite.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, IrmLiteError, OtherBaseWarning
 from irm_lite.core.machine import processes
+from irm_lite.core.visible_text import one_line, safe
 
 _USERS_ERRORS = tuple(
     getattr(errno, name) for name in ["ENAMETOOLONG", "ENOENT", "EACCES", "EISDIR", "ENOTDIR", "EEXIST", "EPERM", "EROFS"]

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 from rich.table import Table
 
-from irm_lite.cli.output import Common, Output, safe
+from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import stoppable_progress
 from irm_lite.core.errors import InputError, Interrupted, RunError
+from irm_lite.core.visible_text import safe
 from irm_lite.runs.directory import RunDirectory
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from rich.text import Text
 
-from irm_lite.core.visible_text import visible
+from irm_lite.core.visible_text import visible, visible_lines
 
 
 def line(text: str, style: str = "") -> Text:
@@ -11,8 +11,8 @@ def line(text: str, style: str = "") -> Text:
 
 
 def paragraphs(text: str, style: str = "") -> Text:
-    """With its own line breaks; other control characters stand there as escapes."""
-    return Text("\n".join(visible(each) for each in text.replace("\t", "    ").split("\n")), style=style)
+    """With its own line breaks, tabs as blanks; other control characters stand there as escapes."""
+    return Text(visible_lines(text), style=style)
 
 
 def encodable(text: str) -> str:
