@@ -1,13 +1,10 @@
 """The chat: one prompt answered side by side by the base, a control vector and the IRM."""
 
-import base64
-import binascii
 import math
 import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
@@ -17,10 +14,10 @@ from textual.widgets import Footer, Input, Label, Static
 from irm_lite.core.files.atomic import write_text
 from irm_lite.serve.request import PROTOCOL
 from irm_lite_tui.chat.choose_sources import ChatSourcesScreen
-from irm_lite_tui.chat.conversation import Answer, Steering, Turn, history, markdown
+from irm_lite_tui.chat.conversation import Answer, Conversation, Turn, history
+from irm_lite_tui.chat.markdown import markdown
 from irm_lite_tui.chat.messages import StrengthMoved, TokenChosen
-from irm_lite_tui.chat.server import Serve, ServeEnded, ServeSaid
-from irm_lite_tui.chat.sources import Sources, name_of, sources_of
+from irm_lite_tui.chat.server import Serve, ServeEnded, ServeSaid, read_outputs
 from irm_lite_tui.chat.widgets.answer_column import AnswerColumn
 from irm_lite_tui.chat.widgets.layer_range import LayerRange
 from irm_lite_tui.chat.widgets.slider import StrengthSlider
@@ -30,6 +27,7 @@ from irm_lite_tui.shared.copying import copy
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.resting import is_seen
 from irm_lite_tui.shared.text import encodable, line, paragraphs
+from irm_lite_tui.watch.chat_sources import Sources, name_of, sources_of
 
 _WIDTHS = [(0, "-narrow"), (60, "-middle"), (110, "-wide")]
 _HEIGHTS = [(0, "-low"), (14, "-medium"), (30, "-high")]
@@ -37,7 +35,7 @@ COLUMNS = ("base", "vector", "irm")
 _STEERED = COLUMNS[1:]  # by what Sources and the server call it, too
 _FRAMES = 1 / 20  # seconds between two looks at what has come
 MEMORY_SECONDS = 2.0
-_MEND = "ctrl+o chooses what to load"
+_HINT = "ctrl+o chooses what to load"
 _NUMBERS = (("seed", "0", "integer"), ("temperature", "0", "number"), ("tokens", "256", "integer"))
 
 
@@ -61,13 +59,16 @@ class ChatScreen(Screen[None]):
         super().__init__()
         self._path = path
         self.sources = Sources()
-        self.turns: list[Turn] = []
+        self._conversation = Conversation()
         self._saved = ""  # what was written to a file
         self._serve: Serve | None = None
         self._loaded: dict[str, dict[str, Any]] = {}  # the server's columns, as in `ready`
-        self._chat_id: int | None = None
         self._wrong: dict[str, str] = {}  # why a column is not there
         self._depth = 0
+
+    @property
+    def turns(self) -> list[Turn]:
+        return self._conversation.turns
 
     def compose(self) -> ComposeResult:
         yield ModeBar()
@@ -116,7 +117,7 @@ class ChatScreen(Screen[None]):
         self.sources = sources
         self._titles()
         if not sources.gguf:
-            self._say(f"no model: {sources.wrong or 'give a .gguf'} ({_MEND})", wrong=True)
+            self._say(f"no model: {sources.wrong or 'give a .gguf'} ({_HINT})", wrong=True)
             return
         self._say(f"starting irm-lite serve on {sources.gguf}")
         serve = Serve(sources.gguf, self)
@@ -154,7 +155,7 @@ class ChatScreen(Screen[None]):
         """End the server, if there is one; `why` is what the answers that it was writing say."""
         if self._serve is not None:
             self._serve.end()
-            self._close_answers(why)
+            self._conversation.fail(why)
         self._serve, self._loaded, self._wrong = None, {}, {}
 
     def action_sources(self) -> None:
@@ -179,7 +180,7 @@ class ChatScreen(Screen[None]):
 
     def _weigh(self) -> None:
         """Say how much memory the server holds; not read while it writes."""
-        if not self._writing:
+        if not self._conversation.writing:
             held = self._serve.memory if self._serve is not None else None
             self.query_one("#memory", Static).update(line(f"{held / 1e9:.1f} GB held" if held is not None else ""))
 
@@ -197,9 +198,9 @@ class ChatScreen(Screen[None]):
             if name in self._loaded or self._serve is None:
                 column.set_state("")
             elif name in self._wrong:
-                column.set_state(f"{self._wrong[name]} ({_MEND})")
+                column.set_state(f"{self._wrong[name]} ({_HINT})")
             elif not source:
-                column.set_state(f"no {'IRM' if name == 'irm' else name}: {_MEND}")
+                column.set_state(f"no {'IRM' if name == 'irm' else name}: {_HINT}")
             else:
                 column.set_state("loading")
 
@@ -214,18 +215,12 @@ class ChatScreen(Screen[None]):
                 self._say(f"loading {event['what']}")
             case "ready":
                 self._ready(event)
-            case "start":
-                self._steered(event, event["column"], 0, event)
-            case "set":
-                for column, about in event["columns"].items():
-                    self._steered({"id": event.get("chat")}, column, about["token"], about)
-            case "token":
-                if answer := self._answer(event, event["column"]):
-                    answer.tokens.append(event["text"])
-                    answer.norms.append(event["norm"])
+            case "start" | "set" | "token":
+                self._conversation.take(event)
             case "end":
-                if answer := self._answer(event, event["column"]):
-                    answer.whole, answer.reason = event["text"], event["reason"]
+                awaited = self._conversation.open_answer(event.get("id"), event["column"]) is not None
+                self._conversation.take(event)
+                if awaited:
                     self._say_idle()
             case "outputs":
                 self._outputs(event)
@@ -245,7 +240,7 @@ class ChatScreen(Screen[None]):
 
     def _say_idle(self) -> None:
         """What is loaded, once nothing is being written; a warning before all."""
-        if self._writing:
+        if self._conversation.writing:
             return
         warnings = [str(about["warning"]) for about in self._loaded.values() if about.get("warning")]
         if warnings or self.sources.wrong:
@@ -255,32 +250,15 @@ class ChatScreen(Screen[None]):
             ready = f"ready: {', '.join(name for name in COLUMNS if name in self._loaded)} on {self.sources.gguf}"
             self._say("; ".join([ready, *notes]))
 
-    @property
-    def _writing(self) -> bool:
-        return bool(self.turns) and not self.turns[-1].over
-
-    def _answer(self, event: dict[str, Any], column: str) -> Answer | None:
-        """The answer that an event belongs to; None where it is of an earlier conversation."""
-        if event.get("id") != self._chat_id or not self.turns:
-            return None
-        answer = self.turns[-1].answers.get(column)
-        return None if answer is None or answer.over else answer
-
-    def _steered(self, event: dict[str, Any], column: str, token: int, about: dict[str, Any]) -> None:
-        """Keep what steers an answer from this token on; nothing steers the base."""
-        answer = self._answer(event, column)
-        if answer is not None and "strength" in about:
-            answer.steered.append(Steering(token, about["strength"], about["layers"]))
-
     def _error(self, event: dict[str, Any]) -> None:
         column = event.get("column")
-        if isinstance(column, str) and (answer := self._answer(event, column)):
+        if isinstance(column, str) and (answer := self._conversation.open_answer(event.get("id"), column)):
             answer.error = event["text"]
         elif column in COLUMNS:
             self._wrong[column] = event["text"]
             self._titles()
-        elif event.get("id") is not None and event.get("id") == self._chat_id:  # the whole request was refused
-            self._close_answers(event["text"])
+        elif event.get("id") is not None and event.get("id") == self._conversation.request:  # the whole request was refused
+            self._conversation.fail(event["text"])
         self._say(event["text"], wrong=True)
 
     def on_serve_ended(self, message: ServeEnded) -> None:
@@ -288,14 +266,9 @@ class ChatScreen(Screen[None]):
             return
         self._serve, self._loaded = None, {}
         why = message.last.removeprefix("irm-lite: ") or f"it ended with code {message.code}"
-        self._close_answers("the server ended")
+        self._conversation.fail("the server ended")
         self._titles()
         self._say(f"irm-lite serve has ended: {why} (f5 starts it again, ctrl+o chooses another)", wrong=True)
-
-    def _close_answers(self, why: str) -> None:
-        for answer in self.turns[-1].answers.values() if self.turns else ():
-            if not answer.over:
-                answer.error = why
 
     # Asking
 
@@ -305,7 +278,7 @@ class ChatScreen(Screen[None]):
             return
         if self._serve is None or not self._loaded:
             self._tell("no model is loaded: f5 loads it" if self._serve is None else "no model is loaded yet", "warning")
-        elif self._writing:
+        elif self._conversation.writing:
             self._tell("an answer is being written: escape stops it", "warning")
         else:
             message.input.clear()
@@ -316,7 +289,7 @@ class ChatScreen(Screen[None]):
         strength, layers = self.query_one(StrengthSlider).strength, self.query_one(LayerRange).spec
         seed, temperature, most = int(self._number("seed")), self._number("temperature"), int(self._number("tokens"))
         turn = Turn(prompt, strength, layers, seed, temperature, self._files(), {name: Answer() for name in columns})
-        self._chat_id = serve.ask(
+        request = serve.ask(
             "chat",
             messages={name: history(self.turns, name, prompt) for name in columns},
             strength=strength,
@@ -325,7 +298,7 @@ class ChatScreen(Screen[None]):
             temperature=temperature,
             max_new_tokens=most,
         )
-        self.turns.append(turn)
+        self._conversation.begin(turn, request)
         self._say(f"writing {', '.join(columns)}")
         self.query_one(TokenMap).hide()
         for name in columns:
@@ -352,7 +325,7 @@ class ChatScreen(Screen[None]):
 
     def _stop(self) -> bool:
         """Whether there was anything to stop."""
-        if self._serve is None or not self._writing:
+        if self._serve is None or not self._conversation.writing:
             return False
         self._serve.ask("stop")
         return True
@@ -370,7 +343,7 @@ class ChatScreen(Screen[None]):
 
     def _new(self) -> None:
         self._stop()
-        self.turns, self._chat_id = [], None
+        self._conversation = Conversation()
         for column in self.query(AnswerColumn):
             column.clear()
         self.query_one(TokenMap).hide()
@@ -388,7 +361,7 @@ class ChatScreen(Screen[None]):
 
     def _steer(self, **values: float | str) -> None:
         """Also what is being written; the server begins its cache anew."""
-        if self._serve is not None and self._writing:
+        if self._serve is not None and self._conversation.writing:
             self._serve.ask("set", **values)
 
     # Looking at tokens
@@ -407,15 +380,14 @@ class ChatScreen(Screen[None]):
 
     def _outputs(self, event: dict[str, Any]) -> None:
         name, token = event["column"], event["token"]
-        if event.get("chat") != self._chat_id or not self.turns or name not in self.turns[-1].answers:
+        if event.get("chat") != self._conversation.request or not self.turns or name not in self.turns[-1].answers:
             return
         tokens = self.turns[-1].answers[name].tokens
         try:
-            values = np.frombuffer(base64.b64decode(event["float16"], validate=True), dtype="<f2").reshape(event["shape"])
-            layers = [int(layer) for layer in event["layers"]]
-            if values.ndim != 2 or len(layers) != len(values) or not values.size or not 0 <= token < len(tokens):
-                raise ValueError("they are of another size")
-        except (ValueError, TypeError, OverflowError, binascii.Error) as error:
+            values, layers = read_outputs(event)
+            if not 0 <= token < len(tokens):
+                raise ValueError("there is no such token")
+        except ValueError as error:
             self._say(f"the outputs of that token cannot be read ({error}): update irm-lite", wrong=True)
             return
         self.query_one(TokenMap).show(name, tokens[token], values, layers, float(event["strength"]))

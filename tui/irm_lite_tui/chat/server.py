@@ -3,6 +3,8 @@
 The server is this UI's own: it ends with it, at the end of its standard input.
 """
 
+import base64
+import binascii
 import contextvars
 import json
 import queue
@@ -11,6 +13,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 from textual.message import Message
 from textual.message_pump import MessagePump
 
@@ -141,6 +144,18 @@ def read_event(line: bytes) -> dict[str, Any] | None:
         return {"kind": "error", "text": f"irm-lite serve printed what is no event: {start}"}
     found: dict[str, Any] = event
     return found
+
+
+def read_outputs(event: dict[str, Any]) -> tuple[np.ndarray[Any, np.dtype[np.float16]], list[int]]:
+    """The values (L, H) and the L layers of an outputs event. Raises ValueError where they do not belong together."""
+    try:
+        values = np.frombuffer(base64.b64decode(event["float16"], validate=True), dtype="<f2").reshape(event["shape"])
+        layers = [int(layer) for layer in event["layers"]]
+    except (TypeError, OverflowError, binascii.Error) as error:
+        raise ValueError(error) from None
+    if values.ndim != 2 or len(layers) != len(values) or not values.size:
+        raise ValueError(f"values of shape {values.shape}, {len(layers)} layers")
+    return values, layers
 
 
 def _refuse(constant: str) -> None:

@@ -13,17 +13,17 @@ from irm_lite.base.presets import find_gguf
 from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.files.paths import expanded
 from irm_lite.runs.directory import RunDirectory
-from irm_lite_tui.chat.sources import sources_of
 from irm_lite_tui.export.fidelity import load_measured, read_measured
 from irm_lite_tui.export.fidelity_gauge import FidelityGauge
 from irm_lite_tui.export.job_panel import JobPanel
+from irm_lite_tui.export.line_list import LineList
 from irm_lite_tui.export.messages import JobEnded
 from irm_lite_tui.export.ready_lines import baked_lines, name_problem, vector_lines
 from irm_lite_tui.settings.keys import key_label
-from irm_lite_tui.shared.line_list import LineList
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.text import line, paragraphs
 from irm_lite_tui.shared.text_field import TextField
+from irm_lite_tui.watch.chat_sources import sources_of
 
 _WIDTHS = [(0, "-narrow"), (110, "-wide")]
 _METHODS = [

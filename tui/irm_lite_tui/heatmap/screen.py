@@ -16,12 +16,11 @@ from textual.types import CSSPathType
 from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
 
-from irm_lite.analysis.recordings.recording import Phase
 from irm_lite.core.errors import InputError, IrmLiteError
 from irm_lite.core.visible_text import visible
-from irm_lite_tui.heatmap.choose_file import ChooseFile
-from irm_lite_tui.heatmap.choose_source import ChooseSource
-from irm_lite_tui.heatmap.colour_maps import COLOUR_MAPS
+from irm_lite_tui.heatmap.choosing import choose_token, next_mode, next_phase, next_prompt, next_token
+from irm_lite_tui.heatmap.dialogs.choose_file import ChooseFile
+from irm_lite_tui.heatmap.dialogs.choose_source import ChooseSource
 from irm_lite_tui.heatmap.jump import parse_jump
 from irm_lite_tui.heatmap.messages import (
     JumpGiven,
@@ -35,8 +34,10 @@ from irm_lite_tui.heatmap.messages import (
     SourceLoaded,
     WindowMoved,
 )
-from irm_lite_tui.heatmap.saving import picture_name, save
+from irm_lite_tui.heatmap.readout import readout_line, title_line
+from irm_lite_tui.heatmap.saving.picture_file import picture_name, save
 from irm_lite_tui.heatmap.source import Choice, Picture, Source, load_source, subtract
+from irm_lite_tui.heatmap.widgets.colour_maps import COLOUR_MAPS
 from irm_lite_tui.heatmap.widgets.panel import HeatmapPanel
 from irm_lite_tui.heatmap.widgets.prompt import JumpPrompt
 from irm_lite_tui.heatmap.widgets.tokens import TokenSlider
@@ -54,7 +55,7 @@ _HERE = Path(__file__).parent
 class HeatmapScreen(Screen[None]):
     """What `path` holds, a run, a recording or a vector: layers down, neuron index across."""
 
-    CSS_PATH: ClassVar[CSSPathType | None] = [_HERE / "screen.tcss", _HERE.parent / "shared" / "dialog.tcss"]
+    CSS_PATH: ClassVar[CSSPathType | None] = [_HERE / "screen.tcss", _HERE / "dialogs" / "dialog.tcss"]
     AUTO_FOCUS = "HeatmapGrid"
     BINDINGS: ClassVar[list[BindingType]] = [
         # before the keys that follow it in one burst are sent to the grid
@@ -216,9 +217,7 @@ class HeatmapScreen(Screen[None]):
     def _title(self) -> None:
         if self._source is None or self._picture is None:
             return
-        limit = self._picture.robust_limit if self._robust else self._picture.whole_limit
-        scale = f"full colour {limit:.3g} ({'99.5th percentile' if self._robust else 'largest'}), {self._colours}"
-        line = Text.assemble((visible(self._source.name), "bold"), f"  {self._picture.what}  ", (scale, "dim"))
+        line = title_line(self._source, self._picture, self._robust, self._colours)
         self.query_one("#title", Static).update(line, layout=False)
 
     def _read_out(self) -> None:
@@ -226,21 +225,7 @@ class HeatmapScreen(Screen[None]):
         grid = self.query_one(HeatmapPanel).grid
         if self._picture is None or grid.picture is not self._picture:
             return
-        window, picture = grid.window, self._picture
-        n_layers, hidden_size = picture.values.shape
-        line = Text.assemble(
-            "layer ",
-            (str(picture.layers[window.row]), "bold"),
-            "  index ",
-            (str(window.index), "bold"),
-            "  value ",
-            (f"{picture.values[window.row, window.index]:+.4g}", "bold"),
-            f"  rank {picture.rank_in_layer(window.row, window.index)} of {hidden_size} in its layer",
-            f", index {picture.rank_of_index(window.index)} by rms",
-        )
-        if self._hovered and self._hovered[0] < n_layers and self._hovered[1] < hidden_size:
-            row, index = self._hovered
-            line.append(f"   pointer: l{picture.layers[row]} {index} {picture.values[row, index]:+.4g}", "dim")
+        line = readout_line(self._picture, grid.window, self._hovered)
         if line != self._readout:
             self._readout = line
             self.query_one("#readout", Static).update(line, layout=False)
@@ -271,8 +256,7 @@ class HeatmapScreen(Screen[None]):
         self.query_one(HeatmapPanel).grid.go(message.row, message.index)
 
     def on_slider_moved(self, message: SliderMoved) -> None:
-        self._choice = replace(self._choice, mode="token", token=message.token)
-        self._draw()
+        self._choose(replace(self._choice, mode="token", token=message.token))
 
     def on_jump_given(self, message: JumpGiven) -> None:
         grid = self.query_one(HeatmapPanel).grid
@@ -287,28 +271,13 @@ class HeatmapScreen(Screen[None]):
         picture, source = self._picture, self._source
         if picture is None or source is None:
             return
-        jump, hidden_size = parse_jump(text), picture.values.shape[1]
-        if jump.index is not None and jump.index >= hidden_size:
-            raise InputError(f"there is no index {jump.index}", f"give 0-{hidden_size - 1}")
-        if jump.layer is not None and jump.layer not in picture.layers:
-            raise InputError(f"layer {jump.layer} is not here", f"there are {picture.layers[0]}-{picture.layers[-1]}")
+        jump = parse_jump(text)
+        jump.require_in(picture)
         if jump.prompt is not None or jump.token is not None:
-            self._choose_token(source, jump.prompt, jump.token)
+            self._choose(choose_token(source, self._choice, jump.prompt, jump.token))
         window = self.query_one(HeatmapPanel).grid.window
         row = window.row if jump.layer is None else picture.layers.index(jump.layer)
         self.query_one(HeatmapPanel).grid.go(row, window.index if jump.index is None else jump.index)
-
-    def _choose_token(self, source: Source, prompt: int | None, token: int | None) -> None:
-        prompt = self._choice.prompt if prompt is None else prompt
-        if prompt >= len(source.prompts):
-            hint = f"give p0-p{len(source.prompts) - 1}" if source.prompts else "record again with --keep"
-            raise InputError(f"prompt {prompt} is not kept token by token", hint)
-        tokens = len(source.prompts[prompt].tokens)
-        token = source.prompts[prompt].n_prompt if token is None else token
-        if token >= tokens:
-            raise InputError(f"prompt {prompt} has no token {token}", f"give t0-t{tokens - 1}")
-        self._choice = replace(self._choice, mode="token", prompt=prompt, token=token)
-        self._draw()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return action != "jump" or not isinstance(self.focused, JumpPrompt)  # there it is text
@@ -317,33 +286,25 @@ class HeatmapScreen(Screen[None]):
         if self._picture is not None:
             self.query_one(JumpPrompt).open()
 
+    def _choose(self, choice: Choice) -> None:
+        self._choice = choice
+        self._draw()
+
     def action_next_mode(self) -> None:
         if self._source is not None:
-            modes = self._source.modes
-            self._choice = replace(self._choice, mode=modes[(modes.index(self._choice.mode) + 1) % len(modes)])
-            self._draw()
+            self._choose(next_mode(self._source, self._choice))
 
     def action_next_phase(self) -> None:
         if self._source is not None and self._source.phases:
-            phases: tuple[Phase, ...] = self._source.phases
-            mode = "mean" if self._choice.mode == "token" else self._choice.mode
-            self._choice = replace(self._choice, mode=mode, phase=phases[(phases.index(self._choice.phase) + 1) % len(phases)])
-            self._draw()
+            self._choose(next_phase(self._source, self._choice))
 
     def action_token(self, step: int) -> None:
-        """The first time the token at hand, then its neighbours."""
         if self._source is not None and self._source.prompts:
-            step = step if self._choice.mode == "token" else 0
-            last = len(self._source.prompts[self._choice.prompt].tokens) - 1
-            self._choice = replace(self._choice, mode="token", token=min(max(0, self._choice.token + step), last))
-            self._draw()
+            self._choose(next_token(self._source, self._choice, step))
 
     def action_prompt(self, step: int) -> None:
-        if self._source is not None and (kept := self._source.prompts):
-            number = (self._choice.prompt + step) % len(kept)
-            token = min(kept[number].n_prompt, len(kept[number].tokens) - 1)
-            self._choice = replace(self._choice, mode="token", prompt=number, token=token)
-            self._draw()
+        if self._source is not None and self._source.prompts:
+            self._choose(next_prompt(self._source, self._choice, step))
 
     def action_scale(self) -> None:
         self._robust = not self._robust

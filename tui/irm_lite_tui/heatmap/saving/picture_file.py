@@ -75,7 +75,7 @@ def _save_drawn(picture: Picture, path: Path, title: str, marks: tuple[int, ...]
     with tempfile.TemporaryDirectory() as folder:
         values = Path(folder) / "values.safetensors"
         save_file({"values": np.ascontiguousarray(picture.values)}, values, {"about": about})
-        command = [sys.executable, "-m", "irm_lite_tui.heatmap.save_picture", str(values), str(path)]
+        command = [sys.executable, "-m", "irm_lite_tui.heatmap.saving.draw", str(values), str(path)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, stdin=subprocess.DEVNULL
