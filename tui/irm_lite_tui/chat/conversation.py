@@ -10,7 +10,7 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Steering:
-    """What holds from this token on, which counts from 0; `layers` as the server has them."""
+    """The steering from this token on (counted from 0); `layers` as the server writes them."""
 
     token: int
     strength: float
@@ -19,9 +19,9 @@ class Steering:
 
 @dataclass
 class Answer:
-    """One column's answer as it comes. `tokens` are pieces of text, `norms` what was added for each (L2), if known.
+    """One column's answer as it grows. `tokens` are pieces of text, `norms` the L2 norm of what was added for each, if known.
 
-    `steered` is what the server said it was steered with, in that order; nothing where it is not.
+    `steered` is the steering that the server reported, in order; empty for the base.
     """
 
     tokens: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Answer:
 
 @dataclass
 class Turn:
-    """A prompt and its answers, with the settings that it was asked with; `sources` are the files that answer it."""
+    """A prompt and its answers, with the settings at that time; `sources` are the loaded files."""
 
     prompt: str
     strength: float

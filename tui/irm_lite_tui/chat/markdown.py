@@ -6,9 +6,9 @@ from irm_lite_tui.chat.conversation import Answer, Turn
 
 
 def markdown(turns: list[Turn]) -> str:
-    """The conversation as Markdown; what people and models said stands in fences, so that nothing in it acts.
+    """The conversation as Markdown; prompts and answers are fenced, so that nothing in them is Markdown.
 
-    The files stand at its head, or under each turn where they are not the same for all.
+    The files are listed at the top, or under each turn where they changed.
     """
     same = all(turn.sources == turns[0].sources for turn in turns)
     parts = ["# irm-lite chat", *([_listed(turns[0].sources)] if turns and same else [])]
@@ -24,7 +24,7 @@ def markdown(turns: list[Turn]) -> str:
 
 
 def _moved(answer: Answer) -> str:
-    """How the steering went where it was moved, as in `; strength 1, from token 17: 0.5`. Tokens count from 1, as on the screen."""
+    """Changes of the steering, as in `; strength 1, from token 17: 0.5`. Tokens count from 1, as on the screen."""
     held = [each for each in answer.steered if each.token < len(answer.tokens)]
     said = ""
     for name, values in (("strength", [f"{each.strength:g}" for each in held]), ("layers", [each.layers for each in held])):

@@ -33,7 +33,7 @@ _WIDTHS = [(0, "-narrow"), (60, "-middle"), (110, "-wide")]
 _HEIGHTS = [(0, "-low"), (14, "-medium"), (30, "-high")]
 COLUMNS = ("base", "vector", "irm")
 _STEERED = COLUMNS[1:]  # by what Sources and the server call it, too
-_FRAMES = 1 / 20  # seconds between two looks at what has come
+_FRAMES = 1 / 20  # seconds between two redraws of growing answers
 MEMORY_SECONDS = 2.0
 _HINT = "ctrl+o chooses what to load"
 _NUMBERS = (("seed", "0", "integer"), ("temperature", "0", "number"), ("tokens", "256", "integer"))
@@ -112,8 +112,8 @@ class ChatScreen(Screen[None]):
     # What is loaded
 
     def load(self, sources: Sources) -> None:
-        """Start a server on these sources, in the place of the one before."""
-        self._end("the server was started anew")
+        """Start a server on these sources, in place of the one before."""
+        self._end("the server was restarted")
         self.sources = sources
         self._titles()
         if not sources.gguf:
@@ -131,7 +131,7 @@ class ChatScreen(Screen[None]):
             self._load_column(serve, name)
 
     def change(self, sources: Sources) -> None:
-        """Load what is another than before, or failed; only another model takes another server."""
+        """Load what has changed, or failed before; only another model needs another server."""
         before, serve = self.sources, self._serve
         if serve is None or sources.gguf != before.gguf:
             self.load(sources)
@@ -142,7 +142,7 @@ class ChatScreen(Screen[None]):
             if getattr(sources, name) != getattr(before, name) or name in self._wrong:
                 self._loaded.pop(name, None)
                 self._wrong.pop(name, None)
-                serve.ask("load", **{name: None})  # where the other cannot be loaded, the one before would stay
+                serve.ask("load", **{name: None})  # else the one before would stay if the new one cannot be loaded
                 self._load_column(serve, name)
         self._titles()
 
@@ -169,7 +169,7 @@ class ChatScreen(Screen[None]):
         self.load(self.sources)
 
     def action_unload(self) -> None:
-        """End the server, so that its memory is free."""
+        """End the server to free its memory."""
         if self._serve is None:
             self._tell("no model is loaded", "warning")
             return
@@ -179,7 +179,7 @@ class ChatScreen(Screen[None]):
         self._weigh()
 
     def _weigh(self) -> None:
-        """Say how much memory the server holds; not read while it writes."""
+        """Show how much memory the server holds; not measured while it writes."""
         if not self._conversation.writing:
             held = self._serve.memory if self._serve is not None else None
             self.query_one("#memory", Static).update(line(f"{held / 1e9:.1f} GB held" if held is not None else ""))
@@ -190,7 +190,7 @@ class ChatScreen(Screen[None]):
         state.set_class(wrong, "wrong")
 
     def _titles(self) -> None:
-        """What each column is, or why there is none."""
+        """Each column's title, or why it is empty."""
         for name in COLUMNS:
             column = self.query_one(f"#{name}", AnswerColumn)
             source = {"base": self.sources.gguf, "vector": self.sources.vector, "irm": self.sources.irm}[name]
@@ -239,7 +239,7 @@ class ChatScreen(Screen[None]):
         self._say_idle()
 
     def _say_idle(self) -> None:
-        """What is loaded, once nothing is being written; a warning before all."""
+        """Show what is loaded once nothing is being written; warnings come first."""
         if self._conversation.writing:
             return
         warnings = [str(about["warning"]) for about in self._loaded.values() if about.get("warning")]
@@ -310,7 +310,7 @@ class ChatScreen(Screen[None]):
         return {"model": self.sources.gguf} | {name: ", ".join(map(str, files)) for name, files in sources.items() if files}
 
     def _number(self, name: str) -> float:
-        """What a field says, its default where it says nothing that is a finite number."""
+        """The number in a field; its default where that is not a finite number."""
         default = next(value for known, value, _ in _NUMBERS if known == name)
         try:
             number = float(self.query_one(f"#{name}", Input).value)
@@ -319,7 +319,7 @@ class ChatScreen(Screen[None]):
         return number if math.isfinite(number) else float(default)
 
     def action_stop(self) -> None:
-        """Stop the answers; where none is being written, leave the field, so that the modes' keys act."""
+        """Stop the answers; where none is being written, leave the field, so that the keys of the modes work."""
         if not self._stop():
             self.set_focus(None)
 
@@ -331,7 +331,7 @@ class ChatScreen(Screen[None]):
         return True
 
     def would_lose(self) -> str:
-        """As losing.py has it."""
+        """See settings/losing.py."""
         return "The conversation was not saved since its last answer." if self.turns and markdown(self.turns) != self._saved else ""
 
     def action_new(self) -> None:
@@ -360,7 +360,7 @@ class ChatScreen(Screen[None]):
         self._steer(layers=self.query_one(LayerRange).spec)
 
     def _steer(self, **values: float | str) -> None:
-        """Also what is being written; the server begins its cache anew."""
+        """Change the steering of what is being written, too; the server starts its cache afresh."""
         if self._serve is not None and self._conversation.writing:
             self._serve.ask("set", **values)
 
@@ -392,7 +392,7 @@ class ChatScreen(Screen[None]):
             return
         self.query_one(TokenMap).show(name, tokens[token], values, layers, float(event["strength"]))
 
-    # Taking it elsewhere
+    # Copying and saving
 
     def action_copy(self) -> None:
         """The answer of the column in focus, else the whole conversation."""

@@ -1,4 +1,4 @@
-"""A training as it goes: of this UI or started anywhere else, attached to by its run directory."""
+"""A training while it runs, started here or elsewhere: its run directory is all that is read."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +32,7 @@ EVERY_SECONDS = 0.5
 
 
 class DashboardScreen(Screen[None]):
-    """`path` is the run. `arguments`, if given, are those of an `irm-lite` that is to be started and that writes it.
+    """`path` is the run. `arguments`, if given, start an `irm-lite` that writes it.
 
     `scratch` is a temporary file that those name.
     """

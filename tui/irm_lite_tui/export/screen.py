@@ -68,7 +68,7 @@ class ExportScreen(Screen[None]):
                     yield TextField(id="out", placeholder="RUN/export/vector.gguf", compact=True)
                     yield Label("if it is there")
                     yield Select(
-                        [("keep it", False), ("write over it", True)], value=False, allow_blank=False, id="force", compact=True
+                        [("keep it", False), ("overwrite it", True)], value=False, allow_blank=False, id="force", compact=True
                     )
                     yield Label("")
                     yield Button(key_label(self.app, "Export", "export.export", "f6"), id="export", variant="primary", compact=True)
@@ -142,7 +142,7 @@ class ExportScreen(Screen[None]):
             return
         self._vector = run.default_vector if run.default_vector.is_file() else None
         self._figures.measured = measured
-        self._say("exported before: its figures" if measured else "not exported yet")
+        self._say("exported before: the figures of that export" if measured else "not exported yet")
 
     def _strength(self) -> float:
         try:
@@ -158,7 +158,11 @@ class ExportScreen(Screen[None]):
         vector = vector_lines(gguf, self._vector, self._strength()) if self._vector else []
         self.query_one("#vector-lines", LineList).show(vector)
         self.query_one("#baked-lines", LineList).show(baked_lines(self._baked) if self._baked else [])
-        title = "enter copies a line" if vector or self._baked else "the lines for llama.cpp and Ollama stand here after the export"
+        title = (
+            "enter copies a line"
+            if vector or self._baked
+            else "after the export, the command lines for llama.cpp and Ollama are here"
+        )
         problem = name_problem(self._vector) if self._vector else ""
         self.query_one("#lines-title", Static).update(line(problem or title))
 
@@ -176,7 +180,7 @@ class ExportScreen(Screen[None]):
             panel.say("it is running: escape stops it", "wrong")
             return
         if not self._value("run"):
-            panel.say("there is no run: give its directory", "wrong")
+            panel.say("no run is given: give its directory", "wrong")
             return
         arguments = ["export", "--json", "--method", str(self.query_one("#method", Select).value)]
         arguments += ["--layers", self._value("layers") or "all"]

@@ -34,7 +34,7 @@ def parse_jump(text: str) -> Jump:
     for word in text.removeprefix(":").replace(",", " ").lower().split():
         match = re.fullmatch(r"([lpt]?)(\d{1,7})", word, re.ASCII)
         if not match or _FIELDS[match[1]] in found:
-            raise InputError(f"{word!r} is nowhere to go", _HINT)
+            raise InputError(f"{word!r} is not an index, layer, prompt or token", _HINT)
         found[_FIELDS[match[1]]] = int(match[2])
     if not found:
         raise InputError("there is nothing to go to", _HINT)

@@ -45,8 +45,8 @@ from irm_lite_tui.heatmap.widgets.top import TopNeurons
 from irm_lite_tui.settings.preferences import Preferences
 from irm_lite_tui.shared.mode_bar import ModeBar
 
-_TELL_SECONDS = 1.0  # of a live snapshot: nobody reads numbers, bars and a list faster
-_POLL_SECONDS = 0.1  # of looking at the date of a live snapshot
+_TELL_SECONDS = 1.0  # between updates of what surrounds a live picture: nobody reads numbers faster
+_POLL_SECONDS = 0.1  # between looks at a live snapshot's date
 _WIDE, _HIGH = 110, 18  # cells from which the list, and the tokens, have room
 _NOTHING = "Nothing is drawn yet.\n\nPress o to choose a recording, a vector or a live run."
 _HERE = Path(__file__).parent
@@ -60,16 +60,16 @@ class HeatmapScreen(Screen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         # before the keys that follow it in one burst are sent to the grid
         Binding("colon", "jump", "Go to", key_display=":", priority=True, id="heatmap.jump"),
-        Binding("m", "next_mode", "Mode", id="heatmap.next-mode"),
-        Binding("p", "next_phase", "Phase", id="heatmap.next-phase"),
-        Binding("left_square_bracket", "token(-1)", "Token", key_display="[]", id="heatmap.token-back"),
-        Binding("right_square_bracket", "token(1)", "Token on", show=False, id="heatmap.token-on"),
-        Binding("left_curly_bracket", "prompt(-1)", "Prompt back", show=False, id="heatmap.prompt-back"),
-        Binding("right_curly_bracket", "prompt(1)", "Prompt on", show=False, id="heatmap.prompt-on"),
-        Binding("d", "difference", "Diff", id="heatmap.difference"),
-        Binding("t", "top", "Top", id="heatmap.top"),
-        Binding("s", "scale", "Scale", id="heatmap.scale"),
-        Binding("c", "next_colours", "Hue", id="heatmap.next-colours"),
+        Binding("m", "next_mode", "Mode", tooltip="Mean, mean |v|, deviation or a single token", id="heatmap.next-mode"),
+        Binding("p", "next_phase", "Phase", tooltip="Prompt or generated tokens", id="heatmap.next-phase"),
+        Binding("left_square_bracket", "token(-1)", "Token", key_display="[]", tooltip="Previous token", id="heatmap.token-back"),
+        Binding("right_square_bracket", "token(1)", "Next token", show=False, id="heatmap.token-on"),
+        Binding("left_curly_bracket", "prompt(-1)", "Previous prompt", show=False, id="heatmap.prompt-back"),
+        Binding("right_curly_bracket", "prompt(1)", "Next prompt", show=False, id="heatmap.prompt-on"),
+        Binding("d", "difference", "Diff", tooltip="Subtract another picture", id="heatmap.difference"),
+        Binding("t", "top", "Top", tooltip="List the strongest indices", id="heatmap.top"),
+        Binding("s", "scale", "Scale", tooltip="Full colour at the 99.5th percentile or at the largest |v|", id="heatmap.scale"),
+        Binding("c", "next_colours", "Hue", tooltip="Next colour map", id="heatmap.next-colours"),
         Binding("w", "save", "Save", id="heatmap.save"),
         Binding("o", "open", "Open", id="heatmap.open"),
     ]
@@ -85,8 +85,8 @@ class HeatmapScreen(Screen[None]):
         self._list_wanted: bool | None = None  # None: where there is room
         self._hovered: tuple[int, int] | None = None
         self._readout = Text()
-        self._told = 0.0  # when what stands around the picture was brought up to it
-        self._telling: Timer | None = None  # it will be
+        self._told = 0.0  # when what surrounds the picture was last updated
+        self._telling: Timer | None = None  # the next update
         self._seen = 0  # modification time in ns of the snapshot that is drawn
 
     def compose(self) -> ComposeResult:
@@ -114,7 +114,7 @@ class HeatmapScreen(Screen[None]):
             self.show(self._path)
 
     def show(self, path: Path) -> None:
-        """Draw what this path holds, in the place of what there is."""
+        """Draw what this path holds, in place of what is drawn."""
         self._path, self._other = path, None
         self.query_one("#state", Static).update(Text(f"Reading {visible(str(path))} ..."))
         self._load(path)
@@ -161,7 +161,7 @@ class HeatmapScreen(Screen[None]):
         self._arrange()
 
     def _poll(self) -> None:
-        """A live snapshot is read again when it is written anew."""
+        """Read a live snapshot again when it was rewritten."""
         if self._source is None or not self._source.live or not self.is_current:
             return
         try:
@@ -173,9 +173,9 @@ class HeatmapScreen(Screen[None]):
             self._load(self._source.path)
 
     def _draw(self, again: bool = False) -> None:
-        """The picture that source, choice and difference give, and at once what stands around it.
+        """Draw the picture that source, choice and difference give, then what surrounds it.
 
-        Of a picture that is drawn again and again, `again`, what stands around it waits for its second.
+        `again`: a live picture that keeps changing; what surrounds it follows once a second.
         """
         if self._source is None:
             return
@@ -196,7 +196,7 @@ class HeatmapScreen(Screen[None]):
             self._telling = self.set_timer(wait, self._tell)
 
     def _tell(self) -> None:
-        """What stands around the picture: margins, title, what is read off, the list, the tokens."""
+        """Bring up to date what surrounds the picture: margins, title, readout, list, tokens."""
         if self._telling is not None:
             self._telling.stop()
             self._telling = None
@@ -221,7 +221,7 @@ class HeatmapScreen(Screen[None]):
         self.query_one("#title", Static).update(line, layout=False)
 
     def _read_out(self) -> None:
-        """What is under the crosshair, and under the pointer."""
+        """Show the numbers under the crosshair and the pointer."""
         grid = self.query_one(HeatmapPanel).grid
         if self._picture is None or grid.picture is not self._picture:
             return
@@ -231,7 +231,7 @@ class HeatmapScreen(Screen[None]):
             self.query_one("#readout", Static).update(line, layout=False)
 
     def _arrange(self) -> None:
-        """What has room, and what there is to show."""
+        """Show the parts that have room and something to show."""
         drawn = self._picture is not None
         width, height = self.app.size
         self.query_one("#state").display = not drawn

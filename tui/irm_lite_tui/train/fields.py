@@ -45,7 +45,7 @@ class Field:
             return self.type(text)
         except (ValueError, OverflowError):
             kind = "a whole number" if self.type is int else "a number"
-            raise InputError(f"{text!r} is not {kind}" if text else "nothing stands here", f"give {kind}") from None
+            raise InputError(f"{text!r} is not {kind}" if text else "this is empty", f"give {kind}") from None
 
 
 @cache

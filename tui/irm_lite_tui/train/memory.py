@@ -25,6 +25,6 @@ def memory_line(config: TrainConfig) -> tuple[str, bool]:
     except IrmLiteError:
         return f"Memory: {free / 1e9:.1f} GB are free here; what this model needs is not known before it is loaded.", True
     fits = wanted <= free
-    verdict = "Should fit" if fits else "Too little, it seems"
+    verdict = "Should fit" if fits else "Probably too little"
     gpu = " (GPUs are not looked at)" if config.device in ("auto", "cuda") else ""
     return f"Memory: roughly {wanted / 1e9:.1f} of {free / 1e9:.1f} GB free here. {verdict}{gpu}.", fits
