@@ -43,7 +43,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """An array in the metadata: where it lies, since vocabularies are large and seldom wanted."""
+    """An array in the metadata: only its place, since vocabularies are large and rarely needed."""
 
     item_type: int
     length: int

@@ -1,4 +1,4 @@
-"""Paths as people write them."""
+"""Paths as users write them."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def expanded(text: str) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is something at a path; not so where nothing can be called that, or one may not look."""
+    """Whether a path exists; False where it cannot be a path, or where we may not look."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -152,7 +152,7 @@ async def test_rename(tmp_path: Path) -> None:
         for wrong, why in {
             "taken": "exists: choose another name",
             "../up": "is not a name for a folder",
-            " ": "is no name",
+            " ": "is not a name",
         }.items():
             app.screen.query_one(Input).value = wrong
             await pilot.press("enter")

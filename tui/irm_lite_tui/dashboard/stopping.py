@@ -25,8 +25,6 @@ def stop_run(screen: Screen[Any], path: Path, say: Callable[[str, bool], None]) 
     if not run_actions.is_stopping(path):
         stop("stops after this step and saves")
         return
-    detail = (
-        "It was asked to stop and will, once its step is done and saved. If you end it now, all since its last checkpoint is lost."
-    )
+    detail = "It stops once its step is done and saved. If you end it now, all that it did since its last checkpoint is lost."
     question = AskScreen(f"End {path.name} without saving?", "End", detail)
     screen.app.push_screen(question, lambda yes: stop("ends at once") if yes else None)

@@ -159,9 +159,7 @@ class ExportScreen(Screen[None]):
         self.query_one("#vector-lines", LineList).show(vector)
         self.query_one("#baked-lines", LineList).show(baked_lines(self._baked) if self._baked else [])
         title = (
-            "enter copies a line"
-            if vector or self._baked
-            else "after the export, the command lines for llama.cpp and Ollama are here"
+            "enter copies a line" if vector or self._baked else "the lines for llama.cpp and Ollama appear here after the export"
         )
         problem = name_problem(self._vector) if self._vector else ""
         self.query_one("#lines-title", Static).update(line(problem or title))

@@ -15,15 +15,15 @@ from irm_lite_tui.settings.preferences import Preferences
 
 _PAGE = """# Keys
 
-Every key of the terminal UI can be changed: in `tui.toml`, in the platform's settings folder (or the one that IRM_LITE_CONFIG names),
-`[keys]` maps ids to keys; separate several keys by commas:
+Every key of the terminal UI can be changed: in `tui.toml`, in the platform's settings folder (or the one that IRM_LITE_CONFIG
+names), `[keys]` maps ids to keys; separate several keys by commas:
 
     [keys]
     "runs.filter" = "f"
     "mode.next" = "ctrl+right,f9"
 
-The UI only reads that file. What it saves itself (theme, order of the runs, the heatmap's colours) is in `state.toml` beside it; the
-same setting in tui.toml overrides it.
+The UI only reads that file. What it saves itself (theme, order of the runs, the heatmap's colours) is in `state.toml` beside it;
+the same setting in tui.toml overrides it.
 
 The part before the dot says where the key works: in a screen; in the heatmap's `grid`, `prompt`, `tokens` and `top` list; in the
 chat's `strength`, `layers` and `strip`; in small windows (`ask`, `dialog`). The application does not use ctrl+b (tmux), ctrl+s and

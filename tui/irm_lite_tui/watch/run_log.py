@@ -58,7 +58,7 @@ class RunLog:
         self.sampled = False  # the file was too long to be read whole
 
     def read(self) -> bool:
-        """Take in what was written since; True where there was something. A file that shrank or was replaced is read from the start."""
+        """Read what was written since; True where there was anything. A file that shrank or was replaced is read from the start."""
         try:
             if not self.path.is_file():  # opening a pipe would wait for its other end
                 return False
