@@ -129,7 +129,7 @@ class DashboardScreen(Screen[None]):
         await self.query_one(SampleColumns).show(reading.samples, reading.validation)
 
     def _show_note(self, reading: Reading) -> None:
-        """One line: what is wrong, what is going on, or the newest warning."""
+        """Show one line: the failure, the start, the problem, or the newest warning."""
         view = reading.view
         if self._failure:
             self._note(self._failure, failed=True)
@@ -180,7 +180,7 @@ class DashboardScreen(Screen[None]):
         self.notify(line(text).plain, severity="error" if failed else "information", markup=False)
 
     def _view(self) -> RunView | None:
-        """The run, if it is there."""
+        """The run, if it exists; else says that it does not."""
         view = None if self.reading is None else self.reading.view
         if view is None or view.state == "gone" or (view.state == "starting" and view.config is None):
             self._say("there is no run here yet", failed=True)

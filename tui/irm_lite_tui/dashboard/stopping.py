@@ -1,4 +1,4 @@
-"""Stop a run that is being written, whoever writes it; ask before it is ended without saving."""
+"""Stop a run, whichever process writes it; asks before ending it without saving."""
 
 from collections.abc import Callable
 from pathlib import Path

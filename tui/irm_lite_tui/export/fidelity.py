@@ -32,7 +32,7 @@ class Measured:
 
 
 def read_measured(document: Mapping[str, Any]) -> Measured:
-    """The figures of a document. Raises RunError where they are missing or not numbers."""
+    """The figures of an export's JSON document. Raises RunError where they are missing or not numbers."""
     try:
         share = document.get("input_dependent_share")
         return Measured(
@@ -50,7 +50,7 @@ def read_measured(document: Mapping[str, Any]) -> Measured:
 
 
 def load_measured(path: Path) -> Measured | None:
-    """Those of a run's export/fidelity.json; None where there is none. Raises RunError where it is damaged."""
+    """The figures in a run's export/fidelity.json; None where there is no file. Raises RunError where it is damaged."""
     try:
         document = read_json(path, 1 << 20)
     except FileNotFoundError:

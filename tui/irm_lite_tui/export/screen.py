@@ -128,7 +128,7 @@ class ExportScreen(Screen[None]):
             self._show_lines()
 
     def _read_run(self) -> None:
-        """What an earlier export of this run measured; what another run's was is forgotten first."""
+        """Show what an earlier export of this run measured, in place of another run's figures."""
         if not self._value("run"):
             return
         self._vector = self._baked = self._figures.measured = None
@@ -209,7 +209,7 @@ class ExportScreen(Screen[None]):
             panel.start([*arguments, "--", str(self._vector)])
 
     def action_stop(self) -> None:
-        """Stop what runs; where nothing does, leave the field, so that the modes' keys act."""
+        """Stop the running jobs; where there are none, leave the field, so that the keys of the modes work."""
         running = [panel for panel in self.query(JobPanel) if panel.running]
         for panel in running:
             panel.stop()

@@ -90,7 +90,7 @@ class RunsScreen(RunActions):
     # Reading
 
     def look(self) -> None:
-        """Read the folder in a thread, unless the reading before still goes on."""
+        """Read the folder in a thread, unless the previous reading is still under way."""
         if not self._looking:
             self._looking = True
             self.run_worker(self._read, thread=True, group="look")
@@ -111,7 +111,7 @@ class RunsScreen(RunActions):
             table.focus()
 
     def _show_around(self, table: RunTable) -> None:
-        """What stands around the rows: the hint where there are none, the line about the current run."""
+        """Update what surrounds the rows: the hint where there are none, the line about the current run."""
         table.display = table.row_count > 0
         empty = self.query_one("#empty", Static)
         empty.display = not table.display

@@ -153,7 +153,7 @@ def _file_of_two_ends() -> tuple[int, BinaryIO]:
 
 
 def _parse(document: bytes) -> Mapping[str, Any] | None:
-    """The last JSON object that stands in the output, alone in it or on its last line."""
+    """The JSON object that is the whole output, or its last line; None where neither is one."""
     for text in (document, document.strip().rpartition(b"\n")[2]):
         try:
             found = json.loads(text)

@@ -1,4 +1,4 @@
-"""What can be done to a run's folder. Each raises RunError with the fix where it cannot be done."""
+"""What can be done to a run's folder. Each raises RunError, with the fix, where that fails."""
 
 import shutil
 from pathlib import Path
@@ -29,7 +29,7 @@ def rename(path: Path, name: str) -> Path:
 
 
 def delete(path: Path) -> None:
-    """Remove the run with all that is in it; of a link, the link alone."""
+    """Remove the run with all that is in it; of a link, only the link."""
     _require_free(path)
     try:
         if path.is_symlink():

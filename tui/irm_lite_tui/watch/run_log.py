@@ -158,7 +158,7 @@ class RunLog:
 
 
 def number(value: object) -> float | None:
-    """A number that a training may have, or None for whatever else stands there."""
+    """The value as a number, or None where it is none, or beyond what a training can have."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     return float(value) if abs(value) < _BEYOND else None  # not so of NaN
