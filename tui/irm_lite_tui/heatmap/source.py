@@ -146,7 +146,7 @@ class Source:
 def subtract(one: Source, other: Source, choice: Choice) -> Picture:
     """The first's picture minus the other's, in the layers that both have.
 
-    Raises InputError where the hidden sizes differ, no layer is shared, the other has no such picture, or the tokens up to there differ.
+    Raises InputError where the hidden sizes differ, no layer is shared, the other has no such picture, or its tokens differ.
     """
     first, second = one.picture(choice), other.picture(choice)
     if first.values.shape[1] != second.values.shape[1]:
