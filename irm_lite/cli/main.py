@@ -16,6 +16,7 @@ from irm_lite.cli.overview import print_overview
 from irm_lite.cli.stderr import LastingStderr
 from irm_lite.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, InputError, IrmLiteError, OtherBaseWarning
 from irm_lite.core.machine import processes
+from irm_lite.core.visible_text import one_line, safe
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
@@ -95,8 +96,6 @@ def _misuse(error: "CycloptsError", arguments: list[str]) -> str:
 
 def _complain(text: str, code: int) -> int:
     if sys.stderr is not None:
-        from irm_lite.cli.output import safe
-
         sys.stderr.write(f"irm-lite: {' '.join(safe(text).split())}\n")
     return code
 
@@ -106,16 +105,12 @@ def _trace() -> None:
     if sys.stderr is not None:
         import traceback
 
-        from irm_lite.cli.output import safe
-
         sys.stderr.write(safe(traceback.format_exc()))
 
 
 def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
     """A library's warning, in one line: the place in its source says nothing to a user."""
     if sys.stderr is not None:
-        from irm_lite.cli.output import one_line
-
         sys.stderr.write(f"irm-lite: warning: {one_line(str(message))}\n")
 
 

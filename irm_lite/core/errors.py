@@ -45,7 +45,7 @@ class VectorError(InputError):
 
 
 class OtherBaseWarning(UserWarning):
-    """What is injected was made on another base, or on the same one quantised otherwise."""
+    """What is injected was made on another base, or on the same base in another quantisation."""
 
 
 class MissingPart(InputError):
@@ -53,7 +53,7 @@ class MissingPart(InputError):
 
 
 class TrainingFailed(IrmLiteError):
-    """Training could not go on: it diverges, memory ran out, or the disk is full. `what`: without the fix."""
+    """Training could not continue: it diverged, memory ran out, or the disk is full. `what`: the message without the hint."""
 
     def __init__(self, what: str, hint: str | None = None) -> None:
         super().__init__(what, hint)
@@ -61,7 +61,7 @@ class TrainingFailed(IrmLiteError):
 
 
 class FailedElsewhere(IrmLiteError):
-    """Another of the processes that train together has failed; the line and the exit code are its own."""
+    """Another process of the same training failed; message and exit code are that process's."""
 
     def __init__(self, what: str, exit_code: int) -> None:
         super().__init__(what)

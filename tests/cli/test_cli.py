@@ -12,8 +12,8 @@ import pytest
 
 from irm_lite.cli import main as cli
 from irm_lite.cli.app import app
-from irm_lite.cli.output import safe
 from irm_lite.config import TrainConfig
+from irm_lite.core.visible_text import safe
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
 

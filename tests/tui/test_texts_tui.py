@@ -19,8 +19,8 @@ from irm_lite_tui.chat.choose_sources import ChatSourcesScreen
 from irm_lite_tui.chat.server import ServeSaid
 from irm_lite_tui.dashboard.screen import DashboardScreen
 from irm_lite_tui.export.fidelity import load_measured
-from irm_lite_tui.heatmap.choose_file import ChooseFile
-from irm_lite_tui.heatmap.choose_source import ChooseSource
+from irm_lite_tui.heatmap.dialogs.choose_file import ChooseFile
+from irm_lite_tui.heatmap.dialogs.choose_source import ChooseSource
 from irm_lite_tui.heatmap.source import load_source
 from irm_lite_tui.runs.table import RunTable
 from irm_lite_tui.shared.ask import AskScreen, NameScreen
@@ -83,6 +83,7 @@ async def test_the_table_and_its_dialogs(run: Path) -> None:
         await listed(pilot, 1)
         shown(app)
         await pilot.press("enter", "escape")
+        await listed(pilot, 2)
         await pilot.press("space", "down", "space", "c")
         await until(pilot, lambda: "validation NLL" in screen_text(app), "the comparison")
         await pilot.pause()
@@ -188,7 +189,7 @@ async def test_the_chat(chat_app: Callable[..., ChatApp]) -> None:
         for event in (
             {"kind": "ready", "protocol": 1, "model": model, "columns": dict.fromkeys(("base", "vector", "irm"), about)},
             {"kind": "loading", "what": TEXT},
-            {"kind": "token", "id": chat._chat_id, **answer},
+            {"kind": "token", "id": chat._conversation.request, **answer},
             {"kind": "error", "id": None, "column": "vector", "text": TEXT},
             {"kind": "error", "id": None, "text": TEXT},
         ):

@@ -19,12 +19,13 @@ from irm_lite.analysis.recordings.record import record
 from irm_lite.analysis.recordings.recording import load_recording
 from irm_lite.analysis.statistics.ranking import importance
 from irm_lite.cli import main as cli
-from irm_lite.cli.output import Output, safe
+from irm_lite.cli.output import Output
 from irm_lite.cli.progress import progress
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import DataError, Interrupted, RunError
 from irm_lite.core.files.atomic import atomic_folder
 from irm_lite.core.files.jsonl import read_rows
+from irm_lite.core.visible_text import safe
 from irm_lite.data.dataset import load_dataset, load_questions
 from irm_lite.jobs import rewrite as rewriting
 from irm_lite.runs.directory import RunDirectory

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from irm_lite.analysis.report.page import write_report
 from irm_lite.cli import main as cli
-from irm_lite.cli.output import Common, Output, one_line
+from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import training_progress
-from irm_lite.core.visible_text import visible
+from irm_lite.core.visible_text import one_line, visible
 from irm_lite.llamacpp import Model
 from support.analysed import analysed
 from support.hostile_texts import NAME, TEXT, acting

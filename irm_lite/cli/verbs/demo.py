@@ -10,10 +10,11 @@ from rich.text import Text
 
 from irm_lite.cli.flags import TrainFlags
 from irm_lite.cli.interrupt import graceful, raise_if
-from irm_lite.cli.output import Common, Output, safe
+from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import progress, training_progress
 from irm_lite.cli.tables import comparison_shown
 from irm_lite.config import TrainConfig
+from irm_lite.core.visible_text import safe
 from irm_lite.runs.directory import default_run
 
 if TYPE_CHECKING:

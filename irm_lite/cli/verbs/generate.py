@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from irm_lite.cli.output import Common, Output, safe
+from irm_lite.cli.output import Common, Output
 from irm_lite.core.errors import InputError
+from irm_lite.core.visible_text import safe
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun

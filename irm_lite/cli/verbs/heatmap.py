@@ -8,7 +8,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
-from irm_lite.cli.output import Common, Output, safe
+from irm_lite.cli.output import Common, Output
+from irm_lite.core.visible_text import safe
 
 if TYPE_CHECKING:
     from irm_lite.analysis.pictures.draw_target import Drawn

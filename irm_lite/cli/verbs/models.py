@@ -9,10 +9,11 @@ from rich.table import Table
 
 from irm_lite.base.presets import EMBEDDED, found_at, presets
 from irm_lite.base.sources.shape import base_shape
-from irm_lite.cli.output import Common, Output, safe
+from irm_lite.cli.output import Common, Output
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.core.machine.memory import parse_size
+from irm_lite.core.visible_text import safe
 from irm_lite.training.memory_fit import SAMPLE_TOKENS, Choice, choices, recommended
 
 app = App(name="models", help="Base models: those known by name, and what training on one takes.", help_format="plaintext")

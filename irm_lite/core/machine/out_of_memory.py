@@ -9,14 +9,14 @@ from irm_lite.core.errors import TrainingFailed
 
 
 def out_of_memory(error: RuntimeError | MemoryError) -> bool:
-    """Whether torch, or Python, had no memory left: on a GPU by the error's type, elsewhere by its words."""
+    """Whether torch or Python ran out of memory: known on a GPU by the error's type, elsewhere by its text."""
     words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(each in str(error) for each in words)
 
 
 @contextmanager
 def shortage_named(hint: str) -> Iterator[None]:
-    """Within: memory that runs out is TrainingFailed."""
+    """Turn running out of memory inside into TrainingFailed with this hint."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

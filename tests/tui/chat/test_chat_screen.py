@@ -20,8 +20,10 @@ from irm_lite_tui.chat.widgets.layer_range import LayerRange
 from irm_lite_tui.chat.widgets.slider import StrengthSlider
 from irm_lite_tui.chat.widgets.token_map import TokenMap
 from irm_lite_tui.shared.ask import AskScreen
-from support.chat_app import ChatApp, ask, ready
+from support.chat_app import ChatApp, app, ask, ready
 from support.tui_helpers import SIZES, check_snapshot, screen_text, until
+
+__all__ = ["app"]
 
 
 def notified(bare: ChatApp) -> list[str]:

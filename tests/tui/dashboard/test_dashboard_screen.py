@@ -143,7 +143,7 @@ async def test_a_run_that_is_deleted_under_the_screen(tmp_path: Path) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.state == "stopped")
         run.path.rename(tmp_path / "moved")
-        await until(pilot, lambda: "is not there any more" in app.note, "the loss to be seen")
+        await until(pilot, lambda: "no longer exists" in app.note, "the loss to be seen")
         (tmp_path / "moved").rename(run.path)
         await until(pilot, lambda: app.state == "stopped", "its return")
 

@@ -149,7 +149,11 @@ async def test_rename(tmp_path: Path) -> None:
         select(app, "old")
         await pilot.press("n")
         await until(pilot, lambda: isinstance(app.screen, NameScreen))
-        for wrong, why in {"taken": "exists: choose another name", "../up": "is no name for a folder", " ": "is no name"}.items():
+        for wrong, why in {
+            "taken": "exists: choose another name",
+            "../up": "is not a name for a folder",
+            " ": "is not a name",
+        }.items():
             app.screen.query_one(Input).value = wrong
             await pilot.press("enter")
             assert why in str(app.screen.query_one("#detail", Static).render())

@@ -11,9 +11,9 @@ from textual.screen import ModalScreen, Screen
 
 import irm_lite_tui.watch.children
 from irm_lite_tui.chat.screen import ChatScreen
-from irm_lite_tui.chat.sources import Sources
 from irm_lite_tui.dashboard.screen import DashboardScreen
 from irm_lite_tui.runs.screen import RunsScreen
+from irm_lite_tui.watch.chat_sources import Sources
 from support.tui_helpers import Script, own_place, plant_run, script, training, until
 
 __all__ = ["own_place", "script"]
