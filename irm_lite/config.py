@@ -18,7 +18,15 @@ DEPENDENCE_PENALTIES = {"paper": 0.0, "lite": 1.0, "static": 0.0}  # docs/log.md
 
 @dataclass(kw_only=True)
 class TrainConfig:
-    """Settings of one training."""
+    """Settings of one training.
+
+    >>> config = TrainConfig(model="demo", data="joy", irm="static", max_steps=50)
+    >>> config.chosen_site, config.peak_learning_rate  # what is left at `auto` or 0 is chosen by the kind
+    ('block', 0.01)
+    >>> TrainConfig(max_length=4)
+    Traceback (most recent call last):
+    irm_lite.core.errors.InputError: --max-length 4 holds no sample: give at least 8
+    """
 
     model: str = "demo"
     """Base model: a preset (irm-lite models list), hub id, Hugging Face folder or .gguf file."""

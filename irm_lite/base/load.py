@@ -76,6 +76,12 @@ def load_base(
     `spread`: over all devices of that kind, by transformers' device_map="auto"; what reads it must expect its parts anywhere.
     `chat_template` (Jinja text) replaces the tokenizer's own. Raises BaseModelError with the fix in one line where
     the model is missing, gated, damaged, without a chat template, or of an architecture that cannot be injected.
+
+    >>> base = load_base("my-llama", quant="none", device="cpu")  # a folder; the default is the demo model
+    >>> base.fingerprint.architecture, base.hidden_size == base.model.config.hidden_size
+    ('llama', True)
+    >>> any(parameter.requires_grad for parameter in base.model.parameters())
+    False
     """
     keep_few_kernels()
     source = locate(name, download)
