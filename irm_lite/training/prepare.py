@@ -83,8 +83,7 @@ def prepare(config: TrainConfig, run: RunDirectory, base: Base | None) -> Job:
         raise DataError(f"{dataset.name}: no sample fits into {config.max_length} tokens", "raise --max-length")
     resolved = _resolve(config, base, len(train_samples))
     set_seed(resolved.seed)
-    options: dict[str, Any] = {"width": resolved.width, "rank": resolved.rank} if resolved.irm == "lite" else {}
-    irm = build_irm(resolved.irm, base.hidden_size, layers, resolved.chosen_site, **options)
+    irm = build_irm(resolved.irm, base.hidden_size, layers, resolved.chosen_site, **resolved.irm_options)
     irm = irm.to(base.plan.device, getattr(torch, resolved.irm_dtype))
     arguments = _arguments(resolved, run, len(train_samples))
     space = _require_space(resolved, run, irm, arguments.max_steps)
