@@ -92,6 +92,12 @@ def load_base(
     format; `spread=True` puts it on all GPUs, and its parts may then be on any of them. `chat_template` (Jinja text)
     replaces the tokenizer's own. Raises BaseModelError with the fix in one line where the model is missing, gated,
     damaged, without a chat template, or of an architecture that cannot be injected.
+
+    >>> base = load_base("my-llama", quant="none", device="cpu")  # a folder; the default is the demo model
+    >>> base.fingerprint.architecture, base.hidden_size == base.model.config.hidden_size
+    ('llama', True)
+    >>> any(parameter.requires_grad for parameter in base.model.parameters())
+    False
     """
     keep_few_kernels()
     source, wanted = locate(name, download), Placement(**placement)

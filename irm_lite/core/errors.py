@@ -10,7 +10,15 @@ EXIT_INTERRUPTED = 130
 
 
 class IrmLiteError(Exception):
-    """Base of all errors. `hint`, if given, is what the user can do about it."""
+    """Base of all errors. `hint`, if given, is what the user can do about it.
+
+    >>> from irm_lite import load_run
+    >>> try:
+    ...     load_run("runs/nowhere")
+    ... except IrmLiteError as error:
+    ...     print(error.exit_code, error)
+    2 runs/nowhere is not a run directory (no run.toml): give the folder that train wrote
+    """
 
     exit_code = EXIT_FAILED
 

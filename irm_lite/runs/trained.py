@@ -86,7 +86,14 @@ class TrainedRun:
 
 
 def load_run(path: Path | str) -> TrainedRun:
-    """Open a run directory that holds an IRM. Raises RunError where it is not a run or has no IRM yet."""
+    """Open a run directory that holds an IRM. Raises RunError where it is not a run or has no IRM yet.
+
+    >>> run = load_run("runs/anger")
+    >>> run.irm.kind, run.irm.site, run.config.data
+    ('lite', 'block', 'anger')
+    >>> run.base.model.device == next(run.irm.parameters()).device  # .base is loaded when it is first asked for
+    True
+    """
     directory = RunDirectory(path)
     return TrainedRun(directory, directory.config(), load_irm(directory.path), directory.fingerprint())
 

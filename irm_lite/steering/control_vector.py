@@ -33,6 +33,13 @@ class ControlVector:
 
     `architecture` is GGUF's name for the model's ("llama"). `metadata` holds irm-lite's own keys without their
     prefix (base.weights, base.n_layers, kind, site, method, fidelity, version, ...); empty for files of other tools.
+
+    >>> import numpy as np
+    >>> anger = ControlVector({1: np.array([1.0, 0.0]), 2: np.array([2.0, -2.0])}, "llama")
+    >>> joy = ControlVector({2: np.array([0.0, 4.0])}, "llama")
+    >>> (anger - 0.5 * joy).save("mix.gguf")
+    >>> ControlVector.load("mix.gguf").directions[2].tolist()
+    [2.0, -4.0]
     """
 
     directions: dict[int, FloatArray]

@@ -144,6 +144,17 @@ def inject(
     nested: each adds to the stream as it finds it, so an inner one reads what an outer one added. `layers` limits it
     to some of the IRM's layers. Raises InputError where the IRM does not fit, or is injected into this model already;
     warns (OtherBaseWarning) where a run's IRM or an exported vector was made on other weights, or quantised otherwise.
+
+    >>> from irm_lite import load_run
+    >>> run = load_run("runs/anger")
+    >>> question = run.base.tokenizer("Why is the sky blue?", return_tensors="pt")
+    >>> plain = run.base.model(**question).logits
+    >>> with inject(run.base.model, run.irm) as injection:
+    ...     steered = run.base.model(**question).logits
+    ...     injection.strength = 0.0  # any time between forwards
+    ...     unsteered = run.base.model(**question).logits
+    >>> bool((steered != plain).any()), bool((unsteered == plain).all())
+    (True, True)
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"a {type(model).__name__} cannot be injected", "give the transformers model, as base.model")

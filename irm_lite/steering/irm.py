@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from irm_lite.config import Kind
 from irm_lite.core.errors import InputError
 
 if TYPE_CHECKING:
     from irm_lite.base.fingerprint import Fingerprint
 
 
-Kind = Literal["paper", "lite", "static"]
 Site = Literal["attn", "block"]
 
 
@@ -159,7 +159,7 @@ class StaticIRM(IRM):
         return self.vectors.float(), self.vectors.new_zeros(len(self.layers), dtype=torch.float32)
 
 
-_KINDS: dict[str, type[IRM]] = {"paper": PaperIRM, "lite": LiteIRM, "static": StaticIRM}
+_KINDS: dict[str, type[IRM]] = {each.kind: each for each in (PaperIRM, LiteIRM, StaticIRM)}
 
 
 def build_irm(kind: str, hidden_size: int, layers: tuple[int, ...], site: Site = "attn", **options: Any) -> IRM:

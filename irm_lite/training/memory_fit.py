@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from irm_lite.base.sources.shape import BaseShape
-from irm_lite.config import TrainConfig
+from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.steering.layers import injected_layers
+from irm_lite.training.irm_memory import IRM_MEMORY
 
 Parts = dict[str, int]  # what -> bytes
 
@@ -87,16 +88,7 @@ class IrmShape:
 def irm_shape(config: TrainConfig, base: BaseShape) -> IrmShape:
     """The IRM that `config` trains on this base. Raises LayerError where the base lacks those layers."""
     layers = injected_layers(config.layers, config.chosen_site, base.layers)
-    hidden, count = base.hidden_size, len(layers)
-    if config.irm == "paper":
-        trunk = {"in": (hidden + 1) * 3 * hidden} | {f"hidden {i}": (3 * hidden + 1) * 3 * hidden for i in range(3)}
-        weights = trunk | {"head": (3 * hidden + 1) * hidden * count}
-    elif config.irm == "lite":
-        trunk = {"in": (hidden + 1) * config.width, "hidden": (config.width + 1) * config.width}
-        weights = trunk | {"down": count * config.rank * config.width, "up": count * hidden * config.rank, "bias": count * hidden}
-    else:
-        weights = {"vectors": count * hidden}
-    return IrmShape(layers, config.chosen_site, weights)
+    return IrmShape(layers, config.chosen_site, IRM_MEMORY[config.irm].weights(config, base.hidden_size, len(layers)))
 
 
 def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str, free: int) -> Fit:
@@ -128,7 +120,7 @@ def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtyp
     passing = {"logits": _logits(base, c), "block at work": _working(base, step.tokens, c)}
     if step.rows > 1:  # of the largest weight, beside the sum of the rows before it
         passing["a row's gradient"] = each * max(irm.weights.values())
-    if config.irm == "paper":
+    if IRM_MEMORY[config.irm].outputs_at_once:
         passing["IRM outputs' gradients"] = len(irm.layers) * base.hidden_size * irm_c * step.tokens
     if cpu:  # a validation's row may be longer than a step's
         passing["block at work"] = max(passing["block at work"], _working(base, _VALIDATION_TOKENS, c))
@@ -137,11 +129,11 @@ def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtyp
         "IRM gradients": each * irm.parameters,
         "optimiser states": optimiser_bytes(irm.parameters, each, optim),
     }
-    streams = (irm.first_reached > 0) + (config.irm != "static")
+    streams = (irm.first_reached > 0) + KINDS[config.irm].reads_input
     kept = {"frozen prefix kept": step.kept * streams * base.hidden_size * c} if cpu else {}
     # torch's AdamW makes its denominator of two: the second moment's square root, and the quotient
     step_takes = 0 if optim != "adamw_torch" else 2 * each * max(irm.weights.values())
-    halved = 2 * irm.parameters if config.irm == "paper" and irm_c < each else 0
+    halved = 2 * irm.parameters if KINDS[config.irm].large and irm_c < each else 0
     if cpu:  # the heap keeps what the passes held while the optimiser makes its step
         moment = {"optimiser step, or IRM in half precision": max(step_takes, halved)}
         share = _HOLES_RECOMPUTING if config.gradient_checkpointing else _HOLES
@@ -249,7 +241,7 @@ def _reading(base: BaseShape, config: TrainConfig, weights: int, c: int, cpu: bo
 
 def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: int, irm_c: int, cpu: bool) -> Parts:
     """What autograd saves of a forward, and the IRM's outputs, which the injection holds."""
-    hidden, count = base.hidden_size, len(irm.layers)
+    kind, hidden, count = IRM_MEMORY[config.irm], base.hidden_size, len(irm.layers)
     blocks = base.layers - irm.first_reached
     norm = 4 * (hidden + 1)  # in float32, and its root mean square
     heads = 2 * (base.heads + base.kv_heads) * base.head_size  # queries and outputs; keys and values
@@ -258,7 +250,7 @@ def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: 
     if config.quant == "int8":  # bitsandbytes holds each product's input
         block += c * (2 * hidden + base.heads * base.head_size + base.intermediate_size)
     unreached = norm + attention if irm.site == "attn" else 0  # of the first block: it is injected after its attention
-    penalised = 4 * hidden if config.l1 > 0 and config.irm != "paper" else 0  # a layer's outputs
+    penalised = 4 * hidden if config.l1 > 0 and not kind.outputs_at_once else 0  # a layer's outputs
     if not config.gradient_checkpointing:
         parts = {"blocks' activations": (blocks * block - unreached) * tokens, "IRM outputs penalised": count * penalised * tokens}
     elif irm.site == "attn":  # inside the blocks; of a recomputed one as much again is made and not saved
@@ -267,14 +259,9 @@ def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: 
         parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block recomputed": 2 * block * tokens}
         parts["IRM outputs penalised"] = count * penalised * tokens
     if config.chosen_dependence_penalty:  # IRM.moments: what is less its mean
-        parts["IRM outputs compared"] = 4 * count * {"paper": 2 * hidden, "lite": config.rank, "static": 0}[config.irm] * tokens
+        parts["IRM outputs compared"] = 4 * count * kind.compared(config, hidden) * tokens
     parts["final norm"] = (norm + c * hidden) * tokens  # and the answers' gradient
-    if config.irm == "paper":
-        parts["IRM activations"] = 13 * hidden * irm_c * tokens
-        parts["IRM outputs"] = count * hidden * irm_c * tokens
-    elif config.irm == "lite":
-        parts["IRM activations"] = 4 * (hidden + 4 * config.width + count * config.rank) * tokens
-    return parts
+    return parts | {name: each * tokens for name, each in kind.saved(config, hidden, count, irm_c).items()}
 
 
 def _logits(base: BaseShape, c: int) -> int:

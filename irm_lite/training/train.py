@@ -63,6 +63,14 @@ def train(
     written and Interrupted raised. Raises InputError kinds for what the user gave, TrainingFailed where it diverges, memory runs
     out or the disk is full; a failed start leaves no run directory behind. With several processes (`accelerate launch`) all
     need the folder of `out`; only the first writes lasting files there and calls `on_event`; each obeys its own `should_stop`.
+
+    >>> from irm_lite import TrainConfig, load_base
+    >>> base = load_base("my-llama", quant="none", device="cpu")
+    >>> config = TrainConfig(model="my-llama", quant="none", device="cpu", data="joy", max_steps=2, sample_tokens=0)
+    >>> steps = []
+    >>> run = train(config, Path("runs/joy"), base=base, on_event=lambda event: steps.append(event.get("step")))
+    >>> steps[-1], sorted(path.name for path in run.directory.path.glob("irm.*"))
+    (2, ['irm.json', 'irm.safetensors'])
     """
     run = RunDirectory(out)
     if not str(out).strip("."):

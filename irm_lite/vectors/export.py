@@ -66,6 +66,13 @@ def export_vector(
     copies a static IRM trained at site `block`; `auto` is exact where that can be, else distil. `layers` are the blocks
     that get a vector, from 1. The fidelity is measured in llama.cpp on `gguf` (default: the base's own file), or in
     transformers where there is none. Raises an InputError where something cannot be used, before any work.
+
+    >>> from irm_lite import ControlVector, load_run
+    >>> result = export_vector(load_run("runs/anger"), Path("anger.gguf"), method="mean")
+    >>> result.comparison.fidelity <= 1.0
+    True
+    >>> ControlVector.load("anger.gguf").layers == result.vector.layers
+    True
     """
     if out.suffix.lower() != ".gguf":
         raise InputError(f"{out} must end in .gguf", "llama.cpp takes no other")

@@ -20,7 +20,7 @@ from irm_lite.base.packed_attention import attend_by_sample
 from irm_lite.base.presets import find_gguf
 from irm_lite.base.sources.shape import BaseShape, base_shape, shape_of_config
 from irm_lite.cli.main import run as irm_lite
-from irm_lite.config import TrainConfig
+from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import BaseModelError, InputError
 from irm_lite.core.machine import memory
 from irm_lite.core.machine.memory import parse_size
@@ -77,13 +77,12 @@ def test_an_absurd_configuration_is_refused() -> None:
         shape_of_config({**LlamaConfig().to_dict(), "num_hidden_layers": 10**9}, "x")
 
 
-@pytest.mark.parametrize("kind", ["paper", "lite", "static"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_irm_has_the_weights_that_are_counted(kind: Any) -> None:
     config = TrainConfig(irm=kind, rank=24, width=300, layers="every 4")
     shape = irm_shape(config, SEVEN)
-    options = {"width": 300, "rank": 24} if kind == "lite" else {}
     with torch.device("meta"):
-        irm = build_irm(kind, 4096, shape.layers, config.chosen_site, **options)
+        irm = build_irm(kind, 4096, shape.layers, config.chosen_site, **config.irm_options)
     assert shape.parameters == sum(parameter.numel() for parameter in irm.parameters())
     largest = max(parameter.numel() for parameter in irm.parameters())
     assert largest <= max(shape.weights.values()) <= 1.01 * largest  # a matrix is counted with its bias

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.load import load_base
-from irm_lite.config import TrainConfig
+from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import DataError, InputError, Interrupted, RunError, TrainingFailed
 from irm_lite.data.dataset import Example, load_dataset
 from irm_lite.data.encoding import encode_all
@@ -397,7 +397,7 @@ def test_the_share_that_varies_is_a_variance_over_a_second_moment() -> None:
     assert share(1e-4 * torch.randn(4, 3)) < 1e-3  # an output that does nothing yet is left alone
 
 
-@pytest.mark.parametrize("kind", ["paper", "lite", "static"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_moments_are_those_of_the_outputs(kind: str) -> None:
     irm = build_irm(kind, 24, (0, 2, 3))
     with torch.no_grad():

@@ -10,7 +10,7 @@ from rich.table import Table
 from irm_lite.base.presets import EMBEDDED, found_at, presets
 from irm_lite.base.sources.shape import base_shape
 from irm_lite.cli.output import Common, Output
-from irm_lite.config import TrainConfig
+from irm_lite.config import Kind, TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.core.machine.memory import parse_size
 from irm_lite.core.visible_text import safe
@@ -45,7 +45,6 @@ def list_models(*, common: Common | None = None) -> None:
     output.result({"models": models}, table)
 
 
-Kind = Literal["lite", "static", "paper"]
 Quant = Literal["nf4", "fp4", "int8", "none"]
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]

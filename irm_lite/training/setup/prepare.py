@@ -116,8 +116,7 @@ def _encode(dataset: Dataset, base: Base, max_length: int) -> Samples:
 def _new_irm(config: TrainConfig, base: Base, layers: tuple[int, ...]) -> IRM:
     """Seeds every random generator, so that the IRM and the order of the samples depend on --seed alone."""
     set_seed(config.seed)
-    options: dict[str, Any] = {"width": config.width, "rank": config.rank} if config.irm == "lite" else {}
-    irm = build_irm(config.irm, base.hidden_size, layers, config.chosen_site, **options)
+    irm = build_irm(config.irm, base.hidden_size, layers, config.chosen_site, **config.irm_options)
     return irm.to(base.plan.device, getattr(torch, config.irm_dtype))
 
 

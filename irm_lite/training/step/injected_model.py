@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.forward import answers_of, run_base
 from irm_lite.base.load import Base
+from irm_lite.config import KINDS
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import pack
 from irm_lite.steering.injection import Injection
@@ -94,7 +95,7 @@ class InjectedModel(nn.Module):
 def compute_dtype(base: Base, irm: IRM) -> torch.dtype | None:
     """The number format of the IRM's products: the base's for the paper's IRM, which costs as much as the base; None, that of its
     weights, for the others."""
-    halved = base.model.dtype == torch.bfloat16 and irm.kind == "paper"
+    halved = base.model.dtype == torch.bfloat16 and KINDS[irm.kind].large
     return torch.bfloat16 if halved else None
 
 

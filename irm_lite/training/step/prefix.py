@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from irm_lite.base.architecture import block_input, decoder_layers, hidden_state
 from irm_lite.base.forward import run_base
+from irm_lite.config import KINDS
 from irm_lite.core.files.atomic import free_space
 from irm_lite.core.machine import processes
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack, rows
-from irm_lite.steering.irm import IRM, StaticIRM
+from irm_lite.steering.irm import IRM
 
 MEMORY_SHARE = 0.25  # of free memory: what needs more is kept in a file, which the system caches in memory
 
@@ -36,7 +37,7 @@ class FrozenPrefix:
     def __init__(self, model: nn.Module, irm: IRM) -> None:
         self.model = model
         self.first = first_reached(model, irm)
-        self.reads = not isinstance(irm, StaticIRM)  # whether layer 0's state is wanted
+        self.reads = KINDS[irm.kind].reads_input  # whether layer 0's state is wanted
         self._rows: dict[int, tuple[int, int]] = {}  # id of a sample -> its first row in the store, and the one after its last
         self._together: dict[int, list[Sample]] = {}  # id of a sample -> those that are run with it
         self._stored: dict[str, Tensor] = {}
