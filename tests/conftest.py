@@ -1,14 +1,23 @@
-"""Fixtures: models made on the spot once a session, and the demo model."""
+"""Fixtures: models made on the spot once a test run, and the demo model."""
 
 import os
+import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
+# Before torch, numpy and llama.cpp are loaded; what a test starts inherits it. Two processes of tests share the cores, and
+# threads that wait for each other in turns are slower than one.
+os.environ.update({"OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would fetch something fails instead
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+from filelock import FileLock
+
+pytest.register_assert_rewrite("support", "faults.soak")
+
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture
@@ -20,22 +29,46 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Give a function: once(name, make) is a folder of that name that make(folder) has filled, once for all of xdist's processes.
+
+    Tests only read what is in it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # which the processes of this run share
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder, whole = root / f"once-{name}", root / f"once-{name}.whole"
+        with FileLock(root / f"once-{name}.lock"):
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                whole.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def llama_folder(once: Once) -> Path:
     """A tiny Llama with a SentencePiece tokenizer and Llama 2's chat template, as a Hugging Face folder."""
     from irm_lite.base.presets import presets
     from support.tiny_models import write_hf_folder
 
-    return write_hf_folder(tmp_path_factory.mktemp("tiny") / "llama", chat_template=presets()["llama-2-7b-chat"].chat_template)
+    template = presets()["llama-2-7b-chat"].chat_template
+    return once("tiny-llama", lambda folder: write_hf_folder(folder / "llama", chat_template=template)) / "llama"
 
 
 @pytest.fixture(scope="session")
-def llama_gguf(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def llama_gguf(llama_folder: Path, once: Once) -> Path:
     """The same model as an F32 GGUF."""
     from irm_lite.base.presets import presets
     from support.tiny_models import write_gguf
 
-    target = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
-    return write_gguf(llama_folder, target, chat_template=presets()["llama-2-7b-chat"].chat_template)
+    template = presets()["llama-2-7b-chat"].chat_template
+    return once("tiny-gguf", lambda folder: write_gguf(llama_folder, folder / "tiny.gguf", chat_template=template)) / "tiny.gguf"
 
 
 @pytest.fixture(scope="session")
@@ -47,14 +80,15 @@ def demo_gguf() -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_gguf_f32(demo_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def demo_gguf_f32(demo_gguf: Path, once: Once) -> Path:
     """The demo model's weights as an F32 GGUF, made by llama.cpp."""
     import llama_cpp
 
-    target = tmp_path_factory.mktemp("f32") / "demo-f32.gguf"
-    options = llama_cpp.llama_model_quantize_default_params()
-    options.ftype = llama_cpp.LLAMA_FTYPE_ALL_F32
-    options.allow_requantize = True
-    assert llama_cpp.llama_model_quantize(str(demo_gguf).encode(), str(target).encode(), options) == 0
-    yield target
-    target.unlink()
+    def make(folder: Path) -> None:
+        options = llama_cpp.llama_model_quantize_default_params()
+        options.ftype = llama_cpp.LLAMA_FTYPE_ALL_F32
+        options.allow_requantize = True
+        target = folder / "demo-f32.gguf"
+        assert llama_cpp.llama_model_quantize(str(demo_gguf).encode(), str(target).encode(), options) == 0
+
+    return once("demo-f32", make) / "demo-f32.gguf"
