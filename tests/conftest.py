@@ -15,7 +15,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 from filelock import FileLock
 
-pytest.register_assert_rewrite("support", "faults.soak")
+pytest.register_assert_rewrite("support")
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 
