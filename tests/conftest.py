@@ -1,10 +1,10 @@
 """Fixtures: models made on the spot once a test run, and the demo model."""
 
 import os
-import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before torch, numpy and llama.cpp are loaded; what a test starts inherits it. Two processes of tests share the cores, and
 # threads that wait for each other in turns are slower than one.
@@ -13,11 +13,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would fetch something fails in
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
-from filelock import FileLock
+
+if TYPE_CHECKING:
+    from support.once import Once
 
 pytest.register_assert_rewrite("support")
-
-Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture
@@ -29,30 +29,15 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
-    """Give a function: once(name, make) is a folder of that name that make(folder) has filled, once for all of xdist's processes.
+def once(tmp_path_factory: pytest.TempPathFactory) -> "Once":
+    """once(name, make): a folder that make(folder) fills, once for all processes of this test run."""
+    from support.once import once_in
 
-    Tests only read what is in it.
-    """
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # which the processes of this run share
-
-    def made(name: str, make: Callable[[Path], object]) -> Path:
-        folder, whole = root / f"once-{name}", root / f"once-{name}.whole"
-        with FileLock(root / f"once-{name}.lock"):
-            if not whole.exists():
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir()
-                make(folder)
-                whole.touch()
-        return folder
-
-    return made
+    return once_in(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")
-def llama_folder(once: Once) -> Path:
+def llama_folder(once: "Once") -> Path:
     """A tiny Llama with a SentencePiece tokenizer and Llama 2's chat template, as a Hugging Face folder."""
     from irm_lite.base.presets import presets
     from support.tiny_models import write_hf_folder
@@ -62,7 +47,7 @@ def llama_folder(once: Once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def llama_gguf(llama_folder: Path, once: Once) -> Path:
+def llama_gguf(llama_folder: Path, once: "Once") -> Path:
     """The same model as an F32 GGUF."""
     from irm_lite.base.presets import presets
     from support.tiny_models import write_gguf
@@ -80,7 +65,7 @@ def demo_gguf() -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_gguf_f32(demo_gguf: Path, once: Once) -> Path:
+def demo_gguf_f32(demo_gguf: Path, once: "Once") -> Path:
     """The demo model's weights as an F32 GGUF, made by llama.cpp."""
     import llama_cpp
 

@@ -56,6 +56,7 @@ def vector_file(path: Path, tensors: dict[str, Array], fields: dict[str, Any] | 
 # Files
 
 
+@pytest.mark.slow
 @quick
 @given(vectors(any_float))
 def test_a_saved_vector_loads_bit_for_bit(scratch: Path, vector: ControlVector) -> None:
