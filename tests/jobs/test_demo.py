@@ -34,6 +34,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.slow
 def test_demo_prints_its_document(llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     code = cli.run(["demo", "--model", str(llama_gguf), "--data", "joy", "--out", str(out), "--json", "--quiet", *QUICK])
@@ -49,6 +50,7 @@ def test_demo_prints_its_document(llama_gguf: Path, tmp_path: Path, capsys: pyte
     assert ControlVector.load(document["vector"]).metadata["fidelity"] == pytest.approx(document["fidelity"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_demo_shows_people_text_numbers_and_picture(
     llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -358,6 +358,7 @@ def test_memory_that_is_short_even_for_one_sample_ends_the_training(
         training.train(config(llama_folder), tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "site", "layers"),
     [("lite", "block", "1-2"), ("lite", "attn", "2"), ("paper", "attn", "0-2"), ("static", "attn", "0-2")],
@@ -533,6 +534,7 @@ def test_far_above_is_what_guessing_costs_above_the_first() -> None:
 # The disk
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_for_the_checkpoints_is_refused_before_anything_is_written(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
