@@ -78,6 +78,13 @@ def test_any_whole_number_in_the_metadata_survives_a_save(tmp_path: Path, number
     assert ControlVector.load(tmp_path / "v.gguf").metadata == {"seed": number}
 
 
+def test_the_largest_float_in_the_metadata_survives_a_save(tmp_path: Path) -> None:
+    """Found by test_a_saved_vector_loads_bit_for_bit: beyond 3e38 the key was lost."""
+    largest = float(np.finfo(np.float32).max)
+    ControlVector({1: ramp()}, "llama", {"fidelity": largest}).save(tmp_path / "v.gguf")
+    assert ControlVector.load(tmp_path / "v.gguf").metadata == {"fidelity": largest}
+
+
 def test_the_saved_file_is_what_llama_cpp_reads(tmp_path: Path) -> None:
     """Checked with the gguf package against the format that llama.cpp's loader asks for."""
     ControlVector({7: ramp(1), 2: ramp(2)}, "qwen2", {"method": "distil", "fidelity": 0.5, "base.n_layers": 28}).save(
