@@ -231,7 +231,7 @@ def _can_be_written(value: object) -> bool:
     """Whether it is what irm-lite writes: a text, an int64 or a finite float32."""
     if isinstance(value, int):
         return abs(value) < 2**63
-    return isinstance(value, str) or (isinstance(value, float) and abs(value) < 3e38)
+    return isinstance(value, str) or (isinstance(value, float) and abs(value) <= float(np.finfo(np.float32).max))
 
 
 def _write_own_keys(writer: Any, metadata: Mapping[str, str | int | float]) -> None:

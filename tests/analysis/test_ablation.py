@@ -44,6 +44,7 @@ def log_probs(run: TrainedRun, ids: list[int], start: int) -> Tensor:
         return F.log_softmax(run.base.model(torch.tensor([ids])).logits[0, start - 1 : -1].double(), -1)
 
 
+@pytest.mark.slow
 def test_what_the_planted_index_does_is_all_there_is(run: TrainedRun) -> None:
     mean_abs = run.irm.vectors.abs().double().numpy() + 1e-3  # type: ignore[operator]
     found = ablate(run, [PLANTED], mean_abs, samples=5)[0]

@@ -15,6 +15,7 @@ from irm_lite.core.machine import processes
 from irm_lite.training import train as training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"irm": "lite"}, {"irm": "static", "layers": "2"}, {"irm": "paper", "layers": "1-2"}])
 def test_a_dispatched_base_trains_to_the_same_losses(settings: dict[str, str], llama_folder: Path, tmp_path: Path) -> None:
     config = TrainConfig.from_dict(

@@ -83,6 +83,7 @@ def test_bad_input_is_one_line_with_the_mend_and_exit_code_2(
     assert sorted(path.name for path in tmp_path.iterdir()) == before  # nothing written
 
 
+@pytest.mark.slow
 def test_a_run_is_gone_on_with_from_the_command_line(llama_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = irm_lite("train", "--model", str(llama_folder), "--out", str(run), *QUICK, "--save-steps", "1")
@@ -94,6 +95,7 @@ def test_a_run_is_gone_on_with_from_the_command_line(llama_folder: Path, tmp_pat
     assert [event["resumed_from"] for event in RunDirectory(run).events.read() if event["kind"] == "start"] == [None, "step-2"]
 
 
+@pytest.mark.slow
 def test_train_export_eval_generate_by_json(llama_gguf: Path, tmp_path: Path) -> None:
     trained = irm_lite("train", "--model", str(llama_gguf), "--out", "run", "--json", *QUICK, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr

@@ -44,6 +44,7 @@ def test_a_signal_within_a_write_does_no_harm() -> None:
     assert LastingStderr(Busy()).write("text") == 4  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_log_on_a_full_disk_ends_no_training(llama_folder: Path, tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
@@ -55,6 +56,7 @@ def test_a_log_on_a_full_disk_ends_no_training(llama_folder: Path, tmp_path: Pat
     assert RunDirectory(tmp_path / "run").events.finished()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a pseudo-terminal")
 def test_a_closed_terminal_ends_a_training_with_a_checkpoint(llama_folder: Path, tmp_path: Path) -> None:
     import pty

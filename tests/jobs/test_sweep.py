@@ -186,6 +186,7 @@ def test_a_bad_file_is_one_line_with_table_and_key(tmp_path: Path, text: str, fr
 # The runs
 
 
+@pytest.mark.slow
 def test_each_run_is_what_a_single_training_gives_and_the_base_is_loaded_once(
     planned: list[Planned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +219,7 @@ def test_runs_on_one_base_stand_together(
     assert loads == [str(llama_folder), str(llama_gguf)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "where"),
     [(1, "in run 1"), (2, "in run 1"), (3, "before run 2"), (4, "before run 2"), (5, "in run 2"), (6, "in run 2")],

@@ -56,6 +56,7 @@ def vector_file(path: Path, tensors: dict[str, Array], fields: dict[str, Any] | 
 # Files
 
 
+@pytest.mark.slow
 @quick
 @given(vectors(any_float))
 def test_a_saved_vector_loads_bit_for_bit(scratch: Path, vector: ControlVector) -> None:
@@ -75,6 +76,13 @@ def test_an_empty_text_in_the_metadata_survives_a_save(tmp_path: Path) -> None:
 def test_any_whole_number_in_the_metadata_survives_a_save(tmp_path: Path, number: int) -> None:
     ControlVector({1: ramp()}, "llama", {"seed": number}).save(tmp_path / "v.gguf")
     assert ControlVector.load(tmp_path / "v.gguf").metadata == {"seed": number}
+
+
+def test_the_largest_float_in_the_metadata_survives_a_save(tmp_path: Path) -> None:
+    """Found by test_a_saved_vector_loads_bit_for_bit: beyond 3e38 the key was lost."""
+    largest = float(np.finfo(np.float32).max)
+    ControlVector({1: ramp()}, "llama", {"fidelity": largest}).save(tmp_path / "v.gguf")
+    assert ControlVector.load(tmp_path / "v.gguf").metadata == {"fidelity": largest}
 
 
 def test_the_saved_file_is_what_llama_cpp_reads(tmp_path: Path) -> None:

@@ -289,6 +289,7 @@ def trained(folder: Path, base: Base | None = None, **settings: Any) -> list[dic
     return list(run.directory.events.read())
 
 
+@pytest.mark.slow
 def test_auto_takes_the_same_steps_in_as_few_rows_as_fit(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,6 +307,7 @@ def test_auto_takes_the_same_steps_in_as_few_rows_as_fit(
         assert [step["loss"] for step in cut_steps] == pytest.approx([step["loss"] for step in steps], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_training_tells_its_peaks_and_warns_where_they_are_beyond_what_is_free(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,6 +90,7 @@ def test_nf4_gives_gradients_after_a_forward_without_them(llama_folder: Path) ->
     assert torch.equal(gradients[0], gradients[1])
 
 
+@pytest.mark.slow
 def test_it_learns_and_the_best_irm_is_kept(llama_folder: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     settings = config(llama_folder, max_steps=40, eval_steps=10, learning_rate=0.02, batch_size=8, dependence_penalty=0.0)
@@ -103,6 +104,7 @@ def test_it_learns_and_the_best_irm_is_kept(llama_folder: Path, tmp_path: Path) 
     assert all(torch.equal(a, b) for a, b in zip(again.irm.parameters(), trained.irm.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_the_uninterrupted_one_does(llama_folder: Path, tmp_path: Path) -> None:
     settings = config(llama_folder, max_steps=8, eval_steps=2, gradient_accumulation_steps=2, num_train_epochs=1)
     training.train(settings, tmp_path / "whole")
@@ -155,6 +157,7 @@ def same(whole: Path, broken: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "deaths"),
     [
@@ -178,6 +181,7 @@ def test_a_training_that_dies_is_resumed_to_the_same_bits(
     assert sum(event["kind"] == "start" for event in RunDirectory(broken).events.read()) == len(deaths) + 1
 
 
+@pytest.mark.slow
 def test_patience_is_counted_over_a_death(llama_folder: Path, tmp_path: Path) -> None:
     settings = config(llama_folder, learning_rate=1e-12, max_steps=40, eval_steps=1, early_stopping_patience=4, irm="static")
     whole, broken = whole_and_broken(settings, tmp_path, 10)
@@ -185,6 +189,7 @@ def test_patience_is_counted_over_a_death(llama_folder: Path, tmp_path: Path) ->
     assert list(RunDirectory(broken).events.read())[-1]["reason"] == "no more improvement"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [0, 2])
 def test_a_training_that_dies_at_its_end_takes_no_further_step(llama_folder: Path, tmp_path: Path, patience: int) -> None:
     """Once with the last checkpoint's event lost, too."""
@@ -353,6 +358,7 @@ def test_memory_that_is_short_even_for_one_sample_ends_the_training(
         training.train(config(llama_folder), tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "site", "layers"),
     [("lite", "block", "1-2"), ("lite", "attn", "2"), ("paper", "attn", "0-2"), ("static", "attn", "0-2")],
@@ -528,6 +534,7 @@ def test_far_above_is_what_guessing_costs_above_the_first() -> None:
 # The disk
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_for_the_checkpoints_is_refused_before_anything_is_written(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,6 +64,7 @@ def run(tmp_path: Path) -> Path:
     return planted.path
 
 
+@pytest.mark.slow
 async def test_the_table_and_its_dialogs(run: Path) -> None:
     other = plant_run(run.parent / "other", training(12, 40, ended=TEXT))
     app = RunsApp(run.parent)
@@ -109,6 +110,7 @@ async def test_the_dashboard(run: Path) -> None:
         assert shown(app).count(SHOWN) >= 3  # head, sample, warning
 
 
+@pytest.mark.slow
 async def test_the_form_shows_a_runs_settings_and_keeps_them(run: Path) -> None:
     app = TrainApp(run)
     async with app.run_test(size=WIDE) as pilot:

@@ -77,6 +77,7 @@ def test_layer_choices_cover_the_vectors_layers() -> None:
     assert layer_choices(vector.select([5])) == [(5,)]
 
 
+@pytest.mark.slow
 def test_the_verb_draws_and_writes_the_best(
     vector: Path, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -97,6 +97,7 @@ def test_training_and_what_is_made_of_it(place: Path, say: Any, tmp_path: Path) 
     say("train", "--resume", tmp_path / "absent" / NAME, code=2)
 
 
+@pytest.mark.slow
 def test_the_demo_and_a_sweep(place: Path, say: Any, tmp_path: Path) -> None:
     model = ["--model", place / "model.gguf", "--data", place / "data.jsonl", "--site", "block", "--layers", "1-2"]
     said = say("demo", *model, *QUICK, "--out", tmp_path / NAME)

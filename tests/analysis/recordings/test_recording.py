@@ -108,6 +108,7 @@ def test_statistics_count_all_prompts_and_outputs_the_kept_ones(recorded: Record
     assert (statistics["prompt"].maximum >= np.concatenate(kept).max(0) - 1e-3).all()
 
 
+@pytest.mark.slow
 def test_the_untrained_irm_is_the_one_that_training_started_from(llama_folder: Path, tmp_path: Path) -> None:
     """Recorded beside the trained one on the same tokens, where it changes nothing of what is generated."""
     settings: Any = {"quant": "none", "dtype": "float32", "sample_tokens": 0, "irm": "paper", "layers": "0,2", "seed": 5}

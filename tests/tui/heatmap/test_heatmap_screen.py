@@ -329,6 +329,7 @@ async def test_without_colour_the_map_is_grey(recording: Path, monkeypatch: pyte
                 assert len(set(style.bgcolor.get_truecolor())) == 1
 
 
+@pytest.mark.slow
 async def test_saving_csv_png_and_svg(recording: Path, tmp_path: Path) -> None:
     app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:

@@ -164,6 +164,7 @@ async def test_rename(tmp_path: Path) -> None:
         assert not (tmp_path / "old").exists()
 
 
+@pytest.mark.slow
 async def test_delete_asks_first(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "old", training(3, 9))
     app = RunsApp(tmp_path)
@@ -271,6 +272,7 @@ async def test_a_failed_resume_says_why(tmp_path: Path, script: Callable[[Script
         await until(pilot, lambda: "has no checkpoint yet" in notified(app), "the child's last line")
 
 
+@pytest.mark.slow
 async def test_the_palette_offers_what_the_keys_do(tmp_path: Path) -> None:
     plant_run(tmp_path / "half", training(3, 40))
     app = RunsApp(tmp_path)
@@ -368,6 +370,7 @@ async def test_enter_opens_the_dashboard_of_a_sound_run(tmp_path: Path) -> None:
         await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
 
 
+@pytest.mark.slow
 async def test_a_tiny_terminal(tmp_path: Path) -> None:
     plant_run(tmp_path / "a", training(40, 40, ended="done"))
     app = RunsApp(tmp_path)
