@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from irm_lite.core.errors import RunError
+from irm_lite.core.errors import RunError, reason
 from irm_lite.core.files.atomic import atomic_path
 from irm_lite.core.files.manifest import digest
 from irm_lite.core.files.reading import open_ordinary, read_json
@@ -43,8 +43,8 @@ def load_state(folder: Path, name: str) -> Any:
         open_ordinary(folder / f"{name}.safetensors").close()  # a large file is allowed: the optimiser's states
         return _restore(tree, load_file(folder / f"{name}.safetensors"))
     except Exception as error:  # whatever the reason, the files are not what `save_state` wrote
-        why = " ".join(str(error).split())[:200]
-        raise RunError(f"the checkpoint {folder} is damaged ({why})", "remove it and resume from the one before") from None
+        hint = "remove it and resume from the one before"
+        raise RunError(f"the checkpoint {folder} is damaged ({reason(error)})", hint) from None
 
 
 def save_irms(irm: IRM, run: Path, folder: Path, step: int, best_step: int | None) -> dict[str, str]:

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import Trainer, TrainerControl
 from transformers.trainer_callback import ExportableState
 
-from irm_lite.core.errors import RunError, TrainingFailed
+from irm_lite.core.errors import RunError, TrainingFailed, reason
 from irm_lite.core.files.atomic import atomic_folder
 from irm_lite.core.files.manifest import write_manifest
 from irm_lite.core.machine import processes
@@ -122,6 +122,5 @@ def _damage_named(checkpoint: str) -> Iterator[None]:
     except RunError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
         hint = "if run.toml was edited, undo it; else remove this checkpoint and resume from the one before"
-        raise RunError(f"{checkpoint} does not fit this run ({reason})", hint) from None
+        raise RunError(f"{checkpoint} does not fit this run ({reason(error, 160)})", hint) from None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
-from irm_lite.core.errors import MissingPart, TrainingFailed
+from irm_lite.core.errors import MissingPart, TrainingFailed, reason
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.out_of_memory import out_of_memory, release_cached
 from irm_lite.data.encoding import Sample
@@ -49,8 +49,8 @@ class IrmTrainer(CheckpointingTrainer):
         try:
             kind, options = Trainer.get_optimizer_cls_and_kwargs(args, model)
         except (ImportError, ValueError) as error:
-            name, reason = getattr(args.optim, "value", args.optim), " ".join(str(error).split())[:200]
-            raise MissingPart(f"--optim {name} cannot be made here ({reason})", "fix that, or use --optim auto") from None
+            name = getattr(args.optim, "value", args.optim)
+            raise MissingPart(f"--optim {name} cannot be made here ({reason(error)})", "fix that, or use --optim auto") from None
         return (RoundingAdamW if kind is AdamW else kind), options
 
     def get_train_dataloader(self) -> DataLoader[int]:

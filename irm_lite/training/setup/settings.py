@@ -11,7 +11,7 @@ from transformers import TrainingArguments
 from irm_lite.base.load import Base
 from irm_lite.base.presets import presets
 from irm_lite.config import TrainConfig
-from irm_lite.core.errors import InputError
+from irm_lite.core.errors import InputError, reason
 from irm_lite.core.files.paths import expanded
 from irm_lite.core.machine import processes
 from irm_lite.data.dataset import tones
@@ -65,7 +65,7 @@ def training_arguments(config: TrainConfig, run: Path, n_train: int) -> Training
     try:
         return _training_arguments(config, run, n_train)
     except ValueError as error:  # an optimiser that does not exist, say
-        raise InputError(f"transformers refuses the settings ({' '.join(str(error).split())[:200]})", "fix them") from None
+        raise InputError(f"transformers refuses the settings ({reason(error)})", "fix them") from None
 
 
 def _training_arguments(config: TrainConfig, run: Path, n_train: int) -> TrainingArguments:
