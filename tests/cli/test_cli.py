@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from irm_lite.cli import main as cli
+from irm_lite.cli.app import app
 from irm_lite.cli.output import safe
 from irm_lite.config import TrainConfig
 from irm_lite.runs.directory import RunDirectory
@@ -157,7 +158,7 @@ def test_config_file_fills_what_the_flags_leave_open(
 
 def test_a_presets_settings_fill_what_flags_and_file_leave_open(tmp_path: Path) -> None:
     def settings(*flags: str) -> TrainConfig:
-        _, bound, _ = cli.app.parse_args(["train", *flags], exit_on_error=False, print_error=False)
+        _, bound, _ = app.parse_args(["train", *flags], exit_on_error=False, print_error=False)
         chosen = bound.arguments["settings"]
         assert isinstance(chosen, TrainConfig)
         return chosen
