@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import irm_lite
-from irm_lite.analysis.ablation import load_ablations
+from irm_lite.analysis.ablation_files import load_ablations
 from irm_lite.analysis.base_controls.controls import NEUTRAL, BaseControls
 from irm_lite.analysis.base_controls.features import top_tokens
 from irm_lite.analysis.recordings.of_runs import Recorded, differences

@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irm_lite import train
-from irm_lite.analysis.ablation import MATCHED, ablate, zeroed
+from irm_lite.analysis import ablation
+from irm_lite.analysis.ablation import MATCHED, Ablation, AblationSettings, zeroed
 from irm_lite.analysis.statistics.causality import MEASURES
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError
+from irm_lite.core.types import DoubleArray
 from irm_lite.runs.trained import TrainedRun, neutral_samples
 from irm_lite.steering.injection import inject
 
@@ -30,6 +32,10 @@ def run(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained
         vectors.zero_()
         vectors[:, PLANTED] = 3.0
     return trained
+
+
+def ablate(run: TrainedRun, indices: list[int], mean_abs: DoubleArray, **settings: int) -> list[Ablation]:
+    return ablation.ablate(run, indices, mean_abs, AblationSettings(**settings))  # type: ignore[arg-type]
 
 
 def log_probs(run: TrainedRun, ids: list[int], start: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from irm_lite import train
-from irm_lite.analysis.ablation import load_ablations
+from irm_lite.analysis.ablation_files import load_ablations
 from irm_lite.analysis.analyze import analyze, nlls
 from irm_lite.analysis.recordings.of_runs import Recorded, differences, with_recordings
 from irm_lite.analysis.recordings.record import record

@@ -183,7 +183,7 @@ def _index(data: bytes) -> None:
 
 
 def _ablations(data: bytes) -> None:
-    from irm_lite.analysis.ablation import load_ablations
+    from irm_lite.analysis.ablation_files import load_ablations
 
     run = RunDirectory(_folder("ablated", IRM, (CORPUS / "irm" / "seed-1").read_bytes()))
     _file("ablated/ablations/a.json", data)

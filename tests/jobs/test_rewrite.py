@@ -32,7 +32,7 @@ from irm_lite.core.files.jsonl import append_row, read_rows
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.text_measures import normalised
 from irm_lite.jobs import rewrite as engine
-from irm_lite.jobs.rewrite import check_prompt, files_for, first_sentences, rewrite
+from irm_lite.jobs.rewrite import RewriteSettings, Rewritten, check_prompt, files_for, first_sentences
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.sampling import Sampling, sampler_chain
 
@@ -49,6 +49,12 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def rewrite(
+    spec: str, gguf: Path, tones: list[str], out: Path, should_stop: Callable[[], bool] = lambda: False, **options: Any
+) -> list[Rewritten]:
+    return engine.rewrite(spec, gguf, tones, out, RewriteSettings(**options), should_stop=should_stop)
 
 
 def lines(path: Path) -> list[Row]:

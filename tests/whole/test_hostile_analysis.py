@@ -355,7 +355,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_rewriting_leaves_a_users_lock_file_alone(data: Path, llama_gguf: Path, tmp_path: Path) -> None:
     (tmp_path / "poetry.lock").write_text("precious")
-    rewriting.rewrite(str(data), llama_gguf, ["angry"], tmp_path / "poetry.jsonl", limit=1)
+    rewriting.rewrite(str(data), llama_gguf, ["angry"], tmp_path / "poetry.jsonl", rewriting.RewriteSettings(limit=1))
     assert (tmp_path / "poetry.lock").read_text() == "precious"
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"data.jsonl", "poetry.lock", "poetry.jsonl", "poetry.rewrite.jsonl"}
