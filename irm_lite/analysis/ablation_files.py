@@ -61,7 +61,7 @@ def _measured(effect: dict[str, Any]) -> dict[str, Any]:
         *(x for low, high in pairs for x in (low, high)),
     ]
     if not all(isinstance(each, str) for each in texts) or not all(isinstance(each, int) for each in whole):
-        raise TypeError("what should be text or a count is none")
+        raise TypeError("something that should be text or a count is not")
     if not np.isfinite(numbers).all():
         raise ValueError("NaN or infinity")
     return effect

@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line; give its exit code."""
     debug = "--debug" in arguments
     if processes.count() > 1 and arguments[:1] != ["train"]:
-        return _complain("several processes can only train: leave out the launcher", EXIT_USAGE)
+        return _complain("several processes can only train: start this verb without the launcher", EXIT_USAGE)
     os.environ["HF_HUB_OFFLINE"] = "1"  # no library may fetch anything unasked; fill_settings lifts it for --download
     try:
         if arguments in (["--help"], ["-h"]):
@@ -52,9 +52,9 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         if debug:
             _trace()
-        place = f" ({str(error.filename)[:200]})" if error.filename else ""
+        path = f" ({str(error.filename)[:200]})" if error.filename else ""
         code = EXIT_USAGE if error.errno in _USERS_ERRORS else EXIT_FAILED
-        return _complain(f"{error.strerror or str(error)[:300]}{place}: check the place and its free space", code)
+        return _complain(f"{error.strerror or str(error)[:300]}{path}: check the path and its free space", code)
     except Exception as error:
         if debug:
             _trace()
@@ -111,7 +111,7 @@ def _trace() -> None:
         sys.stderr.write(safe(traceback.format_exc()))
 
 
-def _show_warning(message: Warning | str, *_place: Any, **_more: Any) -> None:
+def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
     """A library's warning, in one line: the place in its source says nothing to a user."""
     if sys.stderr is not None:
         from irm_lite.cli.output import one_line

@@ -151,15 +151,15 @@ class _ToneFile:
         """The numbers of the rows that are written or refused already. Raises InputError where the file was made otherwise."""
         noted = read_rows(self.notes)
         if not noted and os.path.lexists(self.path):
-            raise InputError(f"{self.path} exists, and is no rewriting", "choose another -o")
+            raise InputError(f"{self.path} exists and was not written by irm-lite data rewrite", "choose another -o")
         for file, begins in ((self.notes, _ROW_BEGINS if noted else as_line(made_with)), (self.path, _ROW_BEGINS)):
             torn = torn_line(file)  # it is cut off later: only what we have begun to write
             if not (torn.startswith(begins) or begins.startswith(torn)):
-                raise InputError(f"{file} exists, and is no rewriting", "choose another -o")
+                raise InputError(f"{file} exists and was not written by irm-lite data rewrite", "choose another -o")
         if not noted:
             return set()
         if not made_with.keys() <= noted[0].keys():
-            raise InputError(f"{self.notes} exists, and is no rewriting", "choose another -o")
+            raise InputError(f"{self.notes} exists and was not written by irm-lite data rewrite", "choose another -o")
         other = [name for name, value in made_with.items() if noted[0].get(name) != value]
         if other:
             raise InputError(
@@ -170,7 +170,9 @@ class _ToneFile:
             number = row.get("row")
             if not isinstance(number, int) or not 0 <= number < of or number in numbers:
                 which = reprlib.repr(number)
-                raise DataError(f"{self.path}: row {which} is not as it was written, or stands there twice", "choose another -o")
+                raise DataError(
+                    f"{self.path}: row {which} was changed after it was written, or is there twice", "choose another -o"
+                )
             numbers.add(number)
         return numbers
 
@@ -200,7 +202,7 @@ def check_prompt(prompt: str) -> None:
         raise InputError(f"the prompt's braces do not fit together ({error})", hint) from None
     for name, form, conversion in fields:
         if name not in _PLACEHOLDERS or form or conversion:
-            raise InputError(f"the prompt has the placeholder {{{name}}}, or asks for a format of it", hint)
+            raise InputError(f"the prompt has the placeholder {{{name}}}, or asks for a format", hint)
     missing = _PLACEHOLDERS - {name for name, *_ in fields}
     if missing:
         raise InputError(f"the prompt lacks {', '.join(f'{{{name}}}' for name in sorted(missing))}", hint)
@@ -217,7 +219,7 @@ def read_prompt(path: Path) -> str:
 def files_for(tones: Sequence[str], out: Path) -> dict[str, Path]:
     """The file of each tone: `out` itself where there is one, else out-TONE.jsonl for each."""
     if out.suffix != ".jsonl":
-        raise InputError(f"{out} must end in .jsonl", "a row of it is a line of JSON")
+        raise InputError(f"{out} must end in .jsonl", "each of its rows is a line of JSON")
     slugs = [re.sub(r"\W+", "-", tone.casefold()).strip("-")[:60] for tone in tones]
     if not tones or not all(slugs) or len(set(slugs)) < len(slugs):
         raise InputError("a tone has no word in it, or two tones have the same words", "name each in words of its own with --tone")

@@ -188,7 +188,7 @@ def _word(key: str, value: Any) -> str:
 def _require_same(run: RunDirectory, config: TrainConfig) -> None:
     """Raise RunError where the directory holds anything but this run."""
     if not run.started():
-        run.require_absent("it is no run of this sweep: choose another --out, or remove it")
+        run.require_absent("it is not a run of this sweep: choose another --out, or remove it")
         return
     asked, wanted = run.asked(), absolute(config).to_dict()
     other = [key for key, value in wanted.items() if asked is None or (key != "download" and asked.to_dict()[key] != value)]

@@ -107,7 +107,7 @@ def test_what_is_no_recording_is_not_written_over(runs: Path, capsys: pytest.Cap
     notes = runs / "anger" / "recordings" / "notes"
     notes.mkdir()
     (notes / "thesis.txt").write_text("precious")
-    assert "no recording" in complaint(capsys, "record", runs / "anger", *FEW, "--name", "notes", "--force")
+    assert "not a recording" in complaint(capsys, "record", runs / "anger", *FEW, "--name", "notes", "--force")
     assert (notes / "thesis.txt").read_text() == "precious"
     (tmp_path / "file").write_text("")
     with atomic_folder(tmp_path / "file") as folder:
@@ -181,7 +181,7 @@ def test_a_recording_of_another_run_is_refused(runs: Path, capsys: pytest.Captur
     for verb in (["analyze", runs / "anger", "-o", tmp_path / "report"], ["ablate", runs / "anger"]):
         assert "is a recording of another IRM" in complaint(capsys, *verb)
     said = complaint(capsys, "ablate", runs / "single", "--recording", "../../sadness/recordings/held-out")
-    assert "no name for a recording" in said
+    assert "cannot name a recording" in said
 
 
 # What is on disk beside them
@@ -324,7 +324,7 @@ def test_a_sweep_file_that_nests_without_end_and_a_folder_in_the_way(capsys: pyt
     (tmp_path / "out" / "seed-0").mkdir(parents=True)
     (tmp_path / "out" / "seed-0" / "thesis.txt").write_text("")
     said = complaint(capsys, "sweep", tmp_path / "s.toml", "--out", tmp_path / "out")
-    assert "it is no run of this sweep" in said
+    assert "it is not a run of this sweep" in said
     assert "--resume" not in said
 
 

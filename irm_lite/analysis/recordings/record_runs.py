@@ -29,7 +29,7 @@ def choose_targets(runs: Sequence[Path], name: str, *, force: bool = False, skip
         RunDirectory(run).config()
         read_saved(run)
         if target.exists() and not (target / "recording.json").is_file():
-            raise RunError(f"{target} is in the way, and is no recording", "choose another --name, or remove it")
+            raise RunError(f"{target} is in the way and is not a recording", "choose another --name, or remove it")
         if target.exists() and skip_existing:
             del targets[run]
         elif target.exists() and not force:

@@ -76,4 +76,4 @@ def analyze(
     page = write_report(found.document, found.heatmaps, flags.out)
     claims = [(f"{each['verdict']}: {each['claim']}", f"  {each['text']}") for each in found.document["findings"]]
     lines = [line for claim in claims for line in claim]
-    output.result({"report": str(page), **found.document}, *lines, f"the whole of it: {page}")
+    output.result({"report": str(page), **found.document}, *lines, f"the full report: {page}")

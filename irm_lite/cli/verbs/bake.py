@@ -52,7 +52,7 @@ def bake(
     from irm_lite.vectors.biases import gather
 
     if flags.out.suffix.lower() != ".gguf":
-        raise InputError(f"{flags.out} must end in .gguf", "llama.cpp takes no other")
+        raise InputError(f"{flags.out} must end in .gguf", "llama.cpp loads no other")
     if (flags.undo is None) == (not sources) or (flags.undo is None) != (flags.gguf is not None):
         hint = "irm-lite bake V.gguf --gguf MODEL.gguf -o OUT.gguf, or irm-lite bake --undo FILE.gguf -o OUT.gguf"
         raise InputError("it is not clear what to bake", hint)

@@ -120,7 +120,7 @@ def _strengths(listed: str | None) -> Sequence[float]:
     try:
         return STRENGTHS if listed is None else [float(each) for each in listed.split(",")]
     except ValueError:
-        raise InputError(f"--strengths {listed!r} is no list of numbers", "write 0.5,1,1.5") from None
+        raise InputError(f"--strengths {listed!r} is not a list of numbers", "write 0.5,1,1.5") from None
 
 
 def _writable(path: Path) -> bool:

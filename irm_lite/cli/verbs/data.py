@@ -45,17 +45,17 @@ def _table(report: "Report") -> Table:
     table.add_column("")
     for split in report.parts:
         table.add_column(split, justify="right")
-    rows = {
+    lines = {
         "samples": lambda part: str(part.samples),
         "words of a question": lambda part: _spread(part.question_words),
         "words of an answer": lambda part: _spread(part.answer_words),
         "distinct-2 of the answers": lambda part: f"{part.distinct_2:.2f}",
-        "questions that stand there already": lambda part: str(part.repeated_questions),
-        "answers that stand there already": lambda part: str(part.repeated_answers),
+        "questions that occur before": lambda part: str(part.repeated_questions),
+        "answers that occur before": lambda part: str(part.repeated_answers),
         "answers equal to their question": lambda part: str(part.copied),
         "answers without a word": lambda part: str(part.wordless),
     }
-    for title, cell in rows.items():
+    for title, cell in lines.items():
         table.add_row(title, *map(cell, report.parts.values()))
     return table
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from irm_lite.cli.flags import Flags
+from irm_lite.cli.flags import TrainFlags
 from irm_lite.cli.interrupt import graceful, raise_if
 from irm_lite.cli.output import Common, Output, safe
 from irm_lite.cli.progress import progress, training_progress
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from irm_lite.jobs.demo import DemoResult
 
 
-def demo(settings: Flags = None, *, out: Path | None = None, gguf: str | None = None, common: Common | None = None) -> None:
+def demo(settings: TrainFlags = None, *, out: Path | None = None, gguf: str | None = None, common: Common | None = None) -> None:
     """Train an angry IRM on the embedded model, export it, run llama.cpp with it, and show the difference.
 
     Parameters

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from irm_lite.cli.flags import Flags
+from irm_lite.cli.flags import TrainFlags
 from irm_lite.cli.interrupt import graceful
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import training_progress
@@ -14,7 +14,7 @@ from irm_lite.runs.directory import default_run
 
 
 def train(
-    settings: Flags = None,
+    settings: TrainFlags = None,
     *,
     out: Path | None = None,
     config: Path | None = None,

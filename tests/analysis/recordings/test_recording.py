@@ -208,7 +208,7 @@ def test_a_file_cut_short_or_missing_is_refused(recorded: Recording, tmp_path: P
     with pytest.raises(RunError, match="is damaged"):
         load_recording(tmp_path / "one")
     file.unlink()
-    with pytest.raises(RunError, match=f"is no recording \\({name} is missing\\)"):
+    with pytest.raises(RunError, match=f"is not a recording \\({name} is missing\\)"):
         load_recording(tmp_path / "one")
 
 
@@ -271,5 +271,5 @@ def test_no_prompts(run: TrainedRun) -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/x", ".hidden", "a" * 65, "a\nb"])
 def test_a_name_cannot_leave_the_folder(name: str) -> None:
-    with pytest.raises(RunError, match="no name for a recording"):
+    with pytest.raises(RunError, match="cannot name a recording"):
         recording_name(name)
