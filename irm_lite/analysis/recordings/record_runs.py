@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from irm_lite.analysis.recordings import record
 from irm_lite.analysis.recordings.recording import Recording, recording_name
@@ -12,11 +11,8 @@ from irm_lite.core.errors import Interrupted, RunError
 from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.types import Progress
 from irm_lite.runs.directory import RunDirectory
-from irm_lite.runs.trained import load_run
+from irm_lite.runs.trained import TrainedRun, load_run
 from irm_lite.steering.irm_files import read_saved
-
-if TYPE_CHECKING:
-    from irm_lite.runs.trained import TrainedRun
 
 
 def choose_targets(runs: Sequence[Path], name: str, *, force: bool = False, skip_existing: bool = False) -> dict[Path, Path]:

@@ -21,7 +21,7 @@ class BakeFlags:
     gguf: str | None = None
     """The model file, or the name of a preset whose package carries one."""
     scale: float = 1.0
-    """Factor of all that is baked in."""
+    """Factor for everything that is baked in."""
     layers: str | None = None
     """Only these blocks, as in 10-20."""
     undo: Annotated[Path | None, Parameter(negative="")] = None

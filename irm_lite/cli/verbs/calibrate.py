@@ -42,7 +42,7 @@ class CalibrateFlags:
     picture: Path | None = None
     """The curve as PNG or SVG [default: beside the vector, with the ending .calibration.png]."""
     out: Annotated[Path | None, Parameter(alias="-o")] = None
-    """Write the vector at the best setting, so that strength 1 is that, to this .gguf."""
+    """The .gguf to write: the vector at its best setting, which becomes strength 1."""
 
 
 def calibrate(

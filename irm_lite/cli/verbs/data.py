@@ -24,7 +24,7 @@ Download = Annotated[bool, Parameter(negative="", help="Fetch an hf: dataset fro
 
 @app.command
 def check(data: str, /, *, answer_column: str = "answer", download: Download = False, common: Common | None = None) -> None:
-    """Counts, lengths, copies, leaks between the splits, variety, and what of it would spoil a training.
+    """Counts, lengths, copies, leaks between the splits, variety, and what would spoil a training.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class RewriteFlags:
     show_prompt: Annotated[bool, Parameter(negative="")] = False
     """Print the prompt and exit."""
     limit: int | None = None
-    """Rewrite only so many questions, drawn from all over the data."""
+    """Rewrite only this many questions, drawn from all over the data."""
     seed: int = 0
     """Seed of the sampling."""
     answer_column: str = "answer"

@@ -31,7 +31,7 @@ class GenerateFlags:
     system: str | None = None
     """A system message."""
     max_new_tokens: int = 128
-    """Length of the answer at most."""
+    """Tokens of the answer, at most."""
     temperature: float = 0.0
     """0: greedy."""
     seed: int = 0

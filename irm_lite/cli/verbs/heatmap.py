@@ -26,7 +26,7 @@ class HeatmapFlags:
     prompt: int | None = None
     """The prompt whose tokens are drawn, from 0, one of those that the recording keeps [default: 0]."""
     token: int | None = None
-    """The token of it that is drawn alone, from 0 [default: the first generated one]."""
+    """The token of that prompt that is drawn alone, from 0 [default: the first generated one]."""
     format: Literal["png", "svg"] = "png"
     """png or svg."""
     force: Annotated[bool, Parameter(negative="")] = False

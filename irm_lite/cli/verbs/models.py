@@ -58,11 +58,11 @@ class FitFlags:
     model: str = EMBEDDED
     """A preset, a Hugging Face folder, a .gguf file, or a hub id that is on this machine."""
     memory: str | None = None
-    """What there is, as 8GB [default: what is free on the device]."""
+    """The memory there is, such as 8GB [default: what is free on the device]."""
     kind: Annotated[tuple[Kind, ...], Parameter(consume_multiple=True, negative="")] = ("lite", "static", "paper")
     """Kinds of IRM."""
     length: int = SAMPLE_TOKENS
-    """Tokens a sample: prompt and answer."""
+    """Tokens of a sample, prompt and answer."""
     layers: str = "all"
     """Injected layers, as for train."""
     quant: Quant = "nf4"
@@ -79,7 +79,7 @@ class FitFlags:
 
 @app.command
 def fit(*, flags: FitFlags | None = None, common: Common | None = None) -> None:
-    """What loading and training hold at their peaks, what of it fits, and the settings to take; nothing is loaded."""
+    """Peak memory of loading and of training, what fits, and the settings to use; nothing is loaded."""
     output, flags = Output(common), flags or FitFlags()
     if not 1 <= flags.length <= 10**9:
         raise InputError(f"--length {str(flags.length)[:20]} makes no sense", "give 1 to 1000000000")

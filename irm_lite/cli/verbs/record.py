@@ -25,7 +25,7 @@ class RecordFlags:
     prompts: Path | None = None
     """A .txt with one prompt a line, or a dataset file whose questions are asked [default: each run's held-out questions]."""
     limit: int = 45
-    """At most so many prompts."""
+    """At most this many prompts."""
     new_tokens: int = 32
     """Tokens to generate from each prompt; 0: the prompts alone."""
     keep: int = 4
@@ -37,7 +37,7 @@ class RecordFlags:
     force: Annotated[bool, Parameter(negative="")] = False
     """Write over an existing recording."""
     skip_existing: Annotated[bool, Parameter(negative="")] = False
-    """Pass over the runs that have a recording of that name: so the same command goes on after a stop."""
+    """Skip the runs that have a recording of that name, so that the same command goes on after a stop."""
 
 
 def record(
