@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line; give its exit code."""
     debug = "--debug" in arguments
     if processes.count() > 1 and arguments[:1] != ["train"]:
-        return _complain("several processes can only train: start this verb without the launcher", EXIT_USAGE)
+        return _complain("several processes can only train: leave out the launcher", EXIT_USAGE)
     os.environ["HF_HUB_OFFLINE"] = "1"  # no library may fetch anything unasked; fill_settings lifts it for --download
     try:
         if arguments in (["--help"], ["-h"]):
