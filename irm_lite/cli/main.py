@@ -16,7 +16,10 @@ from irm_lite.cli.overview import print_overview
 from irm_lite.cli.stderr import LastingStderr
 from irm_lite.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, InputError, IrmLiteError, OtherBaseWarning
 from irm_lite.core.machine import processes
-from irm_lite.core.visible_text import one_line, safe
+from irm_lite.core.visible_text import safe
+
+if TYPE_CHECKING:
+    from cyclopts import CycloptsError
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
@@ -96,6 +99,8 @@ def _misuse(error: "CycloptsError", arguments: list[str]) -> str:
 
 def _complain(text: str, code: int) -> int:
     if sys.stderr is not None:
+        from irm_lite.cli.output import safe
+
         sys.stderr.write(f"irm-lite: {' '.join(safe(text).split())}\n")
     return code
 
@@ -111,6 +116,8 @@ def _trace() -> None:
 def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
     """A library's warning, in one line: the place in its source says nothing to a user."""
     if sys.stderr is not None:
+        from irm_lite.cli.output import one_line
+
         sys.stderr.write(f"irm-lite: warning: {one_line(str(message))}\n")
 
 

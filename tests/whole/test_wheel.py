@@ -9,6 +9,7 @@ import pytest
 from whole.wheel import tried
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("setuptools") is None or int(version("setuptools").split(".")[0]) < 77,
     reason="the wheel is built by the environment's own setuptools",
