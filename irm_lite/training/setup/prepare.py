@@ -5,7 +5,6 @@ import hashlib
 import importlib.util
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
