@@ -99,8 +99,6 @@ def _misuse(error: "CycloptsError", arguments: list[str]) -> str:
 
 def _complain(text: str, code: int) -> int:
     if sys.stderr is not None:
-        from irm_lite.cli.output import safe
-
         sys.stderr.write(f"irm-lite: {' '.join(safe(text).split())}\n")
     return code
 
@@ -116,8 +114,6 @@ def _trace() -> None:
 def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
     """A library's warning, in one line: the place in its source says nothing to a user."""
     if sys.stderr is not None:
-        from irm_lite.cli.output import one_line
-
         sys.stderr.write(f"irm-lite: warning: {one_line(str(message))}\n")
 
 
