@@ -16,7 +16,7 @@ from irm_lite.cli.overview import print_overview
 from irm_lite.cli.stderr import LastingStderr
 from irm_lite.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, InputError, IrmLiteError, OtherBaseWarning
 from irm_lite.core.machine import processes
-from irm_lite.core.visible_text import safe
+from irm_lite.core.visible_text import one_line, safe
 
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
