@@ -2,20 +2,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check fuzz clean
+PROCESSES ?= 2
+# each starts with half of the tests, and takes of the other's when it has done its own
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
+
+.PHONY: demo quick test check fuzz clean
 
 demo: .venv/.demo ## set up, then the whole job on the embedded model
 	$(BIN)/irm-lite demo
 
-test: .venv/.test ## set up, then the tests
-	$(BIN)/python -m pytest
+quick: .venv/.test ## set up, then the tests that an edit is tried with: no demo model, no faults, nothing slow
+	$(PYTEST) -m "not demo and not faults and not slow"
+
+test: .venv/.test ## set up, then all tests
+	$(PYTEST)
 
 check: .venv/.test ## set up, then all that CI runs: lint, types, boundaries, tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 FUZZ_SECONDS ?= 600
 FUZZ_RUNS ?= 100000

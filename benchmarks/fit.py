@@ -102,7 +102,7 @@ def measure(setting: Setting, steps: int) -> dict[str, Any]:
             {"device": "cpu", "data": data, "max_steps": steps, "eval_steps": steps, "sample_tokens": 0, **settings}, "benchmark"
         )
         run = training.train(config, Path(folder) / "run")
-        events = list(run.directory.events())
+        events = list(run.directory.events.read())
     start, end = events[0], events[-1]
     seen = [0, *(event["tokens"] for event in events if event["kind"] == "step")]
     return {

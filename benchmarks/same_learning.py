@@ -73,7 +73,7 @@ def learned(base: Base, options: argparse.Namespace, kind: str, seed: int, *, pl
     )
     with tempfile.TemporaryDirectory() as folder, without_optimisations(base) if plain else ExitStack():
         run = training.train(TrainConfig.from_dict(settings, "benchmark"), Path(folder) / "run", base=base)
-        events = list(run.directory.events())
+        events = list(run.directory.events.read())
     nll = [event["nll"] for event in events if event["kind"] == "eval"][-1]
     return {"nll": nll, "losses": [event["loss"] for event in events if event["kind"] == "step"]}
 
@@ -85,7 +85,7 @@ def without_optimisations(base: Base) -> Iterator[None]:
     base.model.set_attn_implementation("sdpa")
     with (
         patch("irm_lite.training.step.injected_model.answer_nll", plain_nll),
-        patch("irm_lite.training.trainer.answer_nll", plain_nll),
+        patch("irm_lite.training.nll.answer_nll", plain_nll),
         patch("irm_lite.training.train.compute_dtype", lambda base, irm: None),
         patch("irm_lite.steering.irm.LiteIRM.moments", IRM.moments),
         patch("irm_lite.training.train.dequantised_once", lambda blocks: nullcontext()),

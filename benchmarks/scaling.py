@@ -99,7 +99,7 @@ def measure(point: Point) -> dict[str, float]:
                 ends.append((time.perf_counter(), event["tokens"]))
 
         run = training.train(TrainConfig.from_dict(settings, "benchmark"), Path(folder) / "run", base=base, on_event=on_event)
-        end = list(run.directory.events())[-1]
+        end = list(run.directory.events.read())[-1]
     taken = [(two[0] - one[0], two[1] - one[1]) for one, two in pairwise(ends[1:])]
     return {
         "tokens": statistics.median(tokens for _, tokens in taken),

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from irm_lite.cli.output import safe
 from irm_lite.core.errors import InputError, IrmLiteError
+from irm_lite.core.visible_text import safe
 from irm_lite.data.dataset import load_dataset, tones
 from irm_lite.data.encoding import encode_all
 from irm_lite.llamacpp import Runtime

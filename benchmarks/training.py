@@ -37,10 +37,10 @@ from rich.table import Table
 from contenders.child import Child
 from contenders.figures import RIVALS, seconds_until, speed
 from contenders.task import NAMES, Task, parse_shape
-from irm_lite.cli.output import safe
 from irm_lite.core.errors import InputError, IrmLiteError
 from irm_lite.core.files.atomic import write_text
 from irm_lite.core.machine.memory import parse_size
+from irm_lite.core.visible_text import safe
 
 _DEFAULT = ("paper", "qlora", "qlora-bf16", "lite", "static", "paper-irm")
 _PACKAGES = ("irm-lite", "torch", "transformers", "bitsandbytes", "peft", "accelerate")

@@ -1,6 +1,13 @@
 """irm-lite: train a small network that steers a frozen Llama's residual stream, and take its effect to llama.cpp.
 
-Nothing heavy is imported until it is used: `import irm_lite` loads no torch.
+    base = irm_lite.load_base("demo")
+    run = irm_lite.train(irm_lite.TrainConfig(model="demo", data="anger"), Path("runs/anger"), base=base)
+    with irm_lite.inject(base.model, run.irm, strength=0.8):
+        base.model.generate(...)
+    irm_lite.export_vector(run, Path("anger.gguf"))
+
+The names of `__all__` are the public face: each has an example in its docstring, which a test runs. Nothing heavy is
+imported until it is used: `import irm_lite` loads no torch.
 """
 
 from importlib import import_module
@@ -36,3 +43,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'irm_lite' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

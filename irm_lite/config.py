@@ -12,13 +12,39 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.reading import read_toml
 
-LEARNING_RATES = {"paper": 1e-4, "lite": 2e-3, "static": 1e-2}  # paper: its own; lite and static: the demo's (docs/log.md)
-DEPENDENCE_PENALTIES = {"paper": 0.0, "lite": 1.0, "static": 0.0}  # docs/log.md
+Kind = Literal["paper", "lite", "static"]
+
+
+@dataclass(frozen=True)
+class KindFacts:
+    """What the settings have to know of a kind of IRM: what it is trained with where they leave it open, and its demands."""
+
+    learning_rate: float
+    dependence_penalty: float
+    site: Literal["attn", "block"]
+    large: bool = False  # as costly as the base: bfloat16 where that has it, and the optimiser that saves memory
+    reads_input: bool = True  # or it adds the same whatever it is given
+    options: tuple[str, ...] = ()  # settings that `build_irm` is given
+
+
+KINDS: dict[Kind, KindFacts] = {
+    "paper": KindFacts(1e-4, 0.0, "attn", large=True),  # its own rate and site
+    "lite": KindFacts(2e-3, 1.0, "block", options=("width", "rank")),  # the demo's (docs/log.md)
+    "static": KindFacts(1e-2, 0.0, "block", reads_input=False),
+}
 
 
 @dataclass(kw_only=True)
 class TrainConfig:
-    """Settings of one training."""
+    """Settings of one training.
+
+    >>> config = TrainConfig(model="demo", data="joy", irm="static", max_steps=50)
+    >>> config.chosen_site, config.peak_learning_rate  # what is left at `auto` or 0 is chosen by the kind
+    ('block', 0.01)
+    >>> TrainConfig(max_length=4)
+    Traceback (most recent call last):
+    irm_lite.core.errors.InputError: --max-length 4 holds no sample: give at least 8
+    """
 
     model: str = "demo"
     """Base model: a preset (irm-lite models list), hub id, Hugging Face folder or .gguf file."""
@@ -26,7 +52,7 @@ class TrainConfig:
     """A shipped tone, a .jsonl, .json (SQuAD's too), .csv, .parquet or .txt file, or hf:owner/name."""
     answer_column: str = "answer"
     """Which column of your own file holds the answers."""
-    irm: Literal["paper", "lite", "static"] = "lite"
+    irm: Kind = "lite"
     """The network: the paper's own, a small low-rank one, or one fixed vector a layer."""
     site: Literal["auto", "attn", "block"] = "auto"
     """Where it is added: after attention (the paper's) or after the block (llama.cpp's, so that more of it survives the
@@ -114,7 +140,7 @@ class TrainConfig:
         natural = ("learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps", "save_minutes")
         check_keys(self.to_dict(), "settings")
         for name, value in self.to_dict().items():
-            if isinstance(value, int) and abs(value) >= 2**53:  # of which a float would make another number, or none
+            if isinstance(value, int) and abs(value) >= 2**53:  # a float cannot hold it exactly, or at all
                 raise InputError(f"{_flag(name)} is absurdly large", "give a smaller one")
             if isinstance(value, str) and "\0" in value:
                 raise InputError(f"{_flag(name)} holds a null character", "remove it")
@@ -145,29 +171,32 @@ class TrainConfig:
 
     @property
     def peak_learning_rate(self) -> float:
-        return self.learning_rate or LEARNING_RATES[self.irm]
+        return self.learning_rate or KINDS[self.irm].learning_rate
 
     @property
     def chosen_site(self) -> Literal["attn", "block"]:
-        if self.site == "auto":
-            return "attn" if self.irm == "paper" else "block"
-        return self.site
+        return KINDS[self.irm].site if self.site == "auto" else self.site
 
     @property
     def chosen_dependence_penalty(self) -> float:
-        return DEPENDENCE_PENALTIES[self.irm] if self.dependence_penalty == -1 else self.dependence_penalty
+        return KINDS[self.irm].dependence_penalty if self.dependence_penalty == -1 else self.dependence_penalty
+
+    @property
+    def irm_options(self) -> dict[str, Any]:
+        """What `build_irm` needs beside kind, hidden size, layers and site."""
+        return {name: getattr(self, name) for name in KINDS[self.irm].options}
 
     def chosen_irm_dtype(self, device: str, dtype: str) -> Literal["float32", "bfloat16"]:
         """`device` and `dtype`: as decided for the base."""
         if self.irm_dtype != "auto":
             return self.irm_dtype
-        return "bfloat16" if (self.irm, device, dtype) == ("paper", "cuda", "bfloat16") else "float32"
+        return "bfloat16" if KINDS[self.irm].large and (device, dtype) == ("cuda", "bfloat16") else "float32"
 
     def chosen_optim(self, planned: str) -> str:
-        """`planned`: what the device has for large IRMs. The paper's alone is one; 8 bits save `lite` 20 MB on a 7B base."""
+        """`planned`: the device's optimiser for large IRMs, used for `paper` alone: 8 bits save `lite` only 20 MB on a 7B base."""
         if self.optim != "auto":
             return self.optim
-        return planned if self.irm == "paper" else "adamw_torch"
+        return planned if KINDS[self.irm].large else "adamw_torch"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -193,14 +222,19 @@ def check_keys(data: dict[str, Any], where: str) -> None:
             raise InputError(f"{where}: {key} cannot be {reprlib.repr(value)}", f"choose one of {', '.join(choices[key])}")
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """The settings in a TOML file: at its top, or in [train] as in a run's own run.toml. Only those that it names."""
+def read_toml_file(path: Path, hint: str = "check the path") -> dict[str, Any]:
+    """A TOML file that a user wrote. Raises InputError where it is missing (with the hint) or not readable."""
     try:
-        data = read_toml(path)
+        return read_toml(path)
     except FileNotFoundError:
-        raise InputError(f"there is no file {path}", "check --config") from None
+        raise InputError(f"there is no file {path}", hint) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not readable TOML ({error})", "fix it") from None
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file: at its top, or in [train] as in a run's own run.toml. Only those that it names."""
+    data = read_toml_file(path, "check --config")
     settings = data.get("train", data)
     if not isinstance(settings, dict):
         raise InputError(f"{path}: [train] must be a table", "fix it")

@@ -8,7 +8,7 @@ from contenders.turns import Turns
 from irm_lite.base.load import Base
 from irm_lite.config import TrainConfig
 from irm_lite.data.encoding import Sample
-from irm_lite.runs.directory import Event
+from irm_lite.runs.events import Event
 from irm_lite.training.train import train
 
 _KINDS = {"lite": "lite", "static": "static", "paper-irm": "paper"}

@@ -1,10 +1,8 @@
 """Does an index matter? Zero it, in the IRM's output or in the base's residual stream, and measure; then zero others."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,16 +15,12 @@ from irm_lite.analysis.statistics.causality import MEASURES, AblationEffect, eff
 from irm_lite.analysis.statistics.checks import require_index_range, require_seed
 from irm_lite.analysis.statistics.ranking import importance
 from irm_lite.base.architecture import decoder_layers, hidden_state, with_hidden_state
-from irm_lite.core.errors import DataError, InputError, RunError
-from irm_lite.core.files.atomic import write_text
-from irm_lite.core.files.reading import read_json
-from irm_lite.core.types import DoubleArray, Progress
+from irm_lite.core.errors import DataError, InputError
+from irm_lite.core.types import DoubleArray, IntArray, Progress
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import pack, rows
-from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import neutral_samples
 from irm_lite.steering.injection import inject
-from irm_lite.steering.irm_files import read_saved
 from irm_lite.steering.likelihood import kl, log_probabilities
 
 if TYPE_CHECKING:
@@ -79,40 +73,53 @@ class Ablation:
         ]
 
 
+@dataclass(frozen=True)
+class AblationSettings:
+    """`where` is "irm": in what the IRM adds; "base": in the residual stream that comes out of the injected blocks, the IRM
+    being on. `controls` random indices (all others, if there are fewer), `samples` held-out answers, the seed of chance."""
+
+    where: Where = "irm"
+    controls: int = LEAST_CONTROLS
+    samples: int = 12
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise InputError where one of them is too small."""
+        require_seed(self.seed)
+        if self.controls < LEAST_CONTROLS:
+            raise InputError(f"{self.controls} control indices are too few", f"give at least {LEAST_CONTROLS}")
+        if self.samples < 2:
+            raise InputError(f"{self.samples} samples are too few", "give at least 2")
+
+
 def ablate(
     run: "TrainedRun",
     indices: Sequence[int],
     mean_abs: DoubleArray,
+    settings: AblationSettings | None = None,
     *,
-    where: Where = "irm",
-    controls: int = LEAST_CONTROLS,
-    samples: int = 12,
-    seed: int = 0,
     on_progress: Progress = lambda done, of, what: None,
 ) -> list[Ablation]:
     """Zero each index at all injected layers at once and measure what changes on held-out answers, in nats a token.
 
-    `where` is "irm": in what the IRM adds; "base": in the residual stream that comes out of those blocks, the IRM being on.
     The measures are the change of the NLL of the run's own held-out answers, that of the neutral answers, and the
-    KL(IRM || IRM with the ablation) on the run's own. Controls are `controls` random indices (all others, if there are
-    fewer), and the MATCHED ones nearest in the magnitude of what is zeroed: `mean_abs` (L, H), the recorded mean |output|,
-    or the RMS of the steered stream, so that an outlier channel is held against outliers. Of an index at the very top all
-    of those are smaller. Raises InputError where an index is out of range.
+    KL(IRM || IRM with the ablation) on the run's own. Controls are random indices, and the MATCHED ones nearest in the
+    magnitude of what is zeroed: `mean_abs` (L, H), the recorded mean |output|, or the RMS of the steered stream, so that an
+    outlier channel is held against outliers. Of an index at the very top all of those are smaller. Raises InputError where
+    an index is out of range, DataError where there are too few held-out samples.
     """
+    settings = settings or AblationSettings()
     indices = list(dict.fromkeys(indices))
     require_index_range(indices, run.irm.hidden_size)
-    require_seed(seed)
-    others = np.setdiff1d(np.arange(run.irm.hidden_size), indices)
-    if controls < LEAST_CONTROLS:
-        raise InputError(f"{controls} control indices are too few", f"give at least {LEAST_CONTROLS}")
-    if samples < 2:
-        raise InputError(f"{samples} samples are too few", "give at least 2")
-    aligned, neutral = run.held_out[:samples], neutral_samples(run)[:samples]
+    settings.check()
+    where, n = settings.where, settings.samples
+    aligned, neutral = run.held_out[:n], neutral_samples(run)[:n]
     if len(aligned) < 2 or len(neutral) < 2:
         raise DataError("there are fewer than 2 held-out samples", "give a larger dataset")
-    rank = importance(mean_abs if where == "irm" else _stream_rms(run, aligned))
-    drawn = np.random.default_rng(seed).choice(others, min(controls, len(others)), replace=False).tolist()
-    matched = {index: others[np.argsort(np.abs(rank[others] - rank[index]), kind="stable")[:MATCHED]].tolist() for index in indices}
+    magnitude = importance(mean_abs if where == "irm" else _stream_rms(run, aligned))  # (H,)
+    others = np.setdiff1d(np.arange(run.irm.hidden_size), indices)
+    drawn = np.random.default_rng(settings.seed).choice(others, min(settings.controls, len(others)), replace=False).tolist()
+    matched = {index: _nearest(magnitude, index, others) for index in indices}
     wanted = list(dict.fromkeys([*indices, *drawn, *(each for near in matched.values() for each in near)]))
     with torch.no_grad():
         before = _Before(run, aligned, neutral)
@@ -120,30 +127,37 @@ def ablate(
         for done, index in enumerate(wanted, 1):
             changes[index] = before.changes(index, where)
             on_progress(done, len(wanted), f"ablating in the {where}")
-    found = []
-    for index in indices:
-        effects = {}
-        for kind, chosen in (("random", drawn), ("matched", matched[index])):
-            effects[kind] = {
-                measure: effect_against_controls(
-                    changes[index][number], before.sizes[number], np.stack([changes[each][number] for each in chosen]), seed=seed
-                )
-                for number, measure in enumerate(MEASURES)
-            }
-        found.append(
-            Ablation(
-                index,
-                where,
-                effects["random"],
-                effects["matched"],
-                drawn,
-                matched[index],
-                float(rank[index]),
-                (float(rank[matched[index]].min()), float(rank[matched[index]].max())),
-                len(aligned),
+
+    def effects(index: int, controls: Sequence[int]) -> dict[str, AblationEffect]:
+        """On each of MEASURES, against these controls."""
+        return {
+            measure: effect_against_controls(
+                changes[index][k], before.sizes[k], np.stack([changes[each][k] for each in controls]), seed=settings.seed
             )
+            for k, measure in enumerate(MEASURES)
+        }
+
+    return [
+        Ablation(
+            index,
+            where,
+            random=effects(index, drawn),
+            matched=effects(index, near),
+            random_indices=drawn,
+            matched_indices=near,
+            magnitude=float(magnitude[index]),
+            matched_magnitudes=(float(magnitude[near].min()), float(magnitude[near].max())),
+            samples=len(aligned),
         )
-    return found
+        for index, near in matched.items()
+    ]
+
+
+def _nearest(magnitude: DoubleArray, index: int, others: IntArray) -> list[int]:
+    """The MATCHED ones of `others` whose magnitude is nearest to the index's."""
+    distance = np.abs(magnitude[others] - magnitude[index])
+    nearest: list[int] = others[np.argsort(distance, kind="stable")[:MATCHED]].tolist()
+    return nearest
 
 
 def _stream_rms(run: "TrainedRun", samples: Sequence[Sample]) -> DoubleArray:
@@ -153,67 +167,15 @@ def _stream_rms(run: "TrainedRun", samples: Sequence[Sample]) -> DoubleArray:
     return rms
 
 
-def save_ablations(found: Sequence[Ablation], run: RunDirectory, recording: str, seed: int) -> list[Path]:
-    """A file for each index and place in RUN/ablations, in the place of an earlier one."""
-    paths, digest = [], read_saved(run.path).digest
-    for each in found:
-        paths.append(run.ablations / f"{each.index}-{each.where}.json")
-        document = {
-            "irm_sha256": digest,
-            "recording": recording,
-            "seed": seed,
-            "random_indices": each.random_indices,
-            "matched_indices": each.matched_indices,
-            "effects": each.to_list(),
-        }
-        write_text(paths[-1], json.dumps(document, indent=1) + "\n")
-    return paths
-
-
-def load_ablations(run: RunDirectory) -> list[dict[str, Any]]:
-    """What was measured of this run's IRM, a flat record for each measure and kind of control.
-
-    What was measured before the run was trained anew is left out. Raises RunError where a file is damaged.
-    """
-    found: list[dict[str, Any]] = []
-    digest = read_saved(run.path).digest
-    for path in sorted(run.ablations.glob("*.json")):
-        try:
-            document = read_json(path)
-            effects = [_measured(each) for each in document["effects"]]
-            found += effects if document["irm_sha256"] == digest else []
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise RunError(f"{path} is damaged ({said})", "remove it, or ablate again") from None
-    return found
-
-
-def _measured(effect: dict[str, Any]) -> dict[str, Any]:
-    """A record as `to_list` makes it. Raises KeyError, TypeError or ValueError where it is not."""
-    texts = [effect[key] for key in ("where", "measure", "controls_kind", "matched_by")]
-    whole = [effect[key] for key in ("index", "controls", "rank", "samples")]
-    pairs = [effect[key] for key in ("effect_95", "control_95", "beyond_controls_95", "matched_magnitudes")]
-    numbers = [
-        *whole,
-        *(effect[key] for key in ("effect", "control_median", "beyond_controls", "p", "magnitude")),
-        *(x for low, high in pairs for x in (low, high)),
-    ]
-    if not all(isinstance(each, str) for each in texts) or not all(isinstance(each, int) for each in whole):
-        raise TypeError("what should be text or a count is none")
-    if not np.isfinite(numbers).all():
-        raise ValueError("NaN or infinity")
-    return effect
-
-
 class _Before:
     """The injected model as it is, on the samples; `changes` measures it again."""
 
     def __init__(self, run: "TrainedRun", aligned: list[Sample], neutral: list[Sample]) -> None:
         self._run = run
         groups = [*rows(aligned, _ROW_TOKENS), *rows(neutral, _ROW_TOKENS)]
-        self._rows = [(pack(group), [each.n_answer for each in group]) for group in groups]
+        self._packed = [(pack(group), [each.n_answer for each in group]) for group in groups]
         with inject(run.base.model, run.irm):
-            self._log_probs = [log_probabilities(run.base, row, None).cpu() for row, _ in self._rows]
+            self._log_probs = [log_probabilities(run.base, row, None).cpu() for row, _ in self._packed]
         of_aligned, of_neutral = (np.array([float(each.n_answer) for each in part]) for part in (aligned, neutral))
         self.sizes = [of_aligned, of_neutral, of_aligned]  # of each of MEASURES
 
@@ -223,7 +185,7 @@ class _Before:
         divergences: list[float] = []
         run, n = self._run, len(self.sizes[0])
         with inject(run.base.model, run.irm), zeroed(run, index, where):  # in this order: the IRM's own part is zeroed too
-            for (row, sizes), then in zip(self._rows, self._log_probs, strict=True):
+            for (row, sizes), then in zip(self._packed, self._log_probs, strict=True):
                 now, labels = log_probabilities(run.base, row, None).cpu(), row["labels"]
                 change = F.nll_loss(now, labels, reduction="none") - F.nll_loss(then, labels, reduction="none")
                 nlls += [float(each.sum()) for each in torch.split(change, sizes)]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import irm_lite
-from irm_lite.analysis.ablation import load_ablations
+from irm_lite.analysis.ablation_files import load_ablations
 from irm_lite.analysis.base_controls.controls import NEUTRAL, BaseControls
 from irm_lite.analysis.base_controls.features import top_tokens
 from irm_lite.analysis.recordings.of_runs import Recorded, differences
@@ -23,8 +23,9 @@ from irm_lite.analysis.statistics.striations import correlations, layer_normalis
 from irm_lite.analysis.statistics.tone import tone_effect
 from irm_lite.base.load import Base
 from irm_lite.core.errors import InputError
+from irm_lite.core.timestamp import now
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, Reals
-from irm_lite.runs.directory import RunDirectory, now
+from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import load_run
 
 FORMAT = 2
@@ -60,12 +61,12 @@ def analyze(
     require_seed(seed)
     if samples < 2:
         raise InputError(f"--samples {samples} is too few", "give at least 2")
-    ranks = [_importance(each, phase) for each in runs]
+    importances = [_importance(each, phase) for each in runs]
     first = load_run(runs[0].directory.path)
     controls = BaseControls(first, samples, on_progress)
     entries, heatmaps = [], {}
-    for number, (each, rank) in enumerate(zip(runs, ranks, strict=True)):
-        entries.append(_of_run(each, rank, phase, controls, marks, seed))
+    for number, (each, of_run) in enumerate(zip(runs, importances, strict=True)):
+        entries.append(_describe(each, of_run, phase, controls, marks, seed))
         heatmaps[each.name] = each.phase(phase).mean.astype(np.float32)
         on_progress(number + 1, len(runs), "analysing the runs")
     document: dict[str, Any] = {
@@ -79,7 +80,7 @@ def analyze(
     }
     if len(runs) > 1:
         named = [(each.name, each.tone, each.setting, each.is_of(neutral)) for each in runs]
-        document["across"] = across(named, np.array(ranks), min(TOP, width), seed)
+        document["across"] = across(named, np.array(importances), min(TOP, width), seed)
     document["findings"] = findings(document)
     return Analysis(document, heatmaps)
 
@@ -91,12 +92,12 @@ def _importance(run: Recorded, phase: Phase) -> DoubleArray:
         raise InputError(f"{run.name}: {error}") from None
 
 
-def _of_run(
-    run: Recorded, rank: DoubleArray, phase: Phase, controls: BaseControls, marks: Sequence[int], seed: int
+def _describe(
+    run: Recorded, importances: DoubleArray, phase: Phase, controls: BaseControls, marks: Sequence[int], seed: int
 ) -> dict[str, Any]:
     config, about, mean = run.config, run.recording.about, run.phase(phase).mean
-    order = np.argsort(-rank, kind="stable")
-    place = {int(index): number for number, index in enumerate(order, 1)}
+    order = np.argsort(-importances, kind="stable")
+    ranks = {int(index): number for number, index in enumerate(order, 1)}
     described: dict[str, Any] = {
         "name": run.name,
         "data": run.tone,
@@ -111,8 +112,8 @@ def _of_run(
         "weights": about.weights,
         "tokens": {name: each.tokens for name, each in run.recording.statistics.items()},
         "phase": phase,
-        "top": [_ranked(int(index), rank, place) for index in order[:10]],
-        "marked": [_ranked(index, rank, place) for index in marks],
+        "top": [_ranked(int(index), importances, ranks) for index in order[:10]],
+        "marked": [_ranked(index, importances, ranks) for index in marks],
         "near_zero": run.phase(phase).near_zero.tolist(),
         "lens": _lens(controls.base, about.layers, mean),
         "ablations": load_ablations(run.directory),
@@ -120,7 +121,7 @@ def _of_run(
     if len(about.layers) > 1:  # of one layer nothing can be striated
         described |= _striation(run, mean, phase, controls, seed)
         described["prominent"] = prominent(mean, _PERMUTATIONS, seed=seed).to_dict()
-        described["explanation"] = explain(rank, _features(run, rank, phase, controls), seed=seed).to_dict()
+        described["explanation"] = explain(importances, _features(run, phase, controls), seed=seed).to_dict()
     return described
 
 
@@ -149,7 +150,7 @@ def _striation(run: Recorded, mean: DoubleArray, phase: Phase, controls: BaseCon
     return found
 
 
-def _features(run: Recorded, rank: DoubleArray, phase: Phase, controls: BaseControls) -> dict[str, Reals]:
+def _features(run: Recorded, phase: Phase, controls: BaseControls) -> dict[str, Reals]:
     """What could foretell the importance without this run's training, each (H,); what says nothing new is left out."""
     about = run.recording.about
     features: dict[str, Reals] = {
@@ -165,26 +166,26 @@ def _features(run: Recorded, rank: DoubleArray, phase: Phase, controls: BaseCont
     return found
 
 
-def _ranked(index: int, rank: DoubleArray, place: dict[int, int]) -> dict[str, Any]:
-    return {"index": index, "importance": float(rank[index]), "rank": place[index]}
+def _ranked(index: int, importances: DoubleArray, ranks: dict[int, int]) -> dict[str, Any]:
+    return {"index": index, "importance": float(importances[index]), "rank": ranks[index]}
 
 
 def _lens(base: Base, layers: Sequence[int], mean: DoubleArray) -> list[dict[str, Any]]:
-    rows = np.unique(np.linspace(0, len(layers) - 1, _LENS_LAYERS).round().astype(int))
+    shown = np.unique(np.linspace(0, len(layers) - 1, _LENS_LAYERS).round().astype(int))
     return [
         {"layer": layers[row], **{way: [{"token": token, "score": score} for token, score in each] for way, each in tokens.items()}}
-        for row, tokens in zip(rows, top_tokens(base, mean[rows].astype(np.float32)), strict=True)
+        for row, tokens in zip(shown, top_tokens(base, mean[shown].astype(np.float32)), strict=True)
     ]
 
 
-def across(runs: Sequence[tuple[str, str, str, bool]], ranks: DoubleArray, k: int, seed: int = 0) -> dict[str, Any]:
+def across(runs: Sequence[tuple[str, str, str, bool]], importances: DoubleArray, k: int, seed: int = 0) -> dict[str, Any]:
     """Importances (R, H) compared: the indices common to all runs and to each tone's, and what the tone changes.
 
     `runs` are names, tones, settings, and whether that tone is the neutral one.
     """
     names, tones, settings = ([str(each[part]) for each in runs] for part in range(3))
     emotional = [not neutral for *_, neutral in runs]
-    pairs = compare_runs(ranks, k)
+    pairs = compare_runs(importances, k)
     spearman = np.eye(len(runs))
     for pair in pairs:
         spearman[pair.runs] = spearman[pair.runs[::-1]] = pair.spearman
@@ -195,11 +196,11 @@ def across(runs: Sequence[tuple[str, str, str, bool]], ranks: DoubleArray, k: in
         "pairs": [pair.to_dict() for pair in pairs],
         "k": k,
         "agreement": _agreement(pairs, tones, settings),
-        "common": common(ranks, k).to_dict(),
-        "common_by_data": {tone: common(ranks[rows], k).to_dict() for tone, rows in groups.items() if len(rows) > 1},
+        "common": common(importances, k).to_dict(),
+        "common_by_data": {tone: common(importances[same], k).to_dict() for tone, same in groups.items() if len(same) > 1},
     }
     if any(a == b and x != y for (a, x), (b, y) in combinations(zip(settings, emotional, strict=True), 2)):
-        found["tone"] = tone_effect(ranks, emotional, settings, seed=seed).to_dict()
+        found["tone"] = tone_effect(importances, emotional, settings, seed=seed).to_dict()
     return found
 
 
@@ -216,7 +217,7 @@ def _agreement(pairs: Sequence[TwoRuns], tones: Sequence[str], settings: Sequenc
 def nlls(directory: RunDirectory) -> dict[str, float | None]:
     """Validation NLL of the base and the IRM's best, nats a token, from the run's events."""
     found: dict[str, float | None] = {"base": None, "irm": None}
-    for event in directory.events():
+    for event in directory.events.read():
         if event["kind"] == "eval" and isinstance(event.get("nll"), float) and event.get("of") in list(found):
             before = found[event["of"]]
             found[event["of"]] = event["nll"] if before is None else min(before, event["nll"])

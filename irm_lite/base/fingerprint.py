@@ -23,7 +23,7 @@ _MAX_HIDDEN_SIZE = 1 << 18  # the largest models have 18432
 
 @dataclass(frozen=True)
 class Match:
-    """What is to be said of something whose shape fits a model: at most one of two lines."""
+    """What to tell the user of something whose shape fits a model: at most one of two lines."""
 
     warning: str | None = None  # it was made on other weights
     note: str | None = None  # on these weights, quantised otherwise
@@ -48,15 +48,15 @@ class Fingerprint:
             texts = data["architecture"], data["weights"], data.get("quantisation", "")
             sizes = int(data["n_layers"]), int(data["hidden_size"])
             if not all(isinstance(each, str) for each in texts) or not all(0 <= each < 2**63 for each in sizes):
-                raise ValueError("a size or a text is none")
+                raise ValueError("a field has the wrong type, or a size is out of range")
             return cls(texts[0], *sizes, *texts[1:])
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise InputError(f"a base's fingerprint is damaged ({error})") from None
 
     def match(self, made_on: "Fingerprint", what: str, name: str) -> Match:
-        """What to say of `what`, made on another look at a base, in this one, called `name`. Raises VectorError by shape.
+        """What to tell the user where `what`, made on the base `made_on`, goes into this one, called `name`.
 
-        Empty weights or an empty quantisation are not known, and nothing is said of them.
+        Weights or a quantisation that are empty are unknown, and not compared. Raises VectorError where the shapes differ.
         """
         self.require_fit(made_on.architecture, made_on.n_layers, made_on.hidden_size, what)
         if made_on.weights and made_on.weights != self.weights:
@@ -99,7 +99,7 @@ def fingerprint_gguf(gguf: Path | GgufHeader) -> Fingerprint:
     n_layers = header.integer(f"{architecture}.block_count")
     hidden_size = header.integer(f"{architecture}.embedding_length")
     if not 0 < n_layers <= min(len(header.tensors), MAX_LAYERS):
-        raise InputError(f"{header.path} says that it has {n_layers} layers, which it has not", "export it again")
+        raise InputError(f"{header.path} says that it has {n_layers} layers, but holds fewer", "export it again")
     norms = [f"blk.{n}.{norm}.weight" for n in range(n_layers) for norm in ("attn_norm", "ffn_norm")] + ["output_norm.weight"]
     for name in norms:
         if name not in header.tensors:

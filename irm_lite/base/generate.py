@@ -1,4 +1,4 @@
-"""Text from the base in transformers, as it is injected at the moment."""
+"""Text from the base in transformers, with whatever is injected into it now."""
 
 import torch
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
 import torch
 
@@ -15,9 +15,9 @@ from irm_lite.base.sources.folder import choose_code, require_own_files
 from irm_lite.base.sources.gguf_checks import require_loadable
 from irm_lite.base.sources.gguf_weights import gguf_read_once, gguf_weights, keep_differentiable, require_whole, rotate, skeleton
 from irm_lite.base.sources.shape import require_stored
-from irm_lite.core.errors import BaseModelError
+from irm_lite.core.errors import BaseModelError, reason
 from irm_lite.core.files.gguf_header import read_header
-from irm_lite.core.files.paths import expanded
+from irm_lite.core.files.paths import expanded, is_hub_id
 from irm_lite.core.machine.device import DevicePlan, decide, probe
 from irm_lite.core.machine.malloc import given_back
 from irm_lite.core.machine.onednn import keep_few_kernels
@@ -27,6 +27,23 @@ if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Quant = Literal["nf4", "fp4", "int8", "none"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a base runs, and in which number format. `spread`: over all GPUs, by transformers' device_map="auto"."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    spread: bool = False
+
+
+class PlacementOptions(TypedDict, total=False):
+    """The fields of `Placement`, as keywords."""
+
+    device: str
+    dtype: str
+    spread: bool
 
 
 @dataclass
@@ -64,27 +81,32 @@ def load_base(
     *,
     quant: Quant = "nf4",
     double_quant: bool = False,
-    device: str = "auto",
-    dtype: str = "auto",
-    spread: bool = False,
     chat_template: str | None = None,
     download: bool = False,
+    **placement: Unpack[PlacementOptions],
 ) -> Base:
     """Load a base model, quantised, frozen and in eval mode.
 
     `name` is a preset, a hub id, a Hugging Face folder or a .gguf file. Nothing is downloaded unless `download`.
-    `spread`: over all devices of that kind, by transformers' device_map="auto"; what reads it must expect its parts anywhere.
-    `chat_template` (Jinja text) replaces the tokenizer's own. Raises BaseModelError with the fix in one line where
-    the model is missing, gated, damaged, without a chat template, or of an architecture that cannot be injected.
+    `device` (auto, cuda, mps, cpu) and `dtype` (auto, bfloat16, float16, float32) say where it runs, and in which number
+    format; `spread=True` puts it on all GPUs, and its parts may then be on any of them. `chat_template` (Jinja text)
+    replaces the tokenizer's own. Raises BaseModelError with the fix in one line where the model is missing, gated,
+    damaged, without a chat template, or of an architecture that cannot be injected.
+
+    >>> base = load_base("my-llama", quant="none", device="cpu")  # a folder; the default is the demo model
+    >>> base.fingerprint.architecture, base.hidden_size == base.model.config.hidden_size
+    ('llama', True)
+    >>> any(parameter.requires_grad for parameter in base.model.parameters())
+    False
     """
     keep_few_kernels()
-    source = locate(name, download)
-    plan = decide(probe(), device, dtype, quant)
+    source, wanted = locate(name, download), Placement(**placement)
+    plan = decide(probe(), wanted.device, wanted.dtype, quant)
     if plan.quant != "none":
         import_bitsandbytes()
     with given_back(), quiet_libraries(), gguf_read_once():
         tokenizer = _load_tokenizer(name, source, chat_template, download)
-        model = _load_model(source, plan, double_quant, spread, download)
+        model = _load_model(source, plan, double_quant, wanted.spread, download)
     _require_ids(name, tokenizer, model)
     model.requires_grad_(False)
     model.eval()
@@ -123,7 +145,7 @@ def locate(name: str, download: bool = False) -> Source:
             raise BaseModelError(f"{path} is not a Hugging Face model folder (no config.json)", "give the folder that has it")
         require_own_files(path)
         return Source(str(path), None, None)
-    if name.count("/") == 1 and not path.is_absolute() and not name.startswith("."):
+    if is_hub_id(name):
         return Source(name, None, None)
     raise BaseModelError(
         f"there is no model {name!r}",
@@ -159,7 +181,7 @@ def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bo
     one = {"": torch.cuda.current_device() if plan.device == "cuda" else plan.device}
     options: dict[str, Any] = {
         "output_loading_info": True,
-        "ignore_mismatched_sizes": True,  # require_whole tells of them by name
+        "ignore_mismatched_sizes": True,  # require_whole refuses them, and names one
         "dtype": getattr(torch, plan.dtype),
         "device_map": "auto" if spread and plan.device == "cuda" else one,
         "local_files_only": not download,
@@ -192,7 +214,7 @@ def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bo
 
 
 def _require_ids(name: str, tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> None:
-    """Raise BaseModelError where the tokenizer gives ids that have no embedding. Padding's is never given."""
+    """Raise BaseModelError where the tokenizer has ids without an embedding. The padding's id may be one: no model is given it."""
     rows = model.get_input_embeddings().weight.shape[0]
     largest = max((number for number in tokenizer.get_vocab().values() if number != tokenizer.pad_token_id), default=0)
     if largest >= rows:
@@ -202,7 +224,7 @@ def _require_ids(name: str, tokenizer: "PreTrainedTokenizerBase", model: "PreTra
 
 
 def quantisation(plan: DevicePlan, double_quant: bool) -> "BitsAndBytesConfig | None":
-    """The plan's quantisation as transformers wants to be told; None for none."""
+    """The plan's quantisation in transformers' terms; None where there is none."""
     from transformers import BitsAndBytesConfig
 
     if plan.quant == "none":
@@ -238,5 +260,5 @@ def _explain(error: Exception, source: Source, part: str) -> BaseModelError:
                 f"{source.place} is not on this machine",
                 f"add --download to fetch it from the hub{gated}, or pass a folder or a .gguf file",
             )
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return BaseModelError(f"the {part} of {source.gguf or source.place} cannot be loaded ({reason})", "check the files")
+    what = f"the {part} of {source.gguf or source.place} cannot be loaded ({reason(error, 300)})"
+    return BaseModelError(what, "check the files")

@@ -1,4 +1,4 @@
-"""The fingerprint of a model that is loaded, and what is to be said of what is injected into it."""
+"""The fingerprint of a model that is loaded."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ def fingerprint_model(model: "PreTrainedModel", quantisation: str | None = None)
 
 
 def _quantisation(model: "PreTrainedModel") -> str:
-    """Empty where it is of a library that irm-lite does not use."""
+    """As training names it; empty where another library than bitsandbytes quantised the model."""
     config: Any = getattr(model.config, "quantization_config", None)
     if config is None:
         return "none"

@@ -39,18 +39,20 @@ def packed_attention(
     attention_mask: Tensor | None,
     *,
     sample_lengths: tuple[int, ...] | None = None,
-    scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention within each sample. query (1, heads, T, D), key and value (1, kv heads, T, D) -> (1, T, heads, D)."""
+    """Causal attention within each sample. query (1, heads, T, D), key and value (1, kv heads, T, D) -> (1, T, heads, D).
+
+    `options` are what transformers gives to every attention: `scaling`, and `sliding_window` or `softcap` of some models.
+    """
     window = options.get("sliding_window")
     if sample_lengths is None or (window and max(sample_lengths) > window) or options.get("softcap") is not None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        whole: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+        whole: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return whole
     attend = _one_by_one if query.device.type == "cpu" else _padded
-    return attend(query, key, value, sample_lengths, scaling), None
+    return attend(query, key, value, sample_lengths, options.get("scaling")), None
 
 
 def _one_by_one(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scaling: float | None) -> Tensor:

@@ -6,4 +6,4 @@ from cyclopts import Parameter
 
 from irm_lite.config import TrainConfig
 
-Flags = Annotated[TrainConfig | None, Parameter(name="*")]
+TrainFlags = Annotated[TrainConfig | None, Parameter(name="*")]

@@ -21,7 +21,7 @@ def graceful(output: Output) -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        output.note("stopping after this step (again: at once)")
+        output.note("stopping after this step (ask again to stop at once)")
 
     # What is ignored stays ignored: nohup means that a training outlives the terminal.
     heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import sys
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,11 +15,10 @@ from cyclopts import Parameter
 from rich.console import Console, RenderableType
 from rich.segment import Segment, Segments
 
+from irm_lite.core.visible_text import one_line, safe
+
 if TYPE_CHECKING:
     from irm_lite.base.fingerprint import Match
-
-_ACTING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, signs that turn the writing or hide, lone surrogates, other line ends
-_JOINERS = "\u200c\u200d"  # of letters and emoji
 
 
 @Parameter(name="*")
@@ -89,18 +87,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
-
-
-def safe(text: str) -> str:
-    """The text with control characters made visible and tabs as blanks, so that nothing in it acts on the terminal."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if _acts(each) else each for each in text.replace("\t", "    "))
-
-
-def one_line(text: str) -> str:
-    """The same on one line; blanks at its beginning stay."""
-    first, *others = safe(text).split("\n")
-    return " ".join([first, *filter(None, (each.strip() for each in others))]).rstrip()
-
-
-def _acts(character: str) -> bool:
-    return unicodedata.category(character) in _ACTING and character not in ("\n", *_JOINERS)

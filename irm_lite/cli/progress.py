@@ -8,8 +8,9 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from irm_lite.cli.interrupt import graceful, raise_if
-from irm_lite.cli.output import Output, one_line
+from irm_lite.cli.output import Output
 from irm_lite.core.types import Progress as Report
+from irm_lite.core.visible_text import one_line
 
 _PLAIN_SECONDS = 20.0  # between plain lines
 _JSON_SECONDS = 1.0  # with --json, where a program reads them

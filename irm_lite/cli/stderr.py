@@ -6,7 +6,7 @@ from typing import Any, TextIO
 
 
 class LastingStderr:
-    """Passes on to `stream` until that fails, from then on to nowhere: no work ends because nobody can be told of it."""
+    """Writes to `stream` until that fails, then to nowhere: work must not end because nobody reads what it says."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -7,8 +7,8 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from irm_lite.core.bootstrap import Interval
-    from irm_lite.vectors.comparison import Comparison
     from irm_lite.vectors.evaluation import Evaluation
+    from irm_lite.vectors.fidelity.comparison import Comparison
 
 
 def with_interval(value: float, interval: "Interval") -> str:

@@ -1,1 +1,1 @@
-"""What everything stands on and nothing of which knows a model: errors, types, files, the machine."""
+"""What every other room builds on; nothing here knows a model: errors, types, files, the machine."""

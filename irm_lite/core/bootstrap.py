@@ -1,4 +1,4 @@
-"""Bootstrap intervals of ratios over samples: an answer's tokens are not independent, whole answers are drawn."""
+"""Bootstrap intervals of ratios over samples. Whole answers are resampled: the tokens of one are not independent."""
 
 import numpy as np
 

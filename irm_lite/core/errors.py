@@ -10,7 +10,15 @@ EXIT_INTERRUPTED = 130
 
 
 class IrmLiteError(Exception):
-    """Base of all errors. `hint`, if given, is what the user can do about it."""
+    """Base of all errors. `hint`, if given, is what the user can do about it.
+
+    >>> from irm_lite import load_run
+    >>> try:
+    ...     load_run("runs/nowhere")
+    ... except IrmLiteError as error:
+    ...     print(error.exit_code, error)
+    2 runs/nowhere is not a run directory (no run.toml): give the folder that train wrote
+    """
 
     exit_code = EXIT_FAILED
 
@@ -45,7 +53,7 @@ class VectorError(InputError):
 
 
 class OtherBaseWarning(UserWarning):
-    """What is injected was made on another base, or on the same one quantised otherwise."""
+    """What is injected was made on another base, or on the same base in another quantisation."""
 
 
 class MissingPart(InputError):
@@ -53,7 +61,7 @@ class MissingPart(InputError):
 
 
 class TrainingFailed(IrmLiteError):
-    """Training could not go on: it diverges, memory ran out, or the disk is full. `what`: without the fix."""
+    """Training could not continue: it diverged, memory ran out, or the disk is full. `what`: the message without the hint."""
 
     def __init__(self, what: str, hint: str | None = None) -> None:
         super().__init__(what, hint)
@@ -61,7 +69,7 @@ class TrainingFailed(IrmLiteError):
 
 
 class FailedElsewhere(IrmLiteError):
-    """Another of the processes that train together has failed; the line and the exit code are its own."""
+    """Another process of the same training failed; message and exit code are that process's."""
 
     def __init__(self, what: str, exit_code: int) -> None:
         super().__init__(what)
@@ -76,3 +84,8 @@ class Interrupted(IrmLiteError):
     """The user stopped the work; what was done is saved."""
 
     exit_code = EXIT_INTERRUPTED
+
+
+def reason(error: BaseException, most: int = 200) -> str:
+    """What an exception of another library says, as one line of at most `most` characters; its type where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

@@ -1,4 +1,4 @@
-"""What is in a dataset, and what in it would spoil a training: counts, lengths, copies, leaks, variety. Imports no torch."""
+"""What a dataset contains, and what would spoil a training on it: counts, lengths, copies, leaks, variety. Imports no torch."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from irm_lite.data.readers import SPLITS
 from irm_lite.data.text_measures import distinct_2, normalised
 
 _FEW = 24  # training samples
-_MOST = 0.5  # of a split: from here on a fault is no longer a blemish
+_MOST = 0.5  # of a split: with so many bad samples, training on it is pointless
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Part:
     question_words: tuple[int, float, int]
     answer_words: tuple[int, float, int]
     distinct_2: float  # over the word pairs of all answers; it falls with their number too
-    repeated_questions: int  # samples whose question stands in the split already
+    repeated_questions: int  # samples whose question is in the split already
     repeated_answers: int
     copied: int  # answers equal to their question
     wordless: int  # answers without a letter or digit
@@ -32,7 +32,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Leak:
-    """Questions that stand in both of two splits: letter by letter, and in their normal form (which counts the former too)."""
+    """Questions that two splits share: letter by letter, and in their normal form (which counts the former too)."""
 
     splits: tuple[str, str]
     same: int
@@ -41,7 +41,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to know before training; `pointless` where training on the data as it is can teach nothing or is refused."""
+    """Something to know before training; `pointless` where training on the data as it is would teach nothing, or is refused."""
 
     text: str
     hint: str
@@ -57,7 +57,7 @@ class Report:
     leaks: list[Leak]
     shared_answers: int  # samples whose answer another question has too
     unanswered: int
-    refused: list[str]  # what training would say of each row that it cannot use
+    refused: list[str]  # the error that training would raise for each row that it cannot use
     findings: list[Finding]
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,13 +123,8 @@ def _is_copy(example: Example) -> bool:
     return bool(normalised(example.answer)) and normalised(example.question) == normalised(example.answer)
 
 
-def _subject(example: Example) -> str:
-    """What may not stand in two splits: the question, or the text where there is none."""
-    return (example.question or example.answer).strip()
-
-
 def _leak(splits: dict[str, list[Example]], a: str, b: str) -> Leak:
-    exact, loose = ({name: set(map(form, map(_subject, splits[name]))) for name in (a, b)} for form in (str, normalised))
+    exact, loose = ({name: {form(each.subject) for each in splits[name]} for name in (a, b)} for form in (str, normalised))
     return Leak((a, b), len(exact[a] & exact[b]), len(loose[a] & loose[b]))
 
 
@@ -142,10 +137,10 @@ def _about_leaks(splits: dict[str, list[Example]], leaks: list[Leak]) -> Iterabl
     for leak in leaks:
         a, b = leak.splits
         if leak.normalised:
-            questions = len({normalised(_subject(each)) for each in splits[b]})
-            spoilt = a == "train" and leak.normalised >= _MOST * questions
-            what = f"{leak.normalised} of {questions} questions of {b} stand in {a} too ({leak.same} letter by letter)"
-            then = f"{what}: {b} measures what was learnt by heart" if spoilt else what
+            n_questions = len({normalised(each.subject) for each in splits[b]})
+            spoilt = a == "train" and leak.normalised >= _MOST * n_questions
+            what = f"{leak.normalised} of {n_questions} questions of {b} are in {a} too ({leak.same} letter by letter)"
+            then = f"{what}: {b} measures memorisation" if spoilt else what
             yield Finding(then, "keep each question in one split; without a split column irm-lite does that itself", spoilt)
 
 
@@ -153,19 +148,19 @@ def _about_part(name: str, part: Part, examples: list[Example]) -> Iterable[Find
     training = name == "train"
     if part.copied:
         first = next(each.where for each in examples if _is_copy(each))
-        text = f"{part.copied} answers of {name} are their question again (first: {first})"
+        text = f"{part.copied} answers of {name} repeat their question (first: {first})"
         yield Finding(text, "answer them, or remove the rows", training and part.copied >= _MOST * part.samples)
     if part.wordless:
         first = next(each.where for each in examples if not normalised(each.answer))
-        text = f"{part.wordless} answers of {name} hold no word (first: {first})"
+        text = f"{part.wordless} answers of {name} contain no word (first: {first})"
         yield Finding(text, "fill them in, or remove the rows", training and part.wordless >= _MOST * part.samples)
     if part.samples > 1 and part.repeated_answers == part.samples - 1:
         yield Finding(f"all answers of {name} are the same", "an IRM can learn nothing but that text: vary them", training)
     elif part.repeated_answers >= _MOST * part.samples:
-        text = f"{part.repeated_answers} of {part.samples} answers of {name} stand there already"
+        text = f"{part.repeated_answers} of {part.samples} answers of {name} occur more than once"
         yield Finding(text, "check that the right column is read, or vary them", False)
     if part.repeated_questions:
-        text = f"{part.repeated_questions} questions of {name} stand there already"
+        text = f"{part.repeated_questions} questions of {name} occur more than once"
         yield Finding(text, "remove them if their answers say the same", False)
 
 

@@ -39,6 +39,11 @@ class Example:
     def answer(self) -> str:
         return self.messages[-1]["content"] if self.messages else (self.text or "")
 
+    @property
+    def subject(self) -> str:
+        """What may not stand in two splits: the question, or the text where there is none."""
+        return (self.question or self.answer).strip()
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -48,7 +53,7 @@ class Dataset:
     train: list[Example]
     validation: list[Example]
     test: list[Example]
-    unanswered: int = 0  # questions of a SQuAD file that have no answer: passed over
+    unanswered: int = 0  # questions of a SQuAD file that have no answer: skipped
 
 
 @cache
@@ -125,16 +130,16 @@ def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str, refus
     for needy in ("train", "validation"):
         if not parts[needy]:
             donor = max(parts, key=lambda split: len(parts[split]))
-            chosen = min({_subject(example) for example in parts[donor]}, key=_digest)
-            parts[needy] = [example for example in parts[donor] if _subject(example) == chosen]
-            parts[donor] = [example for example in parts[donor] if _subject(example) != chosen]
+            chosen = min({example.subject for example in parts[donor]}, key=_digest)
+            parts[needy] = [example for example in parts[donor] if example.subject == chosen]
+            parts[donor] = [example for example in parts[donor] if example.subject != chosen]
             if not parts[donor]:
                 raise DataError(f"{name} has too few samples to split", "give at least a few dozen")
     return Dataset(name, parts["train"], parts["validation"], parts["test"], unanswered)
 
 
 def _placed(row: Any, where: str, answer_column: str) -> tuple[Example, str]:
-    """The sample in a row, and its split."""
+    """The sample in a row, and its split. Raises DataError, naming the row by `where`."""
     if not isinstance(row, dict):
         raise DataError(f"{where}: a row must be an object with named fields", "the README says what rows look like")
     example = _example(row, where, answer_column)
@@ -187,15 +192,10 @@ def _messages(messages: Any, where: str) -> tuple[Message, ...]:
     return tuple({"role": message["role"], "content": message["content"]} for message in messages)
 
 
-def _subject(example: Example) -> str:
-    """What the split goes by: all answers to a question fall on the same side."""
-    return (example.question or example.answer).strip()
-
-
 def _digest(subject: str) -> bytes:
     return hashlib.sha256(subject.encode()).digest()
 
 
 def _hash_split(example: Example) -> str:
-    bucket = _digest(_subject(example))[0] % 10
+    bucket = _digest(example.subject)[0] % 10
     return ("validation", "test")[bucket] if bucket < 2 else "train"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from irm_lite.core.errors import DataError
+from irm_lite.core.errors import DataError, reason
 from irm_lite.data.dataset import Example, Message
 
 if TYPE_CHECKING:
@@ -75,9 +75,8 @@ def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Sample:
 
 
 def template_failed(error: Exception, where: str) -> DataError:
-    """Whatever a template raised, as one line."""
-    reason = " ".join(str(error).split())[:160] or type(error).__name__
-    return DataError(f"{where}: the chat template fails ({reason})", "fix it, or give another with --chat-template")
+    """The error for whatever a chat template raised."""
+    return DataError(f"{where}: the chat template fails ({reason(error, 160)})", "fix it, or give another with --chat-template")
 
 
 def encode_all(tokenizer: "PreTrainedTokenizerBase", examples: list[Example], max_length: int) -> tuple[list[Sample], int]:

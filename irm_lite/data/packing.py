@@ -22,19 +22,19 @@ def pack(samples: Sequence[Sample]) -> Row:
     """
     ids: list[int] = []
     positions: list[int] = []
-    places: list[int] = []
+    position_ids: list[int] = []
     labels: list[int] = []
     owner: list[int] = []
     for number, sample in enumerate(samples):
         offset = len(ids)
         ids += sample.ids
-        places += range(len(sample.ids))
+        position_ids += range(len(sample.ids))
         positions += range(offset + sample.answer_start - 1, offset + len(sample.ids) - 1)
         labels += sample.ids[sample.answer_start :]
         owner += [number] * sample.n_answer
     return {
         "input_ids": torch.tensor([ids]),
-        "position_ids": torch.tensor([places]),
+        "position_ids": torch.tensor([position_ids]),
         "positions": torch.tensor(positions),
         "labels": torch.tensor(labels),
         "sample": torch.tensor(owner),

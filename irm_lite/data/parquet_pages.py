@@ -1,6 +1,6 @@
-"""What a Parquet file takes in memory, by its own footer and page headers, read here: Arrow takes it unasked.
+"""How much memory a Parquet file takes, by its own footer and page headers, read here: Arrow allocates it without a limit.
 
-pyarrow's objects for row groups and columns are not asked: on a damaged footer they end the process (std::terminate).
+pyarrow's objects for row groups and columns are not used: on a damaged footer they end the process (std::terminate).
 The footer and the headers are structs of Thrift's compact protocol (parquet-format's README and parquet.thrift).
 """
 
@@ -15,7 +15,7 @@ _MOST_FOOTER = 4 << 20
 _USUAL_HEADER, _MOST_HEADER = 1 << 9, 1 << 16  # bytes of a page's header; its statistics hold two values at most
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = *range(1, 11), 12
 _DEEPEST = 16
-_DICTIONARY, _DATA_PAGES = 7, (5, 8)  # the fields of a page's header that tell its values
+_DICTIONARY, _DATA_PAGES = 7, (5, 8)  # the fields of a page's header that give its number of values
 
 Struct = dict[int, tuple[int, Any]]  # by a field's number: its type, and its value
 
@@ -40,7 +40,7 @@ class Footer:
 
 
 def read_footer(path: Path) -> Footer:
-    """The footer of a file. Raises OSError, or ValueError where it is none, or points to another file."""
+    """The footer of a file. Raises OSError, or ValueError where it is damaged, or points to another file."""
     with open_ordinary(path) as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(size - 8, 0))
@@ -58,7 +58,7 @@ def read_footer(path: Path) -> Footer:
     return Footer(_field(about, 3, _I64), max((len(columns) for columns, _ in groups), default=0), chunks)
 
 
-def require_told_sizes(path: Path, footer: Footer) -> None:
+def require_declared_sizes(path: Path, footer: Footer) -> None:
     """Raise ValueError where a column's pages hold more, in bytes or in values, than the footer says of it."""
     with open_ordinary(path) as file:
         for chunk in footer.chunks:
@@ -104,17 +104,17 @@ def _whole(data: bytes) -> Struct:
 
 
 def _field(struct: Struct, number: int, kind: int, default: Any = None) -> Any:
-    """A field's value; one of another type is not that field. Raises ValueError where it is negative, or there is none."""
+    """A field's value, else the default. Raises ValueError where it is negative, or of another type or missing without default."""
     found, value = struct.get(number, (None, None))
     if found != kind:
         value = default
     if value is None or (isinstance(value, int) and value < 0):
-        raise ValueError(f"no field {number} where one must be")
+        raise ValueError(f"field {number} is missing or negative")
     return value
 
 
 def _struct(data: bytes, at: int, depth: int) -> tuple[Struct, int]:
-    """Its fields, and where it ends."""
+    """A struct's fields, and where it ends."""
     fields: Struct = {}
     number = 0
     while (head := data[at]) != 0:
@@ -135,7 +135,7 @@ def _struct(data: bytes, at: int, depth: int) -> tuple[Struct, int]:
 
 
 def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
-    """A value, None where nobody asks for it, and where it ends."""
+    """A value (None for types that are not needed), and where it ends."""
     if depth > _DEEPEST:
         raise ValueError("nested too deeply")
     if kind in (_TRUE, _FALSE, _BYTE):

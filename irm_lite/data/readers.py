@@ -1,18 +1,18 @@
-"""Rows of a dataset's file, in each format, within limits; and of the hub."""
+"""Rows of dataset files in each format, and of the hub's data sets, within limits on their size."""
 
 import codecs
 import csv
 import json
 import os
-import re
 import reprlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from irm_lite.core.errors import DataError, MissingPart
+from irm_lite.core.errors import DataError, MissingPart, reason
+from irm_lite.core.files.paths import is_hub_id
 from irm_lite.core.files.reading import open_ordinary
-from irm_lite.data.parquet_pages import read_footer, require_told_sizes
+from irm_lite.data.parquet_pages import read_footer, require_declared_sizes
 from irm_lite.data.squad import squad_rows
 
 SPLITS = ("train", "validation", "test")
@@ -24,13 +24,12 @@ _MAX_BYTES = 256 << 20  # of a file; of a Parquet file or a hub dataset also unp
 _MAX_WHOLE = 32 << 20  # bytes of a file that is parsed in one piece: as objects it takes many times that
 _MAX_SQUAD = 64 << 20  # bytes of a .json that is one object, as SQuAD's are: the largest has 42 MB
 _MAX_BRACKETS = 2_000_000  # "[" and "{" in such a file, each an object of its own; SQuAD's largest has half a million
-MAX_ROWS = 1_000_000  # in a file of lines the blank ones too
+MAX_ROWS = 1_000_000  # of a file; where each line is a row, blank lines count
 MAX_TEXT = 1 << 20  # characters of a line and of a sample
 _MAX_COLUMNS = 1000
 _MAX_VALUES = 16_000_000  # of a Parquet file, in all columns
-_MAX_NESTED = 4_000_000  # of values beyond a row group's rows: all may be of one row, in a few bytes
+_MAX_NESTED = 4_000_000  # values of a row group beyond one a row: all may belong to one row, in a few bytes
 _BATCH_BYTES = 16 << 20  # of a Parquet file's rows at a time
-_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 def known_formats() -> str:
@@ -68,7 +67,7 @@ def _is_object(path: Path) -> bool:
 
 
 def counted(rows: Iterable[tuple[str, Any]], name: object) -> Iterator[tuple[str, Any]]:
-    """The rows, of which there may not be too many."""
+    """The rows. Raises DataError once there are too many."""
     for number, row in enumerate(rows, 1):
         if number > MAX_ROWS:
             raise _too_many(name)
@@ -94,7 +93,7 @@ def _first_bad_byte(path: Path) -> str:
 
 
 def _lines(file: TextIO, path: Path) -> Iterator[str]:
-    """The lines, none of which may fill the memory."""
+    """The lines. Raises DataError at one that is too long to be held, and once there are too many."""
     for number, line in enumerate(iter(lambda: file.readline(MAX_TEXT + 2), ""), 1):
         if number > MAX_ROWS + 1:  # CSV has a header
             raise _too_many(path)
@@ -137,7 +136,7 @@ def parse_json(text: str, where: str, hint: str = "fix or remove it") -> Any:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT))  # csv's own is 131072, and there is but one for the process
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT))  # csv's own is 131072; one limit for the whole process
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(_lines(file, path))
@@ -167,8 +166,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
             raise _too_many(path)
         if footer.n_columns > _MAX_COLUMNS:
             raise DataError(f"{path} has more than {_MAX_COLUMNS} columns", "keep those that are used")
-        told = [chunk.unpacked for chunk in footer.chunks]
-        if sum(told) > _MAX_BYTES:
+        declared = [chunk.unpacked for chunk in footer.chunks]
+        if sum(declared) > _MAX_BYTES:
             raise DataError(
                 f"{path} unpacks to more than {_MAX_BYTES >> 20} MiB", "keep fewer samples, or the columns that are used"
             )
@@ -176,9 +175,9 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
             raise DataError(f"{path} has lists of more than {_MAX_NESTED} values in a row group", "write smaller row groups")
         if sum(chunk.n_values for chunk in footer.chunks) > _MAX_VALUES:
             raise DataError(f"{path} has more than {_MAX_VALUES:,} values", "keep fewer samples, or the columns that are used")
-        require_told_sizes(path, footer)
+        require_declared_sizes(path, footer)
         with pyarrow.parquet.ParquetFile(path) as file:
-            at_once = max(1, min(1024, _BATCH_BYTES // max([*told, 1])))  # each row may be all that its dictionary holds
+            at_once = max(1, min(1024, _BATCH_BYTES // max([*declared, 1])))  # each row may be all that its dictionary holds
             for batch in file.iter_batches(at_once):
                 taken += batch.nbytes
                 if taken > _MAX_BYTES:
@@ -188,7 +187,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any]]:
                     yield f"{path}, row {number}", row
     except DataError:
         raise
-    except Exception as error:  # Arrow's many types, and Python's where a value is none that it has
+    except Exception as error:  # Arrow raises many types, and Python its own where it cannot hold a value
         why = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise DataError(f"{path} is not a readable Parquet file ({why})", "write it again") from None
 
@@ -201,7 +200,7 @@ def _text_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def hub_rows(name: str, download: bool) -> Iterator[tuple[str, Any]]:
-    if not _HUB_NAME.fullmatch(name):
+    if not is_hub_id(name):
         raise DataError(
             f"hf:{reprlib.repr(name)[1:-1]} names no dataset of the hub", "write hf:owner/name; a file is given without hf:"
         )
@@ -222,7 +221,7 @@ def hub_rows(name: str, download: bool) -> Iterator[tuple[str, Any]]:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # the library raises many types
         hint = "check the name and the network" if download else "add --download to fetch it from the hub"
-        raise DataError(f"the dataset {name} cannot be loaded ({' '.join(str(error).split())[:120]})", hint) from None
+        raise DataError(f"the dataset {name} cannot be loaded ({reason(error, 120)})", hint) from None
     finally:
         huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = offline
         if shown:

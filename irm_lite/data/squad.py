@@ -5,8 +5,8 @@ from typing import Any
 
 from irm_lite.core.errors import DataError
 
-UNANSWERED = object()  # stands for a question that has no answer at all: passed over and counted
-_MEND = "SQuAD's files are data -> paragraphs -> qas"
+UNANSWERED = object()  # stands for a question that has no answer at all: skipped and counted
+_HINT = "SQuAD's files are data -> paragraphs -> qas"
 
 
 def squad_rows(document: dict[str, Any], path: object) -> Iterator[tuple[str, Any]]:
@@ -29,7 +29,7 @@ def _row(question: dict[str, Any], where: str) -> Any:
     if not found:
         return UNANSWERED
     if not isinstance(found[0].get("text"), str):
-        raise DataError(f"{where}: the answer has no text", _MEND)
+        raise DataError(f"{where}: the answer has no text", _HINT)
     return {"question": question.get("question"), "answer": found[0]["text"]}
 
 
@@ -37,5 +37,5 @@ def _items(holder: dict[str, Any], key: str, where: str, needed: bool = True) ->
     """The objects in a list of the file."""
     items = holder.get(key, None if needed else [])
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise DataError(f"{where}: {key!r} is not a list of objects", _MEND)
+        raise DataError(f"{where}: {key!r} is not a list of objects", _HINT)
     return items

@@ -14,10 +14,10 @@ from irm_lite.core.errors import InputError
 from irm_lite.core.types import Progress
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.likelihood import context_for
-from irm_lite.runs.directory import Event
+from irm_lite.runs.events import Event
 from irm_lite.training.train import train
-from irm_lite.vectors.comparison import Comparison
 from irm_lite.vectors.export import ExportResult, export_vector
+from irm_lite.vectors.fidelity.comparison import Comparison
 
 QUESTIONS = 3
 ANSWER_TOKENS = 48

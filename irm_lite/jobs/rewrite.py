@@ -50,6 +50,25 @@ _SENTENCE = re.compile(r"\S.*?(?:[.!?\u2026]+[\"'\u201d\u2019)\]]*(?=\s|$)|[\u30
 
 
 @dataclass(frozen=True)
+class RewriteSettings:
+    """How answers are rewritten. `limit`: only so many questions, drawn from all splits by a hash."""
+
+    prompt: str = PROMPT
+    answer_column: str = "answer"
+    download: bool = False
+    chat_template: str | None = None  # for a GGUF that has none
+    seed: int = 0
+    limit: int | None = None
+
+    def check(self) -> None:
+        """Raise InputError where one of them cannot be used."""
+        check_prompt(self.prompt)
+        if not 0 <= self.seed < 2**32 or (self.limit is not None and self.limit < 1):
+            what = f"seed {self.seed} or limit {self.limit} is out of range"
+            raise InputError(what, "give a seed from 0 to 4294967295, a limit of 1 or more")
+
+
+@dataclass(frozen=True)
 class Rewritten:
     """One tone's file: how many rows are in it, and the rows that were refused, each with the texts that were tried."""
 
@@ -67,61 +86,111 @@ def rewrite(
     gguf: Path,
     tones: Sequence[str],
     out: Path,
+    settings: RewriteSettings | None = None,
     *,
-    prompt: str = PROMPT,
-    answer_column: str = "answer",
-    download: bool = False,
-    chat_template: str | None = None,
-    seed: int = 0,
-    limit: int | None = None,
     on_progress: Progress = lambda done, of, what: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> list[Rewritten]:
     """Rewrite the answers of a dataset, named as `load_dataset` has it, into the files that `files_for` names.
 
     Goes on after the rows that are there. At most two sentences of each text are kept; what is empty, or repeats the
-    original or the question, is tried again with other seeds, three times in all. `limit`: only so many questions, drawn
-    from all splits by a hash. Raises InputError and DataError for what the user gave, a file made with other settings
-    among it, and Interrupted after the row in which `should_stop` says so.
+    original or the question, is tried again with other seeds, three times in all. Raises InputError and DataError for what
+    the user gave, a file made with other settings among it, and Interrupted after the row in which `should_stop` says so.
     """
-    check_prompt(prompt)
-    if not 0 <= seed < 2**32 or (limit is not None and limit < 1):
-        raise InputError(f"seed {seed} or limit {limit} is out of range", "give a seed from 0 to 4294967295, a limit of 1 or more")
-    paths = files_for(tones, out)
-    samples = _samples(load_dataset(spec, answer_column, download))
+    settings = settings or RewriteSettings()
+    settings.check()
+    files = [_ToneFile(tone, path) for tone, path in files_for(tones, out).items()]
+    samples = _samples(load_dataset(spec, settings.answer_column, settings.download))
     made_with: Row = {
-        "prompt": prompt,
-        "seed": seed,
-        "model": {**fingerprint_gguf(gguf).to_dict(), "bytes": gguf.stat().st_size, "chat_template": chat_template},
+        "prompt": settings.prompt,
+        "seed": settings.seed,
+        "model": {**fingerprint_gguf(gguf).to_dict(), "bytes": gguf.stat().st_size, "chat_template": settings.chat_template},
         "data": _digest(*(text for split, each in samples for text in (split, each.question, each.answer))).hex(),
         "sampling": _SAMPLING,
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        for path in paths.values():
-            stack.enter_context(_alone(path))
-        wanted = samples[:limit]
-        treated = [(tone, path, _treated(path, {"tone": tone, **made_with}, len(samples))) for tone, path in paths.items()]
-        for path in paths.values():
-            cut_torn_line(path)  # a whole file gets no more rows, and shall train as it is
-        todo = [(tone, path, row) for tone, path, rows in treated for row in range(len(wanted)) if row not in rows]
+        for each in files:
+            stack.enter_context(_alone(each.path))
+        wanted = samples[: settings.limit]
+        done_rows = {each: each.done_rows({"tone": each.tone, **made_with}, len(samples)) for each in files}
+        for each in files:
+            cut_torn_line(each.path)  # a complete file gets no more rows, and shall train as it is
+        todo = [(file, number) for file in files for number in range(len(wanted)) if number not in done_rows[file]]
         if todo:
             from irm_lite.llamacpp import Runtime
 
-            runtime = stack.enter_context(Runtime(gguf, n_ctx=_CONTEXT, chat_template=chat_template))
-            runtime.encode_prompt([{"role": "user", "content": prompt}])  # a model without a template leaves no file behind
-            for tone, path in paths.items():
-                if not read_rows(_beside(path)):
-                    append_row(_beside(path), {"tone": tone, **made_with})
-            of = len(wanted) * len(paths)
+            runtime = stack.enter_context(Runtime(gguf, n_ctx=_CONTEXT, chat_template=settings.chat_template))
+            # Before anything is written: a model without a chat template leaves no file behind.
+            runtime.encode_prompt([{"role": "user", "content": settings.prompt}])
+            for each in files:
+                if not read_rows(each.notes):
+                    append_row(each.notes, {"tone": each.tone, **made_with})
+            of = len(wanted) * len(files)
             on_progress(of - len(todo), of, "rewriting")
-            for done, (tone, path, number) in enumerate(todo, of - len(todo) + 1):
-                split, example = wanted[number]
-                _treat(runtime, prompt, tone, path, seed, number, split, example)
-                on_progress(done, of, tone)
+            for done, (file, number) in enumerate(todo, of - len(todo) + 1):
+                file.write_row(runtime, settings, number, *wanted[number])
+                on_progress(done, of, file.tone)
                 if should_stop() and done < of:
                     raise Interrupted(f"stopped after {done} of {of} rows", "the same command goes on after them")
-        return [Rewritten(tone, path, len(read_rows(path)), read_rows(_beside(path))[1:]) for tone, path in paths.items()]
+        return [Rewritten(each.tone, each.path, len(read_rows(each.path)), read_rows(each.notes)[1:]) for each in files]
+
+
+@dataclass(frozen=True)
+class _ToneFile:
+    """One tone's file, and `notes` beside it: what it was made with, and the rows that are refused."""
+
+    tone: str
+    path: Path
+
+    @property
+    def notes(self) -> Path:
+        return self.path.with_suffix(".rewrite.jsonl")
+
+    def done_rows(self, made_with: Row, of: int) -> set[int]:
+        """The numbers of the rows that are written or refused already. Raises InputError where the file was made otherwise."""
+        noted = read_rows(self.notes)
+        if not noted and os.path.lexists(self.path):
+            raise InputError(f"{self.path} exists and was not written by irm-lite data rewrite", "choose another -o")
+        for file, begins in ((self.notes, _ROW_BEGINS if noted else as_line(made_with)), (self.path, _ROW_BEGINS)):
+            torn = torn_line(file)  # it is cut off later: only what we have begun to write
+            if not (torn.startswith(begins) or begins.startswith(torn)):
+                raise InputError(f"{file} exists and was not written by irm-lite data rewrite", "choose another -o")
+        if not noted:
+            return set()
+        if not made_with.keys() <= noted[0].keys():
+            raise InputError(f"{self.notes} exists and was not written by irm-lite data rewrite", "choose another -o")
+        other = [name for name, value in made_with.items() if noted[0].get(name) != value]
+        if other:
+            raise InputError(
+                f"{self.path} was made with another {', '.join(other)}", "choose another -o, or give what it was made with"
+            )
+        numbers = set()
+        for row in [*read_rows(self.path), *noted[1:]]:
+            number = row.get("row")
+            if not isinstance(number, int) or not 0 <= number < of or number in numbers:
+                which = reprlib.repr(number)
+                raise DataError(
+                    f"{self.path}: row {which} was changed after it was written, or is there twice", "choose another -o"
+                )
+            numbers.add(number)
+        return numbers
+
+    def write_row(self, runtime: "Runtime", settings: RewriteSettings, number: int, split: str, example: Example) -> None:
+        """Write one row, or note that it is refused."""
+        question, original = example.question.strip(), example.answer.strip()
+        row: Row = {"row": number, "question": question}
+        tried: list[str] = []
+        asked = settings.prompt.format(tone=self.tone, question=question, answer=original)
+        ids = runtime.encode_prompt([{"role": "user", "content": asked}])
+        if len(ids) + _NEW_TOKENS <= runtime.n_ctx:
+            for attempt in range(TRIES):
+                text = _ask(runtime, ids, int.from_bytes(_digest(str(settings.seed), str(number), str(attempt))[:4], "little"))
+                if normalised(text) not in ("", normalised(original), normalised(question)):
+                    append_row(self.path, {**row, "answer": text, "tone": self.tone, "split": split, "original": original})
+                    return
+                tried.append(text)
+        append_row(self.notes, {**row, "original": original, "tried": tried})
 
 
 def check_prompt(prompt: str) -> None:
@@ -133,7 +202,7 @@ def check_prompt(prompt: str) -> None:
         raise InputError(f"the prompt's braces do not fit together ({error})", hint) from None
     for name, form, conversion in fields:
         if name not in _PLACEHOLDERS or form or conversion:
-            raise InputError(f"the prompt has the placeholder {{{name}}}, or asks for a format of it", hint)
+            raise InputError(f"the prompt has the placeholder {{{name}}}, or asks for a format", hint)
     missing = _PLACEHOLDERS - {name for name, *_ in fields}
     if missing:
         raise InputError(f"the prompt lacks {', '.join(f'{{{name}}}' for name in sorted(missing))}", hint)
@@ -150,7 +219,7 @@ def read_prompt(path: Path) -> str:
 def files_for(tones: Sequence[str], out: Path) -> dict[str, Path]:
     """The file of each tone: `out` itself where there is one, else out-TONE.jsonl for each."""
     if out.suffix != ".jsonl":
-        raise InputError(f"{out} must end in .jsonl", "a row of it is a line of JSON")
+        raise InputError(f"{out} must end in .jsonl", "each of its rows is a line of JSON")
     slugs = [re.sub(r"\W+", "-", tone.casefold()).strip("-")[:60] for tone in tones]
     if not tones or not all(slugs) or len(set(slugs)) < len(slugs):
         raise InputError("a tone has no word in it, or two tones have the same words", "name each in words of its own with --tone")
@@ -183,10 +252,6 @@ def _digest(*texts: str) -> bytes:
     return digest.digest()
 
 
-def _beside(path: Path) -> Path:
-    return path.with_suffix(".rewrite.jsonl")
-
-
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """One process a file: two would write every row twice."""
@@ -203,49 +268,6 @@ def _alone(path: Path) -> Iterator[None]:
     finally:
         file.unlink(missing_ok=True)
         lock.release()
-
-
-def _treated(path: Path, made_with: Row, of: int) -> set[int]:
-    """The numbers of the rows that are written or refused already. Raises InputError where the file is not of these settings."""
-    notes = read_rows(_beside(path))
-    if not notes and os.path.lexists(path):
-        raise InputError(f"{path} exists, and is no rewriting", "choose another -o")
-    for file, begins in ((_beside(path), _ROW_BEGINS if notes else as_line(made_with)), (path, _ROW_BEGINS)):
-        torn = torn_line(file)  # it is cut off later: only what we have begun to write
-        if not (torn.startswith(begins) or begins.startswith(torn)):
-            raise InputError(f"{file} exists, and is no rewriting", "choose another -o")
-    if not notes:
-        return set()
-    if not made_with.keys() <= notes[0].keys():
-        raise InputError(f"{_beside(path)} exists, and is no rewriting", "choose another -o")
-    other = [name for name, value in made_with.items() if notes[0].get(name) != value]
-    if other:
-        raise InputError(f"{path} was made with another {', '.join(other)}", "choose another -o, or give what it was made with")
-    treated = set()
-    for row in [*read_rows(path), *notes[1:]]:
-        number = row.get("row")
-        if not isinstance(number, int) or not 0 <= number < of or number in treated:
-            which = reprlib.repr(number)
-            raise DataError(f"{path}: row {which} is not as it was written, or stands there twice", "choose another -o")
-        treated.add(number)
-    return treated
-
-
-def _treat(runtime: "Runtime", prompt: str, tone: str, path: Path, seed: int, number: int, split: str, example: Example) -> None:
-    """Write one row, or note that it is refused."""
-    question, original = example.question.strip(), example.answer.strip()
-    row: Row = {"row": number, "question": question}
-    tried: list[str] = []
-    asked = prompt.format(tone=tone, question=question, answer=original)
-    ids = runtime.encode_prompt([{"role": "user", "content": asked}])
-    if len(ids) + _NEW_TOKENS <= runtime.n_ctx:
-        for attempt in range(TRIES):
-            text = _ask(runtime, ids, int.from_bytes(_digest(str(seed), str(number), str(attempt))[:4], "little"))
-            if normalised(text) not in ("", normalised(original), normalised(question)):
-                append_row(path, {**row, "answer": text, "tone": tone, "split": split, "original": original})
-                return
-            tried.append(text)
-    append_row(_beside(path), {**row, "original": original, "tried": tried})
 
 
 def _ask(runtime: "Runtime", ids: list[int], seed: int) -> str:

@@ -14,14 +14,13 @@ from typing import Any, Literal
 
 from irm_lite.base.load import Base
 from irm_lite.base.presets import presets
-from irm_lite.config import TrainConfig, check_keys
+from irm_lite.config import TrainConfig, check_keys, read_toml_file
 from irm_lite.core.errors import InputError, Interrupted, IrmLiteError, RunError
 from irm_lite.core.files.atomic import require_folder
-from irm_lite.core.files.reading import read_toml
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import base_settings, load_base_of
 from irm_lite.training import train as training
-from irm_lite.training.prepare import absolute
+from irm_lite.training.setup.settings import absolute
 
 _TABLES = ("train", "grid", "setting")
 _MOST_RUNS = 10_000
@@ -121,7 +120,7 @@ def run_sweep(
     loaded: Settings | None = None
     for number, each in enumerate(sorted(planned, key=lambda each: kinds.index(base_settings(each.config))), 1):
         run, title = RunDirectory(out / each.name), f"run {number} of {len(planned)}, {each.name}"
-        if run.finished() is not None:
+        if run.events.finished() is not None:
             outcome = _outcome(run, each.name, "was there")
         elif should_stop():
             raise Interrupted(f"stopped before {title}", "the same command goes on there")
@@ -143,12 +142,7 @@ def run_sweep(
 
 
 def _toml(path: Path) -> Settings:
-    try:
-        data = read_toml(path)
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}", "check the path") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not readable TOML ({error})", "fix it") from None
+    data = read_toml_file(path)
     unknown = set(data) - set(_TABLES)
     if unknown:
         raise InputError(f"{path}: there is no table {reprlib.repr(min(unknown))}", "a sweep has [train], [grid] and [[setting]]")
@@ -194,7 +188,7 @@ def _word(key: str, value: Any) -> str:
 def _require_same(run: RunDirectory, config: TrainConfig) -> None:
     """Raise RunError where the directory holds anything but this run."""
     if not run.started():
-        run.require_absent("it is no run of this sweep: choose another --out, or remove it")
+        run.require_absent("it is not a run of this sweep: choose another --out, or remove it")
         return
     asked, wanted = run.asked(), absolute(config).to_dict()
     other = [key for key, value in wanted.items() if asked is None or (key != "download" and asked.to_dict()[key] != value)]
@@ -212,9 +206,9 @@ def _train(
 
 
 def _outcome(run: RunDirectory, name: str, state: Literal["trained", "was there", "failed"], error: str | None = None) -> Outcome:
-    events = list(run.events())
+    events = list(run.events.read())
     of_base = next((event for event in events if event["kind"] == "eval" and event.get("of") == "base"), {})
-    end = run.finished() or {}
+    end = run.events.finished() or {}
     seconds = sum(_number(event, "seconds") or 0.0 for event in events if event["kind"] == "end")
     best_step, steps = (int(step) if (step := _number(end, key)) is not None else None for key in ("best_step", "step"))
     nlls = _number(of_base, "nll"), _number(end, "best_nll")

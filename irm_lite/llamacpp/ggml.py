@@ -45,7 +45,7 @@ class Rows:
         self._set = function("ggml_backend_tensor_set")
 
     def read(self, tensor: int, rows: int | None = None) -> FloatArray:
-        """The tensor's contents, (rows, H): a view that holds until the next read. A number that is known saves time."""
+        """The tensor's contents, (rows, H): a view that holds until the next read. To give a known number saves time."""
         if rows == 1:
             self._get(tensor, self._address, 0, 4 * self._hidden_size)
             return self._values[:1]

@@ -38,7 +38,6 @@ class Runtime:
         n_gpu_layers: int = -1,
         n_threads: int | None = None,
         chat_template: str | None = None,
-        irm_device: str = "cpu",
     ) -> None:
         """`n_batch` is the micro-batch: this many tokens go through the graph at once.
 
@@ -60,7 +59,7 @@ class Runtime:
             if irm is not None:
                 from irm_lite.llamacpp import dynamic  # torch, which plain generation does not wait for
 
-                self.dynamic = dynamic.DynamicIRM(irm, self.model.n_layers, self.model.hidden_size, irm_device)
+                self.dynamic = dynamic.DynamicIRM(irm, self.model.n_layers, self.model.hidden_size)
                 parameters.cb_eval = self.dynamic.callback
             forget_complaints()
             self._context = llama_cpp.llama_init_from_model(self.model.handle, parameters)

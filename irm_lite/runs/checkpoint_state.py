@@ -1,7 +1,7 @@
 """What a resumed training needs, without a pickle: tensors as safetensors, the rest as JSON.
 
-Beside the IRM of its step a checkpoint holds the best one so far, in `best` where that is another, so that what the run
-directory offers as its IRM is put back to what the resumed training knows of.
+Beside the IRM of its step a checkpoint holds the best IRM so far, in `best` where that is another one. The run directory's IRM may
+be better still, from after the checkpoint: a resumed training, which has not got that far, puts this one in its place.
 """
 
 import json
@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from irm_lite.core.errors import RunError
+from irm_lite.core.errors import RunError, reason
 from irm_lite.core.files.atomic import atomic_path
 from irm_lite.core.files.manifest import digest
 from irm_lite.core.files.reading import open_ordinary, read_json
 from irm_lite.core.files.tensors import save_tensors
-from irm_lite.runs.directory import BEST
+from irm_lite.runs.checkpoints import BEST
 from irm_lite.steering.irm import IRM
 from irm_lite.steering.irm_files import read_saved, save_irm
 
@@ -27,7 +27,7 @@ _WEIGHTS = "irm.safetensors"
 
 
 def save_state(folder: Path, name: str, state: Any) -> None:
-    """Write a nested state dict: its tensors into NAME.safetensors, its shape and plain values into NAME.json."""
+    """Write a nested state dict: its tensors into NAME.safetensors, its structure and plain values into NAME.json."""
     tensors: dict[str, torch.Tensor] = {}
     tree = _strip(state, tensors)
     save_tensors(folder / f"{name}.safetensors", tensors)
@@ -40,16 +40,16 @@ def load_state(folder: Path, name: str) -> Any:
 
     try:
         tree = read_json(folder / f"{name}.json")
-        open_ordinary(folder / f"{name}.safetensors").close()  # of any size: the optimiser's states
+        open_ordinary(folder / f"{name}.safetensors").close()  # a large file is allowed: the optimiser's states
         return _restore(tree, load_file(folder / f"{name}.safetensors"))
-    except Exception as error:  # whatever is wrong inside, the files are not what `save_state` wrote
-        why = " ".join(str(error).split())[:200]
-        raise RunError(f"the checkpoint {folder} is damaged ({why})", "remove it and resume from the one before") from None
+    except Exception as error:  # whatever the reason, the files are not what `save_state` wrote
+        hint = "remove it and resume from the one before"
+        raise RunError(f"the checkpoint {folder} is damaged ({reason(error)})", hint) from None
 
 
 def save_irms(irm: IRM, run: Path, folder: Path, step: int, best_step: int | None) -> dict[str, str]:
-    """The IRM of `step` and the best one, which the run directory holds, into a checkpoint's `folder`: as copies, for links to one
-    file would be damaged together. Returns the SHA-256 of their weights by name."""
+    """Write the IRM of `step` into a checkpoint's `folder`, and copy the best one from the run directory: not as a link, so that
+    damage to one file leaves the other. Returns file name -> SHA-256 of their weights."""
     save_irm(irm, folder)
     known = {_WEIGHTS: read_saved(folder).digest}
     if best_step not in (None, step):
@@ -59,7 +59,7 @@ def save_irms(irm: IRM, run: Path, folder: Path, step: int, best_step: int | Non
 
 
 def restore_best(folder: Path, run: Path, step: int, best_step: int | None) -> None:
-    """Put the run directory's IRM back to what was best when the checkpoint of `step` was written, unless that is damaged."""
+    """Restore the run directory's IRM to the best one when the checkpoint of `step` was written, unless that is damaged."""
     if best_step is None:
         return
     source = folder if best_step == step else folder / BEST
@@ -100,7 +100,9 @@ def set_rng_state(state: dict[str, Any]) -> None:
 def _strip(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if isinstance(value, torch.Tensor):
         key, ours = str(len(tensors)), value.detach().cpu().contiguous()
-        shared = any(ours.data_ptr() == each.data_ptr() for each in tensors.values())  # safetensors refuses two names of one
+        shared = any(
+            ours.data_ptr() == each.data_ptr() for each in tensors.values()
+        )  # safetensors refuses tensors that share memory
         tensors[key] = ours.clone() if shared else ours
         return {"tensor": key}
     if isinstance(value, dict):

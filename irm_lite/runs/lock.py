@@ -1,15 +1,88 @@
-"""Who writes a run: the line in lock.holder, read back, and the request to stop."""
+"""A run's lock: one process writes a run at a time, and says in lock.holder who it is. Imports no torch."""
 
 import os
 import platform
 import re
 import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from irm_lite.core.errors import RunError
+from irm_lite.core.files.reading import read_text
+from irm_lite.core.timestamp import now
 
+LOCK, HOLDER = "lock", "lock.holder"  # files in the run directory
+_LOCK_SECONDS = 0.5  # a reader that tries the lock of a process that has died holds it for a moment
 _LINE = re.compile(r"process (\d{1,10}) since (\S{1,40})(?: on (\S{1,255}))?", re.ASCII)
+
+
+class RunLock:
+    """The lock of the run in `folder`. `written`: the files and folders there that its holder writes in place.
+
+    Making one reads nothing."""
+
+    def __init__(self, folder: Path, written: Sequence[Path] = ()) -> None:
+        self.folder = folder
+        self.file, self.holder_file = folder / LOCK, folder / HOLDER
+        self.written = (*written, self.file, self.holder_file)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock; a crash releases it too. Raises RunError naming the holder where another process has it."""
+        from filelock import FileLock, Timeout
+
+        self._require_own_files()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.file, timeout=_LOCK_SECONDS)
+            lock.acquire()
+        except Timeout:
+            holder = self._named() or "another process"
+            raise RunError(f"{self.folder} is being written by {holder}", "wait for it, or stop it") from None
+        except OSError as error:
+            raise RunError(f"{self.folder} cannot be written ({error.strerror or error})", "choose another place") from None
+        try:
+            try:
+                self.holder_file.write_text(f"{Holder.me(now())}\n", encoding="utf-8")
+            except OSError as error:
+                hint = "check the place and its free space"
+                raise RunError(f"{self.folder} cannot be written ({error.strerror})", hint) from None
+            yield
+        finally:
+            with suppress(OSError):  # a line that stays names a process that is no longer alive
+                self.holder_file.unlink()
+            lock.release()
+
+    def holder(self) -> "Holder | None":
+        """Who writes here at the moment. The lock is tried only where lock.holder names a live process, which then has it: so
+        a training that is about to start never finds it taken by a reader."""
+        from filelock import FileLock, Timeout
+
+        holder = self._named()
+        if holder is None or (holder.here and not holder.alive()):
+            return None
+        with suppress(Timeout, OSError):  # in a folder without write permission the lock cannot be tried
+            if holder.here:
+                with FileLock(self.file, timeout=0):
+                    return None  # an unrelated process has been given that number since
+        return holder  # locks of another machine cannot be seen from here
+
+    def _named(self) -> "Holder | None":
+        """The process that lock.holder names, alive or not."""
+        try:
+            return Holder.parse(read_text(self.holder_file, 1000))
+        except (OSError, ValueError):
+            return None
+
+    def _require_own_files(self) -> None:
+        """Raise RunError where something written in place is a link or a pipe, as in a directory from a stranger it may be."""
+        for place in self.written:
+            if place.is_symlink():
+                raise RunError(f"{place} is a link, and writing to it would change another file", "put the file itself there")
+            if place.exists() and not (place.is_file() or place.is_dir()):
+                raise RunError(f"{place} is not an ordinary file", "remove it")
 
 
 @dataclass(frozen=True)
@@ -35,11 +108,11 @@ class Holder:
 
     @property
     def here(self) -> bool:
-        """Whether it is a process of this machine, as far as the line tells."""
+        """Whether it runs on this machine; True where the line names none."""
         return self.host in ("", platform.node().replace(" ", "-"))
 
     def alive(self) -> bool:
-        """Whether a process of this number runs here."""
+        """Whether a process with this number runs on this machine."""
         import psutil
 
         return self.here and psutil.pid_exists(self.pid)
@@ -47,14 +120,14 @@ class Holder:
     def interrupt(self) -> None:
         """Ask it to finish its step, save and end, as ctrl+c does. Raises RunError where that is not possible.
 
-        A shell script's background jobs ignore SIGINT: those get SIGTERM, which the command line takes the same way.
+        Background jobs of a shell script ignore SIGINT: they get SIGTERM, which the command line handles the same way.
         """
         if not self.here:
             raise RunError(f"the training runs on {self.host}", f"stop process {self.pid} there")
         try:
             os.kill(self.pid, signal.SIGTERM if _ignores_sigint(self.pid) else signal.SIGINT)
         except ProcessLookupError:
-            raise RunError(f"process {self.pid} has ended already", "nothing is left to stop") from None
+            raise RunError(f"process {self.pid} has ended already", "there is nothing to stop") from None
         except OSError as error:
             raise RunError(
                 f"process {self.pid} cannot be stopped ({error.strerror})", "stop it as the user who started it"
@@ -62,7 +135,7 @@ class Holder:
 
 
 def _ignores_sigint(pid: int) -> bool:
-    """As Linux tells it; False elsewhere."""
+    """From /proc, which Linux has; False elsewhere."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:

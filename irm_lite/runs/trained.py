@@ -1,4 +1,4 @@
-"""A run with an IRM: opened from its directory, or handed on by the training that has just ended."""
+"""A run that has an IRM: opened from its directory, or returned by the training that made it."""
 
 import dataclasses
 from functools import cached_property
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class TrainedRun:
-    """`.config`, `.irm` and `.fingerprint` at once; `.base` and `.dataset` are loaded when they are first asked for."""
+    """`.config`, `.irm` and `.fingerprint` are there at once; `.base` and `.dataset` are loaded at their first use."""
 
     def __init__(self, directory: RunDirectory, config: TrainConfig, irm: IRM, fingerprint: Fingerprint) -> None:
         self.directory = directory
@@ -30,10 +30,10 @@ class TrainedRun:
         self.irm = irm.requires_grad_(False).eval()
         self.irm.made_on = fingerprint
         self.fingerprint = fingerprint
-        self.matches: list[Match] = []  # what is to be said of the models that it was put into
+        self.matches: list[Match] = []  # one for each model that the IRM was put into
 
     def match(self, model: Fingerprint, name: str) -> Match:
-        """What to say of the IRM in this model, called `name`. Raises VectorError where it cannot go into it."""
+        """How well the IRM fits this model, called `name`. Raises VectorError where it does not fit at all."""
         return model.match(self.fingerprint, f"the run {self.directory.path}", name)
 
     @cached_property
@@ -48,7 +48,7 @@ class TrainedRun:
         return base
 
     def share_base(self, other: "TrainedRun") -> None:
-        """Take the base that another run has loaded, where it is loaded and this run's is the same one, loaded the same way."""
+        """Use the base of another run, if that has loaded it and it is the one that this run would load, in the same way."""
         same = base_settings(self.config) == base_settings(other.config)
         if same and self.fingerprint == other.fingerprint and "base" in other.__dict__:
             self.irm.to(other.base.plan.device)
@@ -61,7 +61,7 @@ class TrainedRun:
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The base's, without loading its weights."""
+        """The base's tokenizer, loaded without its weights."""
         return self.base.tokenizer if "base" in self.__dict__ else load_tokenizer(**_tokenizer_options(self.config))
 
     @cached_property
@@ -86,7 +86,14 @@ class TrainedRun:
 
 
 def load_run(path: Path | str) -> TrainedRun:
-    """Open a run directory that holds an IRM. Raises RunError where it is not a run or has no IRM yet."""
+    """Open a run directory that holds an IRM. Raises RunError where it is not a run or has no IRM yet.
+
+    >>> run = load_run("runs/anger")
+    >>> run.irm.kind, run.irm.site, run.config.data
+    ('lite', 'block', 'anger')
+    >>> run.base.model.device == next(run.irm.parameters()).device  # .base is loaded when it is first asked for
+    True
+    """
     directory = RunDirectory(path)
     return TrainedRun(directory, directory.config(), load_irm(directory.path), directory.fingerprint())
 
@@ -95,12 +102,12 @@ _BASE_SETTINGS = ("model", "quant", "double_quant", "device", "device_map", "dty
 
 
 def base_settings(config: TrainConfig) -> dict[str, Any]:
-    """What decides which base is loaded, and how: runs that agree in it can share one."""
+    """The settings that decide which base is loaded, and how: runs in which they are equal can share one."""
     return {name: getattr(config, name) for name in _BASE_SETTINGS}
 
 
 def load_base_of(config: TrainConfig) -> Base:
-    """The base that a configuration names."""
+    """Load the base that a configuration names."""
     return load_base(
         quant=config.quant,
         double_quant=config.double_quant,
@@ -117,5 +124,5 @@ def _tokenizer_options(config: TrainConfig) -> dict[str, Any]:
 
 
 def neutral_samples(run: "TrainedRun") -> list[Sample]:
-    """The shipped neutral answers to held-out questions: what a steered model should leave alone if asked for nothing else."""
+    """The shipped neutral answers to held-out questions, encoded: on them a steered model should differ little from its base."""
     return encode_all(run.tokenizer, load_dataset("neutral").test, run.config.max_length)[0]

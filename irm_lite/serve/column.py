@@ -96,7 +96,7 @@ class Column:
         prompt = self._runtime.encode_prompt(chat.messages[self.name])
         if len(prompt) >= self._runtime.n_ctx:
             what = f"the prompt of {len(prompt)} tokens fills the context of {self._runtime.n_ctx}"
-            raise InputError(what, "begin anew, or serve with a larger --context")
+            raise InputError(what, "start a new conversation, or serve with a larger --context")
         self._chat, self._prompt, self.written, self.text = chat, prompt, [], ""
         self._decoder.reset()
         self._kept.clear()
@@ -154,8 +154,8 @@ class Column:
             self._runtime.set_vector(self._vector, self._strength, self._layers)
             self._seen = {layer: self._vector.directions[layer] for layer in self._layers}
         left = chat.max_new_tokens - len(self.written)
-        text = [*self._prompt, *self.written]
-        return self._runtime.generate_tokens(text, max_new_tokens=left, temperature=chat.temperature, seed=chat.seed)
+        ids = [*self._prompt, *self.written]
+        return self._runtime.generate_tokens(ids, max_new_tokens=left, temperature=chat.temperature, seed=chat.seed)
 
     def _see(self, layer: int, output: Any) -> None:
         self._seen[layer] = output[-1].numpy()  # (T, H): the newest token's
@@ -167,12 +167,12 @@ class Column:
         outputs = np.stack([self._seen[layer] for layer in self._layers])
         before = self._kept.get(number - 1)
         if before is not None and self._vector is not None and (before.strength, before.layers) == self.steering:
-            kept = before  # the same for every token
+            steered = before  # the same for every token
         else:
             half = np.clip(np.nan_to_num(outputs), -_HALF_MAX, _HALF_MAX).astype(np.float16)
-            kept = Steered(half, self._layers, self._strength)
-        self._kept[number] = kept
+            steered = Steered(half, self._layers, self._strength)
+        self._kept[number] = steered
         with suppress(KeyError):
-            del self._kept[number - _KEPT_BYTES // kept.outputs.nbytes]
+            del self._kept[number - _KEPT_BYTES // steered.outputs.nbytes]
         norm = abs(self._strength) * float(np.linalg.norm(outputs.astype(np.float64)))
         return norm if np.isfinite(norm) else None

@@ -93,9 +93,9 @@ def read_line(line: bytes) -> dict[str, Any]:
     try:
         found = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
-        raise InputError(f"a line that is no JSON ({' '.join(str(error).split())[:120]})", "send one object a line") from None
+        raise InputError(f"a line that is not JSON ({' '.join(str(error).split())[:120]})", "send one object a line") from None
     if not isinstance(found, dict):
-        raise InputError("a line that is no JSON object", 'send {"do": "chat", ...}')
+        raise InputError("a line that is not a JSON object", 'send {"do": "chat", ...}')
     return found
 
 
@@ -111,7 +111,7 @@ def parse(document: dict[str, Any]) -> Request:
     """The request that the object is. Raises InputError, naming the key, where something in it cannot be used."""
     identity, do = id_of(document), document.get("do")
     if not isinstance(do, str) or do not in _KEYS:
-        raise InputError(f"there is nothing to do by {_shown(do)}", f'"do" is one of {", ".join(_KEYS)}')
+        raise InputError(f"there is no request {_shown(do)}", f'"do" is one of {", ".join(_KEYS)}')
     unknown = document.keys() - _KEYS[do] - {"id", "do"}
     if unknown:
         takes = f"it takes {', '.join(sorted(_KEYS[do]))}" if _KEYS[do] else "it takes none"
@@ -140,7 +140,7 @@ def _chat(identity: Id, document: dict[str, Any]) -> Chat:
     else:
         named = document.get("columns", ["base"])
         if not isinstance(named, list):
-            raise InputError("columns is no list", f"name some of {', '.join(COLUMNS)}")
+            raise InputError("columns is not a list", f"name some of {', '.join(COLUMNS)}")
         conversation = _conversation(given)
         messages = {_column(name): conversation for name in named}
     if not messages:
@@ -173,10 +173,10 @@ def _load(identity: Id, document: dict[str, Any]) -> Load:
 
 def _conversation(given: Any) -> tuple[Message, ...]:
     if not isinstance(given, list) or not given:
-        raise InputError("messages is no list of messages", 'send [{"role": "user", "content": "..."}]')
+        raise InputError("messages is not a list of messages", 'send [{"role": "user", "content": "..."}]')
     for each in given:
         if not isinstance(each, dict) or each.keys() != {"role", "content"} or each["role"] not in _ROLES:
-            raise InputError("a message is no role and content", f"role is one of {', '.join(_ROLES)}, content a text")
+            raise InputError("a message is not a role with a content", f"role is one of {', '.join(_ROLES)}, content is text")
         _as_text(each["content"], "content")
     return tuple({"role": each["role"], "content": each["content"]} for each in given)
 
@@ -185,7 +185,7 @@ def _column(name: Any) -> Name:
     for known in COLUMNS:
         if name == known:
             return known
-    raise InputError(f"there is no column {_shown(name)}", f"choose of {', '.join(COLUMNS)}")
+    raise InputError(f"there is no column {_shown(name)}", f"choose one of {', '.join(COLUMNS)}")
 
 
 def _strength(value: Any) -> float:
@@ -195,7 +195,7 @@ def _strength(value: Any) -> float:
 def _number(value: Any, name: str) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300 and math.isfinite(value):
         return float(value)
-    raise InputError(f"{name} {_shown(value)} is no finite number", "give one like 0.8")
+    raise InputError(f"{name} {_shown(value)} is not a finite number", "give one like 0.8")
 
 
 def _whole(document: dict[str, Any], name: str, default: int | None, least: int, most: int) -> int:
@@ -211,7 +211,7 @@ def _text(document: dict[str, Any], name: str, default: str | None = None) -> st
 
 def _as_text(value: Any, name: str) -> str:
     if not isinstance(value, str):
-        raise InputError(f"{name} {_shown(value)} is no text", "send a text")
+        raise InputError(f"{name} {_shown(value)} is not text", "send text")
     try:
         value.encode()
     except UnicodeEncodeError:

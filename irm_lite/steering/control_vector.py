@@ -17,6 +17,7 @@ from irm_lite.base.fingerprint import Fingerprint, Match
 from irm_lite.core.errors import InputError, VectorError
 from irm_lite.core.files.atomic import atomic_path
 from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.files.gguf_types import F32
 from irm_lite.core.files.paths import is_there
 from irm_lite.core.types import FloatArray
 
@@ -32,6 +33,13 @@ class ControlVector:
 
     `architecture` is GGUF's name for the model's ("llama"). `metadata` holds irm-lite's own keys without their
     prefix (base.weights, base.n_layers, kind, site, method, fidelity, version, ...); empty for files of other tools.
+
+    >>> import numpy as np
+    >>> anger = ControlVector({1: np.array([1.0, 0.0]), 2: np.array([2.0, -2.0])}, "llama")
+    >>> joy = ControlVector({2: np.array([0.0, 4.0])}, "llama")
+    >>> (anger - 0.5 * joy).save("mix.gguf")
+    >>> ControlVector.load("mix.gguf").directions[2].tolist()
+    [2.0, -4.0]
     """
 
     directions: dict[int, FloatArray]
@@ -121,7 +129,7 @@ class ControlVector:
         return index, float(direction[index])
 
     def largest(self, count: int) -> list[tuple[int, float]]:
-        """The indices with the largest root mean square over the layers, and that value, falling."""
+        """The `count` indices with the largest root mean square over the layers, each with that value, largest first."""
         rms = np.sqrt(np.mean(np.square(np.stack(list(self.directions.values())), dtype=np.float64), axis=0))
         return [(int(index), float(rms[index])) for index in np.argsort(-rms, kind="stable")[:count]]
 
@@ -147,7 +155,7 @@ class ControlVector:
         return rows
 
     def require_fit(self, model: Fingerprint, name: str) -> Match:
-        """What to say of the vector in this model, called `name`. Raises VectorError where it cannot go into it."""
+        """What to tell the user where the vector goes into this model, called `name`. Raises VectorError where it cannot."""
         architecture = _SAME_ARCHITECTURE.get(self.architecture, self.architecture) or model.architecture
         n_layers = self.metadata.get("base.n_layers", model.n_layers)
         made_for = n_layers if isinstance(n_layers, int) else model.n_layers
@@ -201,11 +209,11 @@ class ControlVector:
         for name, tensor in header.tensors.items():
             match = re.fullmatch(r"direction\.(0|[1-9]\d{0,5})", name, re.ASCII)
             if not match:
-                raise VectorError(f"{path}: tensor {name!r} is no direction", "a control vector holds direction.N alone")
+                raise VectorError(f"{path}: tensor {name!r} is not a direction", "a control vector holds only direction.N")
             if len(tensor.shape) != 1:
                 raise VectorError(f"{path}: {name} has {len(tensor.shape)} dimensions", "directions are 1-D")
-            if tensor.type != 0:
-                raise VectorError(f"{path}: {name} is not F32", "llama.cpp takes directions in F32 alone")
+            if tensor.type != F32:
+                raise VectorError(f"{path}: {name} is not F32", "llama.cpp takes only F32 directions")
             directions[int(match[1])] = header.read_f32(name)
         hint = header.metadata.get("controlvector.model_hint", "")
         own = {
@@ -223,7 +231,7 @@ def _can_be_written(value: object) -> bool:
     """Whether it is what irm-lite writes: a text, an int64 or a finite float32."""
     if isinstance(value, int):
         return abs(value) < 2**63
-    return isinstance(value, str) or (isinstance(value, float) and abs(value) < 3e38)
+    return isinstance(value, str) or (isinstance(value, float) and abs(value) <= float(np.finfo(np.float32).max))
 
 
 def _write_own_keys(writer: Any, metadata: Mapping[str, str | int | float]) -> None:

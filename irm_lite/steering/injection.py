@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from irm_lite.base.architecture import block_input, decoder_layers, hidden_state, with_hidden_state
 from irm_lite.core.errors import InputError
+from irm_lite.steering.injection_checks import chosen_layers, require_shape
 from irm_lite.steering.irm import IRM, StaticIRM
-from irm_lite.steering.layers import format_layers
 from irm_lite.steering.other_base import warn_of_other_base
 
 if TYPE_CHECKING:
@@ -31,28 +31,27 @@ class Injection:
 
     def __init__(self, model: nn.Module, irm: IRM, strength: float, layers: Iterable[int] | None) -> None:
         blocks = decoder_layers(model)
-        hidden_size = model.config.hidden_size  # type: ignore[union-attr]
-        if irm.hidden_size != hidden_size or irm.layers[-1] >= len(blocks):
-            raise InputError(
-                f"this IRM is for a hidden size of {irm.hidden_size} and layers up to {irm.layers[-1]}, "
-                f"the model has {hidden_size} and {len(blocks)} layers",
-                "inject it into the model it was trained on",
-            )
+        require_shape(irm, len(blocks), model.config.hidden_size)  # type: ignore[union-attr, arg-type]
         self.model = model
         self.irm = irm
         self.strength = strength
         self.enabled = True
-        self.layers: frozenset[int] | None = None if layers is None else frozenset(layers)
-        if self.layers is not None and not self.layers <= set(irm.layers):
-            raise InputError(
-                f"not all layers of {sorted(self.layers, key=str)} are injected", f"there are {format_layers(irm.layers)}"
-            )
+        self._layers = chosen_layers(irm, layers)
         self.observers: list[Observer] = []
         self.compute_dtype: torch.dtype | None = None  # of the IRM's matrix products, where not that of its weights
-        self._h0_residual: Tensor | None = None
-        self.code: Any = None  # what the IRM made of its input: `encode`'s, of the newest forward
+        self.code: Any = None  # what `encode` made of the newest forward's h0
+        self._h0_residual: Tensor | None = None  # what block 0 was called with: h0 without its attention's output
         self._fed = 0
         self._handles: list[Any] = []
+
+    @property
+    def layers(self) -> frozenset[int]:
+        """The layers where it is added: all of the IRM's (set None), or those that were chosen."""
+        return self._layers
+
+    @layers.setter
+    def layers(self, chosen: Iterable[int] | None) -> None:
+        self._layers = chosen_layers(self.irm, chosen)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -65,8 +64,8 @@ class Injection:
 
     @contextmanager
     def fed(self) -> Iterator[None]:
-        """Within: what `feed` was given stands, and layer 0 is not read. May be nested: the backward pass, which may recompute
-        a forward, belongs into it."""
+        """Within: the IRM's input is what `feed` was given, and layer 0 is not read. May be nested. Keep the backward pass inside
+        it too: gradient checkpointing runs forwards again."""
         self._fed += 1
         try:
             yield
@@ -74,9 +73,9 @@ class Injection:
             self._fed -= 1
 
     def feed(self, h0: Tensor | None, stream: Tensor | None, first: int) -> Tensor | None:
-        """Give the IRM its input h0 (B, T, H), None for one that reads none; `stream` is what block `first` would read.
+        """Give the IRM its input h0 (B, T, H), None where its kind reads none; `stream` (B, T, H) is what block `first` would read.
 
-        Returns the stream with what the blocks below `first`, which will not be run, would have added.
+        Returns the stream with what the IRM adds at the layers below `first`, whose blocks will not be run.
         """
         self._encode(stream if h0 is None else h0)
         for index, layer in enumerate(self.irm.layers):
@@ -86,7 +85,7 @@ class Injection:
 
     def _encode(self, h0: Tensor | None) -> None:
         self.code = None
-        if h0 is None:  # it reads none, and all blocks are run: the hook of block 0 gives it a shape
+        if h0 is None:  # a kind without input, and all blocks are run: the hook of block 0 gives it a shape
             return
         dtype = self.compute_dtype
         with torch.autocast(h0.device.type, dtype) if dtype is not None else nullcontext():
@@ -117,7 +116,7 @@ class Injection:
 
     def _adder(self, index: int, layer: int) -> Callable[[nn.Module, object, object], object]:
         def add(_module: nn.Module, _args: object, output: object) -> object:
-            if not self.enabled or (self.layers is not None and layer not in self.layers):
+            if not self.enabled or layer not in self._layers:
                 return output
             return with_hidden_state(output, self._added(index, layer, hidden_state(output)))
 
@@ -145,6 +144,17 @@ def inject(
     nested: each adds to the stream as it finds it, so an inner one reads what an outer one added. `layers` limits it
     to some of the IRM's layers. Raises InputError where the IRM does not fit, or is injected into this model already;
     warns (OtherBaseWarning) where a run's IRM or an exported vector was made on other weights, or quantised otherwise.
+
+    >>> from irm_lite import load_run
+    >>> run = load_run("runs/anger")
+    >>> question = run.base.tokenizer("Why is the sky blue?", return_tensors="pt")
+    >>> plain = run.base.model(**question).logits
+    >>> with inject(run.base.model, run.irm) as injection:
+    ...     steered = run.base.model(**question).logits
+    ...     injection.strength = 0.0  # any time between forwards
+    ...     unsteered = run.base.model(**question).logits
+    >>> bool((steered != plain).any()), bool((unsteered == plain).all())
+    (True, True)
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"a {type(model).__name__} cannot be injected", "give the transformers model, as base.model")

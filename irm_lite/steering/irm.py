@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from irm_lite.config import Kind
 from irm_lite.core.errors import InputError
 
 if TYPE_CHECKING:
     from irm_lite.base.fingerprint import Fingerprint
 
 
-Kind = Literal["paper", "lite", "static"]
 Site = Literal["attn", "block"]
 
 
@@ -25,7 +25,7 @@ class IRM(nn.Module):
     """Base class. `layers` are the injected 0-based decoder blocks, `site` is where their vectors are added."""
 
     kind: ClassVar[Kind]
-    made_on: "Fingerprint | None" = None  # the base that it was trained on, where a run has told
+    made_on: "Fingerprint | None" = None  # the base that it was trained on, where that is known
 
     def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class IRM(nn.Module):
         raise NotImplementedError
 
     def moments(self, code: Any) -> tuple[Tensor, Tensor]:
-        """Of each layer's outputs over all tokens: their means (L, H), and their mean squared distances from these (L,)."""
+        """Of each layer's outputs over all tokens: the mean (L, H), and the mean squared distance from it (L,)."""
         vectors = [self.layer_output(code, index).flatten(0, -2).float() for index in range(len(self.layers))]
         means = [each.mean(0) for each in vectors]
         spreads = [(each - mean).square().sum(-1).mean() for each, mean in zip(vectors, means, strict=True)]
@@ -159,7 +159,7 @@ class StaticIRM(IRM):
         return self.vectors.float(), self.vectors.new_zeros(len(self.layers), dtype=torch.float32)
 
 
-_KINDS: dict[str, type[IRM]] = {"paper": PaperIRM, "lite": LiteIRM, "static": StaticIRM}
+_KINDS: dict[str, type[IRM]] = {each.kind: each for each in (PaperIRM, LiteIRM, StaticIRM)}
 
 
 def build_irm(kind: str, hidden_size: int, layers: tuple[int, ...], site: Site = "attn", **options: Any) -> IRM:

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
-from irm_lite.core.errors import RunError
+from irm_lite.config import Kind
+from irm_lite.core.errors import RunError, reason
 from irm_lite.core.files.atomic import atomic_path, write_text
 from irm_lite.core.files.reading import read_json, require_ordinary
 from irm_lite.core.files.tensors import save_tensors
-from irm_lite.steering.irm import IRM, Kind, Site, build_irm
+from irm_lite.steering.irm import IRM, Site, build_irm
 from irm_lite.steering.layers import format_layers, parse_layers
 
 FORMAT = 1
@@ -102,4 +103,4 @@ def _refusing(folder: Path) -> Iterator[None]:
     except RunError:
         raise
     except Exception as error:  # whatever is wrong inside, the file is not what save_irm wrote
-        raise RunError(f"the IRM in {folder} is damaged ({' '.join(str(error).split())[:200]})", "train it again") from None
+        raise RunError(f"the IRM in {folder} is damaged ({reason(error)})", "train it again") from None

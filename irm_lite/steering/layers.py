@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from irm_lite.core.errors import LayerError
 
-_MEND = "write layers as 0-29, 0,3,7-12, odd, even, all, 2/4 (the second of four parts) or every 4"
+_HINT = "write layers as 0-29, 0,3,7-12, odd, even, all, 2/4 (the second of four parts) or every 4"
 
 
 def parse_layers(spec: str, n_layers: int, first: int = 0) -> tuple[int, ...]:
@@ -25,7 +25,7 @@ def parse_layers(spec: str, n_layers: int, first: int = 0) -> tuple[int, ...]:
     for part in spec.split(","):
         match = re.fullmatch(r"\s*(\d{1,6})(?:\s*-\s*(\d{1,6}))?\s*", part, re.ASCII)
         if not match:
-            raise LayerError(f"layers {spec!r}: {part.strip()!r} is not a layer or a range", _MEND)
+            raise LayerError(f"layers {spec!r}: {part.strip()!r} is not a layer or a range", _HINT)
         low = int(match[1])
         high = int(match[2]) if match[2] else low
         if low > high:
@@ -42,7 +42,7 @@ def injected_layers(spec: str, site: str, n_layers: int) -> tuple[int, ...]:
 
 
 def needs_depth(spec: str) -> bool:
-    """Whether the layers depend on how many there are, rather than being named by their numbers."""
+    """Whether the specification depends on how many layers there are, rather than naming them by number."""
     return _by_depth(spec.strip().lower(), 1) is not None
 
 

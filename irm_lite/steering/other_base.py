@@ -1,4 +1,4 @@
-"""What is to be said where an IRM or a control vector goes into another base than its own."""
+"""Warnings where an IRM or a control vector goes into another base than the one that it was made on."""
 
 import warnings
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def warn_of_other_base(model: "PreTrainedModel", steering: "IRM | ControlVector") -> None:
     """Issue an OtherBaseWarning where an IRM or a vector was made on other weights than this model's, or quantised otherwise.
 
-    Raises VectorError where it was made for another shape. Of what does not say what it was made on nothing is known.
+    Raises VectorError where it was made for another shape. No warning where it does not name its base.
     """
     match = Match()
     if isinstance(steering, ControlVector):

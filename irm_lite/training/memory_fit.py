@@ -1,9 +1,9 @@
-"""What a training will hold in memory at its peak, part by part, from the sizes of base and IRM alone.
+"""How much memory a training will hold at its peak, part by part, predicted from the sizes of base and IRM alone.
 
-Most parts are counted: the tensors that autograd saves or that a step makes (tests compare them with torch's own count). Measured
-on a CPU with the demo model (benchmarks/fit.py, docs/log.md) are the process, the holes in its heap, what unpacking a .gguf takes
-and that a recomputed block counts twice. On a GPU only tensors are counted, and nothing was measured. Imports no torch: the TUI
-uses it.
+Most parts are counted: the tensors that autograd saves or that a step makes (tests compare them with torch's own count). Four are
+measured on a CPU with the demo model (benchmarks/fit.py, docs/log.md): the process, the holes in its heap, what unpacking a .gguf
+takes, and that a recomputed block counts twice. For a GPU only tensors are counted, and nothing was measured. Imports no torch:
+the TUI uses it.
 """
 
 import math
@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from irm_lite.base.sources.shape import BaseShape
-from irm_lite.config import TrainConfig
+from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.steering.layers import injected_layers
+from irm_lite.training.irm_memory import IRM_MEMORY
 
 Parts = dict[str, int]  # what -> bytes
 
@@ -22,14 +23,14 @@ BATCH = 8  # samples of an optimiser step, the default
 SAMPLE_TOKENS = 128  # where the data's lengths are not known: the paper's
 _LOADED = 594_000_000  # Python, torch, transformers and bitsandbytes once a base is loaded, without it
 _TRAINING = 50_000_000  # what a training's first steps and validations add: kernels, threads, small buffers
-_HOLES = 0.45  # of what a step holds: glibc's heap keeps the gaps between buffers of rows of unequal length
-_HOLES_RECOMPUTING = 1.4  # the same with gradient checkpointing, where blocks come and go between what stays
+_HOLES = 0.45  # share of what a step holds: glibc's heap keeps gaps between the buffers of rows of unequal length
+_HOLES_RECOMPUTING = 1.4  # the same with gradient checkpointing, where the buffers of blocks come and go
 _VALIDATION_TOKENS = 1024  # of a validation's row (packing.rows)
 _CHUNK = 96  # answer tokens whose logits are held at once (answer_loss.CHUNK)
 _SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
 _WEIGHT_BYTES = {"nf4": 0.5 + 4 / 64, "fp4": 0.5 + 4 / 64, "int8": 1.0}  # a 4-byte scale for 64 weights
 _DOUBLE_QUANT_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
-_STATE_BYTES = {  # of an IRM's weight, beside torch's AdamW, whose two moments are in its number format
+_STATE_BYTES = {  # a weight of the IRM; torch's AdamW, whose two moments have the weights' number format, is not listed
     **dict.fromkeys(("adamw_bnb_8bit", "adamw_8bit", "paged_adamw_8bit"), 2),
     **dict.fromkeys(("lion_8bit", "paged_lion_8bit"), 1),
     **dict.fromkeys(("lion_32bit", "paged_lion_32bit"), 4),
@@ -41,11 +42,11 @@ _TORCH_ADAMW = ("adamw_torch", "adamw_torch_fused")
 
 @dataclass(frozen=True)
 class Fit:
-    """Bytes by parts, as they are alive together at the peak of loading and of training."""
+    """The predicted peaks of loading and of training: bytes by the parts that are in memory together."""
 
     load: Parts
     training: Parts
-    dequantised_once: bool = False  # whether the blocks' weights are kept so while training (dequantised.py)
+    dequantised_once: bool = False  # whether training keeps the blocks' weights dequantised (step/dequantised.py)
 
     @property
     def load_peak(self) -> int:
@@ -58,8 +59,8 @@ class Fit:
 
 @dataclass(frozen=True)
 class Step:
-    """What a training's largest step looks like. `tokens`: of its largest row; `kept`: of all samples whose frozen states are
-    kept in memory; `rows`: how many it has."""
+    """A training's largest step. `tokens` of its largest row; `kept`: tokens of all samples whose frozen states stay in memory;
+    `rows` that it is computed in."""
 
     tokens: int
     kept: int = 0
@@ -68,7 +69,7 @@ class Step:
 
 @dataclass(frozen=True)
 class IrmShape:
-    """The sizes of an IRM (irm_lite/irm.py). `weights`: of each of its tensors."""
+    """The sizes of an IRM (steering/irm.py). `weights`: elements of each of its tensors."""
 
     layers: tuple[int, ...]
     site: str
@@ -80,23 +81,14 @@ class IrmShape:
 
     @property
     def first_reached(self) -> int:
-        """The first block that reads anything of it (prefix.first_reached)."""
+        """The first block that reads anything of it, as step/prefix.py's `first_reached`."""
         return self.layers[0] + (self.site == "block")
 
 
 def irm_shape(config: TrainConfig, base: BaseShape) -> IrmShape:
-    """The IRM that `config` trains on this base. Raises LayerError where the base has not those layers."""
+    """The IRM that `config` trains on this base. Raises LayerError where the base lacks those layers."""
     layers = injected_layers(config.layers, config.chosen_site, base.layers)
-    hidden, count = base.hidden_size, len(layers)
-    if config.irm == "paper":
-        trunk = {"in": (hidden + 1) * 3 * hidden} | {f"hidden {i}": (3 * hidden + 1) * 3 * hidden for i in range(3)}
-        weights = trunk | {"head": (3 * hidden + 1) * hidden * count}
-    elif config.irm == "lite":
-        trunk = {"in": (hidden + 1) * config.width, "hidden": (config.width + 1) * config.width}
-        weights = trunk | {"down": count * config.rank * config.width, "up": count * hidden * config.rank, "bias": count * hidden}
-    else:
-        weights = {"vectors": count * hidden}
-    return IrmShape(layers, config.chosen_site, weights)
+    return IrmShape(layers, config.chosen_site, IRM_MEMORY[config.irm].weights(config, base.hidden_size, len(layers)))
 
 
 def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str, free: int) -> Fit:
@@ -128,7 +120,7 @@ def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtyp
     passing = {"logits": _logits(base, c), "block at work": _working(base, step.tokens, c)}
     if step.rows > 1:  # of the largest weight, beside the sum of the rows before it
         passing["a row's gradient"] = each * max(irm.weights.values())
-    if config.irm == "paper":
+    if IRM_MEMORY[config.irm].outputs_at_once:
         passing["IRM outputs' gradients"] = len(irm.layers) * base.hidden_size * irm_c * step.tokens
     if cpu:  # a validation's row may be longer than a step's
         passing["block at work"] = max(passing["block at work"], _working(base, _VALIDATION_TOKENS, c))
@@ -137,11 +129,11 @@ def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtyp
         "IRM gradients": each * irm.parameters,
         "optimiser states": optimiser_bytes(irm.parameters, each, optim),
     }
-    streams = (irm.first_reached > 0) + (config.irm != "static")
+    streams = (irm.first_reached > 0) + KINDS[config.irm].reads_input
     kept = {"frozen prefix kept": step.kept * streams * base.hidden_size * c} if cpu else {}
     # torch's AdamW makes its denominator of two: the second moment's square root, and the quotient
     step_takes = 0 if optim != "adamw_torch" else 2 * each * max(irm.weights.values())
-    halved = 2 * irm.parameters if config.irm == "paper" and irm_c < each else 0
+    halved = 2 * irm.parameters if KINDS[config.irm].large and irm_c < each else 0
     if cpu:  # the heap keeps what the passes held while the optimiser makes its step
         moment = {"optimiser step, or IRM in half precision": max(step_takes, halved)}
         share = _HOLES_RECOMPUTING if config.gradient_checkpointing else _HOLES
@@ -154,16 +146,16 @@ def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtyp
 
 
 def optimiser_bytes(parameters: int, each: int, optim: str) -> int:
-    """What an optimiser keeps of so many parameters of `each` bytes; of one that is not known, as AdamW."""
+    """Bytes of an optimiser's states for so many parameters of `each` bytes; an unknown one counts as torch's AdamW."""
     return _STATE_BYTES.get(optim, 2 * each) * parameters
 
 
 def largest_step(
     lengths: Sequence[int], validation: Sequence[int], config: TrainConfig, steps: int, rows: int, processes: int = 1
 ) -> Step:
-    """Of a training on samples with these lengths in tokens, each of whose steps goes through in so many rows a process.
+    """The largest step of a training on samples with these lengths in tokens, each step computed in `rows` rows a process.
 
-    Samples seen once are not kept over the epochs (train.py), those of the validation are.
+    The frozen states of validation samples are kept, those of training samples only where they are seen again (train.py).
     """
     together = config.batch_size * config.gradient_accumulation_steps
     again = seen_again(steps, together * processes, len(lengths))
@@ -172,7 +164,7 @@ def largest_step(
 
 
 def seen_again(steps: int, together: int, samples: int) -> bool:
-    """Whether a training of so many steps of `together` samples takes any of them a second time."""
+    """Whether a training of so many steps of `together` samples sees any sample a second time."""
     return steps > math.ceil(samples / together)
 
 
@@ -190,7 +182,7 @@ def largest_row(lengths: Sequence[int], samples: int, draws: int) -> int:
 
 
 def fewest_rows(fits: Callable[[int], Fit], samples: int, free: int) -> int:
-    """In how few rows a step of so many samples may go through, so that `fits(rows)` stays within `free` bytes; a row a sample
+    """The fewest rows in which a step of so many samples stays within `free` bytes, as `fits(rows)` predicts; a row for each sample
     where none does."""
     sizes = dict.fromkeys(math.ceil(samples / rows) for rows in range(1, samples + 1))  # of the largest row
     counts = [math.ceil(samples / size) for size in sizes]
@@ -199,7 +191,7 @@ def fewest_rows(fits: Callable[[int], Fit], samples: int, free: int) -> int:
 
 @dataclass(frozen=True)
 class Choice:
-    """One way to train a kind of IRM, and what it holds."""
+    """One way to train a kind of IRM, and the memory that it takes."""
 
     config: TrainConfig
     fit: Fit
@@ -221,8 +213,8 @@ def choices(base: BaseShape, config: TrainConfig, length: int, device: str, dtyp
 
 
 def recommended(found: Sequence[Choice], memory: int) -> TrainConfig | None:
-    """The quickest of `choices` that fits, an optimiser step being of BATCH samples: recomputing costs more than halved rows, less
-    than quartered ones. None where none fits."""
+    """The quickest of `choices` that fits, for optimiser steps of BATCH samples: recomputing is slower than rows of half the size
+    and quicker than rows of a quarter. None where none fits."""
     fitting = {(each.config.batch_size, each.config.gradient_checkpointing): each.config for each in found if each.fits(memory)}
     order = [(8, False), (4, False), (8, True), (4, True), (2, False), (2, True), (1, False), (1, True)]
     best = next((fitting[key] for key in order if key in fitting), None)
@@ -238,8 +230,8 @@ def _base_weights(base: BaseShape, config: TrainConfig, c: int) -> Parts:
 
 
 def _reading(base: BaseShape, config: TrainConfig, weights: int, c: int, cpu: bool) -> int:
-    """What loading holds beside the weights that stay. The largest, the embeddings as a rule, come to a GPU as they stay there; in
-    memory ggml's blocks are unpacked with 10 bytes a weight, before other weights are there where those are quantised."""
+    """Bytes that loading holds beside the weights that stay. To a GPU the largest weights, as a rule the embeddings, come in their
+    final form; in memory, unpacking ggml's blocks takes 10 bytes a weight, before the others are there if those are quantised."""
     if not cpu:
         return c * max(base.block_matrices)
     largest = max(base.embedding, *base.block_matrices)
@@ -248,8 +240,8 @@ def _reading(base: BaseShape, config: TrainConfig, weights: int, c: int, cpu: bo
 
 
 def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: int, irm_c: int, cpu: bool) -> Parts:
-    """What autograd saves of a forward, and the IRM's outputs, which its injection holds."""
-    hidden, count = base.hidden_size, len(irm.layers)
+    """What autograd saves of a forward, and the IRM's outputs, which the injection holds."""
+    kind, hidden, count = IRM_MEMORY[config.irm], base.hidden_size, len(irm.layers)
     blocks = base.layers - irm.first_reached
     norm = 4 * (hidden + 1)  # in float32, and its root mean square
     heads = 2 * (base.heads + base.kv_heads) * base.head_size  # queries and outputs; keys and values
@@ -258,7 +250,7 @@ def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: 
     if config.quant == "int8":  # bitsandbytes holds each product's input
         block += c * (2 * hidden + base.heads * base.head_size + base.intermediate_size)
     unreached = norm + attention if irm.site == "attn" else 0  # of the first block: it is injected after its attention
-    penalised = 4 * hidden if config.l1 > 0 and config.irm != "paper" else 0  # a layer's outputs
+    penalised = 4 * hidden if config.l1 > 0 and not kind.outputs_at_once else 0  # a layer's outputs
     if not config.gradient_checkpointing:
         parts = {"blocks' activations": (blocks * block - unreached) * tokens, "IRM outputs penalised": count * penalised * tokens}
     elif irm.site == "attn":  # inside the blocks; of a recomputed one as much again is made and not saved
@@ -267,21 +259,16 @@ def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: 
         parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block recomputed": 2 * block * tokens}
         parts["IRM outputs penalised"] = count * penalised * tokens
     if config.chosen_dependence_penalty:  # IRM.moments: what is less its mean
-        parts["IRM outputs compared"] = 4 * count * {"paper": 2 * hidden, "lite": config.rank, "static": 0}[config.irm] * tokens
+        parts["IRM outputs compared"] = 4 * count * kind.compared(config, hidden) * tokens
     parts["final norm"] = (norm + c * hidden) * tokens  # and the answers' gradient
-    if config.irm == "paper":
-        parts["IRM activations"] = 13 * hidden * irm_c * tokens
-        parts["IRM outputs"] = count * hidden * irm_c * tokens
-    elif config.irm == "lite":
-        parts["IRM activations"] = 4 * (hidden + 4 * config.width + count * config.rank) * tokens
-    return parts
+    return parts | {name: each * tokens for name, each in kind.saved(config, hidden, count, irm_c).items()}
 
 
 def _logits(base: BaseShape, c: int) -> int:
-    """A chunk's in the number format of the head, in float32 with the last chunk's, and the chances of that."""
+    """A chunk's logits in the head's number format, in float32 together with the last chunk's, and their probabilities."""
     return _CHUNK * base.vocabulary * (12 + (c if c < 4 else 0))
 
 
 def _working(base: BaseShape, tokens: int, c: int) -> int:
-    """A block's gradients, and its largest matrix unquantised for them."""
+    """A block's gradients, and its largest matrix dequantised for them."""
     return tokens * (4 * base.intermediate_size * c + 12 * base.hidden_size) + c * max(base.block_matrices)

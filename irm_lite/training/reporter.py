@@ -1,4 +1,4 @@
-"""Turns what the Trainer does into a run's events and live snapshot, and the user's wish to stop into the Trainer's."""
+"""Reports what the Trainer does as a run's events and live snapshot, and stops it when the user asks for it."""
 
 import irm_lite.core.machine.bitsandbytes_first  # noqa: F401  # isort: skip
 import math
@@ -10,36 +10,23 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from irm_lite.base.generate import generate
-from irm_lite.base.load import Base
 from irm_lite.core.errors import TrainingFailed
 from irm_lite.core.files.atomic import atomic_path
 from irm_lite.core.files.tensors import save_tensors
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.memory import held_bytes, peak_bytes
-from irm_lite.data.encoding import Sample
-from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.layers import format_layers
 from irm_lite.training.divergence import STEPS, lower_rate, steps_far_above
+from irm_lite.training.setup.prepare import Job
 from irm_lite.training.step.injected_model import InjectedModel
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
-    """Listens to one training."""
+    """Listens to the Trainer of one job."""
 
-    def __init__(
-        self,
-        emit: Callable[..., None],
-        model: InjectedModel,
-        run: RunDirectory,
-        base: Base,
-        validation: list[Sample],
-        sample_tokens: int,
-        save_minutes: float,
-        should_stop: Callable[[], bool],
-    ) -> None:
-        self.emit, self.model, self.run, self.base = emit, model, run, base
-        self.sample = validation[0]
-        self.sample_tokens, self.save_seconds, self.should_stop = sample_tokens, 60 * save_minutes, should_stop
+    def __init__(self, job: Job, model: InjectedModel, emit: Callable[..., None], should_stop: Callable[[], bool]) -> None:
+        self.job, self.model, self.emit, self.should_stop = job, model, emit, should_stop
+        self.device = job.base.plan.device
         self.clock, self.first_step, self.first_tokens = time.monotonic(), 0, 0
         self.step_began = self.saved = self.clock
         self.training_seconds = 0.0  # without validation and samples
@@ -54,10 +41,10 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self.step_began = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        _finish(self.base.plan.device)
+        _synchronize(self.device)
         self.training_seconds += time.monotonic() - self.step_began
-        if self.save_seconds:
-            due = time.monotonic() - self.saved >= self.save_seconds
+        if self.job.config.save_minutes:
+            due = time.monotonic() - self.saved >= 60 * self.job.config.save_minutes
             control.should_save |= bool(processes.sum_of(due and processes.first()))
         if processes.sum_of(self.should_stop()):
             self.stopped = True
@@ -69,9 +56,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         if "loss" not in logs:
             return
         watched = {"loss": logs["loss"]} | ({} if args.fp16 else {"gradient's norm": logs.get("grad_norm", 0.0)})
-        for name, value in watched.items():  # where losses are scaled, gradients that overflow are passed over
+        for name, value in watched.items():  # with scaled losses, steps whose gradients overflow are skipped
             if not math.isfinite(value):
-                raise TrainingFailed(f"the {name} became {value} at step {state.global_step}", lower_rate(args))
+                raise TrainingFailed(f"the {name} became {value} at step {state.global_step}", lower_rate(args.learning_rate))
         seconds = time.monotonic() - self.clock
         done = state.global_step - self.first_step
         self.emit(
@@ -85,26 +72,27 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             tokens=state.num_input_tokens_seen,
             tokens_per_second=round((state.num_input_tokens_seen - self.first_tokens) / self.training_seconds, 1),
             eta_seconds=round(seconds / done * (state.max_steps - state.global_step), 1),
-            memory_bytes=(peak_bytes if self.base.plan.device == "cuda" else held_bytes)(self.base.plan.device),
+            memory_bytes=(peak_bytes if self.device == "cuda" else held_bytes)(self.device),
         )
         self._write_live()
-        far_above = steps_far_above(state.log_history, self.base.model.config.vocab_size, self.model.dependence)
+        far_above = steps_far_above(state.log_history, self.job.base.model.config.vocab_size, self.model.dependence)
         del state.log_history[1 : -2 * STEPS]  # events.jsonl has it all; it would grow in memory and in each checkpoint
         if far_above and not self.stopped:
-            control.should_save = False  # it would push out a good one
+            control.should_save = False  # a checkpoint now would replace a good one
         if far_above >= STEPS:
             raise TrainingFailed(
-                f"the training diverges: by step {state.global_step} the loss was far above the first for {STEPS} steps running",
-                lower_rate(args),
+                f"the training diverges: by step {state.global_step} the loss was far above the first for {STEPS} steps in a row",
+                lower_rate(args.learning_rate),
             )
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
     ) -> None:
         self.emit("eval", step=state.global_step, nll=metrics["eval_loss"], perplexity=metrics["eval_perplexity"], of="irm")
-        if self.sample_tokens and self.sample.example.messages and processes.first():
-            text = generate(self.base, self.sample.example.messages[:-1], self.sample_tokens)
-            self.emit("sample", step=state.global_step, prompt=self.sample.example.question, text=text)
+        example, tokens = self.job.samples.validation[0].example, self.job.config.sample_tokens
+        if tokens and example.messages and processes.first():
+            text = generate(self.job.base, example.messages[:-1], tokens)
+            self.emit("sample", step=state.global_step, prompt=example.question, text=text)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.saved = time.monotonic()
@@ -115,7 +103,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             layers = sorted(self.model.mean_abs)
             stacked = torch.stack([self.model.mean_abs[layer] for layer in layers])
             try:
-                with atomic_path(self.run.live) as temporary:
+                with atomic_path(self.job.run.live) as temporary:
                     save_tensors(temporary, {"mean_abs": stacked}, {"layers": format_layers(layers)})
             except OSError as error:
                 if not self.live_fails:
@@ -124,8 +112,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             self.model.mean_abs.clear()
 
 
-def _finish(device: str) -> None:
-    """Wait for what was given to the GPU, so that a clock tells when it was done."""
+def _synchronize(device: str) -> None:
+    """Wait until the GPU has finished, so that times include its work."""
     if device == "cuda":
         torch.cuda.synchronize()
     elif device == "mps":

@@ -13,9 +13,12 @@ from irm_lite.core.errors import RunError
 from irm_lite.core.files.reading import read_json
 from irm_lite.core.machine import processes
 from irm_lite.runs.checkpoint_state import restore_best
+from irm_lite.runs.checkpoints import step_of
 from irm_lite.runs.directory import RunDirectory
-from irm_lite.training.prepare import Job, versions
-from irm_lite.training.trainer import ROWS
+from irm_lite.runs.versions import installed_versions
+from irm_lite.runs.write_failure import write_failure_named
+from irm_lite.training.checkpointing import ROWS
+from irm_lite.training.setup.prepare import Job
 
 _EXACT = ("torch", "transformers", "bitsandbytes")  # another version of these may round otherwise
 _STATE_TYPES: dict[str, Any] = {
@@ -42,34 +45,34 @@ class ResumedAt:
         return int(self.state.global_step)
 
     def ended(self, arguments: TrainingArguments, patience: int) -> bool:
-        """Whether the training had come to its end there, and only the end was not written any more."""
+        """Whether the training was complete there, and only its end event is missing."""
         return bool(self.step >= arguments.max_steps or 0 < patience <= _unimproved(self.state))
 
     def restore_best(self, run: RunDirectory) -> None:
-        """Put back what the run offers as its IRM, unless the checkpoint's is damaged. Raises TrainingFailed where that cannot be
-        written."""
-        with run.keeping("the IRM"):
+        """Restore the best IRM of that time as the run's, unless the checkpoint's copy is damaged. Raises TrainingFailed where it
+        cannot be written."""
+        with write_failure_named("the IRM", run.path):
             restore_best(self.checkpoint, run.path, self.step, self.state.best_global_step)
 
 
 def newest_checkpoint(run: RunDirectory, emit: Callable[..., None]) -> Path | None:
-    """The first process looks, for all. Raises RunError where there are checkpoints and none is sound."""
+    """The checkpoint to resume from, None where there is none yet; found by the first process for all of them. Raises RunError
+    where all are damaged."""
     step = -1
     with processes.agreed():
         if processes.first():
             run.remove_left_overs()
-            found = run.newest_checkpoint(lambda text: emit("warning", text=text))
-            if found is None and run.checkpoints():
-                raise RunError(
-                    f"no checkpoint of {run.path} is sound", f"remove {run.checkpoint(0).parent} and resume, to begin anew"
-                )
-            step = int(found.name.removeprefix("step-")) if found else -1
+            found = run.checkpoints.newest_sound(lambda text: emit("warning", text=text))
+            if found is None and run.checkpoints.all():
+                hint = f"remove {run.checkpoints.path} and resume, to train from the beginning"
+                raise RunError(f"every checkpoint of {run.path} is damaged", hint)
+            step = step_of(found) if found else -1
     step = int(processes.sum_of(step if processes.first() else 0))
-    return None if step < 0 else run.checkpoint(step)
+    return None if step < 0 else run.checkpoints.of_step(step)
 
 
 def read_state(checkpoint: Path) -> ResumedAt:
-    """Raises RunError where the checkpoint's trainer_state.json is not what the Trainer wrote."""
+    """What the Trainer knew at a checkpoint. Raises RunError where its trainer_state.json is damaged."""
     try:
         data = read_json(checkpoint / "trainer_state.json")
         for name, kind in _STATE_TYPES.items():
@@ -81,15 +84,15 @@ def read_state(checkpoint: Path) -> ResumedAt:
         if (best is None and at_the_end) or (best is not None and not math.isfinite(best)):
             raise ValueError(f"best_metric is {best}")
         state = TrainerState(**data)
-        _unimproved(state)  # what it cannot read is damage too
+        _unimproved(state)  # raises where that is damaged
         rows = state.stateful_callbacks.get(ROWS)
         return ResumedAt(checkpoint, state, int(rows[processes.number()]) if rows else None)
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise RunError(f"{checkpoint} is damaged ({error})", "remove it and resume from the one before") from None
 
 
-def require_as_many(run: RunDirectory) -> None:
-    """Other processes than before would make other steps of the same data."""
+def require_same_processes(run: RunDirectory) -> None:
+    """Raise RunError where the number of processes has changed: their steps would differ."""
     before = _last_start(run).get("processes", 1)
     if before != processes.count():
         hint = f"accelerate launch --num_processes {before} -m irm_lite train --resume" if before != 1 else "leave out the launcher"
@@ -97,21 +100,21 @@ def require_as_many(run: RunDirectory) -> None:
 
 
 def changes(run: RunDirectory, job: Job) -> Iterator[str]:
-    """What is not as it was when the run began, so that it will not be quite the run that it would have been: a line each."""
+    """A line for each thing that has changed since the run began, so that its results may differ."""
     if text := job.base.fingerprint.match(run.fingerprint(), f"the run {run.path}", job.base.name).warning:
         yield text
-    if _last_start(run).get("data_sha256", job.data_digest) != job.data_digest:
-        yield f"{job.config.data} is not what it was when the run began: other texts, or in another order"
-    here = versions()
+    if _last_start(run).get("data_sha256", job.samples.digest) != job.samples.digest:
+        yield f"{job.config.data} has changed since the run began: other texts, or another order"
+    here = installed_versions()
     others = {name: version for name, version in run.versions().items() if name in _EXACT and here.get(name) != version}
     if others:
-        told = ", ".join(f"{name} {version} -> {here.get(name, 'none')}" for name, version in others.items())
-        yield f"the run began with other libraries ({told}): its last digits may be others"
+        changed = ", ".join(f"{name} {version} -> {here.get(name, 'none')}" for name, version in others.items())
+        yield f"the run began with other libraries ({changed}): its last digits may differ"
 
 
-def was_told(run: RunDirectory, step: int) -> bool:
-    """Whether the checkpoint of a step stands in the events: a kill right after it was written leaves it out."""
-    return any(event["kind"] == "checkpoint" and event.get("step") == step for event in run.events())
+def was_reported(run: RunDirectory, step: int) -> bool:
+    """Whether the events name the checkpoint of a step: a kill right after writing it leaves that out."""
+    return any(event["kind"] == "checkpoint" and event.get("step") == step for event in run.events.read())
 
 
 def _unimproved(state: TrainerState) -> int:
@@ -120,5 +123,5 @@ def _unimproved(state: TrainerState) -> int:
 
 
 def _last_start(run: RunDirectory) -> dict[str, Any]:
-    starts = [event for event in run.events() if event["kind"] == "start"]
+    starts = [event for event in run.events.read() if event["kind"] == "start"]
     return starts[-1] if starts else {}

@@ -1,6 +1,6 @@
 """The main path: train an IRM on a frozen base into a run directory.
 
-preparing.py makes all ready, resuming.py finds where to go on, trainer.py takes the steps, reporter.py tells of them.
+setup/prepare.py makes all ready, resume.py finds where to go on, trainer.py takes the steps, reporter.py reports them.
 """
 
 import irm_lite.core.machine.bitsandbytes_first  # noqa: F401  # isort: skip
@@ -23,19 +23,23 @@ from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import DEVICES, available, decide, probe
 from irm_lite.core.machine.malloc import kept
-from irm_lite.core.machine.memory import free_bytes, peak_bytes, reset_peak
+from irm_lite.core.machine.memory import peak_bytes, reset_peak
 from irm_lite.core.machine.out_of_memory import shortage_named
 from irm_lite.core.machine.quiet import quiet_libraries
-from irm_lite.runs.directory import Event, RunDirectory
+from irm_lite.runs.directory import RunDirectory
+from irm_lite.runs.events import Event
 from irm_lite.runs.trained import TrainedRun
+from irm_lite.runs.versions import installed_versions
+from irm_lite.runs.write_failure import write_failure_named
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm_files import load_irm
 from irm_lite.steering.layers import format_layers
-from irm_lite.training.memory_fit import Fit, seen_again
+from irm_lite.training.memory_fit import seen_again
 from irm_lite.training.nll import mean_nll, perplexity
-from irm_lite.training.prepare import Job, absolute, prepare, rows_and_fit, versions
 from irm_lite.training.reporter import Reporter
-from irm_lite.training.resume import ResumedAt, changes, newest_checkpoint, read_state, require_as_many, was_told
+from irm_lite.training.resume import ResumedAt, changes, newest_checkpoint, read_state, require_same_processes, was_reported
+from irm_lite.training.setup.prepare import Job, prepare
+from irm_lite.training.setup.settings import absolute
 from irm_lite.training.step.dequantised import dequantised_once
 from irm_lite.training.step.injected_model import InjectedModel, compute_dtype
 from irm_lite.training.step.prefix import first_reached
@@ -55,10 +59,18 @@ def train(
 ) -> TrainedRun:
     """Train a new IRM into the run directory `out`, which must not exist. `base`: the one that `config` names, loaded already.
 
-    `on_event` gets every event that goes to events.jsonl. Once `should_stop` says so, the step is finished, a checkpoint
+    `on_event` gets every event that goes to events.jsonl. Once `should_stop` returns True, the step is finished, a checkpoint
     written and Interrupted raised. Raises InputError kinds for what the user gave, TrainingFailed where it diverges, memory runs
-    out or the disk is full; a failed start leaves no run directory behind. Of several processes (`accelerate launch`) all
-    see the folder of `out`; the first alone writes what stays there, and calls `on_event`; each heeds its `should_stop`.
+    out or the disk is full; a failed start leaves no run directory behind. With several processes (`accelerate launch`) all
+    need the folder of `out`; only the first writes lasting files there and calls `on_event`; each obeys its own `should_stop`.
+
+    >>> from irm_lite import TrainConfig, load_base
+    >>> base = load_base("my-llama", quant="none", device="cpu")
+    >>> config = TrainConfig(model="my-llama", quant="none", device="cpu", data="joy", max_steps=2, sample_tokens=0)
+    >>> steps = []
+    >>> run = train(config, Path("runs/joy"), base=base, on_event=lambda event: steps.append(event.get("step")))
+    >>> steps[-1], sorted(path.name for path in run.directory.path.glob("irm.*"))
+    (2, ['irm.json', 'irm.safetensors'])
     """
     run = RunDirectory(out)
     if not str(out).strip("."):
@@ -69,17 +81,17 @@ def train(
         require_folder(run.path)
         job = prepare(config, run, base)
         template = read_chat_template(config.chat_template) if config.chat_template else None
-    with _writing(run):
+    with _locked(run):
         with processes.agreed():
             if processes.first():
-                run.require_absent()  # another may have written here meanwhile
+                run.require_absent()  # another training may have started here meanwhile
         try:
             with processes.agreed():
                 if processes.first():
-                    run.create(job.config, job.base.fingerprint, versions(), template, asked=absolute(config))
-            return _fit(job, None, _emitter(run, on_event), should_stop)
+                    run.create(job.config, job.base.fingerprint, installed_versions(), template, asked=absolute(config))
+            return _carry_out(job, None, _emitter(run, on_event), should_stop)
         except BaseException:
-            if processes.first() and not any(event["kind"] == "step" for event in run.events()):
+            if processes.first() and not any(event["kind"] == "step" for event in run.events.read()):
                 run.discard()
             raise
 
@@ -91,8 +103,8 @@ def resume(
     on_event: Listener = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainedRun:
-    """Go on with a run from its newest sound checkpoint, as it would have gone on; from its beginning where it was stopped before
-    the first. Takes a loaded base and raises as `train` does."""
+    """Go on with a run from its newest undamaged checkpoint, as if it had never stopped; from the beginning where it has none yet.
+    The other parameters, and what it raises, are as in `train`."""
     run = RunDirectory(directory)
     config = run.config()
     if base is None and config.device in DEVICES and not available(probe(), config.device):
@@ -102,26 +114,27 @@ def resume(
         )
     _meet(config, base)
     emit = _emitter(run, on_event)
-    with _writing(run):
+    with _locked(run):
         checkpoint = newest_checkpoint(run, emit)
         with processes.agreed():
-            require_as_many(run)
+            require_same_processes(run)
             reached = read_state(checkpoint) if checkpoint else None
-            job = prepare(config, run, base)
+            job = prepare(config, run, base, reached.rows if reached else None)
             for text in changes(run, job):
                 emit("warning", text=text)
             if reached and processes.first():
                 reached.restore_best(run)
-        return _fit(job, reached, emit, should_stop)
+        return _carry_out(job, reached, emit, should_stop)
 
 
 def _emitter(run: RunDirectory, on_event: Listener) -> Emit:
-    """What the first process tells, to the run's events and to `on_event`. It raises TrainingFailed where the disk is full."""
+    """A function that adds an event to the run and hands it to `on_event`, in the first process alone. It raises TrainingFailed
+    where the event cannot be written."""
 
     def emit(kind: str, **values: Any) -> None:
         if processes.first():
-            with run.keeping("events.jsonl"):
-                event = run.append_event(kind, **values)
+            with write_failure_named("events.jsonl", run.path):
+                event = run.events.append(kind, **values)
             on_event(event)
 
     return emit
@@ -134,37 +147,36 @@ def _meet(config: TrainConfig, base: Base | None) -> None:
 
 
 @contextmanager
-def _writing(run: RunDirectory) -> Iterator[None]:
-    """The run's lock is held by the first process."""
+def _locked(run: RunDirectory) -> Iterator[None]:
+    """Within: the first process holds the run's lock."""
     with ExitStack() as held:
         with processes.agreed():
             if processes.first():
-                held.enter_context(run.writing())
+                held.enter_context(run.lock.held())
         yield
 
 
-def _fit(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callable[[], bool]) -> TrainedRun:
+def _carry_out(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callable[[], bool]) -> TrainedRun:
+    """The training from the start event to the end event; `reached`: where it is resumed. Raises as `train` does."""
     base, config = job.base, job.config
-    free = free_bytes(base.plan.device) // (processes.on_this_machine() if base.plan.device == "cpu" else 1)
-    rows, fit = rows_and_fit(job, free, reached.rows if reached else None)
-    _announce(job, reached, rows, fit, free, emit)
+    _announce(job, reached, emit)
     reset_peak(base.plan.device)
     if reached is None:
         with shortage_named("take a smaller --model, or a lower --max-length"):
-            nll = mean_nll(base, job.validation)
+            nll = mean_nll(base, job.samples.validation)
         if not math.isfinite(nll):
             raise TrainingFailed(
                 f"the base's NLL on the validation answers is {nll}", "try --dtype float32, or another file of the model"
             )
         emit("eval", step=0, nll=nll, perplexity=perplexity(nll), of="base")
-    elif processes.first() and not was_told(job.run, reached.step):
+    elif processes.first() and not was_reported(job.run, reached.step):
         emit("checkpoint", step=reached.step)
     started = time.monotonic()
     if reached is not None and reached.ended(job.arguments, config.early_stopping_patience):
         state, stopped = reached.state, False
     else:
         try:
-            state, stopped = _steps(job, reached, rows, fit is not None and fit.dequantised_once, emit, should_stop)
+            state, stopped = _steps(job, reached, emit, should_stop)
         except (TrainingFailed, FailedElsewhere) as failure:
             with suppress(TrainingFailed):  # the disk may be full
                 emit("end", reason=failure.what if isinstance(failure, TrainingFailed) else str(failure))
@@ -172,9 +184,10 @@ def _fit(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callable[
     return _finish(job, state, stopped, round(time.monotonic() - started, 1), emit)
 
 
-def _announce(job: Job, reached: ResumedAt | None, rows: int, fit: Fit | None, free: int, emit: Emit) -> None:
-    """The start event, and what is to be warned of."""
-    config, base, irm = job.config, job.base, job.irm
+def _announce(job: Job, reached: ResumedAt | None, emit: Emit) -> None:
+    """The start event, and the warnings."""
+    config, base, irm, samples = job.config, job.base, job.irm, job.samples
+    predicted, free = job.memory.predicted, job.memory.free
     emit(
         "start",
         model=config.model,
@@ -184,28 +197,28 @@ def _announce(job: Job, reached: ResumedAt | None, rows: int, fit: Fit | None, f
         layers=format_layers(irm.layers),
         device=base.plan.device,
         dtype=base.plan.dtype,
-        samples={"train": len(job.train), "validation": len(job.validation), "too_long": job.too_long},
-        data_sha256=job.data_digest,
+        samples={"train": len(samples.train), "validation": len(samples.validation), "too_long": samples.too_long},
+        data_sha256=samples.digest,
         max_steps=job.arguments.max_steps,
         processes=processes.count(),
-        rows=rows,
+        rows=job.memory.rows,
         load_peak_bytes=job.load_peak,
-        predicted_load_bytes=fit and fit.load_peak,
-        predicted_training_bytes=fit and fit.training_peak,
+        predicted_load_bytes=predicted and predicted.load_peak,
+        predicted_training_bytes=predicted and predicted.training_peak,
         resumed_from=reached.checkpoint.name if reached else None,
     )
-    if fit and fit.training_peak > free:
+    if predicted and predicted.training_peak > free:
         hint = (
             "--gradient-checkpointing"
             if config.batch == "auto"
             else "--batch auto, a smaller --batch-size or --gradient-checkpointing"
         )
-        needed = f"{fit.training_peak / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        needed = f"{predicted.training_peak / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
         emit("warning", text=f"this training needs about {needed}: {hint} would need less")
-    if job.too_long and reached is None:
-        emit("warning", text=f"{job.too_long} samples are longer than {config.max_length} tokens and left out")
-    if job.unanswered and reached is None:
-        emit("warning", text=f"{job.unanswered} questions of {config.data} have no answer and are passed over")
+    if samples.too_long and reached is None:
+        emit("warning", text=f"{samples.too_long} samples are longer than {config.max_length} tokens and left out")
+    if samples.unanswered and reached is None:
+        emit("warning", text=f"{samples.unanswered} questions of {config.data} have no answer and are skipped")
 
 
 def _finish(job: Job, state: TrainerState, stopped: bool, seconds: float, emit: Emit) -> TrainedRun:
@@ -225,30 +238,24 @@ def _finish(job: Job, state: TrainerState, stopped: bool, seconds: float, emit: 
         seconds=seconds,
         training_peak_bytes=peak,
     )
-    processes.sum_of(0)  # the first has written all of it by then
+    processes.sum_of(0)  # wait for the first process, which writes the IRM
     trained = TrainedRun(run, job.config, load_irm(run.path), base.fingerprint)
     trained.base = base  # it is loaded already
-    job.irm.to_empty(device="meta")  # two of them, one in float32, might not fit
+    job.irm.to_empty(device="meta")  # the trained IRM's copy in float32 might not fit beside it
     gc.collect()  # the Trainer refers to itself
     trained.irm.to(base.plan.device)
     return trained
 
 
-def _steps(
-    job: Job,
-    reached: ResumedAt | None,
-    rows: int,
-    dequantise: bool,
-    emit: Emit,
-    should_stop: Callable[[], bool],
-) -> tuple[TrainerState, bool]:
-    """Train; gives the state at the end, and whether the user has stopped it. Raises TrainingFailed as `train` does."""
-    run, config, base, irm = job.run, job.config, job.base, job.irm
+def _steps(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callable[[], bool]) -> tuple[TrainerState, bool]:
+    """Train; returns the state at the end, and whether the user stopped it. Raises TrainingFailed as `train` does."""
+    config, base, irm = job.config, job.base, job.irm
+    dequantise = job.memory.predicted is not None and job.memory.predicted.dequantised_once
     recompute = config.gradient_checkpointing
     hint = "try a smaller --batch-size with more --gradient-accumulation-steps, or --gradient-checkpointing"
 
-    def tell_split(rows: int) -> None:
-        emit("warning", text=f"memory ran out: each step now goes through in {rows} rows")
+    def warn_of_split(rows: int) -> None:
+        emit("warning", text=f"memory ran out: each step is now computed in {rows} rows")
 
     with (
         shortage_named(hint),
@@ -261,31 +268,31 @@ def _steps(
         injection.compute_dtype = compute_dtype(base, irm)
         model = InjectedModel(base, injection, config.l1, config.dependence_penalty, recompute)
         _keep_prefix(job, model, emit)
-        reporter = Reporter(emit, model, run, base, job.validation, config.sample_tokens, config.save_minutes, should_stop)
+        reporter = Reporter(job, model, emit, should_stop)
         callbacks: list[TrainerCallback] = [reporter]
         if config.early_stopping_patience:
             callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
         if config.report_to == "tensorboard" and processes.first():
-            callbacks.append(_tensorboard(run))
-        trainer = IrmTrainer(model, run, job.arguments, job.train, job.validation, rows, tell_split, callbacks=callbacks)
+            callbacks.append(_tensorboard(job.run))
+        trainer = IrmTrainer(model, job, warn_of_split, callbacks=callbacks)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(reached.checkpoint) if reached else None)
     return trainer.state, reporter.stopped
 
 
 def _keep_prefix(job: Job, model: InjectedModel, emit: Emit) -> None:
-    """Keep what is frozen of the validation samples, and of the training ones where they are seen more than once."""
-    again = seen_again(job.arguments.max_steps, job.arguments.per_device_train_batch_size, len(job.train))
-    samples = [*job.validation, *(job.train if again else [])]
+    """Keep the frozen prefix's states of the validation samples, and of the training ones where they are seen more than once."""
+    again = seen_again(job.arguments.max_steps, job.arguments.per_device_train_batch_size, len(job.samples.train))
+    samples = [*job.samples.validation, *(job.samples.train if again else [])]
     if not job.config.cache_prefix:
         return
-    if model.prefix.keep(samples, job.run.path, job.space) == "no room":
-        emit("warning", text="the frozen prefix's states fit neither memory nor disk: they are computed anew each time")
+    if model.prefix.keep(samples, job.run.path, job.disk_growth) == "no room":
+        emit("warning", text="the frozen prefix's states fit neither memory nor disk: they are computed again each time")
 
 
 @contextmanager
 def _recomputing(base: Base, wanted: bool) -> Iterator[None]:
-    """Gradient checkpointing prepared, and undone afterwards; InjectedModel switches it on for its forwards."""
+    """Within: gradient checkpointing is prepared; InjectedModel switches it on for its forwards."""
     if wanted:
         base.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     try:

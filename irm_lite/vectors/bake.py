@@ -10,7 +10,7 @@ rows follow its tensor table, our data its data. What is needed to take all that
 import hashlib
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,88 +18,122 @@ import numpy as np
 
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import atomic_path, free_space
-from irm_lite.core.files.gguf_header import ArrayInfo, GgufHeader, TensorInfo, read_header, require_model
-from irm_lite.core.types import FloatArray, Progress
+from irm_lite.core.files.gguf_header import GgufHeader, Layout, read_header, require_model
+from irm_lite.core.files.gguf_types import F32
+from irm_lite.core.types import FloatArray, Progress, unwatched
 from irm_lite.steering.layers import format_layers
+from irm_lite.vectors.baked_file import (
+    NO_DIGEST,
+    OWN,
+    START,
+    metadata_entry,
+    original_values,
+    own_keys,
+    patched,
+    pieces,
+    tensor_rows,
+)
 from irm_lite.vectors.biases import Biases
 
 # Architectures whose graph takes both biases where there were none, and adds them unscaled: tests/vectors/test_bake.py runs each
 # in llama.cpp. (Granite and MiniCPM scale what a block adds; Qwen and Gemma refuse a bias; Phi-2 has its own.)
 BAKEABLE = ("llama", "mistral3")
 
-_OWN = "irm.bake."
-_ORIGINAL = _OWN + "original."  # + a tensor's name: the values that it had
-_F32 = 0
-_START = 24  # magic, version, counts
-_PIECE = 4 << 20  # bytes copied at once
-_UINT32, _FLOAT32, _STRING, _ARRAY, _UINT64 = 4, 6, 8, 9, 10  # types of metadata
+
+@dataclass(frozen=True)
+class _Insertions:
+    """What the copy has beside the original's bytes, and where."""
+
+    n_tensors: int  # rows in `table`
+    n_keys: int
+    metadata: bytes
+    table: bytes
+    gap: int  # zeros between the header and the data, in the place of the original's
+    padding: int  # zeros after the original's data
+    data: bytes
+    patches: dict[int, bytes]  # changed values, by offset from the start of the original
+
+    def size(self, layout: Layout) -> int:
+        """Bytes of the whole copy."""
+        own = len(self.metadata) + len(self.table) + self.gap + self.padding + len(self.data)
+        return layout.table_end + layout.size - layout.data_start + own
 
 
-def bake(
-    gguf: Path, biases: Biases, out: Path, *, force: bool = False, on_progress: Progress = lambda done, of, what: None
-) -> None:
+def bake(gguf: Path, biases: Biases, out: Path, *, force: bool = False, on_progress: Progress = unwatched) -> None:
     """Write a copy of `gguf` with the biases to `out`, in constant memory. Biases that exist already are added to.
 
-    Raises InputError where the architecture ignores biases, the shapes differ, the file is baked already, the
-    place is the input's, taken, or too small.
+    Raises InputError where the architecture ignores biases, the shapes differ, the file is baked already, or `out` is
+    the input, exists already, or has too little space.
     """
     header = read_header(gguf)
     require_bakeable(header)
+    _require_fit(header, biases)
+    layout, insertions = header.layout, _insertions(header, biases)
+    _require_place(gguf, out, insertions.size(layout), force)
+    with atomic_path(out) as temporary, gguf.open("rb") as source, temporary.open("wb") as target:
+        digest = _write_header(source, target, header, insertions)
+        done = layout.data_start
+        data = pieces(source, layout.size - layout.data_start, digest)
+        for piece in patched(data, layout.data_start, insertions.patches):
+            target.write(piece)
+            done += len(piece)
+            on_progress(done >> 20, layout.size >> 20, "MiB")
+        target.write(bytes(insertions.padding) + insertions.data)
+        target.seek(layout.metadata_end + insertions.metadata.index(NO_DIGEST.encode()))
+        target.write(digest.hexdigest().encode())
+
+
+def _require_fit(header: GgufHeader, biases: Biases) -> None:
+    """Raise InputError where the biases are for another shape, or hold NaN or infinity."""
     n_layers, hidden_size = (header.integer(f"{header.architecture}.{key}") for key in ("block_count", "embedding_length"))
     if max(biases.values) >= n_layers or any(value.shape != (hidden_size,) for value in biases.values.values()):
         raise InputError(
-            f"biases for blocks {format_layers(biases.values)} do not fit {gguf}, which has {n_layers} blocks of {hidden_size}",
+            f"biases for blocks {format_layers(biases.values)} do not fit {header.path}, "
+            f"which has {n_layers} blocks of {hidden_size}",
             "use the model that they were made for",
         )
     if not all(np.isfinite(value).all() for value in biases.values.values()):
         raise InputError("the biases hold NaN or infinity", "scale them less")
-    names = {f"blk.{layer}.{biases.slot}.bias": value.astype("<f4") for layer, value in sorted(biases.values.items())}
-    patches: dict[int, bytes] = {}  # by offset from the start of the original
-    originals: dict[str, FloatArray] = {}
-    for name in [name for name in names if name in header.tensors]:
-        info = header.tensors[name]
-        if info.type != _F32 or info.shape != (hidden_size,):
-            raise InputError(f"{gguf}: {name} is not {hidden_size} floats", "bake into a copy whose biases are F32")
-        originals[name] = header.read_f32(name)
-        patches[info.offset] = (originals[name] + names.pop(name)).astype("<f4").tobytes()
 
+
+def _insertions(header: GgufHeader, biases: Biases) -> _Insertions:
+    """Raises InputError where a bias that exists is not F32, or bytes follow the last tensor."""
+    added = {f"blk.{layer}.{biases.slot}.bias": value.astype("<f4") for layer, value in sorted(biases.values.items())}
+    patches: dict[int, bytes] = {}
+    originals: dict[str, FloatArray] = {}
+    for name in [name for name in added if name in header.tensors]:
+        info, value = header.tensors[name], added.pop(name)
+        if info.type != F32 or info.shape != value.shape:
+            raise InputError(f"{header.path}: {name} is not {value.size} floats", "bake into a copy whose biases are F32")
+        originals[name] = header.read_f32(name)
+        patches[info.offset] = (originals[name] + value).astype("<f4").tobytes()
     layout = header.layout
     data_size = layout.size - layout.data_start
     padding = -data_size % layout.alignment
     end = max(info.offset + info.n_bytes for info in header.tensors.values()) - layout.data_start
     if end + -end % layout.alignment != data_size + padding:  # llama.cpp wants each tensor right after the one before
-        raise InputError(f"{gguf} has bytes after its last tensor", "make it again with llama.cpp's own tools")
-    table, blob = _rows(names, data_size + padding, layout.alignment)
-    keys = _keys(header, biases, originals)
-    metadata = b"".join(_key(name, value) for name, value in keys.items())
-    start = layout.table_end + len(metadata) + len(table)
-    gap = -start % layout.alignment
-    total = start + gap + data_size + padding + len(blob)
-    _require_place(gguf, out, total, force)
-    counts = struct.pack("<IQQ", layout.version, len(header.tensors) + len(names), layout.n_metadata + len(keys))
-    with atomic_path(out) as temporary, gguf.open("rb") as source, temporary.open("wb") as target:
-        digest = hashlib.sha256(original_start := source.read(_START))
-        target.write(original_start[:4] + counts)
-        original_metadata = source.read(layout.metadata_end - _START)
-        original_table = source.read(layout.table_end - layout.metadata_end)
-        rest = source.read(layout.data_start - layout.table_end)
-        if any(rest):  # undo writes zeros there
-            raise InputError(f"{gguf} has bytes between its header and its data", "make it again with llama.cpp's own tools")
-        for part in (original_metadata, original_table, rest):
-            digest.update(part)
-        target.write(original_metadata + metadata + original_table + table + bytes(gap))
-        done = layout.data_start
-        for piece in _patched(_pieces(source, data_size, digest), layout.data_start, patches):
-            target.write(piece)
-            done += len(piece)
-            on_progress(done >> 20, layout.size >> 20, "MiB")
-        target.write(bytes(padding) + blob)
-        # The digest is known only now; its key holds as many zeros.
-        target.seek(layout.metadata_end + metadata.index(b"0" * 64))
-        target.write(digest.hexdigest().encode())
+        raise InputError(f"{header.path} has bytes after its last tensor", "make it again with llama.cpp's own tools")
+    table, data = tensor_rows(added, data_size + padding, layout.alignment)
+    keys = own_keys(header, biases, originals)
+    metadata = b"".join(metadata_entry(name, value) for name, value in keys.items())
+    gap = -(layout.table_end + len(metadata) + len(table)) % layout.alignment
+    return _Insertions(len(added), len(keys), metadata, table, gap, padding, data, patches)
 
 
-def unbake(gguf: Path, out: Path, *, force: bool = False, on_progress: Progress = lambda done, of, what: None) -> None:
+def _write_header(source: BinaryIO, target: BinaryIO, header: GgufHeader, insertions: _Insertions) -> Any:
+    """Everything before the data; the SHA-256 of the original so far, whose reading goes on at its data."""
+    layout = header.layout
+    counts = (layout.version, len(header.tensors) + insertions.n_tensors, layout.n_metadata + insertions.n_keys)
+    start, metadata = source.read(START), source.read(layout.metadata_end - START)
+    table, rest = source.read(layout.table_end - layout.metadata_end), source.read(layout.data_start - layout.table_end)
+    if any(rest):  # undo writes zeros there
+        raise InputError(f"{header.path} has bytes between its header and its data", "make it again with llama.cpp's own tools")
+    target.write(start[:4] + struct.pack("<IQQ", *counts))
+    target.write(metadata + insertions.metadata + table + insertions.table + bytes(insertions.gap))
+    return hashlib.sha256(start + metadata + table + rest)
+
+
+def unbake(gguf: Path, out: Path, *, force: bool = False, on_progress: Progress = unwatched) -> None:
     """Write the original of a baked file to `out`, byte for byte: its SHA-256 is compared with the one that was kept.
 
     Raises InputError where the file is not a baked one, or was changed since.
@@ -107,29 +141,29 @@ def unbake(gguf: Path, out: Path, *, force: bool = False, on_progress: Progress 
     header = read_header(gguf)
     require_model(header)
     kept, layout = header.metadata, header.layout
-    if _OWN + "sha256" not in kept:
+    if OWN + "sha256" not in kept:
         raise InputError(f"{gguf} was not baked by irm-lite", "give a file that `irm-lite bake` wrote")
     try:
         version, n_tensors, n_metadata, metadata_end, table_size, data_start, size = (
-            header.integer(_OWN + key)
+            header.integer(OWN + key)
             for key in ("version", "n_tensors", "n_metadata", "metadata_end", "table_size", "data_start", "size")
         )
         own_metadata = layout.metadata_end - metadata_end
         consistent = own_metadata > 0 and 0 < table_size <= layout.table_end - layout.metadata_end
-        consistent &= metadata_end >= _START and metadata_end + table_size <= data_start <= size
+        consistent &= metadata_end >= START and metadata_end + table_size <= data_start <= size
         consistent &= data_start <= layout.data_start and size - data_start <= layout.size - layout.data_start
         consistent &= version in (2, 3) and min(n_tensors, n_metadata) >= 0
     except InputError:
         consistent = False
     if not consistent:
-        raise InputError(f"{gguf} was changed after it was baked", "take the original from where you had it")
+        raise InputError(f"{gguf} was changed after it was baked", "get the original from where it came from")
     _require_place(gguf, out, size, force)
-    patches = _original_values(header, gguf)
+    patches = original_values(header)
     digest = hashlib.sha256()
     with atomic_path(out) as temporary, gguf.open("rb") as source, temporary.open("wb") as target:
         head = source.read(4) + struct.pack("<IQQ", version, n_tensors, n_metadata)
-        source.seek(_START)
-        head += source.read(metadata_end - _START)
+        source.seek(START)
+        head += source.read(metadata_end - START)
         source.seek(layout.metadata_end)
         head += source.read(table_size)
         head += bytes(data_start - len(head))
@@ -137,13 +171,13 @@ def unbake(gguf: Path, out: Path, *, force: bool = False, on_progress: Progress 
         target.write(head)
         source.seek(layout.data_start)
         done = data_start
-        for piece in _patched(_pieces(source, size - data_start), layout.data_start, patches):
+        for piece in patched(pieces(source, size - data_start), layout.data_start, patches):
             digest.update(piece)
             target.write(piece)
             done += len(piece)
             on_progress(done >> 20, size >> 20, "MiB")
-        if digest.hexdigest() != kept[_OWN + "sha256"]:
-            raise InputError(f"{gguf} was changed after it was baked", "take the original from where you had it")
+        if digest.hexdigest() != kept[OWN + "sha256"]:
+            raise InputError(f"{gguf} was changed after it was baked", "get the original from where it came from")
 
 
 def require_bakeable(header: GgufHeader) -> None:
@@ -158,101 +192,18 @@ def require_bakeable(header: GgufHeader) -> None:
         raise InputError(f"{header.path} is a mixture of experts, which has no place for a bias", "use the control vector")
     if not header.tensors:
         raise InputError(f"{header.path} has no tensors", "give a model")
-    if _OWN + "sha256" in header.metadata:
+    if OWN + "sha256" in header.metadata:
         raise InputError(f"{header.path} is baked already", "take that out with bake --undo first, or bake all vectors at once")
 
 
 def _require_place(source: Path, out: Path, size: int, force: bool) -> None:
+    """Raise InputError where `out` cannot take the copy of `size` bytes."""
     if out.exists() and out.samefile(source):
         raise InputError(f"{out} is the input", "choose another -o")
     if out.is_dir():
         raise InputError(f"{out} is a folder", "name a file with -o")
-    if os.path.lexists(out) and not force:  # a link that leads nowhere is somebody's too
+    if os.path.lexists(out) and not force:  # a link to nowhere counts: somebody made it
         raise InputError(f"{out} exists", "choose another -o, or say --force")
-    folder = next(parent for parent in out.absolute().parents if parent.exists())
-    free = free_space(folder)
+    free = free_space(out.parent)
     if free < size:
-        raise InputError(f"{folder} has {free / 1e9:.1f} GB free, {out.name} needs {size / 1e9:.1f} GB", "make room")
-
-
-def _rows(values: Mapping[str, FloatArray], offset: int, alignment: int) -> tuple[bytes, bytes]:
-    """Rows of the tensor table and the data of new F32 tensors, the first at `offset` from the start of the data."""
-    table, blob = b"", b""
-    for name, value in values.items():
-        table += _string(name) + struct.pack("<IQIQ", 1, value.size, _F32, offset + len(blob))
-        data = value.tobytes()
-        blob += data + bytes(-len(data) % alignment)
-    return table, blob
-
-
-def _keys(header: GgufHeader, biases: Biases, originals: Mapping[str, FloatArray]) -> dict[str, Any]:
-    layout = header.layout
-    return {
-        _OWN + "sha256": "0" * 64,
-        _OWN + "version": np.uint32(layout.version),
-        _OWN + "n_tensors": np.uint64(len(header.tensors)),
-        _OWN + "n_metadata": np.uint64(layout.n_metadata),
-        _OWN + "metadata_end": np.uint64(layout.metadata_end),
-        _OWN + "table_size": np.uint64(layout.table_end - layout.metadata_end),
-        _OWN + "data_start": np.uint64(layout.data_start),
-        _OWN + "size": np.uint64(layout.size),
-        _OWN + "slot": biases.slot,
-        _OWN + "layers": format_layers(biases.values),
-        **{f"{_OWN}vector.{key}": str(value) for key, value in biases.provenance.items()},
-        **{_ORIGINAL + name: value for name, value in originals.items()},
-    }
-
-
-def _key(name: str, value: Any) -> bytes:
-    """One entry of the metadata, as the GGUF specification has it."""
-    if isinstance(value, str):
-        return _string(name) + struct.pack("<I", _STRING) + _string(value)
-    if isinstance(value, np.uint32):
-        return _string(name) + struct.pack("<II", _UINT32, int(value))
-    if isinstance(value, np.ndarray):
-        return _string(name) + struct.pack("<IIQ", _ARRAY, _FLOAT32, value.size) + value.astype("<f4").tobytes()
-    return _string(name) + struct.pack("<IQ", _UINT64, int(value))
-
-
-def _string(text: str) -> bytes:
-    data = text.encode()
-    return struct.pack("<Q", len(data)) + data
-
-
-def _original_values(header: GgufHeader, gguf: Path) -> dict[int, bytes]:
-    """The kept values of biases that were added to, by their offset in the baked file."""
-    patches = {}
-    for key, value in header.metadata.items():
-        info: TensorInfo | None = header.tensors.get(key.removeprefix(_ORIGINAL)) if key.startswith(_ORIGINAL) else None
-        if info is not None and isinstance(value, ArrayInfo) and 4 * value.length == info.n_bytes:
-            with gguf.open("rb") as file:
-                file.seek(value.offset)
-                patches[info.offset] = file.read(info.n_bytes)
-    return patches
-
-
-def _pieces(source: BinaryIO, n_bytes: int, digest: Any = None) -> Iterator[bytes]:
-    """The next n_bytes of the file in pieces."""
-    while n_bytes > 0:
-        piece = source.read(min(_PIECE, n_bytes))
-        if not piece:
-            raise InputError(f"{source.name} became shorter while it was read", "leave it alone meanwhile")
-        if digest is not None:
-            digest.update(piece)
-        n_bytes -= len(piece)
-        yield piece
-
-
-def _patched(pieces: Iterator[bytes], start: int, patches: Mapping[int, bytes]) -> Iterator[bytes]:
-    """The pieces, the first of which lies at `start`, with the bytes at these offsets replaced."""
-    if not patches:
-        yield from pieces
-        return
-    for piece in pieces:
-        changed = bytearray(piece)
-        for offset, patch in patches.items():
-            first, last = max(offset, start), min(offset + len(patch), start + len(piece))
-            if first < last:
-                changed[first - start : last - start] = patch[first - offset : last - offset]
-        yield bytes(changed)
-        start += len(piece)
+        raise InputError(f"{out.parent} has {free / 1e9:.1f} GB free, {out.name} needs {size / 1e9:.1f} GB", "make room")

@@ -27,7 +27,7 @@ class Biases:
 def gather(sources: Sequence[str], model: Fingerprint, name: str, *, scale: float = 1.0, layers: str | None = None) -> Biases:
     """What these arguments name: control vectors as PATH[:SCALE], which add up, or one run directory.
 
-    A static run goes in exactly, layer 0 included; any other run by its exported vector. Raises InputError kinds where
+    A static run goes in exactly, layer 0 included; any other run by its exported vector. Raises an InputError where
     something is missing or does not fit the model called `name`.
     """
     paths = [parse_vector_argument(source)[0] for source in sources]

@@ -1,4 +1,4 @@
-"""The strength and the layers at which a control vector gives most for what it costs, in llama.cpp on one GGUF.
+"""The strength and the layers at which a control vector gains most for what it costs, in llama.cpp on one GGUF.
 
 Both sides are in nats a token: what is gained is the fall of the NLL of the tone's answers, what it costs is the
 KL(base || steered) on neutral answers. The trade is their difference, and the setting with the largest is proposed. Its
@@ -7,6 +7,7 @@ interval does not know that it was chosen among many: `eval` measures it on the 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from irm_lite.base.fingerprint import Match
 from irm_lite.base.load import load_tokenizer
 from irm_lite.core.bootstrap import Interval, interval, resampled_sums
 from irm_lite.core.errors import DataError, InputError
-from irm_lite.core.types import Progress
+from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode_all
 from irm_lite.llamacpp.likelihood import answer_nll, answer_nlls, context_for, llamacpp_log_probabilities
@@ -28,6 +29,22 @@ if TYPE_CHECKING:
     from irm_lite.llamacpp import Runtime
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+_SAMPLES = 24  # of each kind at most: the time grows with them, and the intervals say what they are worth
+_MAX_LENGTH = 512  # tokens
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The strengths that are tried at each choice of layers. Raises InputError where there are none, or one cannot be used."""
+
+    strengths: Sequence[float] = STRENGTHS
+    choices: Sequence[tuple[int, ...]] | None = None  # None: all of the vector's layers, and three halves of them
+
+    def __post_init__(self) -> None:
+        if not self.strengths:
+            raise InputError("there are no strengths to try", "write 0.5,1,1.5")
+        for strength in self.strengths:
+            require_scale(strength)
 
 
 @dataclass(frozen=True)
@@ -87,40 +104,33 @@ def calibrate(
     *,
     model: str | None = None,
     answer_column: str = "answer",
-    strengths: Sequence[float] = STRENGTHS,
-    choices: Sequence[tuple[int, ...]] | None = None,
-    samples: int = 24,
-    on_progress: Progress = lambda done, of, what: None,
+    grid: Grid | None = None,
+    on_progress: Progress = unwatched,
 ) -> Calibration:
-    """Try every strength at every choice of layers, on the data's validation split: the test split stays for `eval`.
+    """Try every setting of the grid (default: seven strengths, four choices of layers) on the data's validation split.
 
-    `samples` of each kind are used at most: the time grows with them, the intervals say what they are worth. `model`
-    names where tokenizer and chat template come from (default: the GGUF). Raises InputError kinds where something is
-    missing or does not fit.
+    The test split stays for `eval`. `model` names where tokenizer and chat template come from (default: the GGUF).
+    Raises an InputError where something is missing or does not fit.
     """
     from irm_lite.llamacpp import Runtime
 
+    grid = grid or Grid()
     tokenizer = load_tokenizer(model or str(gguf))
     aligned, neutral = (
-        encode_all(tokenizer, dataset.validation, 512)[0][:samples]
+        encode_all(tokenizer, dataset.validation, _MAX_LENGTH)[0][:_SAMPLES]
         for dataset in (load_dataset(data, answer_column), load_dataset("neutral"))
     )
     if not aligned:
-        raise DataError(f"{data} has no validation samples of at most 512 tokens", "give more or shorter rows")
-    if not strengths:
-        raise InputError("there are no strengths to try", "write 0.5,1,1.5")
-    for strength in strengths:
-        require_scale(strength)
-    choices = layer_choices(vector) if choices is None else choices
-    total, found = len(strengths) * len(choices), []
+        raise DataError(f"{data} has no validation samples of at most {_MAX_LENGTH} tokens", "give more or shorter rows")
+    settings = list(product(layer_choices(vector) if grid.choices is None else grid.choices, grid.strengths))
+    found: list[Setting] = []
     with Runtime(gguf, n_ctx=context_for([*aligned, *neutral])) as runtime:
         match = vector.require_fit(runtime.model.fingerprint, gguf.name)
         plain = Reference(runtime, aligned, neutral)
-        for layers in choices:
-            for strength in strengths:
-                runtime.set_vector(vector, strength, layers)
-                found.append(plain.measure(runtime, format_layers(layers), strength))
-                on_progress(len(found), total, f"layers {found[-1].layers} at {strength:g}: trade {found[-1].trade:+.2f}")
+        for layers, strength in settings:
+            runtime.set_vector(vector, strength, layers)
+            found.append(plain.measure(runtime, format_layers(layers), strength))
+            on_progress(len(found), len(settings), f"layers {found[-1].layers} at {strength:g}: trade {found[-1].trade:+.2f}")
     return Calibration(gguf, data, plain.nll, found, len(aligned), match)
 
 
@@ -129,7 +139,7 @@ class Reference:
 
     def __init__(self, runtime: "Runtime", aligned: list[Sample], neutral: list[Sample]) -> None:
         self.aligned, self.neutral = aligned, neutral
-        # The shipped tones answer the same questions: then questions are drawn, not answers of each kind apart.
+        # The shipped tones answer the same questions: then the bootstrap draws questions, with their answers of both kinds.
         self.paired = [each.example.question for each in aligned] == [each.example.question for each in neutral]
         self.aligned_nll = answer_nlls(runtime, aligned)
         self.neutral_log_probs = [llamacpp_log_probabilities(runtime, sample) for sample in neutral]
@@ -141,23 +151,23 @@ class Reference:
 
     def measure(self, runtime: "Runtime", layers: str, strength: float) -> Setting:
         aligned = answer_nlls(runtime, self.aligned)
-        beside = []
+        neutral_sums = []
         for sample, before in zip(self.neutral, self.neutral_log_probs, strict=True):
             after = llamacpp_log_probabilities(runtime, sample)
-            beside.append([*answer_nll(after, sample), kl(before, after).sum().item()])
-        neutral = np.array(beside)
-        gains, costs = self.aligned_nll.copy(), neutral[:, [0, 2]]
+            neutral_sums.append([*answer_nll(after, sample), kl(before, after).sum().item()])
+        neutral = np.array(neutral_sums)
+        gains = self.aligned_nll.copy()
         gains[:, 1] -= aligned[:, 1]
-        drawn = resampled_sums(gains, seed=0)
-        spent = resampled_sums(costs, seed=0 if self.paired else 1)
-        tokens, beside_tokens = aligned[:, 0].sum(), neutral[:, 0].sum()
-        cost = float(neutral[:, 2].sum() / beside_tokens)
+        drawn_gains = resampled_sums(gains, seed=0)
+        drawn_costs = resampled_sums(neutral[:, [0, 2]], seed=0 if self.paired else 1)
+        tokens, neutral_tokens = aligned[:, 0].sum(), neutral[:, 0].sum()
+        cost = float(neutral[:, 2].sum() / neutral_tokens)
         return Setting(
             layers,
             strength,
             float(aligned[:, 1].sum() / tokens),
-            float(neutral[:, 1].sum() / beside_tokens),
+            float(neutral[:, 1].sum() / neutral_tokens),
             cost,
             float(gains[:, 1].sum() / tokens) - cost,
-            interval(drawn[:, 1] / drawn[:, 0] - spent[:, 1] / spent[:, 0]),
+            interval(drawn_gains[:, 1] / drawn_gains[:, 0] - drawn_costs[:, 1] / drawn_costs[:, 0]),
         )

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from irm_lite.base.forward import answer_hidden
 from irm_lite.base.load import Base
-from irm_lite.core.types import Progress
+from irm_lite.core.errors import InputError
+from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack, rows
 from irm_lite.steering.injection import inject
@@ -31,6 +32,18 @@ MAX_SAMPLES = 2000  # what is kept of the teacher stays below 0.5 GB for a 7B mo
 EVALUATIONS = 5
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """How long vectors are fitted, and in which order. Raises InputError where the epochs make no sense."""
+
+    epochs: float = 2.0
+    seed: int = 0  # of the samples' order
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epochs <= 1000:
+            raise InputError(f"--epochs {self.epochs} makes no sense", "give a number above 0, at most 1000")
+
+
 @dataclass
 class Distilled:
     """The fitted directions {block: (H,)}, and what share of the IRM's output varies with the input."""
@@ -45,13 +58,11 @@ def distil(
     train: list[Sample],
     validation: list[Sample],
     layers: tuple[int, ...],
-    *,
-    epochs: float = 2.0,
-    seed: int = 0,
-    on_progress: Progress = lambda done, of, what: None,
+    fitting: Fitting,
+    on_progress: Progress = unwatched,
 ) -> Distilled:
-    """Fit vectors at the outputs of these blocks to the IRM. Started from the mean; the best on `validation` is kept."""
-    shuffle = random.Random(seed)
+    """Fit vectors at the outputs of these blocks to the IRM. They start at the mean; those best on `validation` are returned."""
+    shuffle = random.Random(fitting.seed)
     train = shuffle.sample(train, min(len(train), MAX_SAMPLES))
     taught = observe(base, irm, train, on_progress)
     held_out = _lessons(validation, observe(base, irm, validation).hidden)
@@ -59,7 +70,7 @@ def distil(
     student = StaticIRM(base.hidden_size, layers, "block").to(base.model.device)
     with torch.no_grad():
         student.vectors.copy_(torch.stack([mean[layer] for layer in layers]))
-    steps = max(MIN_STEPS, round(epochs * len(train) / BATCH))
+    steps = max(MIN_STEPS, round(fitting.epochs * len(train) / BATCH))
     optimiser = torch.optim.Adam(student.parameters(), lr=LEARNING_RATES[irm.site])
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     order: list[int] = []

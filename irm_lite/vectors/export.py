@@ -1,10 +1,9 @@
-"""Choose the method, make the vector, measure it, write it with its provenance."""
+"""A run's control vector: the method chosen, the vector made, measured, and written with its provenance."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from torch import Tensor
 
@@ -12,16 +11,16 @@ import irm_lite
 from irm_lite.base.fingerprint import fingerprint_gguf
 from irm_lite.base.load import Base
 from irm_lite.core.errors import InputError
-from irm_lite.core.files.atomic import write_text
-from irm_lite.core.types import Progress
+from irm_lite.core.files.atomic import require_folder, write_text
+from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import encode_all
 from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM, StaticIRM
 from irm_lite.steering.layers import format_layers, parse_layers
-from irm_lite.vectors.comparison import GOOD_FIDELITY, Comparison
-from irm_lite.vectors.distil import distil
+from irm_lite.vectors.distil import Fitting, distil
 from irm_lite.vectors.evaluation import measure
+from irm_lite.vectors.fidelity.comparison import GOOD_FIDELITY, Comparison
 from irm_lite.vectors.mean import DependentShare, block_directions, observe
 
 Method = Literal["auto", "distil", "mean", "exact"]
@@ -44,67 +43,87 @@ class ExportResult:
         return f"fidelity {self.comparison.fidelity:.2f} is below {GOOD_FIDELITY}: static vectors carry only part of this IRM"
 
 
+class FittingOptions(TypedDict, total=False):
+    """The fields of `Fitting`, as keywords."""
+
+    epochs: float
+    seed: int
+
+
 def export_vector(
     run: TrainedRun,
     out: Path,
     *,
     method: Method = "auto",
     layers: str = "all",
-    epochs: float = 2.0,
-    seed: int = 0,
     gguf: Path | None = None,
-    on_progress: Progress = lambda done, of, what: None,
+    on_progress: Progress = unwatched,
+    **fitting: Unpack[FittingOptions],
 ) -> ExportResult:
     """Write `out` (.gguf); for the run's own vector export/fidelity.json too.
 
-    `distil` fits vectors to the IRM; `mean` takes its mean output; `exact` copies a static IRM trained at site
-    `block`; `auto` is exact where that can be, else distil. `layers` are the blocks that get a vector, from 1. The
-    fidelity is measured in llama.cpp on `gguf` (default: the base's own file), or in transformers where there is none.
+    `distil` fits vectors to the IRM, in `epochs` (2.0) passes with a `seed` (0); `mean` takes its mean output; `exact`
+    copies a static IRM trained at site `block`; `auto` is exact where that can be, else distil. `layers` are the blocks
+    that get a vector, from 1. The fidelity is measured in llama.cpp on `gguf` (default: the base's own file), or in
+    transformers where there is none. Raises an InputError where something cannot be used, before any work.
+
+    >>> from irm_lite import ControlVector, load_run
+    >>> result = export_vector(load_run("runs/anger"), Path("anger.gguf"), method="mean")
+    >>> result.comparison.fidelity <= 1.0
+    True
+    >>> ControlVector.load("anger.gguf").layers == result.vector.layers
+    True
     """
     if out.suffix.lower() != ".gguf":
         raise InputError(f"{out} must end in .gguf", "llama.cpp takes no other")
-    if not 0 < epochs <= 1000:
-        raise InputError(f"--epochs {epochs} makes no sense", "give a number above 0, at most 1000")
-    if not os.access(next(parent for parent in out.absolute().parents if parent.exists()), os.W_OK):
-        raise InputError(f"{out} cannot be written", "choose another place")
+    fit = Fitting(**fitting)
+    require_folder(out.parent)
     gguf = gguf or run.gguf_path
     runs_on = fingerprint_gguf(gguf) if gguf is not None else None
     if gguf is not None and runs_on is not None:  # before the work, not after it
         run.matches.append(run.match(runs_on, gguf.name))
     blocks = parse_layers(layers, run.fingerprint.n_layers, first=1)
-    method = _method(run.irm, method, blocks)
-    base, irm = run.base, run.irm
-    train, _ = encode_all(base.tokenizer, run.dataset.train, run.config.max_length)
-    validation, _ = encode_all(base.tokenizer, run.dataset.validation, run.config.max_length)
-    if method == "exact":
-        assert isinstance(irm, StaticIRM)
-        directions = {layer: irm.vectors[index] for index, layer in enumerate(irm.layers) if layer in blocks}
-        share = None
-    elif method == "mean":
-        observed = observe(base, irm, train, on_progress)
-        mean, share = block_directions(observed.mean, irm, base.n_layers), observed.dependent_share
-        directions = {block: mean[block] for block in blocks}
-    else:
-        distilled = distil(base, irm, train, validation, blocks, epochs=epochs, seed=seed, on_progress=on_progress)
-        directions, share = distilled.directions, distilled.dependent_share
-    vector = _vector(directions, base, irm, method, run.config.data)
+    chosen = _method(run.irm, method, blocks)
+    directions, share = _directions(run, chosen, blocks, fit, on_progress)
+    vector = _vector(directions, run.base, run.irm, chosen, run.config.data)
     comparison = measure(run, vector, gguf, run.held_out, on_progress)
     vector.metadata["fidelity"] = comparison.fidelity
-    vector.metadata["fidelity.on"] = (
-        f"{comparison.measured_in}, {runs_on.quantisation if runs_on else base.fingerprint.quantisation}"
-    )
+    quantisation = (runs_on or run.base.fingerprint).quantisation
+    vector.metadata["fidelity.on"] = f"{comparison.measured_in}, {quantisation}"
     vector.save(out)
-    result = ExportResult(out, vector, method, comparison, share)
-    report = {
-        "vector": str(out),
-        "method": method,
-        "gguf": str(gguf) if gguf else None,
-        "input_dependent_share": asdict(share) if share else None,
-        **comparison.to_dict(),
-    }
+    result = ExportResult(out, vector, chosen, comparison, share)
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file
-        write_text(run.directory.fidelity, json.dumps(report, indent=2) + "\n")
+        write_text(run.directory.fidelity, json.dumps(_report(result, gguf), indent=2) + "\n")
     return result
+
+
+def _directions(
+    run: TrainedRun, method: Method, blocks: tuple[int, ...], fitting: Fitting, on_progress: Progress
+) -> tuple[dict[int, Tensor], DependentShare | None]:
+    """The vector of each block, (H,), and what share of the IRM's output depends on the input; None where none does."""
+    base, irm = run.base, run.irm
+    if method == "exact":
+        assert isinstance(irm, StaticIRM)
+        return {layer: irm.vectors[index] for index, layer in enumerate(irm.layers) if layer in blocks}, None
+    train, _ = encode_all(base.tokenizer, run.dataset.train, run.config.max_length)
+    if method == "mean":
+        observed = observe(base, irm, train, on_progress)
+        mean = block_directions(observed.mean, irm, base.n_layers)
+        return {block: mean[block] for block in blocks}, observed.dependent_share
+    validation, _ = encode_all(base.tokenizer, run.dataset.validation, run.config.max_length)
+    distilled = distil(base, irm, train, validation, blocks, fitting, on_progress)
+    return distilled.directions, distilled.dependent_share
+
+
+def _report(result: ExportResult, gguf: Path | None) -> dict[str, Any]:
+    """What fidelity.json holds."""
+    return {
+        "vector": str(result.path),
+        "method": result.method,
+        "gguf": str(gguf) if gguf else None,
+        "input_dependent_share": asdict(result.dependent_share) if result.dependent_share else None,
+        **result.comparison.to_dict(),
+    }
 
 
 def _method(irm: IRM, method: Method, blocks: tuple[int, ...]) -> Method:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from irm_lite.base.forward import answer_hidden
 from irm_lite.base.load import Base
-from irm_lite.core.types import Progress
+from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import pack, rows
 from irm_lite.steering.injection import inject
@@ -37,8 +37,8 @@ class Observed:
 class DependentShare:
     """Of the IRM's output: the share of its power that varies with the input, 1 - |mean|^2 / mean |output|^2.
 
-    `overall` sums over layers first, `by_layer` (L,) does not. No static vector carries it; how much of the effect goes
-    with it is for the fidelity to say.
+    `overall` sums over layers first, `by_layer` (L,) does not. No static vector carries it; the fidelity says how much
+    of the effect is lost with it.
     """
 
     overall: float
@@ -46,13 +46,13 @@ class DependentShare:
 
 
 @torch.no_grad()
-def observe(base: Base, irm: IRM, samples: Sequence[Sample], on_progress: Progress = lambda done, of, what: None) -> Observed:
+def observe(base: Base, irm: IRM, samples: Sequence[Sample], on_progress: Progress = unwatched) -> Observed:
     """Run the injected model over the samples once."""
     total = torch.zeros(len(irm.layers), irm.hidden_size, device=base.model.device)
     power = torch.zeros(len(irm.layers), device=base.model.device)
     hidden: list[Tensor] = []
     count = 0
-    place = {layer: index for index, layer in enumerate(irm.layers)}
+    output_of = {layer: index for index, layer in enumerate(irm.layers)}
     with inject(base.model, irm) as injection:
         for group in rows(samples):
             row = pack(group)
@@ -60,8 +60,8 @@ def observe(base: Base, irm: IRM, samples: Sequence[Sample], on_progress: Progre
 
             def add(layer: int, vector: Tensor, positions: Tensor = positions) -> None:
                 chosen = vector[0, positions].float()
-                total[place[layer]] += chosen.sum(0)
-                power[place[layer]] += chosen.square().sum()
+                total[output_of[layer]] += chosen.sum(0)
+                power[output_of[layer]] += chosen.square().sum()
 
             injection.observers[:] = [add]
             hidden += torch.split(answer_hidden(base.model, row), [sample.n_answer for sample in group])

@@ -9,10 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irm_lite import train
-from irm_lite.analysis.ablation import MATCHED, ablate, zeroed
+from irm_lite.analysis import ablation
+from irm_lite.analysis.ablation import MATCHED, Ablation, AblationSettings, zeroed
 from irm_lite.analysis.statistics.causality import MEASURES
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError
+from irm_lite.core.types import DoubleArray
 from irm_lite.runs.trained import TrainedRun, neutral_samples
 from irm_lite.steering.injection import inject
 
@@ -32,12 +34,17 @@ def run(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained
     return trained
 
 
+def ablate(run: TrainedRun, indices: list[int], mean_abs: DoubleArray, **settings: int) -> list[Ablation]:
+    return ablation.ablate(run, indices, mean_abs, AblationSettings(**settings))  # type: ignore[arg-type]
+
+
 def log_probs(run: TrainedRun, ids: list[int], start: int) -> Tensor:
     """At the answer's positions, (A, V), one sample alone."""
     with torch.no_grad():
         return F.log_softmax(run.base.model(torch.tensor([ids])).logits[0, start - 1 : -1].double(), -1)
 
 
+@pytest.mark.slow
 def test_what_the_planted_index_does_is_all_there_is(run: TrainedRun) -> None:
     mean_abs = run.irm.vectors.abs().double().numpy() + 1e-3  # type: ignore[operator]
     found = ablate(run, [PLANTED], mean_abs, samples=5)[0]

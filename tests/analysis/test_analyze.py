@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from irm_lite import train
-from irm_lite.analysis.ablation import load_ablations
+from irm_lite.analysis.ablation_files import load_ablations
 from irm_lite.analysis.analyze import analyze, nlls
 from irm_lite.analysis.recordings.of_runs import Recorded, differences, with_recordings
 from irm_lite.analysis.recordings.record import record
@@ -49,6 +49,7 @@ def recorded(runs: list[TrainedRun]) -> list[Recorded]:
     return with_recordings([run.directory.path for run in runs])
 
 
+@pytest.mark.slow
 def test_the_document_holds_what_the_recordings_do(recorded: list[Recorded]) -> None:
     found = analyze(recorded, marks=[5], samples=4)
     document = json.loads(json.dumps(found.document, allow_nan=False))
@@ -77,7 +78,7 @@ def test_the_document_holds_what_the_recordings_do(recorded: list[Recorded]) -> 
 
 
 def test_the_best_nll_is_read_from_the_events(runs: list[TrainedRun]) -> None:
-    evaluated = [event for event in runs[0].directory.events() if event["kind"] == "eval"]
+    evaluated = [event for event in runs[0].directory.events.read() if event["kind"] == "eval"]
     found = nlls(runs[0].directory)
     assert found["base"] == evaluated[0]["nll"]
     assert found["irm"] == min(event["nll"] for event in evaluated[1:])
@@ -112,6 +113,7 @@ def test_a_report_that_is_there_is_replaced_only_with_force(
     assert (tmp_path / name).read_text() != "precious"
 
 
+@pytest.mark.slow
 def test_a_run_of_another_base_or_without_recording_is_refused(runs: list[TrainedRun], tmp_path: Path) -> None:
     first = runs[0].directory.path
     with pytest.raises(RunError, match="has no recording"):
@@ -178,6 +180,7 @@ def test_recordings_that_are_unlike_are_named(recorded: list[Recorded]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_answer_column_is_a_tone_of_its_own(llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two columns of one file, neither of them called answer."""
     rows = [

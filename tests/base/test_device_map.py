@@ -15,6 +15,7 @@ from irm_lite.core.machine import processes
 from irm_lite.training import train as training
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"irm": "lite"}, {"irm": "static", "layers": "2"}, {"irm": "paper", "layers": "1-2"}])
 def test_a_dispatched_base_trains_to_the_same_losses(settings: dict[str, str], llama_folder: Path, tmp_path: Path) -> None:
     config = TrainConfig.from_dict(
@@ -39,7 +40,7 @@ def test_a_dispatched_base_trains_to_the_same_losses(settings: dict[str, str], l
             dispatch_model(base.model, places, offload_dir=str(tmp_path / "offloaded"))
             assert base.model.model.layers[1].mlp.up_proj.weight.device.type == "meta"
         run = training.train(config, tmp_path / str(dispatched), base=base)
-        events = list(run.directory.events())
+        events = list(run.directory.events.read())
         losses.append([event.get("loss", event.get("nll")) for event in events if event["kind"] in ("step", "eval")])
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
 

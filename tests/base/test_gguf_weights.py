@@ -204,6 +204,7 @@ print(peak_bytes("cpu") - before, held)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_loading_peaks_at_the_quantised_model_and_a_few_tensors(llama_gguf: Path, tmp_path: Path) -> None:
     """300 MB of float32 (150 MB in bfloat16), never held: bitsandbytes' own buffers are some five times the largest tensor."""

@@ -106,6 +106,7 @@ def test_no_metal_kernel_is_fetched(tmp_path: Path) -> None:
     assert done.stdout.strip() == "None"
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_where_the_package_kernels_is_installed(llama_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """bitsandbytes asks the hub for a kernel at import if it finds `kernels`; a fresh process shows that it does not get to."""
     fake = llama_folder.parent / "fake"
@@ -202,6 +203,7 @@ def with_config(folder: Path, target: Path, **changes: object) -> Path:
     return target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
 def test_a_configuration_does_not_choose_the_attention(key: str, llama_folder: Path, tmp_path: Path) -> None:
     """A name with a slash is native code of the hub to transformers, which asks the package `kernels` for it."""

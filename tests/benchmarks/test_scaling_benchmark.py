@@ -16,6 +16,7 @@ def test_one_size_is_varied_at_a_time() -> None:
         assert sum(point[name] != value for name, value in usual.items()) <= 1
 
 
+@pytest.mark.slow
 def test_a_point_is_measured_as_it_is_described() -> None:
     point = {"layers": 2, "hidden_size": 64, "batch": 3, "length": 60, "irm": "lite", "device": "cpu", "steps": 2, "varied": "x"}
     measured = scaling.measure(point)

@@ -324,6 +324,7 @@ def test_where_none_can_start_there_is_one_line(scripted: Callable[..., None], c
     assert "does not divide into heads: give a multiple of 64" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_real_race(llama_folder: Path, data: Path, tmp_path: Path, samples: list[Sample]) -> None:
     """One process is enough: two take twice as long to import torch."""
     arguments = ["--model", str(llama_folder), "--data", str(data), "--device", "cpu", "--steps", "2", "--rounds", "1"]

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from irm_lite.cli import main as cli
-from irm_lite.cli.output import safe
+from irm_lite.cli.app import app
 from irm_lite.config import TrainConfig
+from irm_lite.core.visible_text import safe
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
 
@@ -82,6 +83,7 @@ def test_bad_input_is_one_line_with_the_mend_and_exit_code_2(
     assert sorted(path.name for path in tmp_path.iterdir()) == before  # nothing written
 
 
+@pytest.mark.slow
 def test_a_run_is_gone_on_with_from_the_command_line(llama_folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = irm_lite("train", "--model", str(llama_folder), "--out", str(run), *QUICK, "--save-steps", "1")
@@ -90,9 +92,10 @@ def test_a_run_is_gone_on_with_from_the_command_line(llama_folder: Path, tmp_pat
     second = irm_lite("train", "--resume", str(run), "--json")
     assert second.returncode == 0, second.stderr
     assert json.loads(second.stdout)["steps"] == 3
-    assert [event["resumed_from"] for event in RunDirectory(run).events() if event["kind"] == "start"] == [None, "step-2"]
+    assert [event["resumed_from"] for event in RunDirectory(run).events.read() if event["kind"] == "start"] == [None, "step-2"]
 
 
+@pytest.mark.slow
 def test_train_export_eval_generate_by_json(llama_gguf: Path, tmp_path: Path) -> None:
     trained = irm_lite("train", "--model", str(llama_gguf), "--out", "run", "--json", *QUICK, cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
@@ -157,7 +160,7 @@ def test_config_file_fills_what_the_flags_leave_open(
 
 def test_a_presets_settings_fill_what_flags_and_file_leave_open(tmp_path: Path) -> None:
     def settings(*flags: str) -> TrainConfig:
-        _, bound, _ = cli.app.parse_args(["train", *flags], exit_on_error=False, print_error=False)
+        _, bound, _ = app.parse_args(["train", *flags], exit_on_error=False, print_error=False)
         chosen = bound.arguments["settings"]
         assert isinstance(chosen, TrainConfig)
         return chosen

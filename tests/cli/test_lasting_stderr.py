@@ -44,6 +44,7 @@ def test_a_signal_within_a_write_does_no_harm() -> None:
     assert LastingStderr(Busy()).write("text") == 4  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_log_on_a_full_disk_ends_no_training(llama_folder: Path, tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
@@ -52,9 +53,10 @@ def test_a_log_on_a_full_disk_ends_no_training(llama_folder: Path, tmp_path: Pat
         )
     assert done.returncode == 0
     assert "best validation NLL" in done.stdout
-    assert RunDirectory(tmp_path / "run").finished()
+    assert RunDirectory(tmp_path / "run").events.finished()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a pseudo-terminal")
 def test_a_closed_terminal_ends_a_training_with_a_checkpoint(llama_folder: Path, tmp_path: Path) -> None:
     import pty
@@ -66,14 +68,14 @@ def test_a_closed_terminal_ends_a_training_with_a_checkpoint(llama_folder: Path,
         os.execv(
             sys.executable, command(llama_folder, out, "--max-steps", "100000", "--save-steps", "90000", "--eval-steps", "90000")
         )
-    while not any(event["kind"] == "step" for event in RunDirectory(out).events()):
+    while not any(event["kind"] == "step" for event in RunDirectory(out).events.read()):
         if select.select([terminal], [], [], 0.1)[0]:
             os.read(terminal, 1 << 16)
     os.close(terminal)  # the system sends SIGHUP
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
     run = RunDirectory(out)
-    end = list(run.events())[-1]
+    end = list(run.events.read())[-1]
     assert (end["kind"], end["reason"]) == ("end", "interrupted")
-    newest = run.newest_checkpoint()
+    newest = run.checkpoints.newest_sound()
     assert newest is not None
     assert newest.name == f"step-{end['step']}"

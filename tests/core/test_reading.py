@@ -21,7 +21,7 @@ def test_a_pipe_is_refused_without_waiting_for_its_other_end(tmp_path: Path) -> 
     found: list[OSError] = []
 
     def read() -> None:
-        with pytest.raises(OSError, match="no ordinary file") as caught:
+        with pytest.raises(OSError, match="not an ordinary file") as caught:
             read_text(tmp_path / "pipe")
         found.append(caught.value)
 
@@ -32,7 +32,7 @@ def test_a_pipe_is_refused_without_waiting_for_its_other_end(tmp_path: Path) -> 
 
 
 def enter(run: RunDirectory) -> None:
-    with run.writing():
+    with run.lock.held():
         pass
 
 
@@ -46,7 +46,7 @@ def test_a_run_with_a_pipe_in_it_is_not_written(tmp_path: Path, name: str) -> No
 
 def test_a_holder_that_cannot_be_told_is_another_process(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    with run.writing():
+    with run.lock.held():
         (tmp_path / "lock.holder").write_bytes(b"\xff\xfe")
         with pytest.raises(RunError, match="is being written by another process"):
             enter(RunDirectory(tmp_path))
@@ -67,7 +67,7 @@ def test_rows_and_prompts_are_read_of_ordinary_files_alone(tmp_path: Path) -> No
 @posix
 def test_a_device_and_a_folder_are_refused_and_a_link_is_followed(tmp_path: Path) -> None:
     for path in (Path("/dev/zero"), tmp_path):
-        with pytest.raises(OSError, match="no ordinary file"):
+        with pytest.raises(OSError, match="not an ordinary file"):
             open_ordinary(path)
     (tmp_path / "file").write_text("text")
     (tmp_path / "link").symlink_to(tmp_path / "file")

@@ -89,8 +89,8 @@ def test_leaks_are_found_letter_by_letter_and_in_the_normal_form(tmp_path: Path,
     ("change", "fragment"),
     [
         (lambda row: {"answer": "Always the same."}, "all answers of train are the same"),
-        (lambda row: {"answer": row["question"]}, "are their question again"),
-        (lambda row: {"answer": "..."}, "hold no word"),
+        (lambda row: {"answer": row["question"]}, "repeat their question"),
+        (lambda row: {"answer": "..."}, "contain no word"),
     ],
 )
 def test_what_teaches_nothing_is_called_pointless(tmp_path: Path, change: Any, fragment: str) -> None:

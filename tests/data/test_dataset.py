@@ -420,7 +420,7 @@ def test_an_unknown_tone_is_answered_with_the_tones() -> None:
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").mkdir()
-    with pytest.raises(DataError, match="it is no ordinary file"):
+    with pytest.raises(DataError, match="it is not an ordinary file"):
         load_dataset(str(tmp_path / "data.jsonl"))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from irm_lite.core.errors import DataError
 from irm_lite.data.dataset import load_dataset
-from irm_lite.data.parquet_pages import read_footer, require_told_sizes
+from irm_lite.data.parquet_pages import read_footer, require_declared_sizes
 
 ROWS = [{"question": f"Why {n % 7}?", "answer": f"So {n}.", "messages": [{"role": "user"}] * (n % 3)} for n in range(5000)]
 WAYS: list[dict[str, Any]] = [
@@ -36,7 +36,7 @@ def test_a_sound_files_footer_is_what_arrow_says(tmp_path: Path, options: dict[s
         (column.total_uncompressed_size, column.num_values, n_rows) for n_rows, column in columns
     ]
     assert [chunk.end - chunk.start for chunk in found.chunks] == [column.total_compressed_size for _, column in columns]
-    require_told_sizes(path, found)
+    require_declared_sizes(path, found)
 
 
 def test_pages_that_hold_more_than_the_footer_says_are_refused(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_pages_that_hold_more_than_the_footer_says_are_refused(tmp_path: Path) -
     for less in (chunk._replace(unpacked=chunk.unpacked - 1), chunk._replace(n_values=2)):
         footer.chunks[:] = [less]
         with pytest.raises(ValueError, match="unpack to more than it says"):
-            require_told_sizes(path, footer)
+            require_declared_sizes(path, footer)
 
 
 def test_a_list_of_millions_in_a_few_bytes_is_refused(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_column_in_another_file_is_refused(tmp_path: Path) -> None:
 def test_a_page_header_with_a_long_value_in_its_statistics_is_read_whole(tmp_path: Path, size: int) -> None:
     path = written(tmp_path / "a.parquet", [{"text": "a" * size}, {"text": "b" * size}], use_dictionary=False, compression="none")
     assert path.read_bytes().count(b"a" * size) == 3, "once as data, twice in statistics"
-    require_told_sizes(path, read_footer(path))
+    require_declared_sizes(path, read_footer(path))
     assert len(load_dataset(str(path)).train) == 1
 
 

@@ -132,4 +132,4 @@ def test_it_trains_and_the_unanswered_are_told(llama_folder: Path, tmp_path: Pat
     run = training.train(settings, tmp_path / "run", on_event=events.append)
     assert sum(events[0]["samples"].values()) + len(run.dataset.test) == 30
     [warning] = [event["text"] for event in events if event["kind"] == "warning"]
-    assert warning == f"1 questions of {path} have no answer and are passed over"
+    assert warning == f"1 questions of {path} have no answer and are skipped"

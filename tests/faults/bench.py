@@ -80,8 +80,8 @@ def require_readable(run: Path, *states: str) -> None:
         return
     directory.config()
     directory.fingerprint()
-    list(directory.events())
-    for checkpoint in directory.checkpoints():
+    list(directory.events.read())
+    for checkpoint in directory.checkpoints.all():
         assert (checkpoint / "manifest.json").is_file(), checkpoint
         assert damage(checkpoint) == "", (checkpoint, damage(checkpoint))
     for weights in run.glob("*.safetensors"):

@@ -26,6 +26,7 @@ import psutil
 from scipy import stats
 
 from irm_lite.base.presets import presets
+from irm_lite.runs.checkpoints import step_of
 from irm_lite.runs.directory import RunDirectory
 from irm_lite_tui.dashboard.reader import DashboardReader
 
@@ -82,7 +83,7 @@ def read_for_ever(run: Path) -> NoReturn:
     while True:
         dashboard.read()
         if polls % 20 == 0:
-            deque(RunDirectory(run).events(), maxlen=0)
+            deque(RunDirectory(run).events.read(), maxlen=0)
         polls += 1
         time.sleep(_POLL_SECONDS)
 
@@ -103,7 +104,7 @@ def soak(folder: Path, minutes: float) -> bool:
     times: list[float] = []
     held: dict[str, list[float]] = {name: [] for name in processes}
     try:
-        while not run.checkpoints():  # the imports and the base are no part of it
+        while not run.checkpoints.all():  # the imports and the base are no part of it
             time.sleep(0.2)
             if trainer.poll() is not None:
                 return _say(False, f"the training ended before its first checkpoint: {_tail(folder / 'train.log')}")
@@ -126,7 +127,7 @@ def soak(folder: Path, minutes: float) -> bool:
             if child.poll() is None:
                 child.kill()
             child.wait()
-    *_, last = run.events()
+    *_, last = run.events.read()
     kept = [time >= _WARM_UP * minutes * _MINUTE for time in times]
     late = [time for time, each in zip(times, kept, strict=True) if each]
     well = last.get("reason") == "interrupted"
@@ -135,12 +136,12 @@ def soak(folder: Path, minutes: float) -> bool:
         verdict = "flat" if found.flat else "not shown to be flat"
         span = f"{min(sizes):.1f} to {max(sizes):.1f} MB"
         well &= _say(found.flat, f"{name}: {found.value:+.2f} MB an hour [{found.low:+.2f}, {found.high:+.2f}], {span}: {verdict}")
-    return _say(well, f"{last.get('step')} steps, {len(run.checkpoints())} checkpoints kept, {minutes:g} min")
+    return _say(well, f"{last.get('step')} steps, {len(run.checkpoints.all())} checkpoints kept, {minutes:g} min")
 
 
 def _row(run: RunDirectory, now: float, held: dict[str, list[float]]) -> str:
-    newest = max((int(path.name.removeprefix("step-")) for path in run.checkpoints()), default=0)
-    events = run.event_file.stat().st_size / 1e6
+    newest = max((step_of(path) for path in run.checkpoints.all()), default=0)
+    events = run.events.path.stat().st_size / 1e6
     return f"{now / _MINUTE:6.0f} {newest:10} {events:9.2f} {held['trainer'][-1]:10.1f} {held['reader'][-1]:9.1f}"
 
 

@@ -11,7 +11,10 @@ import pytest
 
 FAULTS = Path(__file__).parent
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the harness watches its children as Linux does")
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the harness watches its children as Linux does"),
+]
 
 
 def figures(command: str, *arguments: str) -> dict[str, Any]:

@@ -117,7 +117,8 @@ RUN = ("run.toml", "base.json", "events.jsonl", "lock.holder")
 def _run(data: bytes) -> None:
     run = RunDirectory(_folder("run", RUN, data))
     refused = None
-    for each in (run.config, run.asked, run.created, run.versions, run.fingerprint, run.finished, run.newest_checkpoint):
+    metadata = (run.config, run.asked, run.created, run.versions, run.fingerprint)
+    for each in (*metadata, run.events.finished, run.checkpoints.newest_sound):
         try:
             each()
         except IrmLiteError as error:
@@ -182,7 +183,7 @@ def _index(data: bytes) -> None:
 
 
 def _ablations(data: bytes) -> None:
-    from irm_lite.analysis.ablation import load_ablations
+    from irm_lite.analysis.ablation_files import load_ablations
 
     run = RunDirectory(_folder("ablated", IRM, (CORPUS / "irm" / "seed-1").read_bytes()))
     _file("ablated/ablations/a.json", data)

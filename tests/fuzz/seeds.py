@@ -93,11 +93,11 @@ def _quantised(folder: Path) -> bytes:
 def _run(folder: Path) -> bytes:
     run = RunDirectory(folder / "run")
     run.create(TrainConfig(), BASE, {"irm-lite": "1"}, asked=TrainConfig(max_steps=3))
-    run.append_event("start", device="cpu", max_steps=3)
-    run.append_event("step", step=1, loss=2.5, learning_rate=1e-3, max_steps=3)
-    run.append_event("eval", of="base", nll=3.0)
-    run.append_event("sample", step=1, prompt="Hello", text="\u001b[31mred")
-    run.append_event("end", reason="done", step=3, best_nll=1.0, best_step=3, seconds=4.0)
+    run.events.append("start", device="cpu", max_steps=3)
+    run.events.append("step", step=1, loss=2.5, learning_rate=1e-3, max_steps=3)
+    run.events.append("eval", of="base", nll=3.0)
+    run.events.append("sample", step=1, prompt="Hello", text="\u001b[31mred")
+    run.events.append("end", reason="done", step=3, best_nll=1.0, best_step=3, seconds=4.0)
     (folder / "run" / "lock.holder").write_text("process 4194304 since 2026-01-01T00:00:00+00:00 on there\n")
     return join([(folder / "run" / name).read_bytes() for name in RUN])
 

@@ -9,6 +9,7 @@ import pytest
 READERS = ("control_vector", "csv", "gguf_header", "gguf_model", "irm", "parquet")
 
 
+@pytest.mark.slow
 def test_a_short_run_finds_nothing(tmp_path: Path) -> None:
     pytest.importorskip("atheris")
     drive = Path(__file__).parent / "drive.py"

@@ -7,6 +7,7 @@ import pytest
 
 from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
+from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import encode_all
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.likelihood import context_for, llamacpp_nll
@@ -14,8 +15,8 @@ from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
 from irm_lite.training import train as training
 from irm_lite.training.nll import mean_nll
-from irm_lite.vectors.evaluation import compare
 from irm_lite.vectors.export import export_vector
+from irm_lite.vectors.fidelity.in_transformers import compare
 
 QUICK = [
     "--device",
@@ -33,6 +34,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.slow
 def test_demo_prints_its_document(llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     code = cli.run(["demo", "--model", str(llama_gguf), "--data", "joy", "--out", str(out), "--json", "--quiet", *QUICK])
@@ -48,6 +50,7 @@ def test_demo_prints_its_document(llama_gguf: Path, tmp_path: Path, capsys: pyte
     assert ControlVector.load(document["vector"]).metadata["fidelity"] == pytest.approx(document["fidelity"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_demo_shows_people_text_numbers_and_picture(
     llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,11 +81,24 @@ def test_demo_shows_people_text_numbers_and_picture(
 
 @pytest.mark.demo
 def test_a_short_training_on_the_demo_model_reaches_llamacpp(demo_gguf: Path, tmp_path: Path) -> None:
+    """On as many of the shipped samples as it sees."""
+    shipped, steps = load_dataset("anger"), 8
+    parts = {"train": shipped.train[: 8 * steps], "validation": shipped.validation[:12], "test": shipped.test[:12]}
+    rows = [{"question": each.question, "answer": each.answer, "split": split} for split, part in parts.items() for each in part]
+    data = tmp_path / "few.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)))
     settings = TrainConfig(
-        model="demo", data="anger", max_steps=8, eval_steps=8, learning_rate=3e-3, sample_tokens=0, layers="8-29"
+        model="demo",
+        data=str(data),
+        batch_size=8,
+        max_steps=steps,
+        eval_steps=8,
+        learning_rate=3e-3,
+        sample_tokens=0,
+        layers="8-29",
     )
     run = training.train(settings, tmp_path / "run")
-    samples, _ = encode_all(run.base.tokenizer, run.dataset.test[:12], settings.max_length)
+    samples, _ = encode_all(run.base.tokenizer, run.dataset.test, settings.max_length)
     plain = mean_nll(run.base, samples)
     with inject(run.base.model, run.irm):
         assert mean_nll(run.base, samples) < plain - 0.5

@@ -32,7 +32,7 @@ from irm_lite.core.files.jsonl import append_row, read_rows
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.text_measures import normalised
 from irm_lite.jobs import rewrite as engine
-from irm_lite.jobs.rewrite import check_prompt, files_for, first_sentences, rewrite
+from irm_lite.jobs.rewrite import RewriteSettings, Rewritten, check_prompt, files_for, first_sentences
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.sampling import Sampling, sampler_chain
 
@@ -49,6 +49,12 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "data.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def rewrite(
+    spec: str, gguf: Path, tones: list[str], out: Path, should_stop: Callable[[], bool] = lambda: False, **options: Any
+) -> list[Rewritten]:
+    return engine.rewrite(spec, gguf, tones, out, RewriteSettings(**options), should_stop=should_stop)
 
 
 def lines(path: Path) -> list[Row]:
@@ -170,12 +176,12 @@ def test_a_file_made_with_anything_else_is_refused_and_left_alone(data: Path, ll
             rewrite(**{"spec": str(data), "gguf": llama_gguf, "tones": ["angry"], "out": out, "prompt": SHORT, **change})
     strange = tmp_path / "thesis.jsonl"
     strange.write_text("precious, without a newline")
-    with pytest.raises(InputError, match="is no rewriting"):
+    with pytest.raises(InputError, match="was not written by irm-lite data rewrite"):
         rewrite(str(data), llama_gguf, ["angry"], strange, prompt=SHORT)
     assert (out.read_bytes(), strange.read_text()) == (before, "precious, without a newline")
     with out.open("ab") as file:
         file.write(before)
-    with pytest.raises(DataError, match="stands there twice"):
+    with pytest.raises(DataError, match="is there twice"):
         rewrite(str(data), llama_gguf, ["angry"], out, prompt=SHORT)
 
 
@@ -203,7 +209,7 @@ def test_an_end_of_the_users_in_the_file_itself_is_left_alone(data: Path, llama_
     rewrite(str(data), llama_gguf, ["angry"], out, prompt=SHORT, limit=1)
     out.write_bytes(out.read_bytes() + mine)
     before = out.read_bytes()
-    with pytest.raises(InputError, match=r"o\.jsonl exists, and is no rewriting: choose another -o"):
+    with pytest.raises(InputError, match=r"o\.jsonl exists and was not written by irm-lite data rewrite: choose another -o"):
         rewrite(str(data), llama_gguf, ["angry"], out, prompt=SHORT)
     assert out.read_bytes() == before
 

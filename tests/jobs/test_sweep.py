@@ -21,10 +21,11 @@ from irm_lite.core.errors import InputError, Interrupted, LayerError, RunError
 from irm_lite.jobs import sweep
 from irm_lite.jobs.sweep import Outcome, Planned, read_sweep, run_sweep
 from irm_lite.runs.directory import RunDirectory
+from irm_lite.runs.events import Events
 from irm_lite.runs.trained import load_base_of
 from irm_lite.steering.layers import parse_layers
 from irm_lite.training import train as training
-from irm_lite.training.prepare import absolute
+from irm_lite.training.setup.settings import absolute
 
 Event = dict[str, Any]
 QUICK: dict[str, Any] = {
@@ -185,6 +186,7 @@ def test_a_bad_file_is_one_line_with_table_and_key(tmp_path: Path, text: str, fr
 # The runs
 
 
+@pytest.mark.slow
 def test_each_run_is_what_a_single_training_gives_and_the_base_is_loaded_once(
     planned: list[Planned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +198,7 @@ def test_each_run_is_what_a_single_training_gives_and_the_base_is_loaded_once(
         assert outcome.run == tmp_path / "out" / each.name
         training.train(each.config, tmp_path / "single" / each.name)
         assert same(outcome.run, tmp_path / "single" / each.name)
-        evals = [event for event in RunDirectory(outcome.run).events() if event["kind"] == "eval"]
+        evals = [event for event in RunDirectory(outcome.run).events.read() if event["kind"] == "eval"]
         assert outcome.nll_base == evals[0]["nll"]
         assert outcome.best_nll == min(event["nll"] for event in evals[1:])
         assert outcome.steps == 4
@@ -217,6 +219,7 @@ def test_runs_on_one_base_stand_together(
     assert loads == [str(llama_folder), str(llama_gguf)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "where"),
     [(1, "in run 1"), (2, "in run 1"), (3, "before run 2"), (4, "before run 2"), (5, "in run 2"), (6, "in run 2")],
@@ -238,7 +241,7 @@ def test_stopped_at_any_step_it_goes_on_to_the_same_weights(
     outcomes = run_sweep(two, tmp_path / "out", listening=lambda title: hearing(title, heard))
     for each in outcomes:
         assert same(each.run, whole(two) / each.name)
-        events = list(RunDirectory(each.run).events())
+        events = list(RunDirectory(each.run).events.read())
         assert [event["step"] for event in events if event["kind"] == "step"] == [1, 2, 3, 4]  # none twice
         assert each.seconds == pytest.approx(sum(event["seconds"] for event in events if event["kind"] == "end"), abs=0.06)
     assert {title for title, _ in heard} <= {f"run 1 of 2, {two[0].name}", f"run 2 of 2, {two[1].name}"}
@@ -284,7 +287,7 @@ def test_a_run_that_died_before_its_first_checkpoint_begins_again(
     run_sweep(planned[:1], tmp_path / "out")
     run = RunDirectory(tmp_path / "out" / planned[0].name)
     shutil.rmtree(run.path / "checkpoints")
-    events = [event for event in run.events() if event["kind"] in ("start", "step")][:2]
+    events = [event for event in run.events.read() if event["kind"] in ("start", "step")][:2]
     (run.path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     [outcome] = run_sweep(planned[:1], tmp_path / "out")
     assert outcome.state == "trained"
@@ -336,11 +339,11 @@ def test_events_of_odd_types_are_not_counted(
     run.create(planned.config, Fingerprint("llama", 3, 64, "0" * 64), {}, asked=absolute(planned.config))
     known = '{"kind": "eval", "of": "base", "nll": 2.5}\n{"kind": "end", "seconds": 2.0}\n'
     wrong = ", ".join(f'"{key}": {odd}' for key in ("best_nll", "best_step", "step", "seconds"))
-    run.event_file.write_text(f'{known}{{"kind": "end", {wrong}}}\n')
+    run.events.path.write_text(f'{known}{{"kind": "end", {wrong}}}\n')
     assert cli.run(["sweep", str(file), "--out", str(tmp_path / "out"), "--json"]) == 0
     [row] = json.loads(capsys.readouterr().out)["runs"]
     assert [row[key] for key in ("nll_base", "best_nll", "best_step", "steps", "seconds")] == [2.5, None, None, None, 2.0]
-    run.event_file.write_text(f'{{"kind": "eval", "of": "base", "nll": {odd}}}\n{{"kind": "end", "best_nll": 1}}\n')
+    run.events.path.write_text(f'{{"kind": "eval", "of": "base", "nll": {odd}}}\n{{"kind": "end", "best_nll": 1}}\n')
     assert cli.run(["sweep", str(file), "--out", str(tmp_path / "out"), "--json"]) == 0
     [row] = json.loads(capsys.readouterr().out)["runs"]
     assert (row["nll_base"], row["best_nll"]) == (None, 1)
@@ -376,15 +379,15 @@ def test_an_interrupt_saves_the_run_and_ends_with_130(
     llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = write(tmp_path / "s.toml", "[grid]\nseed = [0, 1]\n", llama_folder)
-    append = RunDirectory.append_event
+    append = Events.append
 
-    def interrupting(run: RunDirectory, kind: str, **values: Any) -> Event:
+    def interrupting(events: Events, kind: str, **values: Any) -> Event:
         if kind == "step" and values["step"] == 1:
             os.kill(os.getpid(), signal.SIGINT)
-        return append(run, kind, **values)
+        return append(events, kind, **values)
 
-    monkeypatch.setattr(RunDirectory, "append_event", interrupting)
+    monkeypatch.setattr(Events, "append", interrupting)
     assert cli.run(["sweep", str(file), "--out", str(tmp_path / "out")]) == 130
     assert "stopped in run 1 of 2, seed-0: the same command goes on there" in capsys.readouterr().err
-    assert RunDirectory(tmp_path / "out" / "seed-0").newest_checkpoint() is not None
+    assert RunDirectory(tmp_path / "out" / "seed-0").checkpoints.newest_sound() is not None
     assert not (tmp_path / "out" / "seed-1").exists()

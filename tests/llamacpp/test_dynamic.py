@@ -18,6 +18,7 @@ from irm_lite.core.errors import InputError, LlamaCppError
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import encode_prompt
 from irm_lite.llamacpp import Model, Runtime
+from irm_lite.llamacpp.graph_plan import GraphPlan, Place
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, Site, build_irm
 from irm_lite.steering.likelihood import kl
@@ -57,6 +58,22 @@ def apart(runtime: Runtime, truth: Tensor, tokens: list[int], positions: list[in
     return float(kl(truth if positions is None else truth[positions], got).mean())
 
 
+def test_the_plan_names_the_nodes_and_refuses_what_cannot_be() -> None:
+    attn, block = GraphPlan("attn", (0, 2), 3).actions, GraphPlan("block", (0, 2), 3).actions
+    assert [*attn] == [b"ffn_inp-0", b"ffn_inp-2"]
+    assert [*block] == [b"ffn_inp-0", b"l_out-0", b"l_out-2"]
+    assert [(each.layer, each.index, each.reads_h0, each.is_last) for each in attn.values()] == [
+        (0, 0, True, False),
+        (2, 1, False, True),
+    ]
+    assert [(each.index, each.reads_h0) for each in block.values()] == [(None, True), (0, False), (1, False)]
+    for layers in ((), (2, 0), (1, 1), (0, 3), (-1, 1)):
+        with pytest.raises(ValueError, match="the layers"):
+            GraphPlan("attn", layers, 3)
+    with pytest.raises(ValueError, match="site"):
+        GraphPlan("mlp", (0,), 3)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("site", BOTH_SITES)
 @pytest.mark.parametrize("kind", ["paper", "lite", "static"])
 def test_the_irm_does_in_llamacpp_what_it_does_in_transformers(
@@ -82,7 +99,7 @@ def test_strength_and_layers_change_between_calls(twin: LlamaForCausalLM, llama_
         for strength, layers in ((1.0, None), (-0.7, None), (0.5, [2]), (1.0, [0])):
             dynamic.strength, dynamic.layers = strength, layers
             assert apart(runtime, expected(twin, irm, tokens, strength=strength, layers=layers), tokens) < 1e-5
-        with pytest.raises(InputError, match="there are 0,2"):
+        with pytest.raises(InputError, match="its layers are 0,2"):
             dynamic.layers = [1]
 
 
@@ -111,8 +128,8 @@ def test_a_graph_that_has_changed_is_read_anew(twin: LlamaForCausalLM, llama_ggu
             for number, token in enumerate(runtime.generate_tokens(tokens, max_new_tokens=12)):
                 written.append(token)
                 if number == 4:
-                    assert len(dynamic._plan) == 3
-                    dynamic._plan = [(place + spoil, name) for place, name in dynamic._plan]
+                    assert len(dynamic._walk.places) == 3
+                    dynamic._walk.places = tuple(Place(each.position + spoil, each.name) for each in dynamic._walk.places)
             logits = expected(twin, irm, tokens + written)
             assert logits[len(tokens) - 1 : -1].argmax(-1).tolist() == written
 
@@ -184,14 +201,14 @@ def test_what_is_raised_inside_the_callback_surfaces(llama_gguf: Path) -> None:
 
 def test_an_irm_that_does_not_fit_is_refused(llama_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for wrong in (irm_for("lite", 32, (1,)), irm_for("lite", 64, (1, 3))):
-        with pytest.raises(InputError, match="give the GGUF of the model"):
+        with pytest.raises(InputError, match="use the model that it was trained on"):
             Runtime(llama_gguf, irm=wrong)
-    monkeypatch.setattr("irm_lite.llamacpp.dynamic._H0", b"hidden")  # as in llama.cpp's graphs of Phi-3 and Gemma
+    monkeypatch.setattr("irm_lite.llamacpp.graph_plan._H0", b"hidden")  # as in llama.cpp's graphs of Phi-3 and Gemma
     hidden = irm_for("lite", 64, (1,), "block")
     with Runtime(llama_gguf, irm=hidden, n_ctx=64) as runtime, pytest.raises(LlamaCppError, match="hides what the IRM reads"):
         runtime.logits(ids(8))
     monkeypatch.undo()
-    monkeypatch.setattr("irm_lite.llamacpp.dynamic._NODE", {"attn": "no_such_node"})
+    monkeypatch.setattr("irm_lite.llamacpp.graph_plan._NODES", {"attn": "no_such_node"})
     with Runtime(llama_gguf, irm=irm_for("lite", 64, (1,)), n_ctx=64) as runtime, pytest.raises(LlamaCppError, match="0 of 1"):
         runtime.logits(ids(8))
 

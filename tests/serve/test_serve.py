@@ -318,6 +318,7 @@ objects = st.fixed_dictionaries(
 ).flatmap(lambda known: st.dictionaries(keys, values, max_size=4).map(lambda more: {**more, **known}))
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(st.binary(max_size=40) | objects.map(lambda each: json.dumps(each).encode()), max_size=5))
 def test_whatever_comes_it_answers_and_goes_on(client: Client, lines: list[bytes]) -> None:

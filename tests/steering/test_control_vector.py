@@ -56,6 +56,7 @@ def vector_file(path: Path, tensors: dict[str, Array], fields: dict[str, Any] | 
 # Files
 
 
+@pytest.mark.slow
 @quick
 @given(vectors(any_float))
 def test_a_saved_vector_loads_bit_for_bit(scratch: Path, vector: ControlVector) -> None:
@@ -75,6 +76,13 @@ def test_an_empty_text_in_the_metadata_survives_a_save(tmp_path: Path) -> None:
 def test_any_whole_number_in_the_metadata_survives_a_save(tmp_path: Path, number: int) -> None:
     ControlVector({1: ramp()}, "llama", {"seed": number}).save(tmp_path / "v.gguf")
     assert ControlVector.load(tmp_path / "v.gguf").metadata == {"seed": number}
+
+
+def test_the_largest_float_in_the_metadata_survives_a_save(tmp_path: Path) -> None:
+    """Found by test_a_saved_vector_loads_bit_for_bit: beyond 3e38 the key was lost."""
+    largest = float(np.finfo(np.float32).max)
+    ControlVector({1: ramp()}, "llama", {"fidelity": largest}).save(tmp_path / "v.gguf")
+    assert ControlVector.load(tmp_path / "v.gguf").metadata == {"fidelity": largest}
 
 
 def test_the_saved_file_is_what_llama_cpp_reads(tmp_path: Path) -> None:
@@ -162,19 +170,19 @@ INFINITE = np.array([1, -np.inf, 3], dtype=np.float32)
     ("tensors", "fragment"),
     [
         ({"direction.1": ramp().reshape(2, 3)}, "direction.1 has 2 dimensions: directions are 1-D"),
-        ({"direction.1": ramp().astype(np.float16)}, "direction.1 is not F32: llama.cpp takes directions in F32 alone"),
+        ({"direction.1": ramp().astype(np.float16)}, "direction.1 is not F32: llama.cpp takes only F32 directions"),
         ({"direction.0": ramp(), "direction.1": ramp()}, "direction.0 cannot be used: llama.cpp takes directions from 1 on"),
         ({"direction.2": NAN}, "direction.2 holds NaN or infinity: export it again"),
         ({"direction.2": INFINITE}, "direction.2 holds NaN or infinity: export it again"),
         ({"direction.1": ramp(size=6), "direction.2": ramp(size=5)}, "all must be (hidden size,)"),
         (
             {"direction.1": ramp(), "blk.0.attn_norm.weight": ramp()},
-            "'blk.0.attn_norm.weight' is no direction: a control vector holds",
+            "'blk.0.attn_norm.weight' is not a direction: a control vector holds",
         ),
-        ({"direction.1": ramp(), "direction.last": ramp()}, "'direction.last' is no direction"),
-        ({"direction.1": ramp(), "direction.-1": ramp()}, "'direction.-1' is no direction"),
-        ({"direction.1": ramp(), "direction.1.bias": ramp()}, "'direction.1.bias' is no direction"),
-        ({"direction.\u0663": ramp()}, "is no direction"),  # a digit, but not to llama.cpp
+        ({"direction.1": ramp(), "direction.last": ramp()}, "'direction.last' is not a direction"),
+        ({"direction.1": ramp(), "direction.-1": ramp()}, "'direction.-1' is not a direction"),
+        ({"direction.1": ramp(), "direction.1.bias": ramp()}, "'direction.1.bias' is not a direction"),
+        ({"direction.\u0663": ramp()}, "is not a direction"),  # a digit, but not to llama.cpp
         ({}, "needs at least one direction"),
     ],
 )

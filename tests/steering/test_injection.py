@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.forward import answer_logits
+from irm_lite.config import KINDS
 from irm_lite.core.errors import InputError
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
@@ -40,7 +41,7 @@ def token_ids(*shape: int, seed: int = 2) -> Tensor:
 
 
 @pytest.mark.parametrize("site", ["attn", "block"])
-@pytest.mark.parametrize("kind", ["paper", "lite", "static"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layers", [(0, 1, 2), (1,), (0, 2)])
 def test_logits_equal_the_second_derivation(model: PreTrainedModel, kind: str, site: Site, layers: tuple[int, ...]) -> None:
     irm, ids = random_irm(kind, site, layers), token_ids(2, 9)
@@ -52,7 +53,7 @@ def test_logits_equal_the_second_derivation(model: PreTrainedModel, kind: str, s
     assert (plain - expected).abs().max() > 1e-2  # the injection is not a nothing
 
 
-@pytest.mark.parametrize("kind", ["paper", "lite", "static"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_forward_stacks_what_the_formula_gives(kind: str) -> None:
     irm, h0 = random_irm(kind), torch.randn(2, 5, 64)
     output = irm(h0)
@@ -101,7 +102,7 @@ def test_packed_rows_do_not_see_each_other(model: PreTrainedModel) -> None:
     assert (packed - apart).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("kind", ["paper", "lite", "static"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradients_equal_those_of_the_second_derivation(model: PreTrainedModel, kind: str) -> None:
     irm, ids = random_irm(kind).requires_grad_(True), token_ids(2, 6)
     with inject(model, irm):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from irm_lite.config import KINDS
 from irm_lite.core.errors import InputError, RunError
 from irm_lite.steering.irm import build_irm
 from irm_lite.steering.irm_files import load_irm, save_irm
@@ -39,7 +40,7 @@ def test_lite_irm_does_not_feel_the_streams_scale() -> None:
     torch.testing.assert_close(irm(h0), irm(1000 * h0), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["paper", "lite", "static"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_saved_and_loaded_again_it_is_the_same_function(kind: str, tmp_path: Path) -> None:
     options = {"rank": 3, "width": 10} if kind == "lite" else {}
     irm = build_irm(kind, 16, (1, 2, 5), "block", **options)

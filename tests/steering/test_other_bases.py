@@ -74,6 +74,7 @@ def commands(run: Path, gguf: Path, out: Path) -> dict[str, list[str]]:
 VERBS = list(commands(Path(), Path("x"), Path()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", VERBS)
 def test_verbs_refuse_warn_and_tell(
     verb: str, run: Path, llama_gguf: Path, others: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]

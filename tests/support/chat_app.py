@@ -13,9 +13,9 @@ from textual.widgets import Input, Static
 
 import irm_lite_tui.watch.children
 from irm_lite_tui.chat.screen import ChatScreen
-from irm_lite_tui.chat.sources import Sources
 from irm_lite_tui.chat.widgets.answer_column import AnswerColumn
 from irm_lite_tui.shared.text import paragraphs
+from irm_lite_tui.watch.chat_sources import Sources
 from support.tui_helpers import until
 
 

@@ -24,6 +24,7 @@ def irm_outputs(irm: IRM, h0: Tensor) -> Tensor:
             x = torch.clamp(x @ weights[f"trunk.{layer}.weight"].T + weights[f"trunk.{layer}.bias"], min=0)
         flat = x @ weights["head.weight"].T + weights["head.bias"]
         return flat.view(*h0.shape[:2], irm.hidden_size, len(irm.layers)).transpose(-1, -2)  # the layer is the fastest axis
+    assert irm.kind == "lite", f"derive {irm.kind} here a second time"
     x = h0 / torch.sqrt((h0**2).mean(-1, keepdim=True) + torch.finfo(h0.dtype).eps)
     for layer in (0, 2):
         x = x @ weights[f"trunk.{layer}.weight"].T + weights[f"trunk.{layer}.bias"]

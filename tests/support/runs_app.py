@@ -22,11 +22,11 @@ from irm_lite.cli.output import Output
 from irm_lite.runs.directory import RunDirectory
 from irm_lite_tui.runs import commands as run_commands
 run = RunDirectory(sys.argv[1])
-with run.writing(), graceful(Output(None)) as should_stop:
+with run.lock.held(), graceful(Output(None)) as should_stop:
     print("held", flush=True)
     while not should_stop():
         threading.Event().wait(0.02)
-    run.append_event("end", reason="interrupted", step=3)
+    run.events.append("end", reason="interrupted", step=3)
 """
 
 

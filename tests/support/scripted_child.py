@@ -38,12 +38,12 @@ def main() -> None:
                 sys.stdout.buffer.write(b"\x00\xff\x1b[2J{not json\n\xfe")
                 sys.stdout.buffer.flush()
             elif word == "begin":
-                held.enter_context(run.writing())
+                held.enter_context(run.lock.held())
                 if not run.started():
                     config = TrainConfig(**read_config_file(Path(given["--config"])) if "--config" in given else {})
                     run.create(config, Fingerprint("llama", 30, 576, "0" * 64), {})
             elif word == "event":
-                run.append_event(rest[0], **rest[1])
+                run.events.append(rest[0], **rest[1])
             elif word == "live":
                 values = np.linspace(0, 1, rest[0] * rest[1], dtype=np.float32).reshape(rest[0], rest[1])
                 save_file({"mean_abs": values}, run.live, metadata={"layers": f"0-{rest[0] - 1}"})

@@ -82,7 +82,7 @@ def plant_run(path: Path, events: list[tuple[str, dict[str, Any]]] | None = None
     run = RunDirectory(path)
     run.create(TrainConfig(**settings), Fingerprint("llama", 30, 576, "0" * 64), {})
     for kind, values in events or []:
-        run.append_event(kind, **values)
+        run.events.append(kind, **values)
     return run
 
 

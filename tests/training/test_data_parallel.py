@@ -22,6 +22,7 @@ from irm_lite.data.dataset import load_dataset
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.training import train as training
 from support import trained_together
+from support.once import Once
 from support.trained_together import DOUBLED, PENALISED, STEPS, STOP
 
 TRAINED = 41  # samples: of steps of 8, the last of an epoch has one, and so nothing for process 1
@@ -39,14 +40,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def together(llama_folder: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcomes]:
+def together(llama_folder: Path, data: Path, once: Once) -> tuple[Path, Outcomes]:
     """The folder of two processes' runs, and what each process saw: all trainings of one launch, as starting is slow."""
-    out = tmp_path_factory.mktemp("together")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    script = [str(Path(trained_together.__file__)), str(llama_folder), str(data), str(out)]
-    port = ["--main_process_port", str(free_port())]
-    done = subprocess.run([*launch, *port, *script], capture_output=True, text=True, env=environment(), check=False)
-    assert done.returncode == 1, done.stderr  # process 1 has died
+
+    def launch(out: Path) -> None:
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+        script = [str(Path(trained_together.__file__)), str(llama_folder), str(data), str(out)]
+        port = ["--main_process_port", str(free_port())]
+        done = subprocess.run([*command, *port, *script], capture_output=True, text=True, env=environment(), check=False)
+        assert done.returncode == 1, done.stderr  # process 1 has died
+
+    out = once("together", launch)
     return out, [json.loads((out / f"outcome-{number}.json").read_text()) for number in (0, 1)]
 
 
@@ -63,10 +67,11 @@ def free_port() -> int:
 def numbers(run: Path) -> dict[str, list[float]]:
     """What was learned, step by step, as the events tell it."""
     names = ("loss", "nll", "grad_norm", "learning_rate", "tokens", "epoch")
-    events = list(RunDirectory(run).events())
+    events = list(RunDirectory(run).events.read())
     return {name: [event[name] for event in events if name in event] for name in names}
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns_with_the_doubled_batch(
     llama_folder: Path, data: Path, tmp_path: Path, together: tuple[Path, Outcomes]
 ) -> None:
@@ -88,6 +93,7 @@ def test_two_processes_learn_what_one_learns_with_the_doubled_batch(
             assert two[name_] == one[name_]
 
 
+@pytest.mark.slow
 def test_all_trainings_end_alike_in_both(together: tuple[Path, Outcomes]) -> None:
     out, (first, second) = together
     for name in ("doubled", "penalised", "tight", "never-better", "resumed"):
@@ -97,10 +103,11 @@ def test_all_trainings_end_alike_in_both(together: tuple[Path, Outcomes]) -> Non
         assert first[name] == {**second[name], "forwards": first[name]["forwards"]}
         assert first[name]["end"] == kind
     assert not (out / "refused").exists()
-    starts = [next(RunDirectory(run).events()) for run in (out / "doubled", out / "stopped")]
+    starts = [next(RunDirectory(run).events.read()) for run in (out / "doubled", out / "stopped")]
     assert [event["processes"] for event in starts] == [2, 2]
 
 
+@pytest.mark.slow
 def test_an_error_in_one_is_told_in_the_other(together: tuple[Path, Outcomes]) -> None:
     _, (first, second) = together
     assert second["broken"]["line"] == "broken"
@@ -108,6 +115,7 @@ def test_an_error_in_one_is_told_in_the_other(together: tuple[Path, Outcomes]) -
     assert first["broken"]["code"] == 1
 
 
+@pytest.mark.slow
 def test_the_death_of_one_ends_the_other(together: tuple[Path, Outcomes]) -> None:
     _, (first, second) = together
     assert "left" not in second
@@ -115,6 +123,7 @@ def test_the_death_of_one_ends_the_other(together: tuple[Path, Outcomes]) -> Non
     assert first["left"]["line"].startswith("another process of this training has ended")
 
 
+@pytest.mark.slow
 def test_memory_that_runs_out_in_one_changes_nothing(together: tuple[Path, Outcomes]) -> None:
     """In its backward: gradients that were on their way to the other could not be taken back."""
     out, (first, second) = together
@@ -122,21 +131,25 @@ def test_memory_that_runs_out_in_one_changes_nothing(together: tuple[Path, Outco
     assert numbers(out / "tight")["loss"] == pytest.approx(numbers(out / "doubled")["loss"][:5], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_early_stopping_is_decided_together(together: tuple[Path, Outcomes]) -> None:
     out, (first, second) = together
     assert first["never-better"]["forwards"] == second["never-better"]["forwards"] < 9
-    assert list(RunDirectory(out / "never-better").events())[-1]["reason"] == "no more improvement"
+    assert list(RunDirectory(out / "never-better").events.read())[-1]["reason"] == "no more improvement"
 
 
+@pytest.mark.slow
 def test_one_who_is_asked_stops_both_and_they_go_on_as_if_never_stopped(together: tuple[Path, Outcomes]) -> None:
     out, (first, second) = together
     assert second["stopped"]["forwards"] == STOP  # in 15 steps: the sixth and the twelfth have nothing for it
     assert first["stopped"]["line"].startswith("stopped after step 15:")
     assert first["stopped"]["code"] == 130
-    whole, resumed = (load_file(RunDirectory(out / name).checkpoint(20) / "irm.safetensors") for name in ("doubled", "stopped"))
+    last = [RunDirectory(out / name).checkpoints.of_step(20) for name in ("doubled", "stopped")]
+    whole, resumed = (load_file(checkpoint / "irm.safetensors") for checkpoint in last)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_by_as_many_as_before(together: tuple[Path, Outcomes]) -> None:
     with pytest.raises(RunError, match="by 2 processes.*--num_processes 2"):
         training.resume(together[0] / "doubled")
@@ -192,6 +205,7 @@ def wait_for(process: "subprocess.Popen[str]", word: str) -> str:
     raise AssertionError(read)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("interruptible")
 def test_one_speaks_for_both_and_ctrl_c_saves(llama_folder: Path, data: Path, tmp_path: Path) -> None:
     """Refused, then interrupted in process 1."""
@@ -214,7 +228,7 @@ def test_one_speaks_for_both_and_ctrl_c_saves(llama_folder: Path, data: Path, tm
     lines = ends[0][1].splitlines()
     assert lines[-1].startswith("irm-lite: stopped after step ")
     assert sum(line.startswith("irm-lite: ") for line in lines) == 1
-    [checkpoint] = RunDirectory(run).checkpoints()
+    [checkpoint] = RunDirectory(run).checkpoints.all()
     assert checkpoint.name == f"step-{len(numbers(run)['loss'])}"
 
 

@@ -10,6 +10,7 @@ from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.load import load_base
 from irm_lite.config import TrainConfig
 from irm_lite.training import train as training
+from irm_lite.training.setup import prepare as preparing
 from irm_lite.training.step.dequantised import dequantised_once
 from support.tiny_models import write_hf_folder
 
@@ -44,12 +45,13 @@ def test_states_and_gradients_are_the_same_to_the_last_bit(
     assert not any("forward" in vars(each) for each in model.modules())
 
 
+@pytest.mark.slow
 def test_a_training_is_the_same_with_and_without(llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = load_base(str(llama_folder), device="cpu", dtype="float32")
     patched: list[int] = []
     losses = []
     for name, free in (("without", 10**9), ("with", 10**12)):
-        monkeypatch.setattr(training, "free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(preparing, "free_bytes", lambda device, free=free: free)
 
         def spy(blocks: Any) -> Any:
             patched.append(len(blocks))
@@ -58,6 +60,6 @@ def test_a_training_is_the_same_with_and_without(llama_folder: Path, tmp_path: P
         monkeypatch.setattr(training, "dequantised_once", spy)
         config = TrainConfig(model="x", device="cpu", max_steps=3, eval_steps=3, sample_tokens=0, layers="1-2")
         run = training.train(config, tmp_path / name, base=base)
-        losses.append([event["loss"] for event in run.directory.events() if event["kind"] == "step"])
+        losses.append([event["loss"] for event in run.directory.events.read() if event["kind"] == "step"])
     assert patched == [0, 1]  # of three blocks the last alone reads what the IRM gives
     assert losses[0] == losses[1]

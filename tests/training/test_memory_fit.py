@@ -20,7 +20,7 @@ from irm_lite.base.packed_attention import attend_by_sample
 from irm_lite.base.presets import find_gguf
 from irm_lite.base.sources.shape import BaseShape, base_shape, shape_of_config
 from irm_lite.cli.main import run as irm_lite
-from irm_lite.config import TrainConfig
+from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import BaseModelError, InputError
 from irm_lite.core.machine import memory
 from irm_lite.core.machine.memory import parse_size
@@ -29,9 +29,9 @@ from irm_lite.data.encoding import Sample
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import build_irm
-from irm_lite.training import prepare as preparing
 from irm_lite.training import train as training
 from irm_lite.training.memory_fit import Fit, Step, choices, fewest_rows, irm_shape, largest_row, largest_step, predict, recommended
+from irm_lite.training.setup import prepare as preparing
 from irm_lite.training.step.injected_model import InjectedModel, compute_dtype
 from support.tiny_models import tiny_model, write_gguf
 
@@ -77,13 +77,12 @@ def test_an_absurd_configuration_is_refused() -> None:
         shape_of_config({**LlamaConfig().to_dict(), "num_hidden_layers": 10**9}, "x")
 
 
-@pytest.mark.parametrize("kind", ["paper", "lite", "static"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_irm_has_the_weights_that_are_counted(kind: Any) -> None:
     config = TrainConfig(irm=kind, rank=24, width=300, layers="every 4")
     shape = irm_shape(config, SEVEN)
-    options = {"width": 300, "rank": 24} if kind == "lite" else {}
     with torch.device("meta"):
-        irm = build_irm(kind, 4096, shape.layers, config.chosen_site, **options)
+        irm = build_irm(kind, 4096, shape.layers, config.chosen_site, **config.irm_options)
     assert shape.parameters == sum(parameter.numel() for parameter in irm.parameters())
     largest = max(parameter.numel() for parameter in irm.parameters())
     assert largest <= max(shape.weights.values()) <= 1.01 * largest  # a matrix is counted with its bias
@@ -287,9 +286,10 @@ def test_models_fit_refuses_in_one_line(capsys: pytest.CaptureFixture[str], argu
 def trained(folder: Path, base: Base | None = None, **settings: Any) -> list[dict[str, Any]]:
     config = {"model": "x", "device": "cpu", "quant": "none", "max_steps": 2, "eval_steps": 2, "sample_tokens": 0, **settings}
     run = training.train(TrainConfig.from_dict(config, "test"), folder, base=base)
-    return list(run.directory.events())
+    return list(run.directory.events.read())
 
 
+@pytest.mark.slow
 def test_auto_takes_the_same_steps_in_as_few_rows_as_fit(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,7 +299,7 @@ def test_auto_takes_the_same_steps_in_as_few_rows_as_fit(
     one_sample = trained(tmp_path / "small", base, batch_size=1)[0]["predicted_training_bytes"]
     limits = {2: (whole[0]["predicted_training_bytes"] - 1), 6: one_sample - 1}
     for rows, limit in limits.items():
-        monkeypatch.setattr(training, "free_bytes", lambda device, limit=limit: limit)
+        monkeypatch.setattr(preparing, "free_bytes", lambda device, limit=limit: limit)
         cut = trained(tmp_path / f"in {rows}", base, batch_size=3, gradient_accumulation_steps=2, batch="auto")
         assert cut[0]["rows"] == rows
         steps, cut_steps = ([event for event in events if event["kind"] == "step"] for events in (whole, cut))
@@ -307,6 +307,7 @@ def test_auto_takes_the_same_steps_in_as_few_rows_as_fit(
         assert [step["loss"] for step in cut_steps] == pytest.approx([step["loss"] for step in steps], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_training_tells_its_peaks_and_warns_where_they_are_beyond_what_is_free(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -317,7 +318,7 @@ def test_a_training_tells_its_peaks_and_warns_where_they_are_beyond_what_is_free
     assert min(start["load_peak_bytes"], end["training_peak_bytes"]) > resident / 2
     assert start["predicted_training_bytes"] > start["predicted_load_bytes"] > 0
     assert not [event for event in events if event["kind"] == "warning"]
-    monkeypatch.setattr(training, "free_bytes", lambda device: 10**8)
+    monkeypatch.setattr(preparing, "free_bytes", lambda device: 10**8)
     events = trained(tmp_path / "tight", load_base(str(llama_folder), device="cpu", quant="none"))
     assert events[0]["load_peak_bytes"] is None
     warnings = [event["text"] for event in events if event["kind"] == "warning"]

@@ -14,24 +14,26 @@ from safetensors.torch import load_file
 
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.load import load_base
-from irm_lite.config import TrainConfig
+from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import DataError, InputError, Interrupted, RunError, TrainingFailed
 from irm_lite.data.dataset import Example, load_dataset
 from irm_lite.data.encoding import encode_all
 from irm_lite.runs import trained
+from irm_lite.runs.checkpoints import Checkpoints
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import load_run
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import build_irm
 from irm_lite.steering.irm_files import load_irm
-from irm_lite.training import prepare as preparing
 from irm_lite.training import train as training
+from irm_lite.training.checkpointing import page_again
 from irm_lite.training.divergence import steps_far_above
 from irm_lite.training.nll import mean_nll
+from irm_lite.training.setup import disk_space
+from irm_lite.training.setup import prepare as preparing
 from irm_lite.training.step import injected_model
 from irm_lite.training.step.answer_loss import answer_nll
 from irm_lite.training.step.injected_model import InjectedModel, varying_share
-from irm_lite.training.trainer import page_again
 from irm_lite.vectors.mean import observe
 from support.same_run import events, result
 
@@ -88,6 +90,7 @@ def test_nf4_gives_gradients_after_a_forward_without_them(llama_folder: Path) ->
     assert torch.equal(gradients[0], gradients[1])
 
 
+@pytest.mark.slow
 def test_it_learns_and_the_best_irm_is_kept(llama_folder: Path, tmp_path: Path) -> None:
     events: list[Event] = []
     settings = config(llama_folder, max_steps=40, eval_steps=10, learning_rate=0.02, batch_size=8, dependence_penalty=0.0)
@@ -101,6 +104,7 @@ def test_it_learns_and_the_best_irm_is_kept(llama_folder: Path, tmp_path: Path) 
     assert all(torch.equal(a, b) for a, b in zip(again.irm.parameters(), trained.irm.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_the_uninterrupted_one_does(llama_folder: Path, tmp_path: Path) -> None:
     settings = config(llama_folder, max_steps=8, eval_steps=2, gradient_accumulation_steps=2, num_train_epochs=1)
     training.train(settings, tmp_path / "whole")
@@ -153,6 +157,7 @@ def same(whole: Path, broken: Path) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "deaths"),
     [
@@ -173,16 +178,18 @@ def test_a_training_that_dies_is_resumed_to_the_same_bits(
     settings = config(llama_folder, data=str(few), **{"max_steps": 15, "learning_rate": 0.05, **changes})
     whole, broken = whole_and_broken(settings, tmp_path, *deaths)
     assert same(whole, broken)
-    assert sum(event["kind"] == "start" for event in RunDirectory(broken).events()) == len(deaths) + 1
+    assert sum(event["kind"] == "start" for event in RunDirectory(broken).events.read()) == len(deaths) + 1
 
 
+@pytest.mark.slow
 def test_patience_is_counted_over_a_death(llama_folder: Path, tmp_path: Path) -> None:
     settings = config(llama_folder, learning_rate=1e-12, max_steps=40, eval_steps=1, early_stopping_patience=4, irm="static")
     whole, broken = whole_and_broken(settings, tmp_path, 10)
     assert same(whole, broken)
-    assert list(RunDirectory(broken).events())[-1]["reason"] == "no more improvement"
+    assert list(RunDirectory(broken).events.read())[-1]["reason"] == "no more improvement"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [0, 2])
 def test_a_training_that_dies_at_its_end_takes_no_further_step(llama_folder: Path, tmp_path: Path, patience: int) -> None:
     """Once with the last checkpoint's event lost, too."""
@@ -195,7 +202,8 @@ def test_a_training_that_dies_at_its_end_takes_no_further_step(llama_folder: Pat
     training.resume(tmp_path / "broken")
     training.resume(tmp_path / "broken")
     assert same(tmp_path / "whole", tmp_path / "broken")
-    assert [event["kind"] for event in RunDirectory(tmp_path / "broken").events()][-4:] == ["checkpoint", "end", "start", "end"]
+    kinds = [event["kind"] for event in RunDirectory(tmp_path / "broken").events.read()]
+    assert kinds[-4:] == ["checkpoint", "end", "start", "end"]
 
 
 def test_the_best_irm_is_put_back_to_what_the_checkpoint_knows_of(llama_folder: Path, tmp_path: Path) -> None:
@@ -259,7 +267,7 @@ def test_checkpoints_come_by_minutes_too(llama_folder: Path, tmp_path: Path, mon
     monkeypatch.setattr("irm_lite.training.reporter.time", Clock)
     settings = config(llama_folder, max_steps=9, eval_steps=4, save_steps=4, save_minutes=1.0)
     training.train(settings, tmp_path / "run", on_event=tick)
-    saved = [event["step"] for event in RunDirectory(tmp_path / "run").events() if event["kind"] == "checkpoint"]
+    saved = [event["step"] for event in RunDirectory(tmp_path / "run").events.read() if event["kind"] == "checkpoint"]
     assert saved == [3, 4, 7, 8, 9]  # a minute is over in the third step after each
 
 
@@ -267,7 +275,7 @@ def test_accumulated_rows_give_the_gradient_of_one_large_row(llama_folder: Path,
     options: dict[str, Any] = {"max_steps": 1, "eval_steps": 1, "irm": "paper", "l1": 0.0}
     training.train(config(llama_folder, batch_size=8, **options), tmp_path / "one")
     training.train(config(llama_folder, batch_size=4, gradient_accumulation_steps=2, **options), tmp_path / "two")
-    losses = [next(e for e in RunDirectory(tmp_path / name).events() if e["kind"] == "step") for name in ("one", "two")]
+    losses = [next(e for e in RunDirectory(tmp_path / name).events.read() if e["kind"] == "step") for name in ("one", "two")]
     assert losses[0]["loss"] == pytest.approx(losses[1]["loss"], rel=1e-5)
     assert losses[0]["grad_norm"] == pytest.approx(losses[1]["grad_norm"], rel=1e-4)
 
@@ -280,7 +288,7 @@ def test_an_irm_in_bfloat16_trains_resumes_and_is_read_as_float32(llama_folder: 
     weights = load_file(tmp_path / "whole" / "irm.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
     assert {parameter.dtype for parameter in whole.irm.parameters()} == {torch.float32}
-    events = list(RunDirectory(tmp_path / "whole").events())
+    events = list(RunDirectory(tmp_path / "whole").events.read())
     nll = [event["nll"] for event in events if event["kind"] == "eval"]
     assert nll[-1] < nll[0] - 0.02
     samples, _ = encode_all(whole.base.tokenizer, load_dataset("anger").validation, 512)
@@ -318,7 +326,7 @@ def test_a_step_that_runs_out_of_memory_is_taken_in_more_rows(
     training.train(config(llama_folder, **options), tmp_path / "tight", on_event=seen.append)
     assert sizes == [8, 4, *[2] * 12]
     assert [event["text"].split(" in ")[1] for event in seen if event["kind"] == "warning"] == ["2 rows", "4 rows"]
-    enough = [event for event in RunDirectory(tmp_path / "enough").events() if event["kind"] in ("step", "eval")]
+    enough = [event for event in RunDirectory(tmp_path / "enough").events.read() if event["kind"] in ("step", "eval")]
     for one, other in zip(enough, [event for event in seen if event["kind"] in ("step", "eval")], strict=True):
         for name in {"loss", "nll", "grad_norm"} & one.keys():
             assert other[name] == pytest.approx(one[name], rel=1e-4)
@@ -350,6 +358,7 @@ def test_memory_that_is_short_even_for_one_sample_ends_the_training(
         training.train(config(llama_folder), tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "site", "layers"),
     [("lite", "block", "1-2"), ("lite", "attn", "2"), ("paper", "attn", "0-2"), ("static", "attn", "0-2")],
@@ -363,7 +372,7 @@ def test_the_kept_prefix_changes_nothing_that_is_learned(
     for cached in (True, False):
         run = tmp_path / str(cached)
         training.train(config(llama_folder, cache_prefix=cached, batch_size=32, eval_steps=7, **options), run)
-        losses.append([event[name] for event in RunDirectory(run).events() for name in ("loss", "nll") if name in event])
+        losses.append([event[name] for event in RunDirectory(run).events.read() for name in ("loss", "nll") if name in event])
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert losses[0][-1] < losses[0][0] - 0.01
 
@@ -394,7 +403,7 @@ def test_the_share_that_varies_is_a_variance_over_a_second_moment() -> None:
     assert share(1e-4 * torch.randn(4, 3)) < 1e-3  # an output that does nothing yet is left alone
 
 
-@pytest.mark.parametrize("kind", ["paper", "lite", "static"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_moments_are_those_of_the_outputs(kind: str) -> None:
     irm = build_irm(kind, 24, (0, 2, 3))
     with torch.no_grad():
@@ -421,7 +430,7 @@ def test_run_directory_and_events_are_as_designed(llama_folder: Path, tmp_path: 
     seen: list[Event] = []
     run = tmp_path / "run"
     training.train(config(llama_folder, layers="1-2", site="block", sample_tokens=4), run, on_event=seen.append)
-    assert list(RunDirectory(run).events()) == seen
+    assert list(RunDirectory(run).events.read()) == seen
     assert [event["step"] for event in seen if event["kind"] == "step"] == [1, 2, 3, 4, 5, 6]
     assert {event["kind"] for event in seen} == {"start", "eval", "step", "sample", "checkpoint", "end"}
     assert {"irm.safetensors", "irm.json", "run.toml", "base.json", "events.jsonl", "live.safetensors", "checkpoints"} <= {
@@ -441,7 +450,7 @@ def test_gradient_checkpointing_trains_to_the_same_irm_and_is_switched_off_again
     saving = training.train(config(llama_folder, **options, gradient_checkpointing=True), tmp_path / "saving")
     for a, b in zip(plain.irm.parameters(), saving.irm.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-4)
-    logs = [RunDirectory(tmp_path / name).events() for name in ("plain", "saving")]
+    logs = [RunDirectory(tmp_path / name).events.read() for name in ("plain", "saving")]
     texts = [[event["text"] for event in log if event["kind"] == "sample"] for log in logs]
     assert texts[0] == texts[1] != []  # generation keeps its KV cache
     assert not any(layer.training or layer.gradient_checkpointing for layer in decoder_layers(saving.base.model))
@@ -450,7 +459,7 @@ def test_gradient_checkpointing_trains_to_the_same_irm_and_is_switched_off_again
 def test_early_stopping_ends_before_the_steps_do(llama_folder: Path, tmp_path: Path) -> None:
     settings = config(llama_folder, learning_rate=1e-12, max_steps=40, eval_steps=1, early_stopping_patience=3, irm="static")
     training.train(settings, tmp_path / "run")
-    end = list(RunDirectory(tmp_path / "run").events())[-1]
+    end = list(RunDirectory(tmp_path / "run").events.read())[-1]
     assert (end["kind"], end["reason"]) == ("end", "no more improvement")
     assert end["step"] < 40
 
@@ -465,7 +474,7 @@ def test_a_loss_that_is_not_finite_stops_with_advice(llama_folder: Path, tmp_pat
     with pytest.raises(TrainingFailed, match="--learning-rate") as failure:
         training.train(config(llama_folder, eval_steps=6), tmp_path / "run")
     assert failure.value.exit_code == 1
-    assert list(RunDirectory(tmp_path / "run").events())[-1]["reason"] == "the loss became nan at step 3"
+    assert list(RunDirectory(tmp_path / "run").events.read())[-1]["reason"] == "the loss became nan at step 3"
 
 
 def poisoned(loss: torch.Tensor) -> torch.Tensor:
@@ -498,10 +507,10 @@ def test_a_training_that_diverges_ends_at_its_last_good_state(
         training.train(settings, tmp_path / "run")
     assert failure.value.exit_code == 1
     run = RunDirectory(tmp_path / "run")
-    reason = list(run.events())[-1]["reason"]
+    reason = list(run.events.read())[-1]["reason"]
     assert reason.startswith(told)
     assert reason == failure.value.what
-    newest = run.newest_checkpoint()
+    newest = run.checkpoints.newest_sound()
     assert newest is not None
     assert newest.name == "step-3"  # no later one was good
     for folder in (newest, run.path):
@@ -525,21 +534,22 @@ def test_far_above_is_what_guessing_costs_above_the_first() -> None:
 # The disk
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_for_the_checkpoints_is_refused_before_anything_is_written(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The most that a run ever holds, on a file system without links, with the best IRM of another step beside each."""
 
-    def held(run: RunDirectory, step: int, keep: int) -> None:
-        sizes.append(sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file()))
-        real(run, step, keep)
+    def held(checkpoints: Checkpoints, step: int, keep: int) -> None:
+        sizes.append(sum(path.stat().st_size for path in checkpoints.path.parent.rglob("*") if path.is_file()))
+        real(checkpoints, step, keep)
 
     def no_links(*_: object) -> None:
         raise OSError("no links here")
 
     sizes: list[int] = []
-    real = RunDirectory.thin_checkpoints
-    monkeypatch.setattr(RunDirectory, "thin_checkpoints", held)
+    real = Checkpoints.thin
+    monkeypatch.setattr(Checkpoints, "thin", held)
     monkeypatch.setattr(os, "link", no_links)
     settings = config(llama_folder, save_total_limit=2, width=512, max_steps=12, eval_steps=5, save_steps=3)
     run = tmp_path / "run"
@@ -547,8 +557,8 @@ def test_a_disk_without_room_for_the_checkpoints_is_refused_before_anything_is_w
     weights = (run / "irm.safetensors").stat().st_size
     most = max(sizes) + weights  # and the IRM's next one, while it is written
     found: list[int] = []
-    for free in (most - 1, most + preparing._REST_BYTES + weights):
-        monkeypatch.setattr(preparing, "free_space", lambda _, free=free: free)
+    for free in (most - 1, most + disk_space.REST_BYTES + weights):
+        monkeypatch.setattr(disk_space, "free_space", lambda _, free=free: free)
         try:
             training.train(settings, tmp_path / f"with {free}")
         except RunError as refused:
@@ -577,7 +587,7 @@ def test_a_live_snapshot_that_cannot_be_written_is_a_warning(
     monkeypatch.setattr("irm_lite.training.reporter.save_tensors", full)
     monkeypatch.setattr(injected_model, "LIVE_SECONDS", 0.0)
     training.train(config(llama_folder), tmp_path / "run")
-    [warning] = [event["text"] for event in RunDirectory(tmp_path / "run").events() if event["kind"] == "warning"]
+    [warning] = [event["text"] for event in RunDirectory(tmp_path / "run").events.read() if event["kind"] == "warning"]
     assert "live heatmap" in warning
     assert not list((tmp_path / "run").glob("*live*"))
 
@@ -659,8 +669,8 @@ def test_a_resumed_training_tells_what_is_not_as_it_was(llama_folder: Path, tmp_
     toml = (run / "run.toml").read_text()
     (run / "run.toml").write_text(re.sub(r'^torch = ".*"$', 'torch = "1.0"', toml, flags=re.MULTILINE))
     training.resume(run)
-    told = [event["text"] for event in RunDirectory(run).events() if event["kind"] == "warning"]
-    assert any("is not what it was when the run began" in text for text in told)
+    told = [event["text"] for event in RunDirectory(run).events.read() if event["kind"] == "warning"]
+    assert any("has changed since the run began" in text for text in told)
     assert any("torch 1.0 -> " in text for text in told)
     assert len(told) == 2
 
@@ -676,15 +686,15 @@ def test_a_damaged_best_irm_in_a_checkpoint_costs_no_step(llama_folder: Path, tm
             on_event=lambda event: count.extend([1] if event["kind"] == "step" else []),
             should_stop=lambda: len(count) >= 2,
         )
-    best = run.checkpoint(3) / "best" / "irm.safetensors"
+    best = run.checkpoints.of_step(3) / "best" / "irm.safetensors"
     content = bytearray(best.read_bytes())
     content[-1] ^= 1
     best.write_bytes(content)
     before = (run.path / "irm.safetensors").read_bytes()
     assert before != bytes(content)  # a copy: one damage is not two
     training.resume(run.path)
-    events_ = list(run.events())
+    events_ = list(run.events.read())
     assert [event["resumed_from"] for event in events_ if event["kind"] == "start"] == [None, "step-3"]
     [told] = [event["text"] for event in events_ if event["kind"] == "warning"]
     assert told.startswith("the best IRM that step-3 keeps is damaged")
-    assert run.finished()
+    assert run.events.finished()

@@ -251,7 +251,7 @@ def test_a_dumb_terminal_gets_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_application_that_breaks_off_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
-    codes = {1: "the application has broken off", 0: "", None: ""}
+    codes = {1: "the application crashed", 0: "", None: ""}
     for code, complaint in codes.items():
         monkeypatch.setattr(IrmLiteApp, "run", lambda app, code=code: setattr(app, "_return_code", code))
         with pytest.raises(RunError, match=complaint) if complaint else nullcontext():

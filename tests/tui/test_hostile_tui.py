@@ -156,7 +156,7 @@ def test_a_name_that_is_too_long_is_a_line(tmp_path: Path) -> None:
 def test_a_holder_of_an_impossible_number_is_none(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "one")
     (run.path / "lock.holder").write_text("process 9999999999 since 2026-11-22T00:00:00+00:00\n")
-    assert run.holder() is None
+    assert run.lock.holder() is None
 
 
 async def test_a_training_is_not_started_twice(tmp_path: Path, script: Callable[[Script], None]) -> None:
@@ -182,7 +182,7 @@ async def test_ending_at_once_is_asked_first(tmp_path: Path) -> None:
     async with app.run_test(size=(160, 24)) as pilot:
         await listed(pilot, 1)
         with headless_training(run) as process:
-            holder = run.holder()
+            holder = run.lock.holder()
             assert holder is not None
             run_actions._asked[run.path] = holder  # as if it were still at its step
             await pilot.press("x")
@@ -236,8 +236,8 @@ async def test_a_filter_that_is_typed_in_one_burst_deletes_no_run(tmp_path: Path
 async def test_a_loss_beyond_all_measure_is_no_end(tmp_path: Path, losses: list[float]) -> None:
     run = plant_run(tmp_path / "one", training(3, 40))
     for step, loss in enumerate(losses, 4):
-        run.append_event("step", step=step, max_steps=50, loss=loss)
-    run.append_event("step", step=1e308, max_steps=1e308)
+        run.events.append("step", step=step, max_steps=50, loss=loss)
+    run.events.append("step", step=1e308, max_steps=1e308)
     app = RunsApp(tmp_path)
     async with app.run_test(size=(160, 24)) as pilot:
         await listed(pilot, 1)
@@ -402,8 +402,8 @@ async def test_values_whose_sum_no_float32_holds_are_drawn(tmp_path: Path) -> No
 
 def test_a_pipe_in_the_place_of_the_events_holds_nothing_up(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "one")
-    os.mkfifo(run.event_file)
-    assert not RunLog(run.event_file).read()
+    os.mkfifo(run.events.path)
+    assert not RunLog(run.events.path).read()
 
 
 async def test_a_request_to_end_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:

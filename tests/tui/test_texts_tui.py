@@ -19,8 +19,8 @@ from irm_lite_tui.chat.choose_sources import ChatSourcesScreen
 from irm_lite_tui.chat.server import ServeSaid
 from irm_lite_tui.dashboard.screen import DashboardScreen
 from irm_lite_tui.export.fidelity import load_measured
-from irm_lite_tui.heatmap.choose_file import ChooseFile
-from irm_lite_tui.heatmap.choose_source import ChooseSource
+from irm_lite_tui.heatmap.dialogs.choose_file import ChooseFile
+from irm_lite_tui.heatmap.dialogs.choose_source import ChooseSource
 from irm_lite_tui.heatmap.source import load_source
 from irm_lite_tui.runs.table import RunTable
 from irm_lite_tui.shared.ask import AskScreen, NameScreen
@@ -58,12 +58,13 @@ def run(tmp_path: Path) -> Path:
     """A run with the worst name, settings and events."""
     settings = {"data": TEXT, "model": f"m{TEXT}", "answer_column": TEXT, "optim": TEXT, "layers": "all"}
     planted = plant_run(tmp_path / "runs" / NAME, training(12, 40), **settings)
-    planted.append_event("start", device=TEXT, dtype=TEXT, max_steps=40)
-    planted.append_event("sample", step=13, prompt=TEXT, text=TEXT)
-    planted.append_event("warning", text=TEXT)
+    planted.events.append("start", device=TEXT, dtype=TEXT, max_steps=40)
+    planted.events.append("sample", step=13, prompt=TEXT, text=TEXT)
+    planted.events.append("warning", text=TEXT)
     return planted.path
 
 
+@pytest.mark.slow
 async def test_the_table_and_its_dialogs(run: Path) -> None:
     other = plant_run(run.parent / "other", training(12, 40, ended=TEXT))
     app = RunsApp(run.parent)
@@ -83,6 +84,7 @@ async def test_the_table_and_its_dialogs(run: Path) -> None:
         await listed(pilot, 1)
         shown(app)
         await pilot.press("enter", "escape")
+        await listed(pilot, 2)
         await pilot.press("space", "down", "space", "c")
         await until(pilot, lambda: "validation NLL" in screen_text(app), "the comparison")
         await pilot.pause()
@@ -108,6 +110,7 @@ async def test_the_dashboard(run: Path) -> None:
         assert shown(app).count(SHOWN) >= 3  # head, sample, warning
 
 
+@pytest.mark.slow
 async def test_the_form_shows_a_runs_settings_and_keeps_them(run: Path) -> None:
     app = TrainApp(run)
     async with app.run_test(size=WIDE) as pilot:
@@ -188,7 +191,7 @@ async def test_the_chat(chat_app: Callable[..., ChatApp]) -> None:
         for event in (
             {"kind": "ready", "protocol": 1, "model": model, "columns": dict.fromkeys(("base", "vector", "irm"), about)},
             {"kind": "loading", "what": TEXT},
-            {"kind": "token", "id": chat._chat_id, **answer},
+            {"kind": "token", "id": chat._conversation.request, **answer},
             {"kind": "error", "id": None, "column": "vector", "text": TEXT},
             {"kind": "error", "id": None, "text": TEXT},
         ):
@@ -238,13 +241,13 @@ async def test_a_pipe_holds_no_reader_up(tmp_path: Path, name: str) -> None:
     async with app.run_test(size=(140, 45)) as pilot:
         await until(pilot, lambda: app.dashboard.reading is not None, "a look")
     if name == "base.json":
-        with pytest.raises(RunError, match="no ordinary file"):
+        with pytest.raises(RunError, match="not an ordinary file"):
             run.fingerprint()
     if name == "export/fidelity.json":
-        with pytest.raises(RunError, match="no ordinary file"):
+        with pytest.raises(RunError, match="not an ordinary file"):
             load_measured(run.fidelity)
     if name == "live.safetensors":
-        with pytest.raises(RunError, match="no ordinary file"):
+        with pytest.raises(RunError, match="not an ordinary file"):
             load_source(run.live)
 
 

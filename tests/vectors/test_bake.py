@@ -213,6 +213,7 @@ def test_a_disk_that_fills_leaves_nothing_half_written(llama_gguf: Path, tmp_pat
     assert set(tmp_path.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_file_larger_than_the_memory_limit_bakes(llama_folder: Path, tmp_path: Path) -> None:
     """The model, and after it a tensor of 1.5 GB that takes no space on the disk; llama.cpp never sees it."""
     pytest.importorskip("resource")
@@ -244,7 +245,7 @@ def test_a_scale_that_ruins_the_model_is_refused(
 ) -> None:
     run = RunDirectory(tmp_path / "run")
     config = TrainConfig(model=str(llama_folder), irm="static", site="attn")
-    with run.writing():
+    with run.lock.held():
         run.create(config, fingerprint_gguf(llama_gguf), {})
     irm = build_irm("static", 64, (0, 1), "attn")
     torch.nn.init.ones_(irm.get_parameter("vectors"))

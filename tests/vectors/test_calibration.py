@@ -18,7 +18,7 @@ from irm_lite.data.encoding import encode_all
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
 from irm_lite.training import train as training
-from irm_lite.vectors.calibration import calibrate, layer_choices
+from irm_lite.vectors.calibration import Grid, calibrate, layer_choices
 from irm_lite.vectors.export import export_vector
 
 
@@ -38,7 +38,7 @@ def vector(llama_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_figures_are_those_of_transformers_on_the_same_weights(vector: Path, llama_gguf: Path, llama_folder: Path) -> None:
     loaded = ControlVector.load(vector)
-    found = calibrate(loaded, llama_gguf, "anger", strengths=(0.5, 2.0, 4.0), choices=[(1, 2), (2,)])
+    found = calibrate(loaded, llama_gguf, "anger", grid=Grid((0.5, 2.0, 4.0), [(1, 2), (2,)]))
     tokenizer = load_tokenizer(str(llama_gguf))
     twin = LlamaForCausalLM.from_pretrained(llama_folder, dtype=torch.float32).eval()
     data = {tone: encode_all(tokenizer, load_dataset(tone).validation, 512)[0] for tone in ("anger", "neutral")}
@@ -77,6 +77,7 @@ def test_layer_choices_cover_the_vectors_layers() -> None:
     assert layer_choices(vector.select([5])) == [(5,)]
 
 
+@pytest.mark.slow
 def test_the_verb_draws_and_writes_the_best(
     vector: Path, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

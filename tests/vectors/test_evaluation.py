@@ -22,8 +22,12 @@ from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject, static_irm
 from irm_lite.steering.irm import build_irm
 from irm_lite.steering.likelihood import kl
-from irm_lite.vectors.comparison import Comparison, Generations
-from irm_lite.vectors.evaluation import compare, compare_in_llamacpp, evaluate_run, tally
+from irm_lite.vectors.evaluation import evaluate_run
+from irm_lite.vectors.fidelity.comparison import Comparison
+from irm_lite.vectors.fidelity.generations import Generations
+from irm_lite.vectors.fidelity.in_llamacpp import compare_in_llamacpp
+from irm_lite.vectors.fidelity.in_transformers import compare
+from irm_lite.vectors.fidelity.tally import tally
 
 
 def test_kl_is_torchs() -> None:
@@ -101,7 +105,7 @@ def test_distinct_2_counts_word_pairs() -> None:
 def test_a_vector_for_another_model_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     config = TrainConfig(model="no-such-model")  # loading it would be another error
-    with run.writing():
+    with run.lock.held():
         run.create(config, Fingerprint("llama", 3, 64, "0" * 64), {})
     trained = TrainedRun(run, config, build_irm("static", 64, (1,)), run.fingerprint())
     with pytest.raises(VectorError, match="use it with the model"):

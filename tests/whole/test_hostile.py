@@ -155,11 +155,11 @@ def test_the_checkpoint_before_a_damaged_one_is_taken_and_that_is_told(finished:
 def test_a_run_without_a_sound_checkpoint_is_one_line(finished: Path) -> None:
     for number in (1, 2):
         (finished / "checkpoints" / f"step-{number}" / "rng.json").write_text("")
-    with pytest.raises(RunError, match="no checkpoint of .* is sound: remove .*checkpoints and resume"):
+    with pytest.raises(RunError, match="every checkpoint of .* is damaged: remove .*checkpoints and resume"):
         training.resume(finished)
     shutil.rmtree(finished / "checkpoints")
     training.resume(finished)
-    assert load_run(finished).directory.finished()
+    assert load_run(finished).directory.events.finished()
 
 
 def test_a_missing_irm_is_one_line(finished: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[
     os.mkfifo(tmp_path / "pipe.jsonl")
     assert cli.run(["train", "--data", str(tmp_path / "pipe.jsonl")]) == 2
     assert cli.run(["generate", "-p", "x", "--gguf", str(tmp_path / "pipe.jsonl")]) == 2
-    assert capsys.readouterr().err.count("no ordinary file") == 2
+    assert capsys.readouterr().err.count("not an ordinary file") == 2
 
 
 def test_odd_arguments_are_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], llama_gguf: Path, finished: Path) -> None:

@@ -19,12 +19,13 @@ from irm_lite.analysis.recordings.record import record
 from irm_lite.analysis.recordings.recording import load_recording
 from irm_lite.analysis.statistics.ranking import importance
 from irm_lite.cli import main as cli
-from irm_lite.cli.output import Output, safe
+from irm_lite.cli.output import Output
 from irm_lite.cli.progress import progress
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import DataError, Interrupted, RunError
 from irm_lite.core.files.atomic import atomic_folder
 from irm_lite.core.files.jsonl import read_rows
+from irm_lite.core.visible_text import safe
 from irm_lite.data.dataset import load_dataset, load_questions
 from irm_lite.jobs import rewrite as rewriting
 from irm_lite.runs.directory import RunDirectory
@@ -107,7 +108,7 @@ def test_what_is_no_recording_is_not_written_over(runs: Path, capsys: pytest.Cap
     notes = runs / "anger" / "recordings" / "notes"
     notes.mkdir()
     (notes / "thesis.txt").write_text("precious")
-    assert "no recording" in complaint(capsys, "record", runs / "anger", *FEW, "--name", "notes", "--force")
+    assert "not a recording" in complaint(capsys, "record", runs / "anger", *FEW, "--name", "notes", "--force")
     assert (notes / "thesis.txt").read_text() == "precious"
     (tmp_path / "file").write_text("")
     with atomic_folder(tmp_path / "file") as folder:
@@ -181,7 +182,7 @@ def test_a_recording_of_another_run_is_refused(runs: Path, capsys: pytest.Captur
     for verb in (["analyze", runs / "anger", "-o", tmp_path / "report"], ["ablate", runs / "anger"]):
         assert "is a recording of another IRM" in complaint(capsys, *verb)
     said = complaint(capsys, "ablate", runs / "single", "--recording", "../../sadness/recordings/held-out")
-    assert "no name for a recording" in said
+    assert "cannot name a recording" in said
 
 
 # What is on disk beside them
@@ -218,10 +219,10 @@ def test_an_ablation_with_nan_is_damaged(runs: Path, capsys: pytest.CaptureFixtu
 
 def test_events_that_are_none_are_passed_over(runs: Path, tmp_path: Path) -> None:
     run = RunDirectory(runs / "anger")
-    before = list(run.events())
+    before = list(run.events.read())
     with (run.path / "events.jsonl").open("a") as file:
         file.write('{}\n{"kind": ["eval"]}\n[]\n{"kind": "eval", "nll": 1.0, "of": ["irm"]}\n')
-    assert list(run.events())[:-1] == before
+    assert list(run.events.read())[:-1] == before
     assert cli.run(["analyze", str(run.path), "-o", str(tmp_path / "report"), "--samples", "3", "--quiet"]) == 0
 
 
@@ -324,7 +325,7 @@ def test_a_sweep_file_that_nests_without_end_and_a_folder_in_the_way(capsys: pyt
     (tmp_path / "out" / "seed-0").mkdir(parents=True)
     (tmp_path / "out" / "seed-0" / "thesis.txt").write_text("")
     said = complaint(capsys, "sweep", tmp_path / "s.toml", "--out", tmp_path / "out")
-    assert "it is no run of this sweep" in said
+    assert "it is not a run of this sweep" in said
     assert "--resume" not in said
 
 
@@ -355,7 +356,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_rewriting_leaves_a_users_lock_file_alone(data: Path, llama_gguf: Path, tmp_path: Path) -> None:
     (tmp_path / "poetry.lock").write_text("precious")
-    rewriting.rewrite(str(data), llama_gguf, ["angry"], tmp_path / "poetry.jsonl", limit=1)
+    rewriting.rewrite(str(data), llama_gguf, ["angry"], tmp_path / "poetry.jsonl", rewriting.RewriteSettings(limit=1))
     assert (tmp_path / "poetry.lock").read_text() == "precious"
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"data.jsonl", "poetry.lock", "poetry.jsonl", "poetry.rewrite.jsonl"}

@@ -44,11 +44,13 @@ def test_the_ui_loads_no_engine() -> None:
     assert loaded_by(walk) == {"textual"}
 
 
+@pytest.mark.slow
 def test_the_engine_loads_no_ui() -> None:
     code = "import irm_lite.jobs.demo, irm_lite.runs.trained, irm_lite.jobs.doctor, irm_lite.cli.verbs.demo"
     assert "textual" not in loaded_by(code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["training.train", "training.trainer", "training.reporter", "base.load", "analysis.recordings.record"]
 )

@@ -149,9 +149,9 @@ def test_any_control_vector_comes_back(scratch: Path, values: dict[int, float], 
 def test_any_event_comes_back_also_after_a_torn_one(scratch: Path, values: dict[str, Any]) -> None:
     run = RunDirectory(scratch / "events")
     run.path.mkdir(exist_ok=True)
-    run.event_file.write_text('{"kind": "st')
-    run.append_event("step", **values)
-    (found,) = list(run.events())
+    run.events.path.write_text('{"kind": "st')
+    run.events.append("step", **values)
+    (found,) = list(run.events.read())
     expected = json.loads(
         json.dumps({key: each for key, each in values.items() if not isinstance(each, float) or math.isfinite(each)})
     )

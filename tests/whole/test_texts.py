@@ -17,9 +17,9 @@ from rich.table import Table
 
 from irm_lite.analysis.report.page import write_report
 from irm_lite.cli import main as cli
-from irm_lite.cli.output import Common, Output, one_line
+from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import training_progress
-from irm_lite.core.visible_text import visible
+from irm_lite.core.visible_text import one_line, visible
 from irm_lite.llamacpp import Model
 from support.analysed import analysed
 from support.hostile_texts import NAME, TEXT, acting
@@ -97,6 +97,7 @@ def test_training_and_what_is_made_of_it(place: Path, say: Any, tmp_path: Path) 
     say("train", "--resume", tmp_path / "absent" / NAME, code=2)
 
 
+@pytest.mark.slow
 def test_the_demo_and_a_sweep(place: Path, say: Any, tmp_path: Path) -> None:
     model = ["--model", place / "model.gguf", "--data", place / "data.jsonl", "--site", "block", "--layers", "1-2"]
     said = say("demo", *model, *QUICK, "--out", tmp_path / NAME)

@@ -32,6 +32,7 @@ def quick(model: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**{**settings, **changes})
 
 
+@pytest.mark.slow
 def test_llama_2_format_as_folder(llama_folder: Path, llama_gguf: Path, tmp_path: Path) -> None:
     run = training.train(quick(llama_folder), tmp_path / "run")
     result = export_vector(run, tmp_path / "v.gguf")

@@ -30,7 +30,7 @@ from irm_lite_tui.watch.children import ChildEnded, running_children
 
 
 def _screen(mode: str, path: Path | None = None) -> Screen[Any]:
-    """The screen of a mode; its module is imported when it is opened first."""
+    """The screen of a mode; its module is imported when it is first opened."""
     module = import_module(f"irm_lite_tui.{mode}.screen")
     screen: Screen[Any] = getattr(module, f"{mode.capitalize()}Screen")(path)
     return screen
@@ -49,7 +49,7 @@ class IrmLiteApp(App[None], inherit_bindings=False):
             for number, (mode, title) in enumerate(TITLES.items(), 1)
         ),
         Binding("ctrl+pagedown,f9", "turn_mode(1)", "Next screen", show=False, priority=True, id="mode.next"),
-        Binding("ctrl+pageup,f8", "turn_mode(-1)", "Screen before", show=False, priority=True, id="mode.before"),
+        Binding("ctrl+pageup,f8", "turn_mode(-1)", "Previous screen", show=False, priority=True, id="mode.before"),
         Binding(
             "ctrl+p", "command_palette", "palette", show=False, priority=True, tooltip="Open the command palette", id="palette"
         ),
@@ -63,7 +63,7 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         self.folder = folder
         self._modes["runs"] = partial(_screen, "runs", folder)
         self.preferences, self._complaints = load_preferences()
-        self._clashes: set[str] = set()  # that were told
+        self._clashes: set[str] = set()  # reported already
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
         if self.preferences.theme not in self.available_themes:
@@ -112,7 +112,7 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         names = ", ".join(sorted(binding.id or binding.action for binding in clashed_bindings))
         if names not in self._clashes:  # Textual asks at every key
             self._clashes.add(names)
-            self._warn(f"the keys of {names} are taken by others: fix [keys] in the preferences")
+            self._warn(f"the keys of {names} are taken by other bindings: fix [keys] in tui.toml")
 
     # Modes
 
@@ -126,7 +126,7 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         await self.action_open_mode(modes[(modes.index(self.current_mode) + step) % len(modes)])
 
     async def on_open_in(self, message: OpenIn) -> None:
-        """Open a path in a mode; what that mode showed before is closed, after a question where something would be lost."""
+        """Open a path in a mode, in place of what that mode showed; asks first where work would be lost."""
         if message.mode == self.current_mode:
             return
         loss = losses(self._screens_of(message.mode))
@@ -146,7 +146,7 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         await self.switch_mode(message.mode)
 
     def _screens_of(self, mode: str) -> list[Screen[Any]]:
-        """Those that are open in it."""
+        """The screens that are open in a mode."""
         try:
             return self.get_screen_stack(mode)
         except KeyError:
@@ -156,15 +156,15 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         for mode, title in TITLES.items():
             yield SystemCommand(title, f"Go to {title}", partial(self.action_open_mode, mode))
         if unload := getattr(screen, "action_unload", None):
-            yield SystemCommand("Unload", "End the chat's server, so that its memory is free", unload)
+            yield SystemCommand("Unload", "End the chat's server to free its memory", unload)
         yield from super().get_system_commands(screen)
 
     def on_child_ended(self, message: ChildEnded) -> None:
-        """Of a child whose screen is closed already."""
+        """A child ended whose screen is closed already."""
         if message.code not in (0, 130):
             self._warn(message.last or f"a child process ended with exit code {message.code}")
 
-    # Help and the end
+    # Help and quitting
 
     def action_help(self) -> None:
         """Show the keys, or hide them."""
@@ -174,15 +174,15 @@ class IrmLiteApp(App[None], inherit_bindings=False):
             self.action_show_help_panel()
 
     async def action_quit(self) -> None:
-        """Ask where something would be lost, and where a child of this UI still runs: it goes on when the UI ends."""
+        """Quit; asks first where work would be lost, or where a child of this UI still runs, which will outlive it."""
         children, loss = running_children(), losses(screen for mode in TITLES for screen in self._screens_of(mode))
         if not children and not loss:
             self.exit()
             return
         if isinstance(self.screen, AskScreen):
             return
-        works = "1 process" if len(children) == 1 else f"{len(children)} processes"
-        goes_on = f"{works} that you started here will go on. Open irm-lite again to watch or stop it." if children else ""
+        works, them = ("1 process", "it") if len(children) == 1 else (f"{len(children)} processes", "them")
+        goes_on = f"{works} that you started here will go on. Open irm-lite again to watch or stop {them}." if children else ""
         detail = "\n".join(filter(None, (loss, goes_on)))
 
         def answered(yes: bool | None) -> None:
@@ -195,11 +195,11 @@ class IrmLiteApp(App[None], inherit_bindings=False):
 
 
 def main() -> None:
-    """Open the UI on ./runs. Raises InputError on a terminal that can show no application, RunError where it broke off."""
+    """Open the UI on ./runs. Raises InputError on a terminal that cannot show it, RunError where the application crashed."""
     if os.environ.get("TERM") == "dumb":
         raise InputError("this terminal (TERM=dumb) cannot show the application", "use the verbs (irm-lite --help)")
     forgive_bytes()
     app = IrmLiteApp(Path("runs"))
     app.run()
     if app.return_code:
-        raise RunError("the application has broken off", "report what it printed")
+        raise RunError("the application crashed", "report what it printed")

@@ -20,8 +20,8 @@ def save_trade(calibration: Calibration, path: Path, title: str) -> None:
         axes.plot(cost, nll, marker="o", markersize=4, label=f"layers {layers}")
         if layers == best.layers:
             for setting in curve:
-                place = (setting.kl_neutral, setting.nll_aligned)
-                axes.annotate(f"{setting.strength:g}", place, xytext=(5, 5), textcoords="offset points", fontsize=8)
+                point = (setting.kl_neutral, setting.nll_aligned)
+                axes.annotate(f"{setting.strength:g}", point, xytext=(5, 5), textcoords="offset points", fontsize=8)
     axes.plot(best.kl_neutral, best.nll_aligned, marker="*", markersize=16, color="black", linestyle="none", zorder=5)
     axes.annotate(
         f"best: {best.strength:g} at {best.layers}",

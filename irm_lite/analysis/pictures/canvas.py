@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irm_lite.core.files.atomic import atomic_path
-from irm_lite.core.visible_text import visible
+from irm_lite.core.visible_text import visible_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,8 +34,11 @@ def save_figure(figure: "Figure", path: Path) -> None:
 
 
 def literal(text: str) -> str:
-    """The text as matplotlib shall draw it: "$" starts no formula, control characters are visible."""
-    return "\n".join(visible(line) for line in text.split("\n")).replace("$", r"\$")
+    """The text as matplotlib shall draw it: "$" starts no formula, control characters are visible.
+
+    What its fonts lack (joiners, private use, unassigned: text, says visible_text) is a box, as letters of other scripts are.
+    """
+    return visible_lines(text).replace("$", r"\$")
 
 
 def mark_indices(axes: "Axes", marks: Sequence[int]) -> None:

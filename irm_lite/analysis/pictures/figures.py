@@ -119,7 +119,7 @@ def largest_by_token(outputs: HalfArray, prompt: Prompt, of: str) -> "Figure":
         if chosen.any():
             axes.bar(places[chosen], counts[chosen], color=_COLOURS[phase], label=phase)
     shown = places[:: max(1, -(-tokens // _LABELLED))]
-    axes.set_xticks(shown, [literal(short(prompt.tokens[place])) for place in shown], rotation=90, fontsize=7)
+    axes.set_xticks(shown, [literal(short(prompt.tokens[each])) for each in shown], rotation=90, fontsize=7)
     axes.set_xlim(-0.8, tokens - 0.2)
     axes.set_xlabel("token")
     axes.set_ylabel(f"how many of the {len(found)} largest |v|")
@@ -134,8 +134,8 @@ def sparsity(recording: Recording, source: str) -> "Figure":
     figure = new_figure(max(6.0, 1.5 + 0.3 * len(layers)), 4)
     axes = figure.add_subplot()
     width = 0.8 / len(phases)
-    for place, (phase, each) in enumerate(phases.items()):
-        left = np.arange(len(layers)) + (place - (len(phases) - 1) / 2) * width
+    for number, (phase, each) in enumerate(phases.items()):
+        left = np.arange(len(layers)) + (number - (len(phases) - 1) / 2) * width
         axes.bar(left, 100 * each.near_zero, width, color=_COLOURS[phase], label=f"{each.tokens} {phase} tokens")
     every = max(1, len(layers) // 32)
     axes.set_xticks(range(0, len(layers), every), [str(layer) for layer in layers[::every]])

@@ -158,10 +158,10 @@ def in_llamacpp(runtime: "Runtime", prompt: list[int], new_tokens: int) -> Itera
     assert runtime.dynamic is not None
     vectors: dict[int, list[Tensor]] = {layer: [] for layer in runtime.dynamic.irm.layers}
 
-    def keep(layer: int, vector: Tensor) -> None:
+    def hear(layer: int, vector: Tensor) -> None:
         vectors[layer].append(vector)
 
-    runtime.dynamic.observers[:] = [keep]
+    runtime.dynamic.observers[:] = [hear]
     fed = prompt
     for token in runtime.generate_tokens(prompt, max_new_tokens=new_tokens + 1):  # the last one is not fed back
         yield fed, torch.stack([torch.cat(each) for each in vectors.values()], dim=1), None

@@ -132,7 +132,7 @@ def load_recording(folder: Path) -> Recording:
 
     for name in ("recording.json", "statistics.safetensors", "outputs.safetensors"):
         if not (folder / name).is_file():
-            raise RunError(f"{folder} is no recording ({name} is missing)", "make one with irm-lite record")
+            raise RunError(f"{folder} is not a recording ({name} is missing)", "make one with irm-lite record")
     try:
         document = read_json(folder / "recording.json", 256 << 20)
         if document.pop("format") > FORMAT:
@@ -174,17 +174,17 @@ def _require_types(about: Description) -> None:
         if not 0 <= prompt.n_prompt <= len(prompt.tokens):
             raise ValueError(f"prompt {number} has {prompt.n_prompt} of {len(prompt.tokens)} tokens")
     if not all(isinstance(each, str) for each in texts):
-        raise ValueError("what should be text is none")
+        raise ValueError("something that should be text is not")
     if not all(isinstance(each, int) and each >= 0 for each in counts):
-        raise ValueError("what should be a count is none")
+        raise ValueError("something that should be a count is not")
 
 
 def _require_sizes(about: Description, folder: Path) -> None:
     """Raise OSError where a file is larger than what it may hold, before it is read."""
     floats = len(about.layers) * about.hidden_size
-    kept = 2 * floats * sum(len(prompt.tokens) for prompt in about.prompts)
+    kept_bytes = 2 * floats * sum(len(prompt.tokens) for prompt in about.prompts)
     groups = 2 * len(PHASES) * len(fields(Statistics))  # trained and untrained
-    for name, most in (("statistics", 8 * floats * groups), ("outputs", kept)):
+    for name, most in (("statistics", 8 * floats * groups), ("outputs", kept_bytes)):
         require_ordinary(folder / f"{name}.safetensors", most + _HEADER)
 
 
@@ -226,5 +226,5 @@ def _require_kept(about: Description, outputs: list[HalfArray]) -> None:
 def recording_name(name: str) -> str:
     """The name if it can be a folder's. Raises RunError otherwise."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise RunError(f"{name!r} is no name for a recording", "give a --name of letters, digits, dots and dashes")
+        raise RunError(f"{name!r} cannot name a recording", "give a --name of letters, digits, dots and dashes")
     return name

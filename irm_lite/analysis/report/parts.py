@@ -82,10 +82,10 @@ class Section:
 
 def table(title: str, columns: list[str], rows: list[list[Cell]], note: str = "") -> list[Table]:
     """The table without columns that are empty in every row; no table where there are no rows."""
-    kept = [place for place in range(len(columns)) if any(row[place].text or row[place].bars for row in rows)]
+    filled = [column for column in range(len(columns)) if any(row[column].text or row[column].bars for row in rows)]
     if not rows:
         return []
-    return [Table(title, [columns[place] for place in kept], [[row[place] for place in kept] for row in rows], note)]
+    return [Table(title, [columns[each] for each in filled], [[row[each] for each in filled] for row in rows], note)]
 
 
 def chart(title: str, unit: str, marks: list[Mark]) -> list[Chart]:

@@ -215,8 +215,8 @@ def _indices(runs: Sequence[Run]) -> Section:
 def _across(across: Run) -> Section:
     names = [short(name, 60) for name in across.get("names", [])]
     matrix = [
-        [Cell(f"{place} {name}", float(place)), *(Cell(shown(rho), rho, shade=rho) for rho in row)]
-        for place, (name, row) in enumerate(zip(names, across.get("spearman", []), strict=False), 1)
+        [Cell(f"{nth} {name}", float(nth)), *(Cell(shown(rho), rho, shade=rho) for rho in row)]
+        for nth, (name, row) in enumerate(zip(names, across.get("spearman", []), strict=False), 1)
     ]
     pairs = [
         [

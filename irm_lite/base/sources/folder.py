@@ -1,4 +1,4 @@
-"""What a model's configuration makes transformers follow, wherever it leads: files, packages, kernels of the hub."""
+"""What a model's configuration would make transformers load from elsewhere: files, packages, kernels of the hub."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 def require_own_files(folder: Path) -> None:
-    """Raise BaseModelError where the folder's index names weights outside of it, it is an adapter on another model, or it says
-    that it has absurdly many layers."""
+    """Raise BaseModelError where the folder's index names files outside of it, the folder holds an adapter, or its configuration
+    has absurdly many layers."""
     _require_layers(folder / "config.json")
     if (folder / "adapter_config.json").exists():
         raise BaseModelError(f"{folder} holds an adapter on another model", "merge it into that model, and give the result")
@@ -33,7 +33,7 @@ def _require_layers(file: Path) -> None:
     """Before transformers reads it: some of its configurations make a list with an entry a layer."""
     try:
         config = read_json(file)
-    except (OSError, ValueError):  # transformers' to tell
+    except (OSError, ValueError):  # transformers reports it, in its own words
         return
     parts = [part for part in (config, *(config.values() if isinstance(config, dict) else ())) if isinstance(part, dict)]
     counts = [part.get(key) for part in parts for key in ("num_hidden_layers", "num_layers", "n_layers", "n_layer")]

@@ -1,7 +1,7 @@
 """What llama.cpp takes on trust in a model file, checked before it sees it.
 
-It answers most damage with an error. On what stands here it aborts the process, or calls what is not there: assertions in
-llama-model.cpp, llama-vocab.cpp and ggml.c, kernels that a type does not have, exceptions that cross ctypes.
+It answers most damage with an error. On what is checked here it aborts the process, or calls code that does not exist: assertions
+in llama-model.cpp, llama-vocab.cpp and ggml.c, kernels that a type does not have, exceptions that cross ctypes.
 """
 
 import math
@@ -9,18 +9,17 @@ from typing import Any
 
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import ArrayInfo, GgufHeader
+from irm_lite.core.files.gguf_types import F32, F64, I8, I16, I32, I64, Q8_1, Q8_K, ValueType
 
 # Graphs that were fuzzed with these checks in front (docs/reliability.md); others are tried in a child process first.
 KNOWN = ("llama", "mistral3", "qwen2")
 
-_F32 = 0
-_NO_WEIGHTS = (9, 15, 24, 25, 26, 27, 28)  # Q8_1, Q8_K, integers and F64: ggml has no product for them
+_NO_WEIGHTS = (Q8_1, Q8_K, I8, I16, I32, I64, F64)  # ggml has no matrix product for them
 MAX_LAYERS, _MAX_EXPERTS = 512, 1024  # LLAMA_MAX_LAYERS, LLAMA_MAX_EXPERTS
 _MAX_SIZE = 1 << 24  # of any dimension
 _ALIGNMENT = 32  # TENSOR_ALIGNMENT
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _TOKENIZERS = ("llama", "gpt2")  # SentencePiece and byte-level BPE
-_STRING = 8
 
 
 def require_loadable(header: GgufHeader) -> None:
@@ -51,7 +50,7 @@ def _require(header: GgufHeader, key: str, least: int, most: int, default: int |
     value = _of(header, key)
     if value is None and default is not None:
         return [default]
-    if isinstance(value, ArrayInfo) and value.item_type in (4, 5):
+    if isinstance(value, ArrayInfo) and value.item_type in (ValueType.UINT32, ValueType.INT32):
         numbers = [int(each) for each in header.read_numbers(value)]
     elif isinstance(value, int) and not isinstance(value, bool):
         numbers = [value]
@@ -111,7 +110,7 @@ def _check_tensors(header: GgufHeader) -> None:
     for tensor in header.tensors.values():
         if not all(0 < extent <= _MAX_SIZE for extent in tensor.shape):
             raise _Unsound(f"{tensor.name} has the shape {tensor.shape}")
-        if len(tensor.shape) < 2 and tensor.type != _F32:
+        if len(tensor.shape) < 2 and tensor.type != F32:
             raise _Unsound(f"{tensor.name} is not F32")
         if tensor.type in _NO_WEIGHTS:
             raise _Unsound(f"{tensor.name} is of type {tensor.type}, which no weight has")
@@ -121,7 +120,7 @@ def _check_vocabulary(header: GgufHeader) -> None:
     kind, tokens = header.metadata.get("tokenizer.ggml.model"), header.metadata.get("tokenizer.ggml.tokens")
     if kind not in _TOKENIZERS:
         raise _Unsound(f"its tokenizer is {kind!s:.40}, not one of {', '.join(_TOKENIZERS)}")
-    if not isinstance(tokens, ArrayInfo) or tokens.item_type != _STRING or tokens.length == 0:
+    if not isinstance(tokens, ArrayInfo) or tokens.item_type != ValueType.STRING or tokens.length == 0:
         raise _Unsound("it has no vocabulary")
     words = [word or b"[EMPTY_%d]" % number for number, word in enumerate(header.read_strings(tokens))]
     known = set(words)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def skeleton(gguf: Path) -> "PreTrainedModel":
     """The file's model on the meta device: its class and configuration, no weights.
 
-    Raises BaseModelError where its blocks cannot be injected, or far more weights are told of than the file has, before a
-    weight is read.
+    Raises BaseModelError where its blocks cannot be injected, or its metadata describes far more weights than the file has,
+    before a weight is read.
     """
     from transformers import AutoModelForCausalLM
 
@@ -37,8 +37,8 @@ def skeleton(gguf: Path) -> "PreTrainedModel":
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
     wanted = sum(weight.numel() for weight in model.state_dict().values())
     stored = sum(math.prod(tensor.shape) for tensor in header.tensors.values())
-    if wanted > 2 * stored + SPARE:  # transformers would make room for them all; a tied head is counted twice
-        raise BaseModelError(f"the metadata of {gguf} are of {wanted} weights, it has {stored}", "get a whole copy")
+    if wanted > 2 * stored + SPARE:  # transformers would allocate them all; a tied head is counted twice
+        raise BaseModelError(f"the metadata of {gguf} describes {wanted} weights, the file has {stored}", "get a whole copy")
     decoder_layers(model)
     return model
 
@@ -130,7 +130,7 @@ def gguf_weights(gguf: Path, model: "PreTrainedModel") -> "dict[str, GgufWeight 
     for name, tensors in parts.items():
         stored, wanted = sum(math.prod(tensor.shape) for tensor in tensors), places[name].numel() if name in places else None
         if wanted is not None and stored > wanted:  # transformers would see it once it is in memory
-            raise BaseModelError(f"{gguf}: {tensors[0].name} has {stored} weights, its metadata say {wanted}", "get a whole copy")
+            raise BaseModelError(f"{gguf}: {tensors[0].name} has {stored} weights, its metadata says {wanted}", "get a whole copy")
     none = {name: torch.zeros(place.shape) for name, place in places.items() if name.endswith(".bias") and name not in parts}
     return {name: GgufWeight(name, gguf, tensors, names, processor) for name, tensors in parts.items()} | none
 

@@ -9,14 +9,14 @@ from irm_lite.base.sources.gguf_checks import MAX_LAYERS
 from irm_lite.base.sources.gguf_graph import same_in_all_layers
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import GgufHeader, read_header, require_model
-from irm_lite.core.files.paths import expanded
+from irm_lite.core.files.paths import expanded, is_hub_id
 from irm_lite.core.files.reading import read_json
 
-SPARE = 1 << 24  # weights: what lacks of a small model is told by its name
+SPARE = 1 << 24  # weights: so few too many cost little memory, and after loading the missing ones are named (require_whole)
 
 
 class UnknownShape(BaseModelError):
-    """A configuration is of another kind than Llama's."""
+    """A configuration does not give the sizes that a Llama-like model's gives."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class BaseShape:
 def base_shape(name: str) -> BaseShape:
     """The shape of the base called `name`, as `load_base` takes it; nothing is loaded or fetched.
 
-    Raises BaseModelError or InputError where there is none on this machine, or its configuration is no Llama-like one's.
+    Raises BaseModelError or InputError where there is none on this machine, or its configuration is not a Llama-like model's.
     """
     preset = presets().get(name)
     if preset is not None:
@@ -87,7 +87,7 @@ def _config_file(name: str, path: Path) -> Path:
 
     if (path / "config.json").is_file():
         return path / "config.json"
-    if name.count("/") == 1 and not path.is_absolute() and not name.startswith("."):
+    if is_hub_id(name):
         cached = try_to_load_from_cache(name, "config.json")
         if isinstance(cached, str):
             return Path(cached)
@@ -129,8 +129,8 @@ def shape_of_config(config: dict[str, Any], where: str, from_gguf: bool = False)
 
 
 def require_stored(config: dict[str, Any], folder: Path) -> None:
-    """Raise BaseModelError where a transformers configuration speaks of far more weights than the folder's files can hold:
-    transformers would make room for them all before it misses any."""
+    """Raise BaseModelError where a transformers configuration describes far more weights than the folder's files can hold:
+    transformers would allocate them all before it finds any missing."""
     try:
         weights = shape_of_config(config, str(folder)).parameters
     except UnknownShape:
@@ -138,7 +138,7 @@ def require_stored(config: dict[str, Any], folder: Path) -> None:
     stored = sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.is_file())
     if stored and weights > 4 * stored + SPARE:  # half a byte a weight, and as much again for what is counted roughly
         raise BaseModelError(
-            f"the configuration of {folder} is of {weights} weights, its files have {stored} bytes", "get a whole copy"
+            f"the configuration of {folder} describes {weights} weights, its files have {stored} bytes", "get a whole copy"
         )
 
 

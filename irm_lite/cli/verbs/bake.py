@@ -1,5 +1,6 @@
 """irm-lite bake"""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,14 +11,28 @@ from irm_lite.cli.progress import stoppable_progress
 from irm_lite.core.errors import InputError
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class BakeFlags:
+    """What is written, and from what."""
+
+    out: Annotated[Path, Parameter(alias="-o")]
+    """The .gguf to write."""
+    gguf: str | None = None
+    """The model file, or the name of a preset whose package carries one."""
+    scale: float = 1.0
+    """Factor for everything that is baked in."""
+    layers: str | None = None
+    """Only these blocks, as in 10-20."""
+    undo: Annotated[Path | None, Parameter(negative="")] = None
+    """A baked file: write its original to --out instead, byte for byte."""
+    force: Annotated[bool, Parameter(negative="")] = False
+    """Write over an existing file."""
+
+
 def bake(
     *sources: str,
-    out: Annotated[Path, Parameter(alias="-o")],
-    gguf: str | None = None,
-    scale: float = 1.0,
-    layers: str | None = None,
-    undo: Annotated[Path | None, Parameter(negative="")] = None,
-    force: Annotated[bool, Parameter(negative="")] = False,
+    flags: BakeFlags,
     common: Common | None = None,
 ) -> None:
     """Write a copy of a GGUF with the steering in it, for Ollama, LM Studio and all that take no control vector.
@@ -27,18 +42,6 @@ def bake(
     sources
         Control vectors as PATH or PATH:SCALE, which add up; or one run directory: a static IRM goes in as it is, at its
         own site, any other by its exported vector.
-    out
-        The .gguf to write.
-    gguf
-        The model file, or the name of a preset whose package carries one.
-    scale
-        Factor of all that is baked in.
-    layers
-        Only these blocks, as in 10-20.
-    undo
-        A baked file: write its original to --out instead, byte for byte.
-    force
-        Write over an existing file.
     """
     output = Output(common)
     from irm_lite.base.fingerprint import fingerprint_gguf
@@ -48,25 +51,28 @@ def bake(
     from irm_lite.vectors.bake import require_bakeable, unbake
     from irm_lite.vectors.biases import gather
 
-    if out.suffix.lower() != ".gguf":
-        raise InputError(f"{out} must end in .gguf", "llama.cpp takes no other")
-    if (undo is None) == (not sources) or (undo is None) != (gguf is not None):
+    if flags.out.suffix.lower() != ".gguf":
+        raise InputError(f"{flags.out} must end in .gguf", "llama.cpp loads no other")
+    if (flags.undo is None) == (not sources) or (flags.undo is None) != (flags.gguf is not None):
         hint = "irm-lite bake V.gguf --gguf MODEL.gguf -o OUT.gguf, or irm-lite bake --undo FILE.gguf -o OUT.gguf"
         raise InputError("it is not clear what to bake", hint)
     with stoppable_progress(output, "writing") as on_progress:
-        if undo is not None:
-            unbake(undo, out, force=force, on_progress=on_progress)
-            output.result({"gguf": str(out), "from": str(undo)}, f"{out}: the original of {undo}, its SHA-256 is right")
+        if flags.undo is not None:
+            unbake(flags.undo, flags.out, force=flags.force, on_progress=on_progress)
+            output.result(
+                {"gguf": str(flags.out), "from": str(flags.undo)},
+                f"{flags.out}: the original of {flags.undo}, its SHA-256 is right",
+            )
             return
-        assert gguf is not None
-        model = find_gguf(gguf)
+        assert flags.gguf is not None
+        model = find_gguf(flags.gguf)
         header = read_header(model)
         require_bakeable(header)
-        biases = gather(sources, fingerprint_gguf(header), model.name, scale=scale, layers=layers)
+        biases = gather(sources, fingerprint_gguf(header), model.name, scale=flags.scale, layers=flags.layers)
         output.tell_matches([biases.match])
-        write_baked(model, biases, out, force=force, on_progress=on_progress)
+        write_baked(model, biases, flags.out, force=flags.force, on_progress=on_progress)
     output.result(
-        {"gguf": str(out), "from": str(model), "slot": biases.slot, "layers": sorted(biases.values)},
-        f"{out}: a copy of {model} with {len(biases.values)} biases, blk.N.{biases.slot}.bias; load it like any other model",
-        f"to take them out: irm-lite bake --undo {out} -o ORIGINAL.gguf",
+        {"gguf": str(flags.out), "from": str(model), "slot": biases.slot, "layers": sorted(biases.values)},
+        f"{flags.out}: a copy of {model} with {len(biases.values)} biases, blk.N.{biases.slot}.bias; load it like any other model",
+        f"to take them out: irm-lite bake --undo {flags.out} -o ORIGINAL.gguf",
     )

@@ -2,6 +2,8 @@
 
 import os
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,25 +14,43 @@ from rich.text import Text
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import stoppable_progress
 from irm_lite.core.errors import InputError
+from irm_lite.core.files.atomic import require_folder
 
 if TYPE_CHECKING:
+    from irm_lite.steering.control_vector import ControlVector
     from irm_lite.vectors.calibration import Calibration
 
 _BAR = 24  # cells of the longest bar
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class CalibrateFlags:
+    """Where to measure, what to try, and what to write."""
+
+    gguf: str
+    """The model file, or the name of a preset whose package carries one."""
+    data: str | None = None
+    """The tone or file whose answers the vector is for [default: the shipped tone that it says it was trained on]."""
+    answer_column: str = "answer"
+    """The column of the answers in a file."""
+    model: str | None = None
+    """Where tokenizer and chat template come from, if not from the GGUF: a preset or a Hugging Face folder."""
+    strengths: str | None = None
+    """Strengths to try, as in 0.5,1,1.5 [default: seven from 0.25 to 2]."""
+    layers: str | None = None
+    """Only these layers, as in 10-20 [default: all, and the first, middle and last half]."""
+    picture: Path | None = None
+    """The curve as PNG or SVG [default: beside the vector, with the ending .calibration.png]."""
+    out: Annotated[Path | None, Parameter(alias="-o")] = None
+    """The .gguf to write: the vector at its best setting, which becomes strength 1."""
 
 
 def calibrate(
     vector: Path,
     /,
     *,
-    gguf: str,
-    data: str | None = None,
-    answer_column: str = "answer",
-    model: str | None = None,
-    strengths: str | None = None,
-    layers: str | None = None,
-    picture: Path | None = None,
-    out: Annotated[Path | None, Parameter(alias="-o")] = None,
+    flags: CalibrateFlags,
     common: Common | None = None,
 ) -> None:
     """Find the strength and the layers at which a control vector gives most for what it costs.
@@ -39,88 +59,80 @@ def calibrate(
     ----------
     vector
         The control vector.
-    gguf
-        The model file, or the name of a preset whose package carries one.
-    data
-        The tone or file whose answers the vector is for [default: the shipped tone that it says it was trained on].
-    answer_column
-        The column of the answers in a file.
-    model
-        Where tokenizer and chat template come from, if not from the GGUF: a preset or a Hugging Face folder.
-    strengths
-        Strengths to try, as in 0.5,1,1.5 [default: seven from 0.25 to 2].
-    layers
-        Only these layers, as in 10-20 [default: all, and the first, middle and last half].
-    picture
-        The curve as PNG or SVG [default: beside the vector, with the ending .calibration.png].
-    out
-        Write the vector at the best setting, so that strength 1 is that, to this .gguf.
     """
     output = Output(common)
     from irm_lite.analysis.pictures.calibration_curve import save_trade
     from irm_lite.base.presets import find_gguf
-    from irm_lite.data.dataset import tones
     from irm_lite.steering.control_vector import ControlVector
     from irm_lite.steering.layers import parse_layers
-    from irm_lite.vectors.calibration import STRENGTHS
+    from irm_lite.vectors.best_setting import at_setting, llamacpp_flags
+    from irm_lite.vectors.calibration import Grid
     from irm_lite.vectors.calibration import calibrate as find_best
 
     loaded = ControlVector.load(vector)
-    said = str(loaded.metadata.get("data", ""))
-    tone = data or (said if said in tones() else "")  # a path that stands in a file is not followed
-    if not tone:
-        about = f"says that it was trained on {said[:200]}" if said else "does not say what it was trained on"
-        raise InputError(f"{vector} {about}", "name the data with --data, as in --data anger")
-    if out is not None and (os.path.lexists(out) or out.suffix.lower() != ".gguf" or not _writable(out)):
-        raise InputError(f"{out} exists, does not end in .gguf, or cannot be written", "choose another -o")
-    figure = picture or vector.with_suffix(".calibration.png")
-    if figure.suffix.lower() not in (".png", ".svg") or not _writable(figure):
-        raise InputError(f"{figure} is neither .png nor .svg, or cannot be written", "choose another --picture")
-    try:
-        tried = list(STRENGTHS) if strengths is None else [float(each) for each in strengths.split(",")]
-    except ValueError:
-        raise InputError(f"--strengths {strengths!r} is no list of numbers", "write 0.5,1,1.5") from None
-    choices = None if layers is None else [parse_layers(layers, max(loaded.layers) + 1, first=1)]
+    data = flags.data or _shipped_tone(vector, loaded)
+    out, picture = flags.out, flags.picture or vector.with_suffix(".calibration.png")
+    if out is not None and (os.path.lexists(out) or out.suffix.lower() != ".gguf"):
+        raise InputError(f"{out} exists, or does not end in .gguf", "choose another -o")
+    if picture.suffix.lower() not in (".png", ".svg"):
+        raise InputError(f"{picture} is neither .png nor .svg", "choose another --picture")
+    for written in filter(None, (out, picture)):
+        require_folder(written.parent)
+    strengths = _strengths(flags.strengths)
+    choices = None if flags.layers is None else [parse_layers(flags.layers, max(loaded.layers) + 1, first=1)]
     with stoppable_progress(output, "calibrating") as on_progress:
-        model_file = find_gguf(gguf)
+        gguf = find_gguf(flags.gguf)
         result = find_best(
             loaded,
-            model_file,
-            tone,
-            model=model,
-            answer_column=answer_column,
-            strengths=tried,
-            choices=choices,
+            gguf,
+            data,
+            model=flags.model,
+            answer_column=flags.answer_column,
+            grid=Grid(strengths, choices),
             on_progress=on_progress,
         )
     output.tell_matches([result.match])
-    best = result.best
-    chosen = parse_layers(best.layers, max(loaded.layers) + 1, first=1)
     if out is not None:
-        (loaded.select(chosen) * best.strength).save(out)
-    low, high = best.trade_95
-    lines = [
-        f"best: strength {best.strength:g}, layers {best.layers}: trade {best.trade:+.3f} [{low:+.3f}, {high:+.3f}] nats a token "
-        f"on {result.samples} answers (the interval does not know that this is the best of {len(result.settings)})",
-    ]
-    if best.trade <= 0:
-        lines.append("no setting gains more than it costs")
-    lines.append(f"as a picture: {figure}")
+        at_setting(loaded, result.best).save(out)
+    lines = [*_verdict(result), f"as a picture: {picture}"]
+    llamacpp = llamacpp_flags(loaded, vector, result.best)
     if out is not None:
         lines.append(f"{out}: the vector at that setting, as strength 1")
-    elif chosen == tuple(range(chosen[0], chosen[-1] + 1)) and not {":", ","} & set(str(vector)):  # llama.cpp splits there
-        scaled = ["--control-vector-scaled", f"{vector}:{best.strength:g}"]
-        layer_range = ["--control-vector-layer-range", str(chosen[0]), str(chosen[-1])]
-        lines.append("  " + shlex.join(["llama-cli", "-m", str(model_file), *scaled, *layer_range]))
+    elif llamacpp is not None:
+        lines.append("  " + shlex.join(["llama-cli", "-m", str(gguf), *llamacpp]))
     else:
         lines.append("llama.cpp's flags cannot say this: write it to a file with -o")
-    save_trade(result, figure, f"{vector.name} on {model_file.name}")
-    output.result({"vector": str(vector), "picture": str(figure), **result.to_dict()}, *_curves(result), *lines)
+    save_trade(result, picture, f"{vector.name} on {gguf.name}")
+    output.result({"vector": str(vector), "picture": str(picture), **result.to_dict()}, *_curves(result), *lines)
 
 
-def _writable(path: Path) -> bool:
-    """Whether a file can appear there: asked before minutes of work, not after."""
-    return os.access(next(parent for parent in path.absolute().parents if parent.exists()), os.W_OK)
+def _shipped_tone(path: Path, vector: "ControlVector") -> str:
+    """The tone that the vector says it was trained on. Raises InputError where it names none of the shipped ones."""
+    from irm_lite.data.dataset import tones
+
+    said = str(vector.metadata.get("data", ""))
+    if said in tones():  # a path that stands in a file is not followed
+        return said
+    about = f"says that it was trained on {said[:200]}" if said else "does not say what it was trained on"
+    raise InputError(f"{path} {about}", "name the data with --data, as in --data anger")
+
+
+def _strengths(listed: str | None) -> Sequence[float]:
+    from irm_lite.vectors.calibration import STRENGTHS
+
+    try:
+        return STRENGTHS if listed is None else [float(each) for each in listed.split(",")]
+    except ValueError:
+        raise InputError(f"--strengths {listed!r} is not a list of numbers", "write 0.5,1,1.5") from None
+
+
+def _verdict(result: "Calibration") -> list[str]:
+    best = result.best
+    low, high = best.trade_95
+    trade = f"trade {best.trade:+.3f} [{low:+.3f}, {high:+.3f}] nats a token on {result.samples} answers"
+    chance = f"the interval does not know that this is the best of {len(result.settings)}"
+    lines = [f"best: strength {best.strength:g}, layers {best.layers}: {trade} ({chance})"]
+    return lines if best.trade > 0 else [*lines, "no setting gains more than it costs"]
 
 
 def _curves(result: "Calibration") -> list[Table | Text]:

@@ -1,6 +1,7 @@
 """irm-lite data check | rewrite"""
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,7 @@ Download = Annotated[bool, Parameter(negative="", help="Fetch an hf: dataset fro
 
 @app.command
 def check(data: str, /, *, answer_column: str = "answer", download: Download = False, common: Common | None = None) -> None:
-    """Counts, lengths, copies, leaks between the splits, variety, and what of it would spoil a training.
+    """Counts, lengths, copies, leaks between the splits, variety, and what would spoil a training.
 
     Parameters
     ----------
@@ -44,17 +45,17 @@ def _table(report: "Report") -> Table:
     table.add_column("")
     for split in report.parts:
         table.add_column(split, justify="right")
-    rows = {
+    lines = {
         "samples": lambda part: str(part.samples),
         "words of a question": lambda part: _spread(part.question_words),
         "words of an answer": lambda part: _spread(part.answer_words),
         "distinct-2 of the answers": lambda part: f"{part.distinct_2:.2f}",
-        "questions that stand there already": lambda part: str(part.repeated_questions),
-        "answers that stand there already": lambda part: str(part.repeated_answers),
+        "questions that occur before": lambda part: str(part.repeated_questions),
+        "answers that occur before": lambda part: str(part.repeated_answers),
         "answers equal to their question": lambda part: str(part.copied),
         "answers without a word": lambda part: str(part.wordless),
     }
-    for title, cell in rows.items():
+    for title, cell in lines.items():
         table.add_row(title, *map(cell, report.parts.values()))
     return table
 
@@ -74,21 +75,38 @@ def _lines(report: "Report") -> list[str]:
     return lines
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RewriteFlags:
+    """How answers are rewritten, and where they go."""
+
+    tone: Annotated[list[str] | None, Parameter(negative="")] = None
+    """The tone, in words that the model understands, as in "furious"; several give a file each, OUT-TONE.jsonl."""
+    gguf: str | None = None
+    """The model that rewrites: a file, or a preset whose package carries one. A large one with a chat format writes best."""
+    out: Annotated[Path | None, Parameter(alias="-o")] = None
+    """The .jsonl to write; it trains with train --data."""
+    prompt: Path | None = None
+    """A file with another prompt; {tone}, {question} and {answer} stand for what is put in."""
+    show_prompt: Annotated[bool, Parameter(negative="")] = False
+    """Print the prompt and exit."""
+    limit: int | None = None
+    """Rewrite only this many questions, drawn from all over the data."""
+    seed: int = 0
+    """Seed of the sampling."""
+    answer_column: str = "answer"
+    """The column of the answers in a file."""
+    download: Download = False
+    chat_template: str | None = None
+    """For a GGUF that has none: a file with a Jinja chat template, or a preset's name."""
+
+
 @app.command
 def rewrite(
     data: str | None = None,
     /,
     *,
-    tone: Annotated[list[str] | None, Parameter(negative="")] = None,
-    gguf: str | None = None,
-    out: Annotated[Path | None, Parameter(alias="-o")] = None,
-    prompt: Path | None = None,
-    show_prompt: Annotated[bool, Parameter(negative="")] = False,
-    limit: int | None = None,
-    seed: int = 0,
-    answer_column: str = "answer",
-    download: Download = False,
-    chat_template: str | None = None,
+    flags: RewriteFlags | None = None,
     common: Common | None = None,
 ) -> None:
     """Rewrite the answers in a tone, with a local model in llama.cpp, into a file to train on.
@@ -99,34 +117,16 @@ def rewrite(
     ----------
     data
         What train --data takes: a tone, a file (SQuAD's too) or hf:owner/name.
-    tone
-        The tone, in words that the model understands, as in "furious"; several give a file each, OUT-TONE.jsonl.
-    gguf
-        The model that rewrites: a file, or a preset whose package carries one. A large one with a chat format writes best.
-    out
-        The .jsonl to write; it trains with train --data.
-    prompt
-        A file with another prompt; {tone}, {question} and {answer} stand for what is put in.
-    show_prompt
-        Print the prompt and exit.
-    limit
-        Rewrite only so many questions, drawn from all over the data.
-    seed
-        Seed of the sampling.
-    answer_column
-        The column of the answers in a file.
-    chat_template
-        For a GGUF that has none: a file with a Jinja chat template, or a preset's name.
     """
-    output = Output(common)
+    output, flags = Output(common), flags or RewriteFlags()
     from irm_lite.jobs import rewrite as engine
 
-    text = engine.PROMPT if prompt is None else engine.read_prompt(prompt)
+    text = engine.PROMPT if flags.prompt is None else engine.read_prompt(flags.prompt)
     engine.check_prompt(text)
-    if show_prompt:
+    if flags.show_prompt:
         output.result({"prompt": text}, *text.split("\n"))
         return
-    if data is None or not tone or gguf is None or out is None:
+    if data is None or not flags.tone or flags.gguf is None or flags.out is None:
         raise InputError(
             "rewriting needs data, --tone, --gguf and -o", "as in squad.json --tone furious --gguf m.gguf -o furious.jsonl"
         )
@@ -134,20 +134,17 @@ def rewrite(
 
     for line in ("prompt (--prompt FILE takes another):", *text.split("\n")):
         output.note(line, style="dim")
+    settings = engine.RewriteSettings(
+        prompt=text,
+        answer_column=flags.answer_column,
+        download=flags.download,
+        chat_template=read_chat_template(flags.chat_template) if flags.chat_template else None,
+        seed=flags.seed,
+        limit=flags.limit,
+    )
     with graceful(output) as should_stop, progress(output, "rewriting") as on_progress:
         files = engine.rewrite(
-            data,
-            find_gguf(gguf),
-            tone,
-            out,
-            prompt=text,
-            answer_column=answer_column,
-            download=download,
-            chat_template=read_chat_template(chat_template) if chat_template else None,
-            seed=seed,
-            limit=limit,
-            on_progress=on_progress,
-            should_stop=should_stop,
+            data, find_gguf(flags.gguf), flags.tone, flags.out, settings, on_progress=on_progress, should_stop=should_stop
         )
     lines = [f"{each.path}: {each.rows} answers in the tone {each.tone}, {len(each.refused)} refused" for each in files]
     for row in (row for each in files for row in each.refused[:_EXAMPLES]):

@@ -8,19 +8,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from irm_lite.cli.flags import Flags
+from irm_lite.cli.flags import TrainFlags
 from irm_lite.cli.interrupt import graceful, raise_if
-from irm_lite.cli.output import Common, Output, safe
+from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import progress, training_progress
 from irm_lite.cli.tables import comparison_shown
 from irm_lite.config import TrainConfig
+from irm_lite.core.visible_text import safe
 from irm_lite.runs.directory import default_run
 
 if TYPE_CHECKING:
     from irm_lite.jobs.demo import DemoResult
 
 
-def demo(settings: Flags = None, *, out: Path | None = None, gguf: str | None = None, common: Common | None = None) -> None:
+def demo(settings: TrainFlags = None, *, out: Path | None = None, gguf: str | None = None, common: Common | None = None) -> None:
     """Train an angry IRM on the embedded model, export it, run llama.cpp with it, and show the difference.
 
     Parameters

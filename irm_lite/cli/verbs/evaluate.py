@@ -36,7 +36,7 @@ def evaluate(
     questions
         Held-out questions that base, IRM and vector answer in text; 0 for none.
     max_new_tokens
-        Length of those answers at most.
+        Tokens of each of those answers, at most.
     """
     output = Output(common)
     from irm_lite.base.presets import find_gguf

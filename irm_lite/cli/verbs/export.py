@@ -1,6 +1,6 @@
 """irm-lite export"""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,17 +11,32 @@ from irm_lite.cli.progress import stoppable_progress
 from irm_lite.cli.tables import comparison_shown
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ExportFlags:
+    """What is exported, how, and to where."""
+
+    out: Annotated[Path | None, Parameter(alias="-o")] = None
+    """The .gguf to write [default: RUN/export/vector.gguf]."""
+    method: Literal["auto", "distil", "mean", "exact"] = "auto"
+    """distil: fit vectors to the IRM; mean: its mean output; exact: copy a static IRM of site block."""
+    layers: str = "all"
+    """Blocks that get a vector, from 1."""
+    epochs: float = 2.0
+    """Passes of distil over the training samples; never fewer than 40 steps of 8."""
+    seed: int = 0
+    """Seed of distil's data order."""
+    gguf: str | None = None
+    """The model file to measure the fidelity on in llama.cpp [default: the base's own, if it is one]."""
+    force: Annotated[bool, Parameter(negative="")] = False
+    """Write over an existing file."""
+
+
 def export(
     run: Path,
     /,
     *,
-    out: Annotated[Path | None, Parameter(alias="-o")] = None,
-    method: Literal["auto", "distil", "mean", "exact"] = "auto",
-    layers: str = "all",
-    epochs: float = 2.0,
-    seed: int = 0,
-    gguf: str | None = None,
-    force: Annotated[bool, Parameter(negative="")] = False,
+    flags: ExportFlags | None = None,
     common: Common | None = None,
 ) -> None:
     """Write a run's effect as a GGUF control vector, and measure how much of it arrives.
@@ -30,41 +45,27 @@ def export(
     ----------
     run
         The run directory.
-    out
-        The .gguf to write [default: RUN/export/vector.gguf].
-    method
-        distil: fit vectors to the IRM; mean: its mean output; exact: copy a static IRM of site block.
-    layers
-        Blocks that get a vector, from 1.
-    epochs
-        Passes of distil over the training samples; never fewer than 40 steps of 8.
-    seed
-        Seed of distil's data order.
-    gguf
-        The model file to measure the fidelity on in llama.cpp [default: the base's own, if it is one].
-    force
-        Write over an existing file.
     """
-    output = Output(common)
+    output, flags = Output(common), flags or ExportFlags()
     from irm_lite.base.presets import find_gguf
     from irm_lite.core.errors import InputError
     from irm_lite.runs.trained import load_run
     from irm_lite.vectors.export import export_vector
 
     trained = load_run(run)
-    target = out or trained.directory.default_vector
-    if target.exists() and not force:
+    target = flags.out or trained.directory.default_vector
+    if target.exists() and not flags.force:
         raise InputError(f"{target} exists", "choose another -o, or say --force")
     output.note(f"loading {trained.config.model}")
     with stoppable_progress(output, "distilling") as on_progress:
         result = export_vector(
             trained,
             target,
-            method=method,
-            layers=layers,
-            epochs=epochs,
-            seed=seed,
-            gguf=find_gguf(gguf) if gguf else None,
+            method=flags.method,
+            layers=flags.layers,
+            epochs=flags.epochs,
+            seed=flags.seed,
+            gguf=find_gguf(flags.gguf) if flags.gguf else None,
             on_progress=on_progress,
         )
     output.tell_matches(trained.matches)

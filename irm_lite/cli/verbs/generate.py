@@ -1,103 +1,100 @@
 """irm-lite generate"""
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from irm_lite.cli.output import Common, Output, safe
+from irm_lite.cli.output import Common, Output
 from irm_lite.core.errors import InputError
+from irm_lite.core.visible_text import safe
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
 
 
-def generate(
-    *,
-    prompt: Annotated[str | None, Parameter(alias="-p")] = None,
-    gguf: str = "demo",
-    vector: Annotated[list[str] | None, Parameter(negative="")] = None,
-    irm: str | None = None,
-    layers: str | None = None,
-    system: str | None = None,
-    max_new_tokens: int = 128,
-    temperature: float = 0.0,
-    seed: int = 0,
-    context: int = 4096,
-    chat_template: str | None = None,
-    common: Common | None = None,
-) -> None:
-    """Answer a prompt in llama.cpp, streamed.
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class GenerateFlags:
+    """What is asked, of what model, steered by what."""
 
-    Parameters
-    ----------
-    prompt
-        What to say to the model; without it, standard input is read.
-    gguf
-        The model file, or the name of a preset whose package carries one.
-    vector
-        A control vector as PATH or PATH:SCALE; may be given several times, they add up.
-    irm
-        A run whose IRM works inside llama.cpp, as RUN or RUN:STRENGTH: what it adds depends on the text.
-    layers
-        Only these layers of the vectors or the IRM, as in 10-20.
-    system
-        A system message.
-    max_new_tokens
-        Length of the answer at most.
-    temperature
-        0: greedy.
-    seed
-        Seed of the sampling.
-    context
-        Tokens of context.
-    chat_template
-        For a GGUF that has none: a file with a Jinja chat template, or a preset's name.
-    """
-    output = Output(common)
-    if prompt is None:
-        if sys.stdin.isatty():
-            raise InputError("there is no prompt", 'give one with -p "..." or on standard input')
-        prompt = sys.stdin.read().strip()
-    if not prompt:
-        raise InputError("the prompt is empty", 'give one with -p "..." or on standard input')
-    if irm is not None and vector:
+    prompt: Annotated[str | None, Parameter(alias="-p")] = None
+    """What to say to the model; without it, standard input is read."""
+    gguf: str = "demo"
+    """The model file, or the name of a preset whose package carries one."""
+    vector: Annotated[list[str] | None, Parameter(negative="")] = None
+    """A control vector as PATH or PATH:SCALE; may be given several times, they add up."""
+    irm: str | None = None
+    """A run whose IRM works inside llama.cpp, as RUN or RUN:STRENGTH: what it adds depends on the text."""
+    layers: str | None = None
+    """Only these layers of the vectors or the IRM, as in 10-20."""
+    system: str | None = None
+    """A system message."""
+    max_new_tokens: int = 128
+    """Tokens of the answer, at most."""
+    temperature: float = 0.0
+    """0: greedy."""
+    seed: int = 0
+    """Seed of the sampling."""
+    context: int = 4096
+    """Tokens of context."""
+    chat_template: str | None = None
+    """For a GGUF that has none: a file with a Jinja chat template, or a preset's name."""
+
+
+def generate(*, flags: GenerateFlags | None = None, common: Common | None = None) -> None:
+    """Answer a prompt in llama.cpp, streamed."""
+    output, flags = Output(common), flags or GenerateFlags()
+    prompt = _prompt(flags)
+    if flags.irm is not None and flags.vector:
         raise InputError("--irm and --vector both steer", "give one of them")
+    if flags.layers is not None and flags.irm is None and not flags.vector:
+        raise InputError("--layers limits what steers, and nothing does", "give --vector or --irm")
     from irm_lite.base.fingerprint import fingerprint_gguf
     from irm_lite.base.presets import find_gguf, read_chat_template
     from irm_lite.llamacpp import Runtime
     from irm_lite.steering.control_vector import load_sum
     from irm_lite.steering.layers import parse_layers
 
-    if layers is not None and irm is None and not vector:
-        raise InputError("--layers limits what steers, and nothing does", "give --vector or --irm")
-    model_file = find_gguf(gguf)
-    steering = load_sum(vector or [])
-    trained, strength = _load_irm(irm) if irm is not None else (None, 1.0)
+    model_file = find_gguf(flags.gguf)
+    steering = load_sum(flags.vector or [])
+    trained, strength = _load_irm(flags.irm) if flags.irm is not None else (None, 1.0)
     if trained is not None:
         output.tell_matches([trained.match(fingerprint_gguf(model_file), model_file.name)])
-    template = read_chat_template(chat_template) if chat_template else None
+    template = read_chat_template(flags.chat_template) if flags.chat_template else None
     network = trained.irm if trained else None
-    with Runtime(model_file, irm=network, n_ctx=context, chat_template=template) as runtime:
-        chosen = None if layers is None else parse_layers(layers, runtime.model.n_layers, first=0 if network else 1)
+    with Runtime(model_file, irm=network, n_ctx=flags.context, chat_template=template) as runtime:
+        layers = None if flags.layers is None else parse_layers(flags.layers, runtime.model.n_layers, first=0 if network else 1)
         if steering is not None:
             output.tell_matches([steering.require_fit(runtime.model.fingerprint, model_file.name)])
-            runtime.set_vector(steering, layers=chosen)
+            runtime.set_vector(steering, layers=layers)
         if runtime.dynamic is not None:
-            runtime.dynamic.strength, runtime.dynamic.layers = strength, chosen
-        messages = [{"role": "user", "content": prompt}]
-        if system:
-            messages.insert(0, {"role": "system", "content": system})
+            runtime.dynamic.strength, runtime.dynamic.layers = strength, layers
+        system = [{"role": "system", "content": flags.system}] if flags.system else []
+        sampling: dict[str, Any] = {"max_new_tokens": flags.max_new_tokens, "temperature": flags.temperature, "seed": flags.seed}
         pieces = []
-        for piece in runtime.generate(messages, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed):
+        for piece in runtime.generate([*system, {"role": "user", "content": prompt}], **sampling):
             pieces.append(piece)
             if not output.json:
                 sys.stdout.write(safe(piece))
                 sys.stdout.flush()
     if output.json:
-        output.result({"prompt": prompt, "text": "".join(pieces), "gguf": str(model_file), "vectors": vector or [], "irm": irm})
+        written = {"prompt": prompt, "text": "".join(pieces)}
+        output.result({**written, "gguf": str(model_file), "vectors": flags.vector or [], "irm": flags.irm})
     else:
         sys.stdout.write("\n")
+
+
+def _prompt(flags: GenerateFlags) -> str:
+    """What --prompt says, or standard input. Raises InputError where there is nothing."""
+    hint = 'give one with -p "..." or on standard input'
+    if flags.prompt is None and sys.stdin.isatty():
+        raise InputError("there is no prompt", hint)
+    prompt = sys.stdin.read().strip() if flags.prompt is None else flags.prompt
+    if not prompt:
+        raise InputError("the prompt is empty", hint)
+    return prompt
 
 
 def _load_irm(argument: str) -> tuple["TrainedRun", float]:

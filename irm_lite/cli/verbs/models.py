@@ -1,6 +1,7 @@
 """irm-lite models list | fit"""
 
 import shlex
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -8,10 +9,11 @@ from rich.table import Table
 
 from irm_lite.base.presets import EMBEDDED, found_at, presets
 from irm_lite.base.sources.shape import base_shape
-from irm_lite.cli.output import Common, Output, safe
-from irm_lite.config import TrainConfig
+from irm_lite.cli.output import Common, Output
+from irm_lite.config import Kind, TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.core.machine.memory import parse_size
+from irm_lite.core.visible_text import safe
 from irm_lite.training.memory_fit import SAMPLE_TOKENS, Choice, choices, recommended
 
 app = App(name="models", help="Base models: those known by name, and what training on one takes.", help_format="plaintext")
@@ -25,7 +27,7 @@ def list_models(*, common: Common | None = None) -> None:
     for title in ("name", "model", "parameters", "layers", "hidden", "licence", "on this machine"):
         number = title in ("parameters", "layers", "hidden")
         table.add_column(title, justify="right" if number else "left", no_wrap=number or title == "name", overflow="fold")
-    rows = []
+    models = []
     for preset in presets().values():
         place = found_at(preset)
         licence = preset.licence + (" (gated)" if preset.gated else "")
@@ -39,85 +41,75 @@ def list_models(*, common: Common | None = None) -> None:
             licence,
             str(place or f"no: {preset.hint}"),
         )
-        rows.append({**vars(preset), "found_at": None if place is None else str(place)})
-    output.result({"models": rows}, table)
+        models.append({**vars(preset), "found_at": None if place is None else str(place)})
+    output.result({"models": models}, table)
 
 
-Kind = Literal["lite", "static", "paper"]
 Quant = Literal["nf4", "fp4", "int8", "none"]
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 
 
-@app.command
-def fit(
-    *,
-    model: str = EMBEDDED,
-    memory: str | None = None,
-    kind: Annotated[tuple[Kind, ...], Parameter(consume_multiple=True, negative="")] = ("lite", "static", "paper"),
-    length: int = SAMPLE_TOKENS,
-    layers: str = "all",
-    quant: Quant = "nf4",
-    double_quant: bool = False,
-    optim: str = "auto",
-    dtype: Dtype = "auto",
-    device: Device = "auto",
-    common: Common | None = None,
-) -> None:
-    """What loading and training hold at their peaks, what of it fits, and the settings to take; nothing is loaded.
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class FitFlags:
+    """The training to make room for, and the room there is."""
 
-    Parameters
-    ----------
-    model
-        A preset, a Hugging Face folder, a .gguf file, or a hub id that is on this machine.
-    memory
-        What there is, as 8GB [default: what is free on the device].
-    kind
-        Kinds of IRM.
-    length
-        Tokens a sample: prompt and answer.
-    layers
-        Injected layers, as for train.
-    quant
-        Quantisation of the base.
-    double_quant
-        Quantise the quantisation constants too.
-    optim
-        Optimiser, as for train.
-    dtype
-        Number format of the base's activations.
-    device
-        What it is to run on; with --memory it need not be in this machine.
-    """
-    output = Output(common)
-    if not 1 <= length <= 10**9:
-        raise InputError(f"--length {str(length)[:20]} makes no sense", "give 1 to 1000000000")
-    if not kind:
+    model: str = EMBEDDED
+    """A preset, a Hugging Face folder, a .gguf file, or a hub id that is on this machine."""
+    memory: str | None = None
+    """The memory there is, such as 8GB [default: what is free on the device]."""
+    kind: Annotated[tuple[Kind, ...], Parameter(consume_multiple=True, negative="")] = ("lite", "static", "paper")
+    """Kinds of IRM."""
+    length: int = SAMPLE_TOKENS
+    """Tokens of a sample, prompt and answer."""
+    layers: str = "all"
+    """Injected layers, as for train."""
+    quant: Quant = "nf4"
+    """Quantisation of the base."""
+    double_quant: bool = False
+    """Quantise the quantisation constants too."""
+    optim: str = "auto"
+    """Optimiser, as for train."""
+    dtype: Dtype = "auto"
+    """Number format of the base's activations."""
+    device: Device = "auto"
+    """What it is to run on; with --memory it need not be in this machine."""
+
+
+@app.command
+def fit(*, flags: FitFlags | None = None, common: Common | None = None) -> None:
+    """Peak memory of loading and of training, what fits, and the settings to use; nothing is loaded."""
+    output, flags = Output(common), flags or FitFlags()
+    if not 1 <= flags.length <= 10**9:
+        raise InputError(f"--length {str(flags.length)[:20]} makes no sense", "give 1 to 1000000000")
+    if not flags.kind:
         raise InputError("--kind names no kind of IRM", "give paper, lite or static, or leave it out")
-    shape = base_shape(model)
+    shape = base_shape(flags.model)
     from irm_lite.core.machine.device import DeviceFacts, decide, probe
     from irm_lite.core.machine.memory import free_bytes
 
     elsewhere = DeviceFacts(cuda=True, cuda_capability=(8, 0), mps=True, mps_bf16=True, cpu_bf16=True, bitsandbytes=True)
-    planned = memory is not None and device != "auto"
-    plan = decide(elsewhere if planned else probe(), device, dtype, quant)
-    free = free_bytes(plan.device) if memory is None else parse_size(memory)
-    settings: dict[str, Any] = {"model": model, "layers": layers, "quant": quant, "dtype": dtype, "device": device}
-    settings |= {"double_quant": double_quant and quant in ("nf4", "fp4"), "optim": optim}
-    plans = (length, plan.device, plan.dtype, plan.optim, free)
-    found = {each: choices(shape, TrainConfig(irm=each, **settings), *plans) for each in kind}
+    planned = flags.memory is not None and flags.device != "auto"
+    plan = decide(elsewhere if planned else probe(), flags.device, flags.dtype, flags.quant)
+    free = free_bytes(plan.device) if flags.memory is None else parse_size(flags.memory)
+    same = ("model", "layers", "quant", "optim", "dtype", "device")
+    settings: dict[str, Any] = {name: getattr(flags, name) for name in same}
+    settings["double_quant"] = flags.double_quant and flags.quant in ("nf4", "fp4")
+    plans = (flags.length, plan.device, plan.dtype, plan.optim, free)
+    found = {each: choices(shape, TrainConfig(irm=each, **settings), *plans) for each in flags.kind}
     best = {each: recommended(options, free) for each, options in found.items()}
     commands = {each: _command(config) for each, config in best.items() if config is not None}
     document = {
-        "model": model,
+        "model": flags.model,
         "device": plan.device,
         "memory_bytes": free,
-        "length": length,
+        "length": flags.length,
         "settings": [_row(option, free) for options in found.values() for option in options],
         "commands": commands,
     }
     shown = [*commands.values()] or ["nothing fits: take fewer --layers, a smaller model, or --quant nf4"]
-    title = f"{safe(model)} on {plan.device}, samples of {length} tokens, {free / 1e9:.1f} GB"
+    title = f"{safe(flags.model)} on {plan.device}, samples of {flags.length} tokens, {free / 1e9:.1f} GB"
     output.result(document, _peaks(found, free, title, plan.device), _parts(found, best), *shown)
 
 

@@ -1,33 +1,49 @@
 """irm-lite record"""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Table
 
-from irm_lite.cli.output import Common, Output, safe
+from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import stoppable_progress
-from irm_lite.core.errors import InputError, Interrupted, RunError
-from irm_lite.runs.directory import RunDirectory
+from irm_lite.core.errors import InputError
+from irm_lite.core.visible_text import safe
 
 if TYPE_CHECKING:
     from irm_lite.analysis.recordings.recording import Recording
-    from irm_lite.runs.trained import TrainedRun
 
 _LARGEST = 5
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RecordFlags:
+    """What is asked, and what of it is kept."""
+
+    prompts: Path | None = None
+    """A .txt with one prompt a line, or a dataset file whose questions are asked [default: each run's held-out questions]."""
+    limit: int = 45
+    """At most this many prompts."""
+    new_tokens: int = 32
+    """Tokens to generate from each prompt; 0: the prompts alone."""
+    keep: int = 4
+    """Prompts whose outputs are kept token by token; of the others statistics remain."""
+    gguf: str | None = None
+    """Record in llama.cpp on this model file, or on a preset's [default: in transformers on the run's base]."""
+    name: str | None = None
+    """The recording's name in each RUN/recordings [default: held-out, or the prompt file's name]."""
+    force: Annotated[bool, Parameter(negative="")] = False
+    """Write over an existing recording."""
+    skip_existing: Annotated[bool, Parameter(negative="")] = False
+    """Skip the runs that have a recording of that name, so that the same command goes on after a stop."""
+
+
 def record(
     *runs: Path,
-    prompts: Path | None = None,
-    limit: int = 45,
-    new_tokens: int = 32,
-    keep: int = 4,
-    gguf: str | None = None,
-    name: str | None = None,
-    force: Annotated[bool, Parameter(negative="")] = False,
-    skip_existing: Annotated[bool, Parameter(negative="")] = False,
+    flags: RecordFlags | None = None,
     common: Common | None = None,
 ) -> None:
     """Record what a run's IRM puts out, over prompts and what it generates from them.
@@ -36,78 +52,41 @@ def record(
     ----------
     runs
         Run directories, one after the other; those on one base load it once.
-    prompts
-        A .txt with one prompt a line, or a dataset file whose questions are asked [default: each run's held-out questions].
-    limit
-        At most so many prompts.
-    new_tokens
-        Tokens to generate from each prompt; 0: the prompts alone.
-    keep
-        Prompts whose outputs are kept token by token; of the others statistics remain.
-    gguf
-        Record in llama.cpp on this model file, or on a preset's [default: in transformers on the run's base].
-    name
-        The recording's name in each RUN/recordings [default: held-out, or the prompt file's name].
-    force
-        Write over an existing recording.
-    skip_existing
-        Pass over the runs that have a recording of that name: so the same command goes on after a stop.
     """
-    output = Output(common)
+    output, flags = Output(common), flags or RecordFlags()
     if not runs:
         raise InputError("there is nothing to record", "name run directories")
-    if limit < 1:
-        raise InputError(f"--limit {limit} leaves no prompt", "give at least 1")
-    from irm_lite.analysis.recordings import record as engine
-    from irm_lite.analysis.recordings.recording import recording_name
+    if flags.limit < 1:
+        raise InputError(f"--limit {flags.limit} leaves no prompt", "give at least 1")
+    from irm_lite.analysis.recordings.record_runs import choose_targets, record_runs
     from irm_lite.base.presets import find_gguf
-    from irm_lite.core.files.atomic import require_folder
     from irm_lite.data.dataset import load_questions
-    from irm_lite.runs.trained import load_run
-    from irm_lite.steering.irm_files import read_saved
 
-    file = None if gguf is None else find_gguf(gguf)
-    questions = load_questions(prompts) if prompts else None
-    targets = {
-        run: RunDirectory(run).recordings / recording_name(name or (prompts.stem if prompts else "held-out")) for run in runs
-    }
-    for run, target in list(targets.items()):
-        RunDirectory(run).config()
-        read_saved(run)
-        if target.exists() and not (target / "recording.json").is_file():
-            raise RunError(f"{target} is in the way, and is no recording", "choose another --name, or remove it")
-        if target.exists() and skip_existing:
-            del targets[run]
-        elif target.exists() and not force:
-            raise RunError(f"{target} exists", "choose another --name, or say --force or --skip-existing")
-        require_folder(target.parent)
-    before: TrainedRun | None = None
+    gguf = None if flags.gguf is None else find_gguf(flags.gguf)
+    questions = load_questions(flags.prompts) if flags.prompts else None
+    name = flags.name or (flags.prompts.stem if flags.prompts else "held-out")
+    targets = choose_targets(runs, name, force=flags.force, skip_existing=flags.skip_existing)
     documents: list[dict[str, Any]] = []
     tables: list[Table] = []
-    for number, (run, target) in enumerate(targets.items(), 1):
-        trained = load_run(run)
-        if before is not None:
-            trained.share_base(before)
-        asked = (questions or trained.held_out_questions)[:limit]
-        title = "recording" if len(targets) == 1 else f"run {number} of {len(targets)}, {trained.directory.name}"
-        try:
-            with stoppable_progress(output, title) as on_progress:
-                recording = engine.record(trained, asked, new_tokens=new_tokens, keep=keep, gguf=file, on_progress=on_progress)
-        except Interrupted:
-            hint = "--skip-existing goes on there" if number > 1 else "nothing is written"
-            raise Interrupted("stopped" if len(targets) == 1 else f"stopped in {title}", hint) from None
-        recording.save(target)
-        output.tell_matches(trained.matches)
+    for target, recording, matches in record_runs(
+        targets,
+        questions,
+        limit=flags.limit,
+        new_tokens=flags.new_tokens,
+        keep=flags.keep,
+        gguf=gguf,
+        listening=lambda title: stoppable_progress(output, title),
+    ):
+        output.tell_matches(matches)
         documents.append(
             {
                 "recording": str(target),
                 "measured_in": recording.about.measured_in,
-                "prompts": len(asked),
+                "prompts": recording.about.n_prompts,
                 "tokens": {phase: each.tokens for phase, each in recording.statistics.items()},
             }
         )
         tables.append(_table(recording, target))
-        before = trained
     last = f"see it: irm-lite heatmap {documents[-1]['recording']}" if documents else "all of them are recorded already"
     output.result({"recordings": documents}, *tables, last)
 

@@ -8,9 +8,10 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from irm_lite.cli.interrupt import graceful
-from irm_lite.cli.output import Common, Output, safe
+from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import training_progress
 from irm_lite.core.errors import TrainingFailed
+from irm_lite.core.visible_text import safe
 
 if TYPE_CHECKING:
     from irm_lite.jobs.sweep import Outcome

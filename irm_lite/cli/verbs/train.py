@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from irm_lite.cli.flags import Flags
+from irm_lite.cli.flags import TrainFlags
 from irm_lite.cli.interrupt import graceful
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import training_progress
@@ -14,7 +14,7 @@ from irm_lite.runs.directory import default_run
 
 
 def train(
-    settings: Flags = None,
+    settings: TrainFlags = None,
     *,
     out: Path | None = None,
     config: Path | None = None,
@@ -46,7 +46,7 @@ def train(
             chosen = settings or TrainConfig()
             trained = training.train(chosen, out or default_run(chosen), on_event=listen, should_stop=should_stop)
     directory = trained.directory
-    end = directory.finished()
+    end = directory.events.finished()
     assert end is not None
     document = {"run": str(directory.path), "steps": end["step"], "best_nll": end["best_nll"], "seconds": end["seconds"]}
     output.result(

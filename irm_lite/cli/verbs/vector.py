@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from irm_lite.cli.output import Common, Output, safe
+from irm_lite.cli.output import Common, Output
 from irm_lite.core.errors import InputError
+from irm_lite.core.visible_text import safe
 
 if TYPE_CHECKING:
     from irm_lite.steering.control_vector import ControlVector
@@ -53,9 +54,9 @@ def info(vector: Path, /, *, common: Common | None = None) -> None:
         "metadata": loaded.metadata,
     }
     largest = ", ".join(f"{index} ({value:.3f})" for index, value in peaks)
-    kept = [f"  {key} {' '.join(safe(str(value)).split())[:200]}" for key, value in loaded.metadata.items()]
+    made_by = [f"  {key} {' '.join(safe(str(value)).split())[:200]}" for key, value in loaded.metadata.items()]
     output.result(
-        document, table, f"largest indices over all layers (RMS): {largest}", *(["made by irm-lite:"] if kept else []), *kept
+        document, table, f"largest indices over all layers (RMS): {largest}", *(["made by irm-lite:"] if made_by else []), *made_by
     )
 
 
@@ -113,15 +114,15 @@ def slice_(vector: Path, /, *, layers: str, out: Out, force: Force = False, comm
     from irm_lite.steering.layers import parse_layers
 
     loaded = ControlVector.load(vector)
-    kept = loaded.select(parse_layers(layers, max(loaded.layers) + 1, first=1))
-    _write(kept, (f"{vector} layers {layers}",), out, force, Output(common))
+    chosen = loaded.select(parse_layers(layers, max(loaded.layers) + 1, first=1))
+    _write(chosen, (f"{vector} layers {layers}",), out, force, Output(common))
 
 
 def _write(vector: "ControlVector", sources: tuple[str, ...], out: Path, force: bool, output: Output) -> None:
     from irm_lite.steering.layers import format_layers
 
     if out.suffix.lower() != ".gguf":
-        raise InputError(f"{out} must end in .gguf", "llama.cpp takes no other")
+        raise InputError(f"{out} must end in .gguf", "llama.cpp loads no other")
     if os.path.lexists(out) and not force:
         raise InputError(f"{out} exists", "choose another -o, or say --force")
     vector.metadata["sources"] = " + ".join(Path(source).name for source in sources)

@@ -1,1 +1,1 @@
-"""Files read within limits and written whole or not at all."""
+"""Files: read within limits, written atomically."""

@@ -33,7 +33,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         sync_folder(target.parent)
     except OSError as error:
         if error.filename is None and error.errno in _NO_ROOM:
-            error.filename = str(target)  # a write tells none
+            error.filename = str(target)  # a failed write names no file
         raise
     finally:
         with suppress(FileNotFoundError):
@@ -77,7 +77,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder, which is gone at once: a crash meanwhile leaves no half of it under its name."""
+    """Remove a folder, renaming it first: a crash in between leaves no half of it under its name."""
     gone = folder.with_name(f".{folder.name}.gone")
     _remove(gone)
     folder.replace(gone)
@@ -85,14 +85,14 @@ def remove_folder(folder: Path) -> None:
 
 
 def remove_left_over_files(folder: Path) -> None:
-    """Remove what writers of files that were killed have left in a folder; whoever calls this is the only one who writes there."""
+    """Remove temporary files that killed writers left in a folder. The caller must be the only one who writes there."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if is_left_over(path.name) and path.is_file():
             path.unlink()
 
 
 def remove_left_over_folders(folder: Path) -> None:
-    """The same for writers of the folders in a folder; what had been put aside for a folder that did not come is put back."""
+    """The same for temporary folders; an old folder that was put aside for a new one that never came is put back."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if _FOLDER.fullmatch(path.name) and path.is_dir():
             if path.suffix == ".old":
@@ -101,18 +101,18 @@ def remove_left_over_folders(folder: Path) -> None:
 
 
 def is_left_over(name: str) -> bool:
-    """Whether a file of this name is what a killed writer has left."""
+    """Whether a file of this name is a killed writer's temporary file."""
     return _FILE.fullmatch(name) is not None
 
 
 def _put_back(aside: Path, target: Path) -> None:
-    """A crash between the two renames of `atomic_folder` has left the old folder aside."""
+    """Undo the first rename of `atomic_folder` where a crash prevented the second."""
     if aside.exists() and not target.exists():
         aside.replace(target)
 
 
 def _remove(path: Path) -> None:
-    """A folder, or a file that stands in its place."""
+    """Remove a folder, or a file in its place."""
     if path.is_file() or path.is_symlink():
         path.unlink()
     else:
@@ -120,7 +120,7 @@ def _remove(path: Path) -> None:
 
 
 def require_folder(folder: Path) -> None:
-    """Raise InputError where nothing could be written into a folder, which need not be there yet: before the work, not after it."""
+    """Raise InputError where a folder, which need not exist yet, could not be written: called before the work, not after it."""
     try:
         with TemporaryFile(dir=_standing(folder)):
             pass
@@ -129,17 +129,17 @@ def require_folder(folder: Path) -> None:
 
 
 def free_space(folder: Path) -> int:
-    """Bytes that are free where a folder is, or will be."""
+    """Free bytes where a folder is, or will be."""
     return shutil.disk_usage(_standing(folder)).free
 
 
 def _standing(folder: Path) -> Path:
-    """The folder, or the nearest around it that is there."""
+    """The folder, or its nearest parent that exists."""
     return next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in this folder last. Windows can neither do it nor needs it."""
+    """Make renames in this folder durable. Windows can not, and need not."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

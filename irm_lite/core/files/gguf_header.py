@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from irm_lite.core.errors import InputError
+from irm_lite.core.files.gguf_types import F32, FORMATS, ValueType
 from irm_lite.core.files.reading import open_ordinary
 
 if TYPE_CHECKING:
     import numpy as np
 
 _MAGIC = b"GGUF"
-_SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
-_STRING, _ARRAY = 8, 9
 _MAX_ENTRIES = 100_000  # of metadata or tensors; real files have thousands at most
 _MAX_ITEMS = 1 << 22  # of an array; the largest vocabularies have a quarter of a million
 _MAX_HEADER = 64 << 20  # bytes; a vocabulary with its merges takes some ten million
@@ -32,7 +31,7 @@ _PIECE = 1 << 20  # the header is read in pieces of this size: mapping a 40 GB f
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A row of the tensor table. `shape` is in ggml's order, fastest axis first."""
+    """A row of the tensor table. `shape` is in ggml's order, fastest axis first; `type` as in gguf_types.py."""
 
     name: str
     shape: tuple[int, ...]
@@ -43,7 +42,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """An array in the metadata: where it lies, since vocabularies are large and seldom wanted."""
+    """An array in the metadata: only its place, since vocabularies are large and rarely needed."""
 
     item_type: int
     length: int
@@ -57,7 +56,7 @@ class Layout:
 
     version: int
     n_metadata: int
-    metadata_end: int  # the metadata begin at byte 24
+    metadata_end: int  # the metadata begins at byte 24
     table_end: int  # of the tensors
     alignment: int
     data_start: int
@@ -91,7 +90,7 @@ class GgufHeader:
         import numpy as np
 
         info = self.tensors[name]
-        if info.type != 0:
+        if info.type != F32:
             raise InputError(f"{self.path}: tensor {name} is not F32")
         return np.frombuffer(self._bytes(info.offset, info.n_bytes), dtype="<f4").astype(np.float32)
 
@@ -108,14 +107,14 @@ class GgufHeader:
         """The items of an array of numbers or truth values."""
         import numpy as np
 
-        return np.frombuffer(self._bytes(array.offset, array.n_bytes), dtype=_SCALARS[array.item_type])
+        return np.frombuffer(self._bytes(array.offset, array.n_bytes), dtype=FORMATS[array.item_type])
 
     def _bytes(self, offset: int, n_bytes: int) -> bytes:
         with open_ordinary(self.path) as file:
             file.seek(offset)
             data = file.read(n_bytes)
         if len(data) != n_bytes:
-            raise InputError(f"{self.path} became shorter while it was read", "leave it alone meanwhile")
+            raise InputError(f"{self.path} became shorter while it was read", "let nothing change it meanwhile")
         return data
 
 
@@ -153,22 +152,22 @@ class _Cursor:
         return self.data[start : start + length].decode("utf-8", errors="replace")
 
     def value(self, kind: int) -> Any:
-        if kind in _SCALARS:
-            return self.scalar(_SCALARS[kind])
-        if kind == _STRING:
+        if kind in FORMATS:
+            return self.scalar(FORMATS[kind])
+        if kind == ValueType.STRING:
             return self.string()
-        if kind != _ARRAY:
+        if kind != ValueType.ARRAY:
             raise self.damaged(f"unknown metadata type {kind}")
         item, length = self.scalar("<I"), self.scalar("<Q")
         start = self.position
-        if item not in _SCALARS and item != _STRING:
+        if item not in FORMATS and item != ValueType.STRING:
             raise self.damaged(f"an array of type {item}")
-        width = 8 if item == _STRING else struct.calcsize(_SCALARS[item])
+        width = 8 if item == ValueType.STRING else struct.calcsize(FORMATS[item])
         if length * width > self.size:
             raise self.damaged("an array is longer than the file")
         if length > _MAX_ITEMS:
             raise self.damaged("an array is absurdly long")
-        if item == _STRING:
+        if item == ValueType.STRING:
             for _ in range(length):
                 self.skip(self.scalar("<Q"))
         else:
@@ -215,7 +214,7 @@ def _parse(cursor: _Cursor, path: Path) -> GgufHeader:
     for _ in range(n_metadata):
         key = cursor.string()
         if key in metadata:
-            raise cursor.damaged(f"the key {key[:80]!r} stands there twice")
+            raise cursor.damaged(f"the key {key[:80]!r} is there twice")
         metadata[key] = cursor.value(cursor.scalar("<I"))
     metadata_end = cursor.position
     table: list[tuple[str, tuple[int, ...], int, int]] = []
@@ -244,7 +243,7 @@ def _parse(cursor: _Cursor, path: Path) -> GgufHeader:
         if start + offset + n_bytes > cursor.size:
             raise cursor.damaged(f"tensor {name!r} ends after the file does: it was cut short")
         if name in tensors:
-            raise cursor.damaged(f"tensor {name!r} stands there twice")
+            raise cursor.damaged(f"tensor {name!r} is there twice")
         tensors[name] = TensorInfo(name, shape, kind, start + offset, n_bytes)
     layout = Layout(version, n_metadata, metadata_end, cursor.position, alignment, start, cursor.size)
     return GgufHeader(path, metadata, tensors, layout)

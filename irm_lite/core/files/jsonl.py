@@ -1,4 +1,4 @@
-"""Files of JSON rows that grow by one row at a time, each there whole or not at all."""
+"""JSON Lines files that grow one row at a time; each row is written completely or not at all."""
 
 import json
 import os
@@ -15,9 +15,9 @@ _PIECE = 1 << 16  # bytes that are looked at first for the last line break
 
 
 def append_row(path: Path, row: Row) -> None:
-    """Add one row, fsynced: once this returns, neither a crash nor a power cut takes it away.
+    """Add one row, fsynced: once this returns, it survives a crash and a power cut.
 
-    A last line that a crash has torn is cut off first: whoever calls this has looked at it (torn_line).
+    A last line that a crash has torn is cut off first; the caller has looked at it (torn_line).
     """
     cut_torn_line(path)
     with path.open("ab") as file:
@@ -32,7 +32,7 @@ def as_line(row: Row) -> bytes:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file, none where there is no file. A last line that a crash has torn is passed over, and stays.
+    """The rows of a file, none where there is no file. A last line that a crash has torn is skipped and left in the file.
 
     Raises DataError naming the line where a whole line is no JSON object, or where the file cannot be read.
     """
@@ -41,7 +41,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def torn_line(path: Path) -> bytes:
-    """What stands after the last line break, nothing where there is no file. Raises DataError where it cannot be read."""
+    """What follows the last line break; empty where there is no file. Raises DataError where it cannot be read."""
     try:
         with open_ordinary(path) as file:
             return _torn(file)
@@ -50,14 +50,14 @@ def torn_line(path: Path) -> bytes:
 
 
 def cut_torn_line(path: Path) -> None:
-    """Cut off what stands after the last line break: whoever calls this has looked at it (torn_line)."""
+    """Cut off what follows the last line break; the caller has looked at it (torn_line)."""
     torn = torn_line(path)
     if torn:
         os.truncate(path, path.stat().st_size - len(torn))
 
 
 def _read(path: Path) -> bytes:
-    """The whole lines."""
+    """The complete lines."""
     try:
         with open_ordinary(path) as file:
             require_size(file, path, _MOST)
@@ -68,7 +68,7 @@ def _read(path: Path) -> bytes:
 
 
 def _none(path: Path, error: OSError) -> bytes:
-    """Nothing, where there is no file. A link that leads nowhere is somebody's."""
+    """Empty where there is no file. Raises DataError otherwise, also for a dangling link, which somebody made."""
     if isinstance(error, FileNotFoundError) and not path.is_symlink():
         return b""
     raise DataError(f"{path} cannot be read ({error.strerror or error})", "choose another file") from None

@@ -1,4 +1,4 @@
-"""The list of a folder's files with their sizes and SHA-256, written last into it: whether all of it is as it was written."""
+"""A list of a folder's files with sizes and SHA-256, written last: it shows whether the folder is still as it was written."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ FORMAT = 1
 
 
 def write_manifest(folder: Path, known: Mapping[str, str]) -> None:
-    """List every file in `folder`. `known`: the digests that need not be taken again, by name."""
+    """List every file in `folder`. `known`: digests that need not be computed again, by name."""
     files = {
         name: {"bytes": path.stat().st_size, "sha256": known.get(name) or digest(path)} for name, path in _files(folder).items()
     }
@@ -20,10 +20,11 @@ def write_manifest(folder: Path, known: Mapping[str, str]) -> None:
 
 
 def damage(folder: Path, required: Collection[str] = (), passed_over: str = " ") -> str:
-    """What is not as the manifest says, in a few words; empty where all is. It has to list the `required` files; those whose names
-    begin with `passed_over` are not looked at.
+    """The first difference from the manifest, in a few words; empty where there is none.
 
-    Sizes are looked at before anything is read.
+    The manifest has to list the `required` files; files whose names begin with `passed_over` are not checked.
+
+    Sizes are compared before anything is read.
     """
     try:
         document = read_json(folder / MANIFEST)
@@ -56,6 +57,6 @@ def digest(path: Path) -> str:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """By their names relative to `folder`, which are looked up: no name of a manifest is ever followed."""
+    """The files by their names relative to `folder`. Found by listing: a name from a manifest is never opened as a path."""
     paths = sorted(folder.rglob("*"))
     return {path.relative_to(folder).as_posix(): path for path in paths if path.is_file() and path.name != MANIFEST}

@@ -1,8 +1,11 @@
-"""Paths as people write them."""
+"""Paths and hub ids as users write them."""
 
+import re
 from pathlib import Path
 
 from irm_lite.core.errors import InputError
+
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
 def expanded(text: str) -> Path:
@@ -14,8 +17,13 @@ def expanded(text: str) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is something at a path; not so where nothing can be called that, or one may not look."""
+    """Whether a path exists; False where it cannot be a path, or where we may not look."""
     try:
         return path.exists()
     except (OSError, ValueError):
         return False
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a text is written as the hub names models and data sets, owner/name; a folder may have such a path too."""
+    return _HUB_ID.fullmatch(name) is not None

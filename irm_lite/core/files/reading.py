@@ -1,6 +1,6 @@
-"""Files that others wrote, read whole: ordinary ones alone, of a size that was looked at first.
+"""Reads files that others wrote: ordinary files only, after a check of their size.
 
-All of these raise OSError, with the reason in `strerror`, or ValueError.
+All functions raise OSError, with the reason in `strerror`, or ValueError.
 """
 
 import errno
@@ -16,14 +16,14 @@ _TOML_DOTS = 40  # in a line: tomllib's time grows with the square of a key's pa
 
 
 def open_ordinary(path: Path | str) -> BinaryIO:
-    """Open for reading. A folder, a pipe or a device is refused, and never waited for."""
+    """Open for reading. A folder, a pipe or a device is refused without waiting for it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    except ValueError:  # a null character, or half of one
+    except ValueError:  # a null character or a lone surrogate
         raise OSError(errno.EINVAL, "no file can be called that", str(path)) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no ordinary file", str(path))
+        raise OSError(errno.EINVAL, "it is not an ordinary file", str(path))
     return os.fdopen(descriptor, "rb")
 
 
@@ -55,7 +55,7 @@ def read_toml(path: Path | str) -> dict[str, Any]:
 
 
 def require_ordinary(path: Path | str, most: int) -> None:
-    """The same for what a library will open by its path: raise OSError where it is no ordinary file, or a larger one."""
+    """For files that a library opens by path: raise OSError where it is not an ordinary file of at most `most` bytes."""
     with open_ordinary(path) as file:
         require_size(file, path, most)
 
@@ -64,4 +64,4 @@ def require_size(file: BinaryIO, path: Path | str, most: int) -> None:
     """Raise OSError where an open file has more bytes."""
     size = os.fstat(file.fileno()).st_size
     if size > most:
-        raise OSError(errno.EFBIG, f"its {size} bytes are more than the {most} that it may have", str(path))
+        raise OSError(errno.EFBIG, f"its {size} bytes are more than the {most} allowed", str(path))

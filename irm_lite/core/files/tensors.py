@@ -1,4 +1,4 @@
-"""Safetensors files, with their failures to write as OSError like everybody else's."""
+"""Writes safetensors files; a failure is an OSError, as for other files."""
 
 from pathlib import Path
 

@@ -1,1 +1,1 @@
-"""The machine that it runs on: device, memory, processes, and what its libraries have to be told."""
+"""The machine: device, memory, processes, and settings that its libraries need."""

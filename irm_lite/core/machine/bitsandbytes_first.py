@@ -1,4 +1,4 @@
-"""Imported before transformers' Trainer, which imports bitsandbytes by itself: that would talk, and look for kernels on the hub."""
+"""Import this before transformers' Trainer, whose own import of bitsandbytes prints, and looks for kernels on the hub."""
 
 from irm_lite.core.machine.quiet import import_bitsandbytes
 

@@ -1,4 +1,4 @@
-"""Which device, number format and optimiser: one decision, made from facts that are passed in."""
+"""Chooses device, number format and optimiser from facts that are passed in, so that it is tested without the device."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class DevicePlan:
 
 
 def decide(facts: DeviceFacts, device: str = "auto", dtype: str = "auto", quant: str = "nf4") -> DevicePlan:
-    """Fill in what the user left at `auto`; what the user said stands, or is refused where it cannot run."""
+    """Fill in what the user left at `auto`. Raises InputError where what the user asked for cannot run."""
     for what, value, choices in (("quantisation", quant, QUANTS), ("dtype", dtype, DTYPES)):
         if value not in choices:
             raise InputError(f"there is no {what} {value!r}", f"choose one of {', '.join(choices)}")
@@ -74,7 +74,7 @@ def fallbacks(facts: DeviceFacts, plan: DevicePlan) -> list[str]:
 
 
 def available(facts: DeviceFacts, device: str) -> bool:
-    """Whether this machine has the device; `auto` it always has."""
+    """Whether this machine has the device; always true for `auto`."""
     return {"cuda": facts.cuda, "mps": facts.mps, "cpu": True, "auto": True}.get(device, False)
 
 

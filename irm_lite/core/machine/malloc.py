@@ -1,4 +1,4 @@
-"""Tells glibc when to give buffers back to the system: after a load at once, in a training only at its end."""
+"""Tells glibc when to return freed memory to the system: at once after a load, only at the end of a training."""
 
 import ctypes
 import platform
@@ -12,10 +12,10 @@ _MOST = 32 << 20  # bytes; where glibc's own threshold ends up once such buffers
 
 @contextmanager
 def given_back() -> Iterator[None]:
-    """Nothing that is freed inside stays with the process; elsewhere than with glibc this does nothing.
+    """Memory freed inside goes back to the system at once. Does nothing without glibc.
 
-    glibc keeps freed buffers of up to 32 MB, and what is quantised in between pins them: the demo model in NF4, 105 MB,
-    left 340 MB resident and now leaves 100 MB (docs/log.md).
+    glibc keeps freed buffers of up to 32 MB, and quantised weights allocated in between pin them: loading the demo model in NF4,
+    105 MB, left 340 MB resident, with this 100 MB (docs/log.md).
     """
     if platform.libc_ver()[0] != "glibc":
         yield
@@ -32,9 +32,9 @@ def given_back() -> Iterator[None]:
 
 @contextmanager
 def kept() -> Iterator[None]:
-    """What is freed inside stays with the process until the end, for the next step's buffers are of the same sizes.
+    """Memory freed inside stays with the process until the end: the next step needs buffers of the same sizes.
 
-    Else the system clears the same pages for each step anew: a tenth of a training's time on a CPU (docs/log.md).
+    Otherwise the system clears the same pages again for every step: a tenth of a training's time on a CPU (docs/log.md).
     """
     if platform.libc_ver()[0] != "glibc":
         yield

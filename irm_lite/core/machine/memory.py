@@ -1,4 +1,4 @@
-"""Memory of the machine: in use, at its peak, free; and sizes as people write them."""
+"""Memory: in use, at its peak, free; and sizes as users write them."""
 
 import sys
 from contextlib import suppress
@@ -29,7 +29,7 @@ def peak_bytes(device: str) -> int:
 
 
 def reset_peak(device: str) -> bool:
-    """Count from now on, where the system can: CUDA, and Linux's resident memory; else False."""
+    """Start the peak afresh; False where the system cannot (it can on CUDA, and on Linux for resident memory)."""
     if device == "cuda":
         import torch
 
@@ -37,7 +37,7 @@ def reset_peak(device: str) -> bool:
             torch.cuda.reset_peak_memory_stats(number)
         return True
     if device == "cpu" and (clear := Path("/proc/self/clear_refs")).exists():
-        with suppress(OSError):  # a sandbox may forbid it: then the peak counts from the start, too
+        with suppress(OSError):  # a sandbox may forbid it: then the peak counts from the process's start
             clear.write_text("5")  # proc(5): the peak becomes what is resident now
             return True
     return False
@@ -59,7 +59,7 @@ def held_bytes(device: str) -> int:
 
 
 def _paged_bytes() -> int:
-    """Of optimiser states that CUDA moves between GPU and memory: torch's allocator knows nothing of them."""
+    """Bytes of optimiser states that CUDA pages between GPU and host; torch's allocator does not count them."""
     from bitsandbytes.functional import GlobalPageManager
 
     return sum(tensor.nbytes for tensor in GlobalPageManager.get_instance().paged_tensors)
@@ -100,4 +100,4 @@ def parse_size(text: str) -> int:
         number = text.removesuffix(unit)
         if number != text and number.replace(".", "", 1).isdecimal() and 0 < float(number) < 1e12:
             return int(float(number) * factor)
-    raise InputError(f"{text!r} is no size of memory", "give a number and GB or GiB, as 8GB")
+    raise InputError(f"{text!r} is not a size of memory", "give a number and a unit, such as 8GB or 8GiB")

@@ -1,6 +1,6 @@
 """The processes that train one IRM together, as `accelerate launch` or torchrun starts them.
 
-Each goes through its share of a step's samples; process 0 alone writes and speaks. One process alone needs nothing of this.
+Each computes its share of a step's samples; only process 0 writes files and prints. With a single process all of this does nothing.
 """
 
 import os
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Item = TypeVar("Item")
-_LINE_BYTES = 1000  # of an error, as the others are told it
+_LINE_BYTES = 1000  # of an error's message, as it is sent to the others
 
 
 def count() -> int:
-    """How many there are; known from the start."""
+    """The number of processes, known from the environment."""
     return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
 
 
 def number() -> int:
-    """Which of them this one is, from 0."""
+    """The number (rank) of this process, from 0."""
     return int(os.environ["RANK"]) if count() > 1 else 0
 
 
 def first() -> bool:
-    """Whether this is the one that writes and speaks."""
+    """Whether this is process 0, which writes files and prints."""
     return number() == 0
 
 
 def on_this_machine() -> int:
-    """How many share this machine's memory and disk."""
+    """How many processes share this machine's memory and disk."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if count() > 1 else 1
 
 
 def meet(device: str) -> None:
-    """Wait for all processes; on CUDA each takes a GPU of its own, which is "cuda" to it from then on.
+    """Wait for all processes; on CUDA each takes a GPU of its own, its "cuda" from then on.
 
-    Raises InputError where that cannot be.
+    Raises InputError on other devices, and where there are fewer GPUs than processes.
     """
     if count() == 1:
         return
@@ -56,14 +56,14 @@ def meet(device: str) -> None:
 
 
 def share(items: Sequence[Item]) -> list[Item]:
-    """This process's part of what all have: consecutive, none where there are too few."""
+    """This process's consecutive part of the items; empty where there are too few."""
     size = -(-len(items) // count())
     return list(items[number() * size : (number() + 1) * size])
 
 
 def add_up(tensor: "Tensor") -> "Tensor":
-    """The sum over all processes, in place and the same to the last bit in each. Raises TrainingFailed where one is gone;
-    with NCCL the system's watchdog ends all after some minutes."""
+    """The sum over all processes, in place and the same to the last bit in each. Raises TrainingFailed where one has ended;
+    with NCCL its watchdog ends all of them after some minutes."""
     if count() == 1:
         return tensor
     from torch import distributed
@@ -71,7 +71,7 @@ def add_up(tensor: "Tensor") -> "Tensor":
     try:
         distributed.all_reduce(tensor)
     except RuntimeError as error:
-        raise TrainingFailed("another process of this training has ended", "go on with irm-lite train --resume") from error
+        raise TrainingFailed("another process of this training has ended", "continue with irm-lite train --resume") from error
     return tensor
 
 
@@ -82,8 +82,8 @@ def sum_of(value: float) -> float:
 
 @contextmanager
 def agreed() -> Iterator[None]:
-    """Around work after which all processes go on, or none: where one fails, it raises its error and the others
-    FailedElsewhere with the same line. Nothing within may wait for another process."""
+    """Around work after which either all processes continue or none: one that fails raises its own error, the others raise
+    FailedElsewhere with the same message. Nothing inside may wait for another process."""
     failure: Exception | None = None
     try:
         yield
@@ -100,7 +100,7 @@ def agreed() -> Iterator[None]:
 
 
 def _tell(failure: Exception | None) -> FailedElsewhere:
-    """What the first process that has failed says: its exit code, and its line."""
+    """The exit code and message of the first process that failed, sent to all."""
     told = bytearray(_LINE_BYTES)
     if failure is not None:
         known = isinstance(failure, IrmLiteError)
@@ -114,7 +114,7 @@ def _tell(failure: Exception | None) -> FailedElsewhere:
 
 
 def _tensor(values: Sequence[float]) -> "Tensor":
-    """Where the processes' messages go by: in the GPU's memory, or the machine's."""
+    """A tensor on the device that the processes communicate through: the GPU with NCCL, else the CPU."""
     import torch
 
     device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"

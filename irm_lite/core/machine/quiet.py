@@ -1,4 +1,4 @@
-"""Libraries that talk, or fetch, unasked."""
+"""Keeps libraries from printing, or downloading, unasked."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Silence transformers' bars and advice: progress is ours to show, and its errors come as exceptions."""
+    """Silence transformers' progress bars and advice: irm-lite shows its own progress, and errors arrive as exceptions."""
     from transformers import modeling_gguf_pytorch_utils as gguf_loader
     from transformers.utils import logging as transformers_logging
 
@@ -29,10 +29,10 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def import_bitsandbytes() -> None:
-    """Import bitsandbytes without its fetching kernels from the hub, which it tries where `kernels` is installed.
+    """Import bitsandbytes without the download of kernels from the hub, which it tries where `kernels` is installed.
 
-    The CPU's serves the inference layout that gguf_base.keep_differentiable forbids. Metal's would be fetched at the first
-    4-bit product, from macOS 26 on; without it PyTorch's operations do the same.
+    The CPU's kernel serves an inference layout that base.sources.gguf_weights.keep_differentiable rules out. Metal's, from
+    macOS 26 on, would be downloaded at the first 4-bit product; without it PyTorch's operations do the same.
     """
     if "bitsandbytes" in sys.modules:
         return

@@ -1,7 +1,7 @@
-"""NLL of answer tokens through a frozen head, without ever holding their logits together.
+"""NLL of answer tokens through a frozen head, without ever holding all their logits at once.
 
-The head has no gradient of its own, so each chunk's gradient with respect to the hidden states is found at once, and its
-logits let go: (softmax - one-hot) @ W, the derivative of the NLL.
+The head has no gradient of its own, so each chunk's gradient with respect to the hidden states is computed right away,
+(softmax - one-hot) @ W, the derivative of the NLL; then its logits are freed.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ CHUNK = 96  # rows of logits held at once: 19 MB in float32 for a vocabulary of 
 
 
 def answer_nll(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
-    """NLL in nats, summed over the answer tokens: of final hidden states (A, H) and their labels (A,), wherever they are."""
+    """NLL in nats, summed over the answer tokens, of final hidden states (A, H) and their labels (A,), on any devices."""
     place = next(head.parameters()).device  # of a base on several GPUs another than its last block's
     hidden, labels = hidden.to(place), labels.to(place)
     if type(head) is not nn.Linear or head.weight.requires_grad:

@@ -1,4 +1,4 @@
-"""A frozen block's weights are the same at every step: unpacked once, they need not be unpacked again."""
+"""Dequantise a frozen block's weights once instead of at every step."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 @contextmanager
 def dequantised_once(blocks: Iterable[nn.Module]) -> Iterator[None]:
-    """Inside, bitsandbytes' 4-bit layers of these blocks multiply by weights that were dequantised once, not twice a step.
+    """Within: bitsandbytes' 4-bit layers of these blocks use weights that are dequantised once, not twice a step.
 
-    The products are the same to the last bit. It takes the weights' size in the number format of the products beside them.
+    The products are the same to the last bit. The dequantised weights take memory beside the 4-bit ones.
     """
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.forward import answers_of, run_base
 from irm_lite.base.load import Base
+from irm_lite.config import KINDS
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import pack
 from irm_lite.steering.injection import Injection
@@ -19,11 +20,11 @@ from irm_lite.steering.irm import IRM
 from irm_lite.training.step.answer_loss import answer_nll
 from irm_lite.training.step.prefix import FrozenPrefix, blocks_from
 
-LIVE_SECONDS = 2.0  # the live heatmap's snapshot is not taken oftener
+LIVE_SECONDS = 2.0  # the live heatmap's snapshot is taken no more often
 
 
 class InjectedModel(nn.Module):
-    """`recompute`: gradient checkpointing, prepared on the base already."""
+    """`recompute`: use gradient checkpointing, which the caller has prepared on the base."""
 
     def __init__(self, base: Base, injection: Injection, l1: float = 0.0, dependence: float = 0.0, recompute: bool = False) -> None:
         super().__init__()
@@ -65,8 +66,8 @@ class InjectedModel(nn.Module):
         """Around a forward with its backward, which may recompute the forward."""
         return self._hidden[1].fed()
 
-    def let_go(self) -> None:
-        """Of what a forward left behind, where its backward failed."""
+    def release(self) -> None:
+        """Free what a forward left in memory whose backward failed."""
         self._hidden[1].code = None
 
     @torch.no_grad()
@@ -92,16 +93,17 @@ class InjectedModel(nn.Module):
 
 
 def compute_dtype(base: Base, irm: IRM) -> torch.dtype | None:
-    """The paper's IRM is as costly as the base: its products are taken in the base's number format. None: as its weights are."""
-    halved = base.model.dtype == torch.bfloat16 and irm.kind == "paper"
+    """The number format of the IRM's products: the base's for the paper's IRM, which costs as much as the base; None, that of its
+    weights, for the others."""
+    halved = base.model.dtype == torch.bfloat16 and KINDS[irm.kind].large
     return torch.bfloat16 if halved else None
 
 
 def varying_share(means: Tensor, spreads: Tensor) -> Tensor:
-    """Of vectors with these means (L, H) and mean squared distances from them (L,): the shares (L,) of their mean squared norms
-    that are not their means', 0 where all are alike.
+    """How much of an IRM's output depends on the input: for means (L, H) and mean squared distances from them (L,), the shares (L,)
+    that the distances have in the mean squared norm. 0: the same output everywhere.
 
-    An output far below any effect (squared norm 1e-4) counts as not varying: training starts at zero.
+    Outputs too small to have any effect (squared norm 1e-4) count as not varying, since training starts at zero.
     """
     return spreads / (means.square().sum(-1) + spreads + 1e-4)
 

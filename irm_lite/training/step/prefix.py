@@ -1,7 +1,7 @@
-"""What the IRM cannot change: the blocks below the first injected layer, and layer 0's state that the IRM reads.
+"""What the IRM cannot change: the states below the first injected layer, and layer 0's state that the IRM reads.
 
-Both are of a frozen model, so they are run without gradients, once a sample, and kept over the epochs. They are run in the same
-rows whatever the steps' order, so that a resumed training finds the same bits.
+The model is frozen, so these are computed without gradients, once a sample, and kept over the epochs. Samples are always computed
+in the same rows, whatever the order of the steps, so that a resumed training gets the same bits.
 """
 
 import os
@@ -17,36 +17,37 @@ from torch import Tensor, nn
 
 from irm_lite.base.architecture import block_input, decoder_layers, hidden_state
 from irm_lite.base.forward import run_base
+from irm_lite.config import KINDS
 from irm_lite.core.files.atomic import free_space
 from irm_lite.core.machine import processes
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack, rows
-from irm_lite.steering.irm import IRM, StaticIRM
+from irm_lite.steering.irm import IRM
 
-MEMORY_SHARE = 0.25  # of what is free: more than that is kept in a file, which the system holds in memory as it can
+MEMORY_SHARE = 0.25  # of free memory: what needs more is kept in a file, which the system caches in memory
 
 
 class _Seen(Exception):
-    """Ends the forward as soon as all that is wanted has been seen."""
+    """Ends the forward as soon as it has produced all that is wanted."""
 
 
 class FrozenPrefix:
-    """Of one base and one IRM. `first` is the first block that the IRM's output reaches: those before it are the prefix."""
+    """The prefix of one base for one IRM: the blocks before `first`, which is the first that the IRM's output reaches."""
 
     def __init__(self, model: nn.Module, irm: IRM) -> None:
         self.model = model
         self.first = first_reached(model, irm)
-        self.reads = not isinstance(irm, StaticIRM)  # whether layer 0's state is wanted
+        self.reads = KINDS[irm.kind].reads_input  # whether layer 0's state is wanted
         self._rows: dict[int, tuple[int, int]] = {}  # id of a sample -> its first row in the store, and the one after its last
         self._together: dict[int, list[Sample]] = {}  # id of a sample -> those that are run with it
         self._stored: dict[str, Tensor] = {}
         self._known: set[int] = set()
 
     def keep(self, samples: Sequence[Sample], folder: Path, spare: int = 0) -> str:
-        """Keep from now on what is computed for these samples, which must stay alive; how: "memory", "disk" or "no room".
+        """From now on keep what is computed for these samples, which must stay alive. Returns where: "memory", "disk" or "no room".
 
-        On disk it is a file in `folder` that has no name any more: nothing is left behind, whatever ends the training. `spare`:
-        bytes that others will need there.
+        On disk it is a file in `folder` whose name is removed at once: nothing is left behind, whatever ends the training. `spare`:
+        bytes that other files there will need.
         """
         ends = torch.tensor([len(sample.ids) for sample in samples]).cumsum(0).tolist()
         model: Any = self.model
@@ -61,7 +62,7 @@ class FrozenPrefix:
         elif wanted <= (free_space(folder) - spare) / 2:
             try:
                 self._stored, where = {name: _mapped(folder, shape, dtype) for name in names}, "disk"
-            except OSError:  # a quota, or others have filled it meanwhile
+            except OSError:  # a quota, or a disk that has filled up meanwhile
                 return "no room"
         else:
             return "no room"
@@ -130,7 +131,7 @@ class FrozenPrefix:
 
 
 def first_reached(model: nn.Module, irm: IRM) -> int:
-    """The first block that reads anything of the IRM; 0 too where blocks may not be left out."""
+    """The first block that reads anything of the IRM; 0 also for models whose blocks cannot be left out."""
     config: Any = model.config
     if len(set(getattr(config, "layer_types", None) or ())) > 1:
         return 0  # such models look a block's attention up by its place in the list
@@ -139,7 +140,7 @@ def first_reached(model: nn.Module, irm: IRM) -> int:
 
 @contextmanager
 def blocks_from(model: nn.Module, first: int) -> Iterator[None]:
-    """Within: the model's decoder consists of its blocks from `first` on."""
+    """Within: the model's decoder has only its blocks from `first` on."""
     inner: Any = model.model
     whole = inner.layers
     inner.layers = whole[first:]
@@ -150,8 +151,8 @@ def blocks_from(model: nn.Module, first: int) -> Iterator[None]:
 
 
 def _mapped(folder: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """A tensor in a new file of this process, which is unlinked at once. Raises OSError where the disk has no room for it."""
-    path = folder / f".prefix.{secrets.token_hex(4)}"  # a name that run.remove_left_overs knows
+    """A tensor of this shape in a new file, which is unlinked at once. Raises OSError where the disk has no room for it."""
+    path = folder / f".prefix.{secrets.token_hex(4)}"  # a name that RunDirectory.remove_left_overs knows
     try:
         with path.open("xb") as file:
             if hasattr(os, "posix_fallocate"):  # else a disk that fills later would kill the process at a write (SIGBUS)

@@ -1,7 +1,7 @@
-"""AdamW for weights in bfloat16: each step is made in float32 and rounded at random, so that small ones add up.
+"""AdamW for weights in bfloat16: each step is computed in float32 and rounded stochastically, so that small steps add up.
 
-A bfloat16 weight has 8 significant bits. Rounded to the nearest, a step below half the distance to the next one is lost each time;
-rounded up with the chance that the rest is of that distance, the expected weight is the exact one (Zamirai et al. 2020,
+A bfloat16 weight has 8 significant bits. Rounding to the nearest loses every step below half the distance to the next number;
+rounding up with a probability equal to the fraction of that distance makes the expected weight the exact one (Zamirai et al. 2020,
 "Revisiting BFloat16 Training").
 """
 
@@ -13,15 +13,15 @@ import torch
 from bitsandbytes.optim import AdamW
 from torch import Tensor, nn
 
-_PIECE = 1 << 22  # weights held in float32 at once; of whole blocks of 8-bit states
-_BLOCK = 256  # weights that share a scale of these
+_PIECE = 1 << 22  # weights held in float32 at once; a multiple of _BLOCK
+_BLOCK = 256  # weights that share a scale in 8-bit states
 
 
 class RoundingAdamW(AdamW):  # type: ignore[misc]  # bitsandbytes has no types
-    """bitsandbytes' AdamW, of 8-bit or 32-bit states, paged or not. Weights that are not bfloat16 are left to it.
+    """bitsandbytes' AdamW, with 8-bit or 32-bit states, paged or not. Weights that are not bfloat16 are rounded as it does.
 
-    What is drawn depends on the step and on the weight's place alone: processes that train together stay equal, and so does a
-    resumed run.
+    The random numbers depend on the step and the weight's place alone: processes that train together stay equal, and a resumed
+    run repeats them.
     """
 
     @torch.no_grad()
@@ -35,7 +35,7 @@ class RoundingAdamW(AdamW):  # type: ignore[misc]  # bitsandbytes has no types
         weights, gradient = p.data.view(-1), p.grad.contiguous().view(-1)
         generator = torch.Generator(p.device)
         place = f"{state['step']}/{gindex}/{pindex}".encode()
-        generator.manual_seed(zlib.crc32(place))  # torch's generator of a CPU takes 32 bits of it
+        generator.manual_seed(zlib.crc32(place))  # torch's CPU generator uses 32 bits of a seed
         for start in range(0, len(weights), _PIECE):
             piece = nn.Parameter(weights[start : start + _PIECE].float())
             piece.grad = gradient[start : start + _PIECE].float()
@@ -59,7 +59,7 @@ def _part(state: dict[str, Any], start: int, count: int) -> dict[str, Any]:
     part = dict(state)
     for name in ("state1", "state2"):
         part[name] = state[name].view(-1)[start : start + count]
-        if getattr(state[name], "is_paged", False):  # bitsandbytes asks for it: torch takes a paged tensor for one in memory
+        if getattr(state[name], "is_paged", False):  # bitsandbytes reads it: to torch a paged tensor is one in memory
             part[name].is_paged = True
             part[name].page_deviceid = state[name].page_deviceid
     for name in ("absmax1", "absmax2"):

@@ -178,6 +178,7 @@ def draw(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.slow
 def test_the_verb_draws_recordings_runs_and_vectors(
     recording: Recording, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.image
 import numpy as np
+import pytest
 
 from irm_lite.analysis.pictures.heatmap import save_heatmap, terminal_heatmap
 
@@ -36,6 +37,7 @@ def test_a_deep_model_is_pooled_to_the_rows_asked_for() -> None:
     assert len(lines) == 12
 
 
+@pytest.mark.slow
 def test_the_picture_is_written_as_png_and_svg(tmp_path: Path) -> None:
     values = np.random.default_rng(0).standard_normal((12, 300)).astype(np.float32)
     for suffix in ("png", "svg"):

@@ -108,6 +108,7 @@ def test_statistics_count_all_prompts_and_outputs_the_kept_ones(recorded: Record
     assert (statistics["prompt"].maximum >= np.concatenate(kept).max(0) - 1e-3).all()
 
 
+@pytest.mark.slow
 def test_the_untrained_irm_is_the_one_that_training_started_from(llama_folder: Path, tmp_path: Path) -> None:
     """Recorded beside the trained one on the same tokens, where it changes nothing of what is generated."""
     settings: Any = {"quant": "none", "dtype": "float32", "sample_tokens": 0, "irm": "paper", "layers": "0,2", "seed": 5}
@@ -208,7 +209,7 @@ def test_a_file_cut_short_or_missing_is_refused(recorded: Recording, tmp_path: P
     with pytest.raises(RunError, match="is damaged"):
         load_recording(tmp_path / "one")
     file.unlink()
-    with pytest.raises(RunError, match=f"is no recording \\({name} is missing\\)"):
+    with pytest.raises(RunError, match=f"is not a recording \\({name} is missing\\)"):
         load_recording(tmp_path / "one")
 
 
@@ -271,5 +272,5 @@ def test_no_prompts(run: TrainedRun) -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/x", ".hidden", "a" * 65, "a\nb"])
 def test_a_name_cannot_leave_the_folder(name: str) -> None:
-    with pytest.raises(RunError, match="no name for a recording"):
+    with pytest.raises(RunError, match="cannot name a recording"):
         recording_name(name)

@@ -49,6 +49,7 @@ def verdicts(found: dict[str, Any]) -> dict[str, str]:
     return {" ".join(each["claim"].split()[:3]): each["verdict"] for each in findings(found)}
 
 
+@pytest.mark.slow
 def test_of_noise_nothing_holds() -> None:
     """Each claim about all runs is familywise: noise may pass one of them in one document in twenty."""
     held: list[str] = []

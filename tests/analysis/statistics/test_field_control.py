@@ -63,6 +63,7 @@ def test_intervals_are_those_of_columns_drawn_together() -> None:
     assert got.field.neighbour_correlation == pytest.approx(correlations(field).neighbours)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_difference_of_all_indices() -> None:
     """The truth is that of 400,000 indices, of which each trial sees 400."""
 

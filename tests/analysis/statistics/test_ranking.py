@@ -105,6 +105,7 @@ def test_unrelated_runs_agree_no_more_often_than_the_level() -> None:
     assert sum(each.overlap_p <= 0.05 for each in found) <= most(0.05)
 
 
+@pytest.mark.slow
 def test_holm_is_statsmodels() -> None:
     for seed in range(5):
         p = np.random.default_rng(seed).uniform(0, 1, 20) ** 3

@@ -45,6 +45,7 @@ def test_against_every_labelling() -> None:
     np.testing.assert_allclose(found.p, exact, atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_planted_tone_is_found_in_the_direction_that_it_has() -> None:
     for seed in range(20):
         importances = runs(seed)
@@ -57,6 +58,7 @@ def test_a_planted_tone_is_found_in_the_direction_that_it_has() -> None:
         assert tone_effect(importances, [not each for each in EMOTIONAL], SETTINGS, 300).difference[7] < -0.9
 
 
+@pytest.mark.slow
 def test_without_a_tone_it_is_found_no_more_often_than_the_level() -> None:
     false = sum(bool(tone_effect(runs(seed), EMOTIONAL, SETTINGS, 199, seed=seed).indices) for seed in range(TRIALS))
     assert false <= binom.ppf(0.999, TRIALS, 0.05)

@@ -20,8 +20,10 @@ from irm_lite_tui.chat.widgets.layer_range import LayerRange
 from irm_lite_tui.chat.widgets.slider import StrengthSlider
 from irm_lite_tui.chat.widgets.token_map import TokenMap
 from irm_lite_tui.shared.ask import AskScreen
-from support.chat_app import ChatApp, ask, ready
+from support.chat_app import ChatApp, app, ask, ready
 from support.tui_helpers import SIZES, check_snapshot, screen_text, until
+
+__all__ = ["app"]
 
 
 def notified(bare: ChatApp) -> list[str]:
@@ -170,6 +172,7 @@ async def load(pilot: Pilot[Any], bare: ChatApp, **texts: str) -> None:
     await until(pilot, lambda: bare.screen is bare.chat, "the chat")
 
 
+@pytest.mark.slow
 async def test_only_another_model_takes_another_server(app: Callable[..., ChatApp]) -> None:
     bare = app()
     async with bare.run_test(size=(100, 30)) as pilot:
@@ -277,6 +280,7 @@ async def test_a_program_that_is_not_there(app: Callable[..., ChatApp], monkeypa
         await until(pilot, lambda: "cannot be started" in bare.state(), "the state")
 
 
+@pytest.mark.slow
 async def test_the_real_server_is_understood(
     app: Callable[..., ChatApp], monkeypatch: pytest.MonkeyPatch, llama_gguf: Path, tmp_path: Path
 ) -> None:

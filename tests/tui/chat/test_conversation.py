@@ -15,11 +15,12 @@ from irm_lite.config import TrainConfig
 from irm_lite.core.errors import RunError
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
-from irm_lite_tui.chat.conversation import Answer, Steering, Turn, history, markdown
+from irm_lite_tui.chat.conversation import Answer, Steering, Turn, history
+from irm_lite_tui.chat.markdown import markdown
 from irm_lite_tui.chat.server import read_event
-from irm_lite_tui.chat.sources import name_of, sources_of
 from irm_lite_tui.export.fidelity import load_measured, read_measured
 from irm_lite_tui.export.ready_lines import baked_lines, name_problem, vector_lines
+from irm_lite_tui.watch.chat_sources import name_of, sources_of
 from support.export_app import FIGURES
 from support.imports import loaded_by
 
@@ -142,5 +143,5 @@ def test_figures_that_cannot_be_read_are_said_to_be(wrong: str, tmp_path: Path) 
 
 def test_the_screens_load_no_engine() -> None:
     assert loaded_by("import irm_lite_tui.chat.screen, irm_lite_tui.export.screen") == {"textual"}
-    assert loaded_by("from irm_lite_tui.chat.sources import sources_of; sources_of(None)") == set()
+    assert loaded_by("from irm_lite_tui.watch.chat_sources import sources_of; sources_of(None)") == set()
     assert loaded_by("import irm_lite.serve.request") == set()

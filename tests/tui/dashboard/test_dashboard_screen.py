@@ -36,7 +36,7 @@ async def test_a_training_started_elsewhere_is_followed(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run", training(20, 40))
     plant_live(run)
     app = DashboardApp(DashboardScreen(run.path))
-    with run.writing():
+    with run.lock.held():
         async with app.run_test(size=(120, 40)) as pilot:
             await until(pilot, lambda: app.state == "running", "the lock to be seen")
             assert "20/40" in app.numbers
@@ -49,8 +49,8 @@ async def test_a_training_started_elsewhere_is_followed(tmp_path: Path) -> None:
             assert "Because of step 20!" in shown
             assert "29 layers x 576 indices" in shown
             assert "Why is the sky blue?" in shown
-            run.append_event("step", **step_event(21, 40))
-            run.append_event("sample", step=21, prompt="Why is the sky blue?", text="The newest words.")
+            run.events.append("step", **step_event(21, 40))
+            run.events.append("sample", step=21, prompt="Why is the sky blue?", text="The newest words.")
             await until(pilot, lambda: "21/40" in app.numbers, "the step")
             await until(pilot, lambda: "The newest words." in screen_text(app), "the sample")
 
@@ -103,7 +103,7 @@ async def test_a_killed_training_is_stopped_and_can_be_resumed(tmp_path: Path, s
     app = DashboardApp(DashboardScreen(out, ["train", "--out", str(out)]))
     async with app.run_test(size=(100, 24)) as pilot:
         await until(pilot, lambda: app.state == "running", "the training")
-        holder = RunDirectory(out).holder()
+        holder = RunDirectory(out).lock.holder()
         assert holder is not None
         os.kill(holder.pid, signal.SIGKILL)
         await until(pilot, lambda: app.state == "stopped", "the death to be seen")
@@ -143,7 +143,7 @@ async def test_a_run_that_is_deleted_under_the_screen(tmp_path: Path) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: app.state == "stopped")
         run.path.rename(tmp_path / "moved")
-        await until(pilot, lambda: "is not there any more" in app.note, "the loss to be seen")
+        await until(pilot, lambda: "no longer exists" in app.note, "the loss to be seen")
         (tmp_path / "moved").rename(run.path)
         await until(pilot, lambda: app.state == "stopped", "its return")
 
@@ -153,7 +153,7 @@ async def test_damage_is_a_line(tmp_path: Path, damage: str) -> None:
     run = plant_run(tmp_path / "run", training(12, 40))
     plant_live(run)
     if damage == "events":
-        with run.event_file.open("ab") as file:
+        with run.events.path.open("ab") as file:
             file.write(b"\xff\x00 rubbish\n" + b"[" * 100_000 + b"\n" + json.dumps({"kind": "step", **step_event(13, 40)}).encode())
             file.write(b'\n{"kind": "torn')
     elif damage == "toml":
@@ -235,7 +235,7 @@ async def test_how_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siz
     run = plant_run(Path("runs/anger-lite"), training(25, 40))
     plant_live(run)
     app = DashboardApp(DashboardScreen(run.path))
-    with run.writing():
+    with run.lock.held():
         async with app.run_test(size=size) as pilot:
             await until(pilot, lambda: app.state == "running" and "Because of step 20!" in screen_text(app), "the samples")
             await check_snapshot(pilot, "dashboard")
@@ -246,7 +246,7 @@ def test_a_reading_of_the_real_files(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run", training(30, 40, ended="done"), rank=4)
     plant_live(run, 5, 7)
     reading = DashboardReader(run.path).read()
-    steps: list[Any] = [event for event in run.events() if event["kind"] == "step"]
+    steps: list[Any] = [event for event in run.events.read() if event["kind"] == "step"]
     assert reading.view.config == run.config()
     assert reading.loss == [(event["step"], event["loss"]) for event in steps]
     assert (reading.learning_rate, reading.tokens_per_second) == (steps[-1]["learning_rate"], 250.0)

@@ -13,7 +13,7 @@ from irm_lite.config import TrainConfig
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite_tui.export.job_panel import JobPanel
-from irm_lite_tui.shared.line_list import LineList
+from irm_lite_tui.export.line_list import LineList
 from support.export_app import FIGURES, ExportApp
 from support.tui_helpers import SIZES, Script, check_snapshot, screen_text, script, until
 

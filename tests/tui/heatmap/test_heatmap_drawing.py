@@ -17,8 +17,8 @@ from textual.strip import Strip
 from irm_lite.analysis.pictures.heatmap import terminal_heatmap
 from irm_lite.analysis.pictures.pooling import pool_signed_max
 from irm_lite.core.types import FloatArray, IntArray
-from irm_lite_tui.heatmap.colour_maps import COLOUR_MAPS, LEVELS, N_SHADES, mark, shade_numbers, shades
 from irm_lite_tui.heatmap.widgets.cells import Cells
+from irm_lite_tui.heatmap.widgets.colour_maps import COLOUR_MAPS, LEVELS, N_SHADES, mark, shade_numbers, shades
 from irm_lite_tui.heatmap.widgets.window import column_of, first_index, halves_of, shown_index, zooms
 
 quick = settings(deadline=None, max_examples=80)

@@ -18,7 +18,7 @@ from irm_lite.analysis.pictures.pooling import pool_signed_max
 from irm_lite.core.files.atomic import atomic_path
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite_tui.app import IrmLiteApp
-from irm_lite_tui.heatmap.choose_file import ChooseFile
+from irm_lite_tui.heatmap.dialogs.choose_file import ChooseFile
 from irm_lite_tui.heatmap.screen import HeatmapScreen
 from irm_lite_tui.heatmap.source import Choice, Picture, load_source
 from irm_lite_tui.heatmap.widgets.grid import HeatmapGrid
@@ -329,6 +329,7 @@ async def test_without_colour_the_map_is_grey(recording: Path, monkeypatch: pyte
                 assert len(set(style.bgcolor.get_truecolor())) == 1
 
 
+@pytest.mark.slow
 async def test_saving_csv_png_and_svg(recording: Path, tmp_path: Path) -> None:
     app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:

@@ -105,7 +105,7 @@ async def test_the_table_follows_what_others_do(tmp_path: Path) -> None:
         select(app, "live")
         with headless_training(run):
             await until(pilot, lambda: rows(app)["live"][1] == "● running", "the lock to be seen")
-            run.append_event("step", **step_event(4, 40))
+            run.events.append("step", **step_event(4, 40))
             await until(pilot, lambda: rows(app)["live"][3] == "4/40", "the step")
             plant_run(tmp_path / "a third")
             await listed(pilot, 3)
@@ -149,7 +149,11 @@ async def test_rename(tmp_path: Path) -> None:
         select(app, "old")
         await pilot.press("n")
         await until(pilot, lambda: isinstance(app.screen, NameScreen))
-        for wrong, why in {"taken": "exists: choose another name", "../up": "is no name for a folder", " ": "is no name"}.items():
+        for wrong, why in {
+            "taken": "exists: choose another name",
+            "../up": "is not a name for a folder",
+            " ": "is not a name",
+        }.items():
             app.screen.query_one(Input).value = wrong
             await pilot.press("enter")
             assert why in str(app.screen.query_one("#detail", Static).render())
@@ -160,6 +164,7 @@ async def test_rename(tmp_path: Path) -> None:
         assert not (tmp_path / "old").exists()
 
 
+@pytest.mark.slow
 async def test_delete_asks_first(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "old", training(3, 9))
     app = RunsApp(tmp_path)
@@ -191,13 +196,13 @@ async def test_stop_reaches_a_training_started_elsewhere(tmp_path: Path, shell_s
         with headless_training(run, shell_script) as process:
             await pilot.press("x")
             assert process.wait(30) == 0
-        assert list(run.events())[-1]["reason"] == "interrupted"
+        assert list(run.events.read())[-1]["reason"] == "interrupted"
 
 
 def test_a_training_on_another_machine_is_not_stopped_from_here(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "far")
     (run.path / "lock.holder").write_text("process 1 since 2026-01-01T00:00:00+00:00 on elsewhere\n")
-    holder = run.holder()
+    holder = run.lock.holder()
     assert holder == Holder(1, "2026-01-01T00:00:00+00:00", "elsewhere")
     with pytest.raises(Exception, match="the training runs on elsewhere: stop process 1 there"):
         holder.interrupt()
@@ -222,15 +227,15 @@ async def test_a_training_on_another_machine_is_said_not_to_be_checked(tmp_path:
 def test_a_holder_that_cannot_be_read_is_none(tmp_path: Path, line: str) -> None:
     run = plant_run(tmp_path / "run")
     (run.path / "lock.holder").write_text(line)
-    assert run.holder() is None
+    assert run.lock.holder() is None
 
 
 def test_looking_for_the_holder_takes_no_lock(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run")
-    with run.writing():
-        assert run.holder() is not None
-    assert run.holder() is None
-    with run.writing():
+    with run.lock.held():
+        assert run.lock.holder() is not None
+    assert run.lock.holder() is None
+    with run.lock.held():
         pass
 
 
@@ -254,7 +259,7 @@ async def test_resume_starts_the_command_line(tmp_path: Path, script: Callable[[
         await until(pilot, lambda: "half is running: there is nothing to resume" in notified(app))
         await pilot.press("x")
         await until(pilot, lambda: rows(app)["half"][1] == "■ stopped", "the stop")
-        assert run.holder() is None
+        assert run.lock.holder() is None
 
 
 async def test_a_failed_resume_says_why(tmp_path: Path, script: Callable[[Script], None]) -> None:
@@ -267,6 +272,7 @@ async def test_a_failed_resume_says_why(tmp_path: Path, script: Callable[[Script
         await until(pilot, lambda: "has no checkpoint yet" in notified(app), "the child's last line")
 
 
+@pytest.mark.slow
 async def test_the_palette_offers_what_the_keys_do(tmp_path: Path) -> None:
     plant_run(tmp_path / "half", training(3, 40))
     app = RunsApp(tmp_path)
@@ -364,6 +370,7 @@ async def test_enter_opens_the_dashboard_of_a_sound_run(tmp_path: Path) -> None:
         await until(pilot, lambda: isinstance(app.screen, DashboardScreen))
 
 
+@pytest.mark.slow
 async def test_a_tiny_terminal(tmp_path: Path) -> None:
     plant_run(tmp_path / "a", training(40, 40, ended="done"))
     app = RunsApp(tmp_path)

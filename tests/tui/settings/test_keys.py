@@ -45,7 +45,7 @@ def each_binding() -> list[tuple[type, Binding]]:
 def test_every_binding_has_an_id_a_description_and_keys_that_arrive() -> None:
     found = each_binding()
     modules = {owner.__module__.removeprefix("irm_lite_tui.") for owner, _ in found}
-    assert {"app", "shared.ask", "heatmap.choose_file", "chat.widgets.slider", "heatmap.widgets.grid"} <= modules
+    assert {"app", "shared.ask", "heatmap.dialogs.choose_file", "chat.widgets.slider", "heatmap.widgets.grid"} <= modules
     for owner, binding in found:
         assert binding.id, (owner, binding)
         assert binding.description, (owner, binding)

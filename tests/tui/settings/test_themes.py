@@ -83,6 +83,7 @@ async def rows_there(pilot: Pilot[Any]) -> None:
     await until(pilot, lambda: pilot.app.screen.query(DataTable) and pilot.app.screen.query_one(DataTable).row_count, "the rows")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_rest")
 async def test_runs(tmp_path: Path) -> None:
     plant_run(tmp_path / "done", training(40, 40, ended="done"))
@@ -107,6 +108,7 @@ async def test_the_cells_of_the_table_have_the_themes_colours(tmp_path: Path) ->
         await until(pilot, lambda: colours() == [LIGHT.success, LIGHT.secondary], "the other theme's green and blue")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_rest")
 async def test_comparison(tmp_path: Path) -> None:
     left = plant_run(tmp_path / "a", training(40, 40, ended="done"))
@@ -114,6 +116,7 @@ async def test_comparison(tmp_path: Path) -> None:
     await check_change(lambda: Bare(CompareScreen(left.path, right.path)), rows_there)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_rest")
 async def test_dashboard(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run", training(40, 40, ended="out of memory"))
@@ -125,6 +128,7 @@ async def test_dashboard(tmp_path: Path) -> None:
     await check_change(lambda: Bare(DashboardScreen(run.path)), there)
 
 
+@pytest.mark.slow
 async def test_heatmap(tmp_path: Path) -> None:
     write_recording(tmp_path / "one", TEXTS)
 
@@ -134,6 +138,7 @@ async def test_heatmap(tmp_path: Path) -> None:
     await check_change(lambda: Bare(HeatmapScreen(tmp_path / "one")), there)
 
 
+@pytest.mark.slow
 async def test_export(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run")
     run.export.mkdir()
@@ -145,6 +150,7 @@ async def test_export(tmp_path: Path) -> None:
     await check_change(lambda: Bare(ExportScreen(run.path)), there)
 
 
+@pytest.mark.slow
 async def test_chat(chat_app: Callable[..., ChatApp]) -> None:
     async def there(pilot: Pilot[Any]) -> None:
         bare = pilot.app

@@ -9,7 +9,7 @@ from textual.pilot import Pilot
 from textual.widgets import DataTable, Input
 
 import irm_lite_tui.runs.table
-from irm_lite_tui.heatmap.choose_file import ChooseFile
+from irm_lite_tui.heatmap.dialogs.choose_file import ChooseFile
 from irm_lite_tui.heatmap.screen import HeatmapScreen
 from irm_lite_tui.runs.compare import CompareScreen
 from irm_lite_tui.shared.ask import AskScreen, NameScreen

@@ -11,9 +11,9 @@ from textual.screen import ModalScreen, Screen
 
 import irm_lite_tui.watch.children
 from irm_lite_tui.chat.screen import ChatScreen
-from irm_lite_tui.chat.sources import Sources
 from irm_lite_tui.dashboard.screen import DashboardScreen
 from irm_lite_tui.runs.screen import RunsScreen
+from irm_lite_tui.watch.chat_sources import Sources
 from support.tui_helpers import Script, own_place, plant_run, script, training, until
 
 __all__ = ["own_place", "script"]
@@ -90,7 +90,7 @@ async def test_it_looks_at_once_when_it_is_seen_again(tmp_path: Path, monkeypatc
         await app.push_screen(dashboard)
         await until(pilot, lambda: dashboard.reading is not None, "the first look")
         await app.push_screen(Counting())
-        run.append_event("end", reason="done", step=3, best_nll=2.0, best_step=3, seconds=1.0)
+        run.events.append("end", reason="done", step=3, best_nll=2.0, best_step=3, seconds=1.0)
         plant_run(tmp_path / "runs" / "two")
         await app.pop_screen()
         await until(pilot, lambda: dashboard.reading is not None and dashboard.reading.view.state == "done", "the end")

@@ -44,7 +44,7 @@ def test_every_setting_is_in_the_form_with_its_default_and_its_help() -> None:
     ("texts", "blamed", "message"),
     [
         ({"rank": "x"}, "rank", "'x' is not a whole number"),
-        ({"rank": ""}, "rank", "nothing stands here"),
+        ({"rank": ""}, "rank", "this is empty"),
         ({"rank": "0"}, "rank", "--rank 0 makes no sense: give at least 1"),
         ({"learning_rate": "nan"}, "learning_rate", "makes no sense"),
         ({"learning_rate": "200"}, "learning_rate", "only diverges"),
@@ -79,7 +79,7 @@ def test_the_line_about_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory_line(TrainConfig(device="cpu"))[1]
     text, fits = memory_line(TrainConfig(model="llama-2-7b-chat", device="cpu"))
     assert not fits
-    assert "of 3.0 GB free here. Too little, it seems." in text
+    assert "of 3.0 GB free here. Probably too little." in text
     assert "not known" in memory_line(TrainConfig(model="mine.gguf"))[0]
 
 

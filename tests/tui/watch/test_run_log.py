@@ -1,4 +1,4 @@
-"""What is read of events.jsonl: as run.events() sees it, in bounded memory, whatever the lines hold."""
+"""What is read of events.jsonl: as run.events.read() sees it, in bounded memory, whatever the lines hold."""
 
 import json
 from itertools import pairwise
@@ -17,9 +17,9 @@ quick = settings(deadline=None, max_examples=50)
 
 def test_a_training_read_at_once(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run", training(40, 40, ended="done"))
-    log = RunLog(run.event_file)
+    log = RunLog(run.events.path)
     assert log.read()
-    events = list(run.events())
+    events = list(run.events.read())
     assert log.loss.points == [(event["step"], event["loss"]) for event in events if event["kind"] == "step"]
     assert log.validation.points == [(event["step"], event["nll"]) for event in events if event["kind"] == "eval"]
     assert [(sample.step, sample.text) for sample in log.samples] == [
@@ -35,7 +35,7 @@ def test_a_training_read_at_once(tmp_path: Path) -> None:
 @given(cuts=st.lists(st.integers(0, 4000), max_size=8))
 def test_reading_on_gives_what_reading_at_once_gives(tmp_path_factory: pytest.TempPathFactory, cuts: list[int]) -> None:
     folder = tmp_path_factory.mktemp("cuts")
-    whole = plant_run(folder / "run", training(20, 40)).event_file
+    whole = plant_run(folder / "run", training(20, 40)).events.path
     data, grown = whole.read_bytes(), folder / "grown.jsonl"
     log = RunLog(grown)
     for cut in [*sorted(cuts), len(data)]:
@@ -54,11 +54,11 @@ def test_reading_on_gives_what_reading_at_once_gives(tmp_path_factory: pytest.Te
 
 def test_a_resumed_run_cuts_the_curve_back(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run", training(30, 40, ended="interrupted"))
-    log = RunLog(run.event_file)
+    log = RunLog(run.events.path)
     log.read()
-    run.append_event("start", max_steps=40, resumed_from="step-20")
+    run.events.append("start", max_steps=40, resumed_from="step-20")
     for step in range(21, 26):
-        run.append_event("step", **{**step_event(step, 40), "loss": 9.0})
+        run.events.append("step", **{**step_event(step, 40), "loss": 9.0})
     log.read()
     assert [x for x, _ in log.loss.points] == list(range(1, 26))
     assert [y for _, y in log.loss.points[20:]] == [9.0] * 5
@@ -67,9 +67,9 @@ def test_a_resumed_run_cuts_the_curve_back(tmp_path: Path) -> None:
 
 def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run", training(30, 40))
-    log = RunLog(run.event_file)
+    log = RunLog(run.events.path)
     log.read()
-    run.event_file.write_text(json.dumps({"kind": "step", **step_event(3, 7)}) + "\n")
+    run.events.path.write_text(json.dumps({"kind": "step", **step_event(3, 7)}) + "\n")
     assert log.read()
     assert (log.loss.points, log.max_steps, len(log.samples)) == ([(3, step_event(3, 7)["loss"])], 7, 0)
 
@@ -108,9 +108,9 @@ def test_lines_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
 def test_a_huge_file_is_sampled(tmp_path: Path) -> None:
     steps = 40_000
     run = plant_run(tmp_path / "run", training(1, steps))
-    with run.event_file.open("a") as file:
+    with run.events.path.open("a") as file:
         file.writelines(json.dumps({"kind": "step", **step_event(step, steps)}) + "\n" for step in range(2, steps + 1))
-    log = RunLog(run.event_file)
+    log = RunLog(run.events.path)
     assert log.read()
     assert log.sampled
     assert (log.step, log.base_nll, log.bad_lines) == (steps, 4.0, 0)
@@ -119,7 +119,7 @@ def test_a_huge_file_is_sampled(tmp_path: Path) -> None:
     assert xs == sorted(xs)
     assert all(y == step_event(int(x), steps)["loss"] for x, y in log.loss.points)
     assert max(later - earlier for earlier, later in pairwise(xs)) < steps / 50
-    run.append_event("end", reason="done", best_nll=2.0)
+    run.events.append("end", reason="done", best_nll=2.0)
     assert log.read()
     assert log.end is not None
 

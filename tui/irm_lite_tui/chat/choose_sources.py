@@ -9,8 +9,8 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Label, Static
 
-from irm_lite_tui.chat.sources import Sources
 from irm_lite_tui.shared.text_field import TextField
+from irm_lite_tui.watch.chat_sources import Sources
 
 _FIELDS = {
     "gguf": ("model", "a .gguf file, or demo"),

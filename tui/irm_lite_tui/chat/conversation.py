@@ -1,7 +1,7 @@
 """A conversation in several columns: what was asked, what each answered, and how it was steered."""
 
-import re
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +10,7 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Steering:
-    """What holds from this token on, which counts from 0; `layers` as the server has them."""
+    """The steering from this token on (counted from 0); `layers` as the server writes them."""
 
     token: int
     strength: float
@@ -19,9 +19,9 @@ class Steering:
 
 @dataclass
 class Answer:
-    """One column's answer as it comes. `tokens` are pieces of text, `norms` what was added for each (L2), if known.
+    """One column's answer as it grows. `tokens` are pieces of text, `norms` the L2 norm of what was added for each, if known.
 
-    `steered` is what the server said it was steered with, in that order; nothing where it is not.
+    `steered` is the steering that the server reported, in order; empty for the base.
     """
 
     tokens: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Answer:
 
 @dataclass
 class Turn:
-    """A prompt and its answers, with the settings that it was asked with; `sources` are the files that answer it."""
+    """A prompt and its answers, with the settings at that time; `sources` are the loaded files."""
 
     prompt: str
     strength: float
@@ -63,6 +63,58 @@ class Turn:
         return all(answer.over for answer in self.answers.values())
 
 
+class Conversation:
+    """The turns so far. The newest is the one that the server answers, under the number of its request."""
+
+    def __init__(self) -> None:
+        self.turns: list[Turn] = []
+        self.request: int | None = None
+
+    @property
+    def writing(self) -> bool:
+        """Whether an answer is still being written."""
+        return bool(self.turns) and not self.turns[-1].over
+
+    def begin(self, turn: Turn, request: int) -> None:
+        """Add a turn that was sent to the server as this request."""
+        self.turns.append(turn)
+        self.request = request
+
+    def open_answer(self, request: int | None, column: str) -> Answer | None:
+        """A column's answer to this request while it is being written; None where the request is of an earlier conversation."""
+        if request != self.request or not self.turns:
+            return None
+        answer = self.turns[-1].answers.get(column)
+        return None if answer is None or answer.over else answer
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Put in what a start, set, token or end event of the server (docs/serve.md) says of an answer."""
+        if event["kind"] == "set":
+            for column, about in event["columns"].items():
+                self._steered(event.get("chat"), column, about["token"], about)
+            return
+        if event["kind"] == "start":
+            self._steered(event.get("id"), event["column"], 0, event)
+        answer = self.open_answer(event.get("id"), event["column"])
+        if answer is not None and event["kind"] == "token":
+            answer.tokens.append(event["text"])
+            answer.norms.append(event["norm"])
+        elif answer is not None and event["kind"] == "end":
+            answer.whole, answer.reason = event["text"], event["reason"]
+
+    def _steered(self, request: int | None, column: str, token: int, about: dict[str, Any]) -> None:
+        """Keep what steers an answer from this token on; nothing steers the base."""
+        answer = self.open_answer(request, column)
+        if answer is not None and "strength" in about:
+            answer.steered.append(Steering(token, about["strength"], about["layers"]))
+
+    def fail(self, why: str) -> None:
+        """Nothing more comes: each answer that is still being written ends with this error."""
+        for answer in self.turns[-1].answers.values() if self.turns else ():
+            if not answer.over:
+                answer.error = why
+
+
 def history(turns: list[Turn], column: str, prompt: str) -> list[Message]:
     """What this column is asked: its own answers behind each earlier prompt; turns that it did not answer are left out."""
     messages: list[Message] = []
@@ -71,52 +123,3 @@ def history(turns: list[Turn], column: str, prompt: str) -> list[Message]:
         if answer is not None and answer.text:
             messages += [{"role": "user", "content": turn.prompt}, {"role": "assistant", "content": answer.text}]
     return [*messages, {"role": "user", "content": prompt}]
-
-
-def markdown(turns: list[Turn]) -> str:
-    """The conversation as Markdown; what people and models said stands in fences, so that nothing in it acts.
-
-    The files stand at its head, or under each turn where they are not the same for all.
-    """
-    same = all(turn.sources == turns[0].sources for turn in turns)
-    parts = ["# irm-lite chat", *([_listed(turns[0].sources)] if turns and same else [])]
-    for number, turn in enumerate(turns, 1):
-        settings = f"strength {turn.strength:g}, layers {turn.layers}, seed {turn.seed}, temperature {turn.temperature:g}"
-        parts += [f"## {number}", *([] if same else [_listed(turn.sources)]), settings, _fenced(turn.prompt)]
-        for column, answer in turn.answers.items():
-            norm = f", mean added norm {answer.mean_norm:.3g}" if answer.mean_norm is not None else ""
-            parts += [f"### {column}", f"{len(answer.tokens)} tokens{norm}{_moved(answer)}"]
-            parts += [_fenced(answer.text)] if answer.text or not answer.error else []
-            parts += ["went wrong:", _fenced(answer.error)] if answer.error else []
-    return "\n\n".join(parts) + "\n"
-
-
-def _moved(answer: Answer) -> str:
-    """How the steering went where it was moved, as in `; strength 1, from token 17: 0.5`. Tokens count from 1, as on the screen."""
-    held = [each for each in answer.steered if each.token < len(answer.tokens)]
-    said = ""
-    for name, values in (("strength", [f"{each.strength:g}" for each in held]), ("layers", [each.layers for each in held])):
-        if len(set(values)) > 1:
-            last = dict(zip((each.token for each in held), values, strict=True))  # of several at one token, the last holds
-            (_, value), *later = last.items()
-            said += f"; {name} {value}"
-            for token, after in later:
-                said += f", from token {token + 1}: {after}" if after != value else ""
-                value = after
-    return said
-
-
-def _listed(sources: dict[str, str]) -> str:
-    return "\n".join(f"- {name}: {_code(source)}" for name, source in sources.items())
-
-
-def _fenced(text: str) -> str:
-    """In a fence longer than any in the text (CommonMark 4.5)."""
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}text\n{text}\n{fence}"
-
-
-def _code(text: str) -> str:
-    """In backticks, more than the text has in a row (CommonMark 6.1)."""
-    ticks = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{ticks} {text} {ticks}" if "`" in text else f"`{text}`"

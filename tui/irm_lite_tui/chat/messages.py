@@ -4,7 +4,7 @@ from textual.message import Message
 
 
 class StrengthMoved(Message):
-    """The strength slider stands elsewhere."""
+    """The strength slider was moved."""
 
     def __init__(self, strength: float) -> None:
         super().__init__()
@@ -12,11 +12,11 @@ class StrengthMoved(Message):
 
 
 class LayersMoved(Message):
-    """The layer range reaches elsewhere."""
+    """The layer range was changed."""
 
 
 class TokenChosen(Message):
-    """The cursor stands on a token of a column's latest answer."""
+    """The cursor was put on a token of a column's latest answer."""
 
     def __init__(self, column: str, token: int) -> None:
         super().__init__()

@@ -1,26 +1,22 @@
 """The chat: one prompt answered side by side by the base, a control vector and the IRM."""
 
-import base64
-import binascii
 import math
 import time
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
-from textual.screen import Screen
 from textual.widgets import Footer, Input, Label, Static
 
 from irm_lite.core.files.atomic import write_text
 from irm_lite.serve.request import PROTOCOL
-from irm_lite_tui.chat.choose_sources import ChatSourcesScreen
-from irm_lite_tui.chat.conversation import Answer, Steering, Turn, history, markdown
+from irm_lite_tui.chat.conversation import Answer, Conversation, Turn, history
+from irm_lite_tui.chat.markdown import markdown
 from irm_lite_tui.chat.messages import StrengthMoved, TokenChosen
-from irm_lite_tui.chat.server import Serve, ServeEnded, ServeSaid
-from irm_lite_tui.chat.sources import Sources, name_of, sources_of
+from irm_lite_tui.chat.served import COLUMNS, ServedScreen
+from irm_lite_tui.chat.server import Serve, ServeEnded, ServeSaid, read_outputs
 from irm_lite_tui.chat.widgets.answer_column import AnswerColumn
 from irm_lite_tui.chat.widgets.layer_range import LayerRange
 from irm_lite_tui.chat.widgets.slider import StrengthSlider
@@ -29,19 +25,17 @@ from irm_lite_tui.shared.ask import AskScreen
 from irm_lite_tui.shared.copying import copy
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.resting import is_seen
-from irm_lite_tui.shared.text import encodable, line, paragraphs
+from irm_lite_tui.shared.text import encodable
+from irm_lite_tui.watch.chat_sources import sources_of
 
 _WIDTHS = [(0, "-narrow"), (60, "-middle"), (110, "-wide")]
 _HEIGHTS = [(0, "-low"), (14, "-medium"), (30, "-high")]
-COLUMNS = ("base", "vector", "irm")
-_STEERED = COLUMNS[1:]  # by what Sources and the server call it, too
-_FRAMES = 1 / 20  # seconds between two looks at what has come
+_FRAMES = 1 / 20  # seconds between two redraws of growing answers
 MEMORY_SECONDS = 2.0
-_MEND = "ctrl+o chooses what to load"
 _NUMBERS = (("seed", "0", "integer"), ("temperature", "0", "number"), ("tokens", "256", "integer"))
 
 
-class ChatScreen(Screen[None]):
+class ChatScreen(ServedScreen):
     """`path` is a run, a vector or a model; None: the embedded model."""
 
     CSS_PATH = "screen.tcss"
@@ -60,14 +54,12 @@ class ChatScreen(Screen[None]):
     def __init__(self, path: Path | None = None) -> None:
         super().__init__()
         self._path = path
-        self.sources = Sources()
-        self.turns: list[Turn] = []
         self._saved = ""  # what was written to a file
-        self._serve: Serve | None = None
-        self._loaded: dict[str, dict[str, Any]] = {}  # the server's columns, as in `ready`
-        self._chat_id: int | None = None
-        self._wrong: dict[str, str] = {}  # why a column is not there
         self._depth = 0
+
+    @property
+    def turns(self) -> list[Turn]:
+        return self._conversation.turns
 
     def compose(self) -> ComposeResult:
         yield ModeBar()
@@ -108,101 +100,6 @@ class ChatScreen(Screen[None]):
         if self._serve is not None:
             self._serve.end()
 
-    # What is loaded
-
-    def load(self, sources: Sources) -> None:
-        """Start a server on these sources, in the place of the one before."""
-        self._end("the server was started anew")
-        self.sources = sources
-        self._titles()
-        if not sources.gguf:
-            self._say(f"no model: {sources.wrong or 'give a .gguf'} ({_MEND})", wrong=True)
-            return
-        self._say(f"starting irm-lite serve on {sources.gguf}")
-        serve = Serve(sources.gguf, self)
-        try:
-            serve.start()
-        except OSError as error:
-            self._say(f"irm-lite serve cannot be started ({error.strerror}): run irm-lite doctor", wrong=True)
-            return
-        self._serve = serve
-        for name in _STEERED:
-            self._load_column(serve, name)
-
-    def change(self, sources: Sources) -> None:
-        """Load what is another than before, or failed; only another model takes another server."""
-        before, serve = self.sources, self._serve
-        if serve is None or sources.gguf != before.gguf:
-            self.load(sources)
-            return
-        self._stop()  # the server loads nothing while it writes
-        self.sources = sources
-        for name in _STEERED:
-            if getattr(sources, name) != getattr(before, name) or name in self._wrong:
-                self._loaded.pop(name, None)
-                self._wrong.pop(name, None)
-                serve.ask("load", **{name: None})  # where the other cannot be loaded, the one before would stay
-                self._load_column(serve, name)
-        self._titles()
-
-    def _load_column(self, serve: Serve, name: str) -> None:
-        source = getattr(self.sources, name)
-        if source:
-            serve.ask("load", **{name: source})
-
-    def _end(self, why: str) -> None:
-        """End the server, if there is one; `why` is what the answers that it was writing say."""
-        if self._serve is not None:
-            self._serve.end()
-            self._close_answers(why)
-        self._serve, self._loaded, self._wrong = None, {}, {}
-
-    def action_sources(self) -> None:
-        def chosen(sources: Sources | None) -> None:
-            if sources is not None:
-                self.change(sources)
-
-        self.app.push_screen(ChatSourcesScreen(self.sources), chosen)
-
-    def action_restart(self) -> None:
-        self.load(self.sources)
-
-    def action_unload(self) -> None:
-        """End the server, so that its memory is free."""
-        if self._serve is None:
-            self._tell("no model is loaded", "warning")
-            return
-        self._end("the model was unloaded")
-        self._titles()
-        self._say("the model is unloaded: f5 loads it again")
-        self._weigh()
-
-    def _weigh(self) -> None:
-        """Say how much memory the server holds; not read while it writes."""
-        if not self._writing:
-            held = self._serve.memory if self._serve is not None else None
-            self.query_one("#memory", Static).update(line(f"{held / 1e9:.1f} GB held" if held is not None else ""))
-
-    def _say(self, text: str, wrong: bool = False) -> None:
-        state = self.query_one("#state", Static)
-        state.update(paragraphs(text))
-        state.set_class(wrong, "wrong")
-
-    def _titles(self) -> None:
-        """What each column is, or why there is none."""
-        for name in COLUMNS:
-            column = self.query_one(f"#{name}", AnswerColumn)
-            source = {"base": self.sources.gguf, "vector": self.sources.vector, "irm": self.sources.irm}[name]
-            column.set_title(f"{name} {name_of(source)}" if source else name)
-            if name in self._loaded or self._serve is None:
-                column.set_state("")
-            elif name in self._wrong:
-                column.set_state(f"{self._wrong[name]} ({_MEND})")
-            elif not source:
-                column.set_state(f"no {'IRM' if name == 'irm' else name}: {_MEND}")
-            else:
-                column.set_state("loading")
-
     # What the server says
 
     def on_serve_said(self, message: ServeSaid) -> None:
@@ -214,18 +111,12 @@ class ChatScreen(Screen[None]):
                 self._say(f"loading {event['what']}")
             case "ready":
                 self._ready(event)
-            case "start":
-                self._steered(event, event["column"], 0, event)
-            case "set":
-                for column, about in event["columns"].items():
-                    self._steered({"id": event.get("chat")}, column, about["token"], about)
-            case "token":
-                if answer := self._answer(event, event["column"]):
-                    answer.tokens.append(event["text"])
-                    answer.norms.append(event["norm"])
+            case "start" | "set" | "token":
+                self._conversation.take(event)
             case "end":
-                if answer := self._answer(event, event["column"]):
-                    answer.whole, answer.reason = event["text"], event["reason"]
+                awaited = self._conversation.open_answer(event.get("id"), event["column"]) is not None
+                self._conversation.take(event)
+                if awaited:
                     self._say_idle()
             case "outputs":
                 self._outputs(event)
@@ -244,8 +135,8 @@ class ChatScreen(Screen[None]):
         self._say_idle()
 
     def _say_idle(self) -> None:
-        """What is loaded, once nothing is being written; a warning before all."""
-        if self._writing:
+        """Show what is loaded once nothing is being written; warnings come first."""
+        if self._conversation.writing:
             return
         warnings = [str(about["warning"]) for about in self._loaded.values() if about.get("warning")]
         if warnings or self.sources.wrong:
@@ -255,32 +146,15 @@ class ChatScreen(Screen[None]):
             ready = f"ready: {', '.join(name for name in COLUMNS if name in self._loaded)} on {self.sources.gguf}"
             self._say("; ".join([ready, *notes]))
 
-    @property
-    def _writing(self) -> bool:
-        return bool(self.turns) and not self.turns[-1].over
-
-    def _answer(self, event: dict[str, Any], column: str) -> Answer | None:
-        """The answer that an event belongs to; None where it is of an earlier conversation."""
-        if event.get("id") != self._chat_id or not self.turns:
-            return None
-        answer = self.turns[-1].answers.get(column)
-        return None if answer is None or answer.over else answer
-
-    def _steered(self, event: dict[str, Any], column: str, token: int, about: dict[str, Any]) -> None:
-        """Keep what steers an answer from this token on; nothing steers the base."""
-        answer = self._answer(event, column)
-        if answer is not None and "strength" in about:
-            answer.steered.append(Steering(token, about["strength"], about["layers"]))
-
     def _error(self, event: dict[str, Any]) -> None:
         column = event.get("column")
-        if isinstance(column, str) and (answer := self._answer(event, column)):
+        if isinstance(column, str) and (answer := self._conversation.open_answer(event.get("id"), column)):
             answer.error = event["text"]
         elif column in COLUMNS:
             self._wrong[column] = event["text"]
             self._titles()
-        elif event.get("id") is not None and event.get("id") == self._chat_id:  # the whole request was refused
-            self._close_answers(event["text"])
+        elif event.get("id") is not None and event.get("id") == self._conversation.request:  # the whole request was refused
+            self._conversation.fail(event["text"])
         self._say(event["text"], wrong=True)
 
     def on_serve_ended(self, message: ServeEnded) -> None:
@@ -288,14 +162,9 @@ class ChatScreen(Screen[None]):
             return
         self._serve, self._loaded = None, {}
         why = message.last.removeprefix("irm-lite: ") or f"it ended with code {message.code}"
-        self._close_answers("the server ended")
+        self._conversation.fail("the server ended")
         self._titles()
         self._say(f"irm-lite serve has ended: {why} (f5 starts it again, ctrl+o chooses another)", wrong=True)
-
-    def _close_answers(self, why: str) -> None:
-        for answer in self.turns[-1].answers.values() if self.turns else ():
-            if not answer.over:
-                answer.error = why
 
     # Asking
 
@@ -305,7 +174,7 @@ class ChatScreen(Screen[None]):
             return
         if self._serve is None or not self._loaded:
             self._tell("no model is loaded: f5 loads it" if self._serve is None else "no model is loaded yet", "warning")
-        elif self._writing:
+        elif self._conversation.writing:
             self._tell("an answer is being written: escape stops it", "warning")
         else:
             message.input.clear()
@@ -316,7 +185,7 @@ class ChatScreen(Screen[None]):
         strength, layers = self.query_one(StrengthSlider).strength, self.query_one(LayerRange).spec
         seed, temperature, most = int(self._number("seed")), self._number("temperature"), int(self._number("tokens"))
         turn = Turn(prompt, strength, layers, seed, temperature, self._files(), {name: Answer() for name in columns})
-        self._chat_id = serve.ask(
+        request = serve.ask(
             "chat",
             messages={name: history(self.turns, name, prompt) for name in columns},
             strength=strength,
@@ -325,7 +194,7 @@ class ChatScreen(Screen[None]):
             temperature=temperature,
             max_new_tokens=most,
         )
-        self.turns.append(turn)
+        self._conversation.begin(turn, request)
         self._say(f"writing {', '.join(columns)}")
         self.query_one(TokenMap).hide()
         for name in columns:
@@ -337,7 +206,7 @@ class ChatScreen(Screen[None]):
         return {"model": self.sources.gguf} | {name: ", ".join(map(str, files)) for name, files in sources.items() if files}
 
     def _number(self, name: str) -> float:
-        """What a field says, its default where it says nothing that is a finite number."""
+        """The number in a field; its default where that is not a finite number."""
         default = next(value for known, value, _ in _NUMBERS if known == name)
         try:
             number = float(self.query_one(f"#{name}", Input).value)
@@ -346,19 +215,12 @@ class ChatScreen(Screen[None]):
         return number if math.isfinite(number) else float(default)
 
     def action_stop(self) -> None:
-        """Stop the answers; where none is being written, leave the field, so that the modes' keys act."""
+        """Stop the answers; where none is being written, leave the field, so that the keys of the modes work."""
         if not self._stop():
             self.set_focus(None)
 
-    def _stop(self) -> bool:
-        """Whether there was anything to stop."""
-        if self._serve is None or not self._writing:
-            return False
-        self._serve.ask("stop")
-        return True
-
     def would_lose(self) -> str:
-        """As losing.py has it."""
+        """See settings/losing.py."""
         return "The conversation was not saved since its last answer." if self.turns and markdown(self.turns) != self._saved else ""
 
     def action_new(self) -> None:
@@ -370,7 +232,7 @@ class ChatScreen(Screen[None]):
 
     def _new(self) -> None:
         self._stop()
-        self.turns, self._chat_id = [], None
+        self._conversation = Conversation()
         for column in self.query(AnswerColumn):
             column.clear()
         self.query_one(TokenMap).hide()
@@ -387,8 +249,8 @@ class ChatScreen(Screen[None]):
         self._steer(layers=self.query_one(LayerRange).spec)
 
     def _steer(self, **values: float | str) -> None:
-        """Also what is being written; the server begins its cache anew."""
-        if self._serve is not None and self._writing:
+        """Change the steering of what is being written, too; the server starts its cache afresh."""
+        if self._serve is not None and self._conversation.writing:
             self._serve.ask("set", **values)
 
     # Looking at tokens
@@ -407,20 +269,19 @@ class ChatScreen(Screen[None]):
 
     def _outputs(self, event: dict[str, Any]) -> None:
         name, token = event["column"], event["token"]
-        if event.get("chat") != self._chat_id or not self.turns or name not in self.turns[-1].answers:
+        if event.get("chat") != self._conversation.request or not self.turns or name not in self.turns[-1].answers:
             return
         tokens = self.turns[-1].answers[name].tokens
         try:
-            values = np.frombuffer(base64.b64decode(event["float16"], validate=True), dtype="<f2").reshape(event["shape"])
-            layers = [int(layer) for layer in event["layers"]]
-            if values.ndim != 2 or len(layers) != len(values) or not values.size or not 0 <= token < len(tokens):
-                raise ValueError("they are of another size")
-        except (ValueError, TypeError, OverflowError, binascii.Error) as error:
+            values, layers = read_outputs(event)
+            if not 0 <= token < len(tokens):
+                raise ValueError("there is no such token")
+        except ValueError as error:
             self._say(f"the outputs of that token cannot be read ({error}): update irm-lite", wrong=True)
             return
         self.query_one(TokenMap).show(name, tokens[token], values, layers, float(event["strength"]))
 
-    # Taking it elsewhere
+    # Copying and saving
 
     def action_copy(self) -> None:
         """The answer of the column in focus, else the whole conversation."""
@@ -440,7 +301,3 @@ class ChatScreen(Screen[None]):
         else:
             self._saved = text
             self._tell(f"saved: {path}")
-
-    def _tell(self, text: str, severity: str = "information") -> None:
-        known = {"information": "information", "warning": "warning", "error": "error"}[severity]
-        self.notify(line(text).plain, severity=known, markup=False)  # type: ignore[arg-type]

@@ -3,6 +3,8 @@
 The server is this UI's own: it ends with it, at the end of its standard input.
 """
 
+import base64
+import binascii
 import contextvars
 import json
 import queue
@@ -11,6 +13,7 @@ import threading
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 from textual.message import Message
 from textual.message_pump import MessagePump
 
@@ -40,7 +43,7 @@ class ServeSaid(Message):
 
 
 class ServeEnded(Message):
-    """`irm-lite serve` has ended: with its exit code and its last line on stderr."""
+    """`irm-lite serve` has ended: with this exit code and this last line on stderr."""
 
     def __init__(self, serve: "Serve", code: int, last: str) -> None:
         super().__init__()
@@ -75,7 +78,7 @@ class Serve:
 
     @property
     def memory(self) -> int | None:
-        """Bytes that are resident, the mapped weights too; None where it has ended."""
+        """Resident bytes, mapped weights included; None where it has ended."""
         import psutil  # 20 ms that the first frame need not wait for
 
         try:
@@ -84,7 +87,7 @@ class Serve:
             return None
 
     def ask(self, do: str, **values: Any) -> int:
-        """Send a request; gives its id."""
+        """Send a request; returns its id."""
         self._count += 1
         self._outbox.put({"id": self._count, "do": do, **values})
         return self._count
@@ -126,7 +129,7 @@ class Serve:
 
 
 def read_event(line: bytes) -> dict[str, Any] | None:
-    """A line's event; what is none becomes an error event that says so. None: of a kind that this UI does not know."""
+    """The event in a line; a line that is not one becomes an error event. None: a kind of event that this UI does not know."""
     try:
         event = json.loads(line, parse_constant=_refuse)
         shape = _SHAPES.get(event["kind"])
@@ -138,18 +141,30 @@ def read_event(line: bytes) -> dict[str, Any] | None:
         _check_inside(event)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         start = line[:60].decode("utf-8", "replace").strip()
-        return {"kind": "error", "text": f"irm-lite serve printed what is no event: {start}"}
+        return {"kind": "error", "text": f"irm-lite serve printed a line that is not an event: {start}"}
     found: dict[str, Any] = event
     return found
 
 
+def read_outputs(event: dict[str, Any]) -> tuple[np.ndarray[Any, np.dtype[np.float16]], list[int]]:
+    """The values (L, H) and the L layers of an outputs event. Raises ValueError where they do not belong together."""
+    try:
+        values = np.frombuffer(base64.b64decode(event["float16"], validate=True), dtype="<f2").reshape(event["shape"])
+        layers = [int(layer) for layer in event["layers"]]
+    except (TypeError, OverflowError, binascii.Error) as error:
+        raise ValueError(error) from None
+    if values.ndim != 2 or len(layers) != len(values) or not values.size:
+        raise ValueError(f"values of shape {values.shape}, {len(layers)} layers")
+    return values, layers
+
+
 def _refuse(constant: str) -> None:
-    """NaN and infinity, which are no JSON, would be drawn."""
+    """NaN and infinity are not JSON, and cannot be drawn."""
     raise ValueError(constant)
 
 
 def _too_large(value: object) -> bool:
-    """Python reads 1e999 as infinity, and whole numbers that no float holds."""
+    """Whether a number overflows: Python reads 1e999 as infinity, and integers that no float holds."""
     return isinstance(value, int | float) and not abs(value) < _LARGEST
 
 
@@ -172,7 +187,7 @@ def _check_inside(event: dict[str, Any]) -> None:
 
 
 def _check_steering(about: dict[str, Any]) -> None:
-    """A column that is steered has both."""
+    """Raise TypeError where a steered column lacks a strength or layers."""
     if "strength" not in about:
         return
     if not isinstance(about["strength"], int | float) or _too_large(about["strength"]) or not isinstance(about["layers"], str):

@@ -1,4 +1,4 @@
-"""The head of the dashboard: which run, how far, and its numbers of the moment."""
+"""The head of the dashboard: which run, how far it is, and its current numbers."""
 
 from rich.text import Text
 from textual.widget import Widget
@@ -63,7 +63,7 @@ def _bar(reading: Reading, width: int, colour: str) -> Text:
 
 
 def _numbers(reading: Reading) -> list[tuple[str, str]]:
-    """Most wanted first: a narrow terminal cuts off the last."""
+    """Most important first: a narrow terminal cuts off the last."""
     view = reading.view
     left = duration(reading.eta_seconds) if view.state == "running" and reading.eta_seconds is not None else "-"
     return [

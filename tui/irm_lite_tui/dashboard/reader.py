@@ -1,4 +1,4 @@
-"""All that the dashboard shows of a run, read in a thread and handed over whole."""
+"""Everything that the dashboard shows of a run, read in a thread as one immutable Reading."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ class Live:
 
 @dataclass(frozen=True)
 class Reading:
-    """One look at a run in the midst of its training. Rates and sizes are the newest event's."""
+    """One look at a run during its training. Rates and sizes are the newest event's."""
 
     view: RunView
     loss: list[Point]

@@ -25,7 +25,7 @@ class SampleColumns(HorizontalScroll):
         self._shown: list[Sample] = []
 
     async def show(self, samples: list[Sample], validation: list[Point]) -> None:
-        """Show these; what is there already stays."""
+        """Show these samples; columns that exist stay."""
         if samples == self._shown:
             return
         if self._shown != samples[: len(self._shown)]:

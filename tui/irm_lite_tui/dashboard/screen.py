@@ -1,4 +1,4 @@
-"""A training as it goes: of this UI or started anywhere else, attached to by its run directory."""
+"""A training while it runs, started here or elsewhere: its run directory is all that is read."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,7 +32,7 @@ EVERY_SECONDS = 0.5
 
 
 class DashboardScreen(Screen[None]):
-    """`path` is the run. `arguments`, if given, are those of an `irm-lite` that is to be started and that writes it.
+    """`path` is the run. `arguments`, if given, start an `irm-lite` that writes it.
 
     `scratch` is a temporary file that those name.
     """
@@ -129,7 +129,7 @@ class DashboardScreen(Screen[None]):
         await self.query_one(SampleColumns).show(reading.samples, reading.validation)
 
     def _show_note(self, reading: Reading) -> None:
-        """One line: what is wrong, what is going on, or the newest warning."""
+        """Show one line: the failure, the start, the problem, or the newest warning."""
         view = reading.view
         if self._failure:
             self._note(self._failure, failed=True)
@@ -180,7 +180,7 @@ class DashboardScreen(Screen[None]):
         self.notify(line(text).plain, severity="error" if failed else "information", markup=False)
 
     def _view(self) -> RunView | None:
-        """The run, if it is there."""
+        """The run, if it exists; else says that it does not."""
         view = None if self.reading is None else self.reading.view
         if view is None or view.state == "gone" or (view.state == "starting" and view.config is None):
             self._say("there is no run here yet", failed=True)

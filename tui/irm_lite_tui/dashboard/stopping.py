@@ -1,4 +1,4 @@
-"""Stop a run that is being written, whoever writes it; ask before it is ended without saving."""
+"""Stop a run, whichever process writes it; asks before ending it without saving."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from irm_lite_tui.watch import run_actions
 
 
 def stop_run(screen: Screen[Any], path: Path, say: Callable[[str, bool], None]) -> None:
-    """`say` gets what came of it, and whether that is a failure."""
+    """`say` is called with the outcome, and whether it is a failure."""
 
     def stop(said: str) -> None:
         try:
@@ -25,6 +25,6 @@ def stop_run(screen: Screen[Any], path: Path, say: Callable[[str, bool], None]) 
     if not run_actions.is_stopping(path):
         stop("stops after this step and saves")
         return
-    detail = "It was asked to stop, and will when its step is done and saved. Ended at once, all since its last checkpoint is lost."
+    detail = "It stops once its step is done and saved. If you end it now, all that it did since its last checkpoint is lost."
     question = AskScreen(f"End {path.name} without saving?", "End", detail)
     screen.app.push_screen(question, lambda yes: stop("ends at once") if yes else None)

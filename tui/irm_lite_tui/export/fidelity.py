@@ -32,7 +32,7 @@ class Measured:
 
 
 def read_measured(document: Mapping[str, Any]) -> Measured:
-    """The figures of a document. Raises RunError where they are not there, or are no numbers."""
+    """The figures of an export's JSON document. Raises RunError where they are missing or not numbers."""
     try:
         share = document.get("input_dependent_share")
         return Measured(
@@ -50,7 +50,7 @@ def read_measured(document: Mapping[str, Any]) -> Measured:
 
 
 def load_measured(path: Path) -> Measured | None:
-    """Those of a run's export/fidelity.json; None where there is none. Raises RunError where it is damaged."""
+    """The figures in a run's export/fidelity.json; None where there is no file. Raises RunError where it is damaged."""
     try:
         document = read_json(path, 1 << 20)
     except FileNotFoundError:
@@ -58,14 +58,14 @@ def load_measured(path: Path) -> Measured | None:
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error})", "export again") from None
     if not isinstance(document, dict):
-        raise RunError(f"{path} holds no figures", "export again")
+        raise RunError(f"{path} holds no results", "export again")
     return read_measured(document)
 
 
 def _number(value: Any) -> float:
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"{number} is no figure")
+        raise ValueError(f"{number} is not finite")
     return number
 
 

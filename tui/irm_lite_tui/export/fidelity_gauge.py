@@ -11,7 +11,7 @@ from textual.reactive import reactive
 from textual.widget import Widget
 
 from irm_lite.core.visible_text import visible
-from irm_lite.vectors.comparison import GOOD_FIDELITY
+from irm_lite.vectors.fidelity.comparison import GOOD_FIDELITY
 from irm_lite_tui.export.fidelity import Measured
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"

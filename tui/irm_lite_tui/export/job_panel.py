@@ -1,4 +1,4 @@
-"""A child process that works on one thing: its progress, its end, and what went wrong."""
+"""One job in a child process: its progress, its end, and what went wrong."""
 
 import re
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _PROGRESS = re.compile(
 
 
 class JobPanel(Vertical):
-    """Posts JobEnded where the work was done; where it was not, says why. The work goes on when the UI is closed."""
+    """Posts JobEnded when the job is done; says why where it failed. The job runs on when the UI is closed."""
 
     def __init__(self, job: str) -> None:
         super().__init__(id=f"{job}-job")

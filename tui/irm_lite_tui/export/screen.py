@@ -13,17 +13,17 @@ from irm_lite.base.presets import find_gguf
 from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.files.paths import expanded
 from irm_lite.runs.directory import RunDirectory
-from irm_lite_tui.chat.sources import sources_of
 from irm_lite_tui.export.fidelity import load_measured, read_measured
 from irm_lite_tui.export.fidelity_gauge import FidelityGauge
 from irm_lite_tui.export.job_panel import JobPanel
+from irm_lite_tui.export.line_list import LineList
 from irm_lite_tui.export.messages import JobEnded
 from irm_lite_tui.export.ready_lines import baked_lines, name_problem, vector_lines
 from irm_lite_tui.settings.keys import key_label
-from irm_lite_tui.shared.line_list import LineList
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.text import line, paragraphs
 from irm_lite_tui.shared.text_field import TextField
+from irm_lite_tui.watch.chat_sources import sources_of
 
 _WIDTHS = [(0, "-narrow"), (110, "-wide")]
 _METHODS = [
@@ -68,7 +68,7 @@ class ExportScreen(Screen[None]):
                     yield TextField(id="out", placeholder="RUN/export/vector.gguf", compact=True)
                     yield Label("if it is there")
                     yield Select(
-                        [("keep it", False), ("write over it", True)], value=False, allow_blank=False, id="force", compact=True
+                        [("keep it", False), ("overwrite it", True)], value=False, allow_blank=False, id="force", compact=True
                     )
                     yield Label("")
                     yield Button(key_label(self.app, "Export", "export.export", "f6"), id="export", variant="primary", compact=True)
@@ -128,7 +128,7 @@ class ExportScreen(Screen[None]):
             self._show_lines()
 
     def _read_run(self) -> None:
-        """What an earlier export of this run measured; what another run's was is forgotten first."""
+        """Show what an earlier export of this run measured, in place of another run's figures."""
         if not self._value("run"):
             return
         self._vector = self._baked = self._figures.measured = None
@@ -142,7 +142,7 @@ class ExportScreen(Screen[None]):
             return
         self._vector = run.default_vector if run.default_vector.is_file() else None
         self._figures.measured = measured
-        self._say("exported before: its figures" if measured else "not exported yet")
+        self._say("exported before: the figures of that export" if measured else "not exported yet")
 
     def _strength(self) -> float:
         try:
@@ -158,7 +158,9 @@ class ExportScreen(Screen[None]):
         vector = vector_lines(gguf, self._vector, self._strength()) if self._vector else []
         self.query_one("#vector-lines", LineList).show(vector)
         self.query_one("#baked-lines", LineList).show(baked_lines(self._baked) if self._baked else [])
-        title = "enter copies a line" if vector or self._baked else "the lines for llama.cpp and Ollama stand here after the export"
+        title = (
+            "enter copies a line" if vector or self._baked else "the lines for llama.cpp and Ollama appear here after the export"
+        )
         problem = name_problem(self._vector) if self._vector else ""
         self.query_one("#lines-title", Static).update(line(problem or title))
 
@@ -176,7 +178,7 @@ class ExportScreen(Screen[None]):
             panel.say("it is running: escape stops it", "wrong")
             return
         if not self._value("run"):
-            panel.say("there is no run: give its directory", "wrong")
+            panel.say("no run is given: give its directory", "wrong")
             return
         arguments = ["export", "--json", "--method", str(self.query_one("#method", Select).value)]
         arguments += ["--layers", self._value("layers") or "all"]
@@ -207,7 +209,7 @@ class ExportScreen(Screen[None]):
             panel.start([*arguments, "--", str(self._vector)])
 
     def action_stop(self) -> None:
-        """Stop what runs; where nothing does, leave the field, so that the modes' keys act."""
+        """Stop the running jobs; where there are none, leave the field, so that the keys of the modes work."""
         running = [panel for panel in self.query(JobPanel) if panel.running]
         for panel in running:
             panel.stop()

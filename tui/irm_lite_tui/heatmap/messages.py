@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # numpy would delay the first frame
 
 
 class WindowMoved(Message):
-    """The grid shows another part of its picture, or its crosshair stands elsewhere."""
+    """The grid shows another part of its picture, or its crosshair was moved."""
 
     def __init__(self, window: "Window") -> None:
         super().__init__()

@@ -16,12 +16,11 @@ from textual.types import CSSPathType
 from textual.widgets import Footer, Static
 from textual.worker import get_current_worker
 
-from irm_lite.analysis.recordings.recording import Phase
 from irm_lite.core.errors import InputError, IrmLiteError
 from irm_lite.core.visible_text import visible
-from irm_lite_tui.heatmap.choose_file import ChooseFile
-from irm_lite_tui.heatmap.choose_source import ChooseSource
-from irm_lite_tui.heatmap.colour_maps import COLOUR_MAPS
+from irm_lite_tui.heatmap.choosing import choose_token, next_mode, next_phase, next_prompt, next_token
+from irm_lite_tui.heatmap.dialogs.choose_file import ChooseFile
+from irm_lite_tui.heatmap.dialogs.choose_source import ChooseSource
 from irm_lite_tui.heatmap.jump import parse_jump
 from irm_lite_tui.heatmap.messages import (
     JumpGiven,
@@ -35,8 +34,10 @@ from irm_lite_tui.heatmap.messages import (
     SourceLoaded,
     WindowMoved,
 )
-from irm_lite_tui.heatmap.saving import picture_name, save
+from irm_lite_tui.heatmap.readout import readout_line, title_line
+from irm_lite_tui.heatmap.saving.picture_file import picture_name, save
 from irm_lite_tui.heatmap.source import Choice, Picture, Source, load_source, subtract
+from irm_lite_tui.heatmap.widgets.colour_maps import COLOUR_MAPS
 from irm_lite_tui.heatmap.widgets.panel import HeatmapPanel
 from irm_lite_tui.heatmap.widgets.prompt import JumpPrompt
 from irm_lite_tui.heatmap.widgets.tokens import TokenSlider
@@ -44,8 +45,8 @@ from irm_lite_tui.heatmap.widgets.top import TopNeurons
 from irm_lite_tui.settings.preferences import Preferences
 from irm_lite_tui.shared.mode_bar import ModeBar
 
-_TELL_SECONDS = 1.0  # of a live snapshot: nobody reads numbers, bars and a list faster
-_POLL_SECONDS = 0.1  # of looking at the date of a live snapshot
+_TELL_SECONDS = 1.0  # between updates of what surrounds a live picture: nobody reads numbers faster
+_POLL_SECONDS = 0.1  # between looks at a live snapshot's date
 _WIDE, _HIGH = 110, 18  # cells from which the list, and the tokens, have room
 _NOTHING = "Nothing is drawn yet.\n\nPress o to choose a recording, a vector or a live run."
 _HERE = Path(__file__).parent
@@ -54,21 +55,21 @@ _HERE = Path(__file__).parent
 class HeatmapScreen(Screen[None]):
     """What `path` holds, a run, a recording or a vector: layers down, neuron index across."""
 
-    CSS_PATH: ClassVar[CSSPathType | None] = [_HERE / "screen.tcss", _HERE.parent / "shared" / "dialog.tcss"]
+    CSS_PATH: ClassVar[CSSPathType | None] = [_HERE / "screen.tcss", _HERE / "dialogs" / "dialog.tcss"]
     AUTO_FOCUS = "HeatmapGrid"
     BINDINGS: ClassVar[list[BindingType]] = [
         # before the keys that follow it in one burst are sent to the grid
         Binding("colon", "jump", "Go to", key_display=":", priority=True, id="heatmap.jump"),
-        Binding("m", "next_mode", "Mode", id="heatmap.next-mode"),
-        Binding("p", "next_phase", "Phase", id="heatmap.next-phase"),
-        Binding("left_square_bracket", "token(-1)", "Token", key_display="[]", id="heatmap.token-back"),
-        Binding("right_square_bracket", "token(1)", "Token on", show=False, id="heatmap.token-on"),
-        Binding("left_curly_bracket", "prompt(-1)", "Prompt back", show=False, id="heatmap.prompt-back"),
-        Binding("right_curly_bracket", "prompt(1)", "Prompt on", show=False, id="heatmap.prompt-on"),
-        Binding("d", "difference", "Diff", id="heatmap.difference"),
-        Binding("t", "top", "Top", id="heatmap.top"),
-        Binding("s", "scale", "Scale", id="heatmap.scale"),
-        Binding("c", "next_colours", "Hue", id="heatmap.next-colours"),
+        Binding("m", "next_mode", "Mode", tooltip="Mean, mean |v|, deviation or a single token", id="heatmap.next-mode"),
+        Binding("p", "next_phase", "Phase", tooltip="Prompt or generated tokens", id="heatmap.next-phase"),
+        Binding("left_square_bracket", "token(-1)", "Token", key_display="[]", tooltip="Previous token", id="heatmap.token-back"),
+        Binding("right_square_bracket", "token(1)", "Next token", show=False, id="heatmap.token-on"),
+        Binding("left_curly_bracket", "prompt(-1)", "Previous prompt", show=False, id="heatmap.prompt-back"),
+        Binding("right_curly_bracket", "prompt(1)", "Next prompt", show=False, id="heatmap.prompt-on"),
+        Binding("d", "difference", "Diff", tooltip="Subtract another picture", id="heatmap.difference"),
+        Binding("t", "top", "Top", tooltip="List the strongest indices", id="heatmap.top"),
+        Binding("s", "scale", "Scale", tooltip="Full colour at the 99.5th percentile or at the largest |v|", id="heatmap.scale"),
+        Binding("c", "next_colours", "Hue", tooltip="Next colour map", id="heatmap.next-colours"),
         Binding("w", "save", "Save", id="heatmap.save"),
         Binding("o", "open", "Open", id="heatmap.open"),
     ]
@@ -84,8 +85,8 @@ class HeatmapScreen(Screen[None]):
         self._list_wanted: bool | None = None  # None: where there is room
         self._hovered: tuple[int, int] | None = None
         self._readout = Text()
-        self._told = 0.0  # when what stands around the picture was brought up to it
-        self._telling: Timer | None = None  # it will be
+        self._told = 0.0  # when what surrounds the picture was last updated
+        self._telling: Timer | None = None  # the next update
         self._seen = 0  # modification time in ns of the snapshot that is drawn
 
     def compose(self) -> ComposeResult:
@@ -113,7 +114,7 @@ class HeatmapScreen(Screen[None]):
             self.show(self._path)
 
     def show(self, path: Path) -> None:
-        """Draw what this path holds, in the place of what there is."""
+        """Draw what this path holds, in place of what is drawn."""
         self._path, self._other = path, None
         self.query_one("#state", Static).update(Text(f"Reading {visible(str(path))} ..."))
         self._load(path)
@@ -160,7 +161,7 @@ class HeatmapScreen(Screen[None]):
         self._arrange()
 
     def _poll(self) -> None:
-        """A live snapshot is read again when it is written anew."""
+        """Read a live snapshot again when it was rewritten."""
         if self._source is None or not self._source.live or not self.is_current:
             return
         try:
@@ -172,9 +173,9 @@ class HeatmapScreen(Screen[None]):
             self._load(self._source.path)
 
     def _draw(self, again: bool = False) -> None:
-        """The picture that source, choice and difference give, and at once what stands around it.
+        """Draw the picture that source, choice and difference give, then what surrounds it.
 
-        Of a picture that is drawn again and again, `again`, what stands around it waits for its second.
+        `again`: a live picture that keeps changing; what surrounds it follows once a second.
         """
         if self._source is None:
             return
@@ -195,7 +196,7 @@ class HeatmapScreen(Screen[None]):
             self._telling = self.set_timer(wait, self._tell)
 
     def _tell(self) -> None:
-        """What stands around the picture: margins, title, what is read off, the list, the tokens."""
+        """Bring up to date what surrounds the picture: margins, title, readout, list, tokens."""
         if self._telling is not None:
             self._telling.stop()
             self._telling = None
@@ -216,37 +217,21 @@ class HeatmapScreen(Screen[None]):
     def _title(self) -> None:
         if self._source is None or self._picture is None:
             return
-        limit = self._picture.robust_limit if self._robust else self._picture.whole_limit
-        scale = f"full colour {limit:.3g} ({'99.5th percentile' if self._robust else 'largest'}), {self._colours}"
-        line = Text.assemble((visible(self._source.name), "bold"), f"  {self._picture.what}  ", (scale, "dim"))
+        line = title_line(self._source, self._picture, self._robust, self._colours)
         self.query_one("#title", Static).update(line, layout=False)
 
     def _read_out(self) -> None:
-        """What is under the crosshair, and under the pointer."""
+        """Show the numbers under the crosshair and the pointer."""
         grid = self.query_one(HeatmapPanel).grid
         if self._picture is None or grid.picture is not self._picture:
             return
-        window, picture = grid.window, self._picture
-        n_layers, hidden_size = picture.values.shape
-        line = Text.assemble(
-            "layer ",
-            (str(picture.layers[window.row]), "bold"),
-            "  index ",
-            (str(window.index), "bold"),
-            "  value ",
-            (f"{picture.values[window.row, window.index]:+.4g}", "bold"),
-            f"  rank {picture.rank_in_layer(window.row, window.index)} of {hidden_size} in its layer",
-            f", index {picture.rank_of_index(window.index)} by rms",
-        )
-        if self._hovered and self._hovered[0] < n_layers and self._hovered[1] < hidden_size:
-            row, index = self._hovered
-            line.append(f"   pointer: l{picture.layers[row]} {index} {picture.values[row, index]:+.4g}", "dim")
+        line = readout_line(self._picture, grid.window, self._hovered)
         if line != self._readout:
             self._readout = line
             self.query_one("#readout", Static).update(line, layout=False)
 
     def _arrange(self) -> None:
-        """What has room, and what there is to show."""
+        """Show the parts that have room and something to show."""
         drawn = self._picture is not None
         width, height = self.app.size
         self.query_one("#state").display = not drawn
@@ -271,8 +256,7 @@ class HeatmapScreen(Screen[None]):
         self.query_one(HeatmapPanel).grid.go(message.row, message.index)
 
     def on_slider_moved(self, message: SliderMoved) -> None:
-        self._choice = replace(self._choice, mode="token", token=message.token)
-        self._draw()
+        self._choose(replace(self._choice, mode="token", token=message.token))
 
     def on_jump_given(self, message: JumpGiven) -> None:
         grid = self.query_one(HeatmapPanel).grid
@@ -287,28 +271,13 @@ class HeatmapScreen(Screen[None]):
         picture, source = self._picture, self._source
         if picture is None or source is None:
             return
-        jump, hidden_size = parse_jump(text), picture.values.shape[1]
-        if jump.index is not None and jump.index >= hidden_size:
-            raise InputError(f"there is no index {jump.index}", f"give 0-{hidden_size - 1}")
-        if jump.layer is not None and jump.layer not in picture.layers:
-            raise InputError(f"layer {jump.layer} is not here", f"there are {picture.layers[0]}-{picture.layers[-1]}")
+        jump = parse_jump(text)
+        jump.require_in(picture)
         if jump.prompt is not None or jump.token is not None:
-            self._choose_token(source, jump.prompt, jump.token)
+            self._choose(choose_token(source, self._choice, jump.prompt, jump.token))
         window = self.query_one(HeatmapPanel).grid.window
         row = window.row if jump.layer is None else picture.layers.index(jump.layer)
         self.query_one(HeatmapPanel).grid.go(row, window.index if jump.index is None else jump.index)
-
-    def _choose_token(self, source: Source, prompt: int | None, token: int | None) -> None:
-        prompt = self._choice.prompt if prompt is None else prompt
-        if prompt >= len(source.prompts):
-            hint = f"give p0-p{len(source.prompts) - 1}" if source.prompts else "record again with --keep"
-            raise InputError(f"prompt {prompt} is not kept token by token", hint)
-        tokens = len(source.prompts[prompt].tokens)
-        token = source.prompts[prompt].n_prompt if token is None else token
-        if token >= tokens:
-            raise InputError(f"prompt {prompt} has no token {token}", f"give t0-t{tokens - 1}")
-        self._choice = replace(self._choice, mode="token", prompt=prompt, token=token)
-        self._draw()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         return action != "jump" or not isinstance(self.focused, JumpPrompt)  # there it is text
@@ -317,33 +286,25 @@ class HeatmapScreen(Screen[None]):
         if self._picture is not None:
             self.query_one(JumpPrompt).open()
 
+    def _choose(self, choice: Choice) -> None:
+        self._choice = choice
+        self._draw()
+
     def action_next_mode(self) -> None:
         if self._source is not None:
-            modes = self._source.modes
-            self._choice = replace(self._choice, mode=modes[(modes.index(self._choice.mode) + 1) % len(modes)])
-            self._draw()
+            self._choose(next_mode(self._source, self._choice))
 
     def action_next_phase(self) -> None:
         if self._source is not None and self._source.phases:
-            phases: tuple[Phase, ...] = self._source.phases
-            mode = "mean" if self._choice.mode == "token" else self._choice.mode
-            self._choice = replace(self._choice, mode=mode, phase=phases[(phases.index(self._choice.phase) + 1) % len(phases)])
-            self._draw()
+            self._choose(next_phase(self._source, self._choice))
 
     def action_token(self, step: int) -> None:
-        """The first time the token at hand, then its neighbours."""
         if self._source is not None and self._source.prompts:
-            step = step if self._choice.mode == "token" else 0
-            last = len(self._source.prompts[self._choice.prompt].tokens) - 1
-            self._choice = replace(self._choice, mode="token", token=min(max(0, self._choice.token + step), last))
-            self._draw()
+            self._choose(next_token(self._source, self._choice, step))
 
     def action_prompt(self, step: int) -> None:
-        if self._source is not None and (kept := self._source.prompts):
-            number = (self._choice.prompt + step) % len(kept)
-            token = min(kept[number].n_prompt, len(kept[number].tokens) - 1)
-            self._choice = replace(self._choice, mode="token", prompt=number, token=token)
-            self._draw()
+        if self._source is not None and self._source.prompts:
+            self._choose(next_prompt(self._source, self._choice, step))
 
     def action_scale(self) -> None:
         self._robust = not self._robust

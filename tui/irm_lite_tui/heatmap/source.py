@@ -23,7 +23,7 @@ _MOST_LAYERS = 10_000  # beyond any model: a damaged file's number is not believ
 
 @dataclass(frozen=True)
 class Choice:
-    """Which picture of a source; a recording has each of them, a vector its mean alone, a snapshot its mean |v|."""
+    """Which picture of a source: a recording has all modes, a vector only its mean, a snapshot only its mean |v|."""
 
     mode: Mode = "mean"
     phase: Phase = "generated"
@@ -33,7 +33,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Picture:
-    """Values (L, H) in the residual stream's units, and what is read off them."""
+    """Values (L, H) in the residual stream's units, and the figures derived from them."""
 
     values: FloatArray
     layers: tuple[int, ...]
@@ -88,7 +88,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Source:
-    """Where it lies, what to call it, and what was read."""
+    """A place, a name for it, and what was read there."""
 
     path: Path
     name: str
@@ -106,16 +106,16 @@ class Source:
 
     @property
     def prompts(self) -> list[Prompt]:
-        """Those that are kept token by token."""
+        """The prompts that were recorded token by token."""
         return self.content.about.prompts if isinstance(self.content, Recording) else []
 
     @property
     def live(self) -> bool:
-        """Whether a training may write it anew."""
+        """Whether a training may rewrite it."""
         return isinstance(self.content, Picture)
 
     def nearest(self, choice: Choice) -> Choice:
-        """The choice as far as this source has it."""
+        """The choice, moved to the nearest one that this source has."""
         mode = choice.mode if choice.mode in self.modes else self.modes[0]
         phase = choice.phase if choice.phase in self.phases or not self.phases else self.phases[-1]
         if not self.prompts:
@@ -146,7 +146,7 @@ class Source:
 def subtract(one: Source, other: Source, choice: Choice) -> Picture:
     """The first's picture minus the other's, in the layers that both have.
 
-    Raises InputError where the hidden sizes differ, no layer is shared, the other has no such picture, or the token is another.
+    Raises InputError where the hidden sizes differ, no layer is shared, the other has no such picture, or its tokens differ.
     """
     first, second = one.picture(choice), other.picture(choice)
     if first.values.shape[1] != second.values.shape[1]:

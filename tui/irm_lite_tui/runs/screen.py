@@ -1,4 +1,4 @@
-"""The runs under one folder, kept up to date, and what can be done with them."""
+"""The runs under one folder, kept up to date, filtered and sorted."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,33 +9,25 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.command import Provider
 from textual.containers import Vertical
-from textual.screen import Screen
 from textual.widgets import DataTable, Footer, Input, Static
 from textual.worker import get_current_worker
 
-from irm_lite.core.errors import IrmLiteError
-from irm_lite_tui.dashboard.stopping import stop_run
+from irm_lite_tui.runs.actions import RunActions
 from irm_lite_tui.runs.commands import RunCommands
-from irm_lite_tui.runs.folders import open_folder
-from irm_lite_tui.runs.messages import RunActionDone, SortChanged
+from irm_lite_tui.runs.messages import SortChanged
 from irm_lite_tui.runs.table import ORDERS, RunTable
 from irm_lite_tui.settings.keys import shown_key
 from irm_lite_tui.settings.preferences import load_preferences
-from irm_lite_tui.shared.ask import AskScreen, NameScreen
-from irm_lite_tui.shared.copying import copy
-from irm_lite_tui.shared.messages import Mode, OpenIn
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.resting import is_seen
 from irm_lite_tui.shared.text import line
-from irm_lite_tui.watch import run_actions
-from irm_lite_tui.watch.children import Child, ChildEnded, child_of
 from irm_lite_tui.watch.messages import RunsRead
 from irm_lite_tui.watch.run_state import RunReader, RunView, find_run_folders, why_unread
 
 EVERY_SECONDS = 1.0
 
 
-class RunsScreen(Screen[None]):
+class RunsScreen(RunActions):
     """`path` is the folder that holds the runs; ./runs if none is given."""
 
     COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {RunCommands}
@@ -85,7 +77,7 @@ class RunsScreen(Screen[None]):
         self.query_one("#filter").display = False
         self.query_one("#empty", Static).update(Text("Looking ..."))
         table.display = False
-        self._timer = self.set_interval(EVERY_SECONDS, self._look)
+        self._timer = self.set_interval(EVERY_SECONDS, self.look)
 
     def on_screen_suspend(self) -> None:
         if not is_seen(self):
@@ -93,12 +85,12 @@ class RunsScreen(Screen[None]):
 
     def on_screen_resume(self) -> None:
         self._timer.resume()
-        self._look()
+        self.look()
 
     # Reading
 
-    def _look(self) -> None:
-        """Read the folder in a thread, unless the reading before still goes on."""
+    def look(self) -> None:
+        """Read the folder in a thread, unless the previous reading is still under way."""
         if not self._looking:
             self._looking = True
             self.run_worker(self._read, thread=True, group="look")
@@ -119,7 +111,7 @@ class RunsScreen(Screen[None]):
             table.focus()
 
     def _show_around(self, table: RunTable) -> None:
-        """What stands around the rows: the hint where there are none, the line about the current run."""
+        """Update what surrounds the rows: the hint where there are none, the line about the current run."""
         table.display = table.row_count > 0
         empty = self.query_one("#empty", Static)
         empty.display = not table.display
@@ -196,120 +188,3 @@ class RunsScreen(Screen[None]):
 
     def action_mark(self) -> None:
         self.query_one(RunTable).mark()
-
-    # What is done with a run
-
-    def _current(self) -> RunView | None:
-        view = self.query_one(RunTable).current
-        if view is None:
-            self._say("there is no run under the cursor", failed=True)
-        return view
-
-    def _say(self, text: str, failed: bool = False) -> None:
-        self.notify(line(text).plain, severity="error" if failed else "information", markup=False)
-
-    def on_data_table_row_selected(self) -> None:
-        self.action_watch()
-
-    def action_watch(self) -> None:
-        view = self._current()
-        if view is not None and view.config is None:
-            self._say(view.problem, failed=True)
-        elif view is not None:
-            from irm_lite_tui.dashboard.screen import DashboardScreen
-
-            self.app.push_screen(DashboardScreen(view.path))
-
-    def action_compare(self) -> None:
-        table = self.query_one(RunTable)
-        paths = list(table.marked)
-        if len(paths) == 1 and table.current is not None and table.current.path not in paths:
-            paths.append(table.current.path)
-        if len(paths) != 2:
-            self._say("mark two runs with space, then compare", failed=True)
-            return
-        from irm_lite_tui.runs.compare import CompareScreen
-
-        self.app.push_screen(CompareScreen(paths[0], paths[1]))
-
-    def action_resume(self) -> None:
-        view = self._current()
-        if view is None:
-            return
-        if view.state in ("running", "damaged", "done"):
-            self._say(f"{view.name} is {view.state_text}: there is nothing to resume", failed=True)
-            return
-        if child_of(view.path) is not None:
-            self._say(f"{view.name} is starting already", failed=True)
-            return
-        child = Child(["train", "--resume", str(view.path), "--json"], self)
-        try:
-            child.start()
-        except OSError as error:
-            self._say(f"the training cannot be started ({error.strerror})", failed=True)
-        else:
-            self._say(f"resuming {view.name}: the base is loaded first")
-
-    def on_child_ended(self, message: ChildEnded) -> None:
-        message.stop()
-        if message.code not in (0, 130):
-            self._say(message.last or f"the training ended with exit code {message.code}", failed=True)
-        self._look()
-
-    def action_stop(self) -> None:
-        view = self._current()
-        if view is not None:
-            stop_run(self, view.path, self._say)
-
-    def action_rename(self) -> None:
-        view = self._current()
-        if view is None:
-            return
-        path = view.path
-
-        def renamed(name: str | None) -> None:
-            if name is not None:
-                self._look()
-
-        self.app.push_screen(
-            NameScreen(f"New name of {path.name}", path.name, lambda name: run_actions.rename(path, name)), renamed
-        )
-
-    def action_delete(self) -> None:
-        view = self._current()
-        if view is None:
-            return
-        path = view.path
-
-        def answered(yes: bool | None) -> None:
-            if yes:
-                self.run_worker(lambda: self._delete(path), thread=True, group="delete")
-
-        detail = f"{path}\nwith its checkpoints, recordings and exports. This cannot be undone."
-        self.app.push_screen(AskScreen(f"Delete the run {path.name}?", "Delete", detail), answered)
-
-    def _delete(self, path: Path) -> None:
-        try:
-            run_actions.delete(path)
-        except IrmLiteError as error:
-            self.post_message(RunActionDone(str(error), failed=True))
-        else:
-            self.post_message(RunActionDone(f"{path.name} is deleted", failed=False))
-
-    def on_run_action_done(self, message: RunActionDone) -> None:
-        self._say(message.text, message.failed)
-        self._look()
-
-    def action_folder(self) -> None:
-        view = self._current()
-        if view is not None:
-            path = str(view.path.resolve())
-            if open_folder(view.path):
-                self._say(f"opened: {path}")
-            else:
-                copy(self.app, path, path)
-
-    def action_open_in(self, mode: Mode) -> None:
-        view = self._current()
-        if view is not None:
-            self.post_message(OpenIn(mode, view.path))

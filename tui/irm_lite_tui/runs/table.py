@@ -14,7 +14,7 @@ from irm_lite_tui.watch.run_state import COLOURS, SIGNS, RunView, age, figure
 
 _STATES = list(SIGNS)
 
-# What each column is sorted by; what has none comes last.
+# What each column is sorted by; runs without a value come last.
 ORDERS: dict[str, Callable[[RunView], Any]] = {
     "run": lambda view: view.name.casefold(),
     "state": lambda view: _STATES.index(view.state),
@@ -75,7 +75,7 @@ class RunTable(DataTable[Text]):
                 self.move_cursor(row=row, animate=False)
 
     def _recolour(self, _theme: Theme) -> None:
-        """Cells hold colours; a Text of another style alone counts as equal."""
+        """Draw all cells in the new theme's colours: a Text that differs only in style counts as equal."""
         for view in self._shown:
             for column, cell in zip(_COLUMNS, self._cells(view), strict=True):
                 self.update_cell(str(view.path), column, cell)

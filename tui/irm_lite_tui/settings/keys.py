@@ -1,4 +1,4 @@
-"""The keys: every binding by its id, what is wrong with keys of one's own, and the page about them."""
+"""The keys: every binding by its id, mistakes in the user's [keys], and the page that lists all (docs/keys.md)."""
 
 import importlib
 import pkgutil
@@ -15,20 +15,20 @@ from irm_lite_tui.settings.preferences import Preferences
 
 _PAGE = """# Keys
 
-Every key of the terminal UI can be another. In `tui.toml`, in the platform's settings folder (or in the folder that IRM_LITE_CONFIG
-names), `[keys]` holds ids and keys; several keys are parted by commas:
+Every key of the terminal UI can be changed: in `tui.toml`, in the platform's settings folder (or the one that IRM_LITE_CONFIG
+names), `[keys]` maps ids to keys; separate several keys by commas:
 
     [keys]
     "runs.filter" = "f"
     "mode.next" = "ctrl+right,f9"
 
-The UI only reads that file; what it keeps itself (theme, order of the runs, the heatmap's colours) is in `state.toml` beside it.
-Where tui.toml has one of state.toml's keys, that goes before.
+The UI only reads that file. What it saves itself (theme, order of the runs, the heatmap's colours) is in `state.toml` beside it;
+the same setting in tui.toml overrides it.
 
-What stands before the dot is the place: a screen; `grid`, `prompt`, `tokens` and `top` in the heatmap; `strength`, `layers` and
-`strip` in the chat; `ask` and `dialog` in small windows. The application takes none of ctrl+b (tmux), ctrl+s and ctrl+q (flow
-control), ctrl+z and ctrl+\\ (the terminal's signals). Where a terminal turns its own tabs with ctrl+pageup and ctrl+pagedown, f8
-and f9 turn the screens.
+The part before the dot says where the key works: in a screen; in the heatmap's `grid`, `prompt`, `tokens` and `top` list; in the
+chat's `strength`, `layers` and `strip`; in small windows (`ask`, `dialog`). The application does not use ctrl+b (tmux), ctrl+s and
+ctrl+q (flow control), ctrl+z and ctrl+\\ (the terminal's signals). Where the terminal needs ctrl+pageup and ctrl+pagedown for its
+own tabs, f8 and f9 change screens.
 
 | id | keys | what it does |
 |---|---|---|
@@ -36,7 +36,7 @@ and f9 turn the screens.
 
 
 def all_bindings() -> dict[str, Binding]:
-    """Those of the application, the screens and the widgets, by id. Imports them all."""
+    """The bindings of the application, the screens and the widgets, by id. Imports every module of the UI."""
     import irm_lite_tui
 
     found: dict[str, Binding] = {}
@@ -48,7 +48,7 @@ def all_bindings() -> dict[str, Binding]:
 
 
 def complaints(ids: Iterable[str]) -> list[str]:
-    """A line for each id that no binding has, with the nearest that one has."""
+    """A line for each id that no binding has, with the nearest known id."""
     from difflib import get_close_matches
 
     known = all_bindings()
@@ -70,11 +70,11 @@ def page() -> str:
 
 
 def shown_key(app: App[Any], name: str, default: str) -> str:
-    """The key to name for a binding whose key is `default` unless the user has set another."""
+    """The key to show for a binding: the user's own, else `default`."""
     own: str = getattr(app, "preferences", Preferences()).keys.get(name, "")
     return visible(own.split(",")[0].strip()) or default
 
 
 def key_label(app: App[Any], text: str, name: str, default: str) -> str:
-    """The text of a button, as markup, with the key that does the same."""
+    """The label of a button, as markup, with the key that does the same."""
     return f"{text} ({escape(shown_key(app, name, default))})"

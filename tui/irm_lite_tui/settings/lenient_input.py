@@ -1,4 +1,4 @@
-"""What a terminal sends that is no UTF-8 (a paste in Latin-1, say) is shown as such; Textual would end at it."""
+"""Input that is not UTF-8 (a paste in Latin-1, say) is shown as U+FFFD; Textual itself would crash on it."""
 
 import os
 from codecs import getincrementaldecoder
@@ -6,7 +6,7 @@ from functools import partial
 
 
 def forgive_bytes() -> None:
-    """Have Textual's driver decode such bytes as U+FFFD: it makes its strict decoder itself and takes none."""
+    """Make Textual's driver decode invalid bytes as U+FFFD. Patched, as the driver builds its strict decoder itself."""
     if os.name == "nt":  # there, keys are no bytes
         return
     from textual.drivers import linux_driver

@@ -1,4 +1,4 @@
-"""What would be lost if screens were closed: each that can lose something says so, and whoever closes it asks first."""
+"""Unsaved work: a screen that would lose some says so, and whoever closes it asks first."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
@@ -8,7 +8,7 @@ from textual.screen import Screen
 
 @runtime_checkable
 class Loses(Protocol):
-    """A screen with work that is nowhere else."""
+    """A screen that may hold unsaved work."""
 
     def would_lose(self) -> str:
         """One line for the question; empty where nothing would be lost."""

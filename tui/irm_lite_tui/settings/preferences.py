@@ -1,6 +1,6 @@
-"""What the UI keeps between sessions, and what its user sets, in the platform's folder for settings or in $IRM_LITE_CONFIG.
+"""What the UI saves between sessions and what its user sets, in the platform's settings folder or in $IRM_LITE_CONFIG.
 
-state.toml is written by the UI. tui.toml is the user's alone: it is read, what it says goes before, and nothing is written to it.
+The UI writes state.toml. tui.toml is the user's: it overrides state.toml and is never written.
 """
 
 import os
@@ -14,20 +14,20 @@ from irm_lite.core.files.reading import read_toml
 
 @dataclass
 class Preferences:
-    """Each field is a key of either file; keys are tui.toml's only."""
+    """Each field is a setting of either file; `keys` of tui.toml only."""
 
     theme: str = "irm-dark"
     """Textual's name of the colour theme."""
     sort: str = "age"
     """The column that the runs are sorted by."""
     descending: bool = False
-    """Whether that order is turned round."""
+    """Whether that order is reversed."""
     colours: str = "blue-orange"
     """The heatmap's colour map."""
     robust: bool = True
-    """Whether the heatmap's full colour stands at the 99.5th percentile; else at the largest |v|."""
+    """Whether the heatmap reaches full colour at the 99.5th percentile; else at the largest |v|."""
     keys: dict[str, str] = field(default_factory=dict)
-    """Keys of your own: id of a binding (docs/keys.md) -> key, as in `quit = "f10"`; several are parted by commas."""
+    """The user's keys: id of a binding (docs/keys.md) -> key, as in `quit = "f10"`; several are separated by commas."""
 
 
 def settings_folder() -> Path:
@@ -41,7 +41,7 @@ def settings_folder() -> Path:
 
 
 def load_preferences() -> tuple[Preferences, list[str]]:
-    """The preferences, and a line for each file that could not be used whole."""
+    """The preferences, and a line for each file that could not be used in full."""
     kept, complaints = Preferences(), []
     for name in ("state.toml", "tui.toml"):
         path = settings_folder() / name
@@ -58,7 +58,7 @@ def load_preferences() -> tuple[Preferences, list[str]]:
 
 
 def _take(kept: Preferences, found: dict[str, Any]) -> list[str]:
-    """Put in what is of the right type; gives the names of what is not."""
+    """Take over the values of the right type; returns the names of the others."""
     refused = []
     for each in fields(Preferences):
         value = found.get(each.name, getattr(kept, each.name))
@@ -73,12 +73,12 @@ def _take(kept: Preferences, found: dict[str, Any]) -> list[str]:
 
 
 def save_preferences(preferences: Preferences) -> str:
-    """Write state.toml; gives a line about what went wrong, empty if nothing."""
+    """Write state.toml; returns a line about what went wrong, empty if nothing did."""
     import tomli_w
 
     path = settings_folder() / "state.toml"
     try:
         write_text(path, tomli_w.dumps({name: value for name, value in asdict(preferences).items() if name != "keys"}))
     except OSError as error:
-        return f"{path} cannot be written ({error.strerror}): preferences are not kept"
+        return f"{path} cannot be written ({error.strerror}): preferences are not saved"
     return ""

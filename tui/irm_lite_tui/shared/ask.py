@@ -1,4 +1,4 @@
-"""Small windows: a question to say yes or no to, and a text to give."""
+"""Small windows: a question to answer yes or no, and a text to edit."""
 
 from collections.abc import Callable
 from typing import ClassVar
@@ -16,7 +16,7 @@ from irm_lite_tui.shared.text_field import TextField
 
 
 class AskScreen(ModalScreen[bool]):
-    """A question with what will be done on the button; nothing is done unless it is pressed, or y."""
+    """A question to confirm: its button, or y, answers yes."""
 
     CSS_PATH = "ask.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -45,7 +45,7 @@ class AskScreen(ModalScreen[bool]):
 
 
 class NameScreen(ModalScreen[str | None]):
-    """A text to edit. `attempt` does what it is for; its error stays in the window, to be fixed."""
+    """A text to edit, which Enter hands to `attempt`; an IrmLiteError it raises is shown in the window, which stays open."""
 
     CSS_PATH = "ask.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "dismiss(None)", "Back", id="dialog.back")]

@@ -1,4 +1,4 @@
-"""Copy to the terminal's clipboard (OSC 52). No terminal tells whether it took it, so nothing here says that it did."""
+"""Copy to the terminal's clipboard (OSC 52). A terminal never confirms, so the message says "sent", not "copied"."""
 
 import os
 from typing import Any
@@ -13,9 +13,9 @@ _told: "WeakSet[App[Any]]" = WeakSet()
 
 
 def copy(app: App[Any], text: str, what: str) -> None:
-    """Send `text`, and say so; in tmux, which keeps it to itself as it comes, tell once what lets it through.
+    """Send `text` and say so. tmux by default passes nothing on to the terminal: inside it, say once which setting does.
 
-    Nothing is wrapped for tmux' passthrough: that is off as tmux comes, and not needed with the line that is told.
+    Not wrapped for tmux' passthrough, which is off by default and not needed with that setting.
     """
     app.copy_to_clipboard(encodable(text))
     app.notify(line(f"sent to the terminal's clipboard: {what}").plain, markup=False)

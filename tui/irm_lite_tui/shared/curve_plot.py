@@ -13,7 +13,7 @@ _COLOURS = ("secondary", "accent", "success", "warning")  # of the theme, by the
 
 
 class CurvePlot(Widget):
-    """Named series of points in one frame, each in a colour of its own; the legend stands in the border."""
+    """Named series of points in one frame, each in its own colour; the legend is in the border."""
 
     DEFAULT_CSS = """
     CurvePlot {

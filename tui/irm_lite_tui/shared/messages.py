@@ -9,7 +9,7 @@ Mode = Literal["runs", "train", "heatmap", "chat", "export"]
 
 
 class OpenIn(Message):
-    """A path (run, recording or vector) shall be opened in another mode's screen."""
+    """Open a path (run, recording or vector) in another mode's screen."""
 
     def __init__(self, mode: Mode, path: Path) -> None:
         super().__init__()

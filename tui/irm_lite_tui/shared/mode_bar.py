@@ -1,4 +1,4 @@
-"""The line on top: the modes with their keys, the one that is open stands out."""
+"""The top line: the modes with their keys, the open one highlighted."""
 
 from rich.cells import cell_len
 from rich.text import Text

@@ -1,20 +1,20 @@
-"""Text from models, data and files, as text: nothing in it is markup, nothing acts on the terminal."""
+"""Text from models, data and files, as plain text: nothing in it is markup, nothing acts on the terminal."""
 
 from rich.text import Text
 
-from irm_lite.core.visible_text import visible
+from irm_lite.core.visible_text import visible, visible_lines
 
 
 def line(text: str, style: str = "") -> Text:
-    """On one line; line breaks and control characters stand there as escapes."""
+    """On one line; line breaks and control characters are shown as escapes."""
     return Text(visible(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
 def paragraphs(text: str, style: str = "") -> Text:
-    """With its own line breaks; other control characters stand there as escapes."""
-    return Text("\n".join(visible(each) for each in text.replace("\t", "    ").split("\n")), style=style)
+    """With its own line breaks, tabs as blanks; other control characters are shown as escapes."""
+    return Text(visible_lines(text), style=style)
 
 
 def encodable(text: str) -> str:
-    """For files and the clipboard: half characters (lone surrogates, as in names that are no UTF-8) stand there as escapes."""
+    """For files and the clipboard: lone surrogates (as in file names that are not UTF-8) are written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -8,7 +8,7 @@ from irm_lite.core.visible_text import visible
 
 
 class TextField(Input):
-    """`text` is what was put in until it is edited, then what stands there; what would act on the terminal stands as escapes."""
+    """`text` is the text as given until the user edits it; what would act on the terminal is shown as escapes."""
 
     def __init__(self, text: str = "", **options: Any) -> None:
         super().__init__(visible(text), **options)

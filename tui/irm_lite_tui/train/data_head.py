@@ -1,4 +1,4 @@
-"""The first rows of a dataset, for a look before the training."""
+"""The first rows of a dataset, to preview before the training."""
 
 from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.files.paths import expanded
@@ -13,7 +13,7 @@ def read_head(spec: str, answer_column: str) -> tuple[list[Example], str, bool]:
     try:
         path = expanded(spec)
         if path.is_file() and path.stat().st_size > _LARGEST:
-            return [], f"{path.stat().st_size >> 20} MB: too large for a look here; irm-lite data check reads it", False
+            return [], f"{path.stat().st_size >> 20} MB: too large to preview here; irm-lite data check reads it", False
         dataset = load_dataset(spec, answer_column)
     except (IrmLiteError, OSError, ValueError) as error:
         return [], str(error), True

@@ -16,7 +16,7 @@ BASIC = ("model", "data", "irm", "layers", "num_train_epochs", "max_steps", "bat
 
 @dataclass(frozen=True)
 class Field:
-    """One setting. `choices` is empty where it is free; a bool has yes and no."""
+    """One setting. `choices` is empty for free text; a bool has yes and no."""
 
     name: str
     type: type
@@ -35,7 +35,7 @@ class Field:
         return f"{value:g}" if self.type is float else str(value)
 
     def parse(self, text: str) -> Any:
-        """The value that a text stands for. Raises InputError where it stands for none."""
+        """The value of a text. Raises InputError where the text is not one."""
         text = text.strip()
         if self.type is bool:
             return text == "yes"
@@ -45,7 +45,7 @@ class Field:
             return self.type(text)
         except (ValueError, OverflowError):
             kind = "a whole number" if self.type is int else "a number"
-            raise InputError(f"{text!r} is not {kind}" if text else "nothing stands here", f"give {kind}") from None
+            raise InputError(f"{text!r} is not {kind}" if text else "this is empty", f"give {kind}") from None
 
 
 @cache
@@ -64,7 +64,7 @@ def form_fields() -> dict[str, Field]:
 
 
 def read_form(texts: dict[str, str]) -> tuple[TrainConfig | None, dict[str, str]]:
-    """The configuration that the texts make, or None and what is wrong, by field name ("" where no field is to blame)."""
+    """The configuration that the texts make, or None and the errors by field name ("" where no single field is wrong)."""
     values, errors = {}, {}
     for name, field in form_fields().items():
         try:
@@ -93,14 +93,14 @@ def _blamed(message: str) -> str:
 
 
 def _check_layers(config: TrainConfig) -> None:
-    """Against the model's depth, where it is known without the model."""
+    """Check the layers against the model's depth, where a preset knows it."""
     preset = presets().get(config.model)
     if preset is not None:
         parse_layers(config.layers, preset.layers, 1 if config.chosen_site == "block" and needs_depth(config.layers) else 0)
 
 
 def preset_settings(model: str) -> dict[str, str]:
-    """What the model's preset sets better than the defaults, as the form writes it."""
+    """The settings of the model's preset that replace defaults, as the form writes them."""
     preset = presets().get(model)
     known = form_fields()
     return {} if preset is None else {name: known[name].shown(value) for name, value in preset.train.items()}

@@ -7,8 +7,8 @@ from irm_lite.training.memory_fit import SAMPLE_TOKENS, Step, predict
 
 
 def needed(config: TrainConfig, free: int) -> int:
-    """Bytes at the higher of the two peaks, loading and training, on the CPU with so many free. Raises IrmLiteError kinds where
-    the model's sizes are not known or it has not the layers."""
+    """Bytes at the higher of the two peaks, loading and training, on the CPU with so many free. Raises IrmLiteError where the
+    model's sizes are not known, or it lacks the layers."""
     dtype = "float32" if config.dtype == "float32" else "bfloat16"
     step = Step(config.batch_size * min(config.max_length, SAMPLE_TOKENS))
     fit = predict(base_shape(config.model), config, step, "cpu", dtype, config.chosen_optim("adamw_torch"), free)
@@ -16,7 +16,7 @@ def needed(config: TrainConfig, free: int) -> int:
 
 
 def memory_line(config: TrainConfig) -> tuple[str, bool]:
-    """A line on whether it fits, and False where it looks as if it does not."""
+    """A line on whether it fits, and False where it probably does not."""
     import psutil
 
     free = psutil.virtual_memory().available
@@ -25,6 +25,6 @@ def memory_line(config: TrainConfig) -> tuple[str, bool]:
     except IrmLiteError:
         return f"Memory: {free / 1e9:.1f} GB are free here; what this model needs is not known before it is loaded.", True
     fits = wanted <= free
-    verdict = "Should fit" if fits else "Too little, it seems"
+    verdict = "Should fit" if fits else "Probably too little"
     gpu = " (GPUs are not looked at)" if config.device in ("auto", "cuda") else ""
     return f"Memory: roughly {wanted / 1e9:.1f} of {free / 1e9:.1f} GB free here. {verdict}{gpu}.", fits

@@ -9,7 +9,7 @@ if TYPE_CHECKING:  # the form is drawn before a dataset's reader is there
 
 
 class SettingChanged(Message):
-    """A field of the form was edited: what stands in it now."""
+    """A field of the form was edited: its new text."""
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__()
@@ -17,7 +17,7 @@ class SettingChanged(Message):
 
 
 class SettingFocused(Message):
-    """A field of the form has the focus: its help is wanted."""
+    """A field of the form got the focus: show its help."""
 
     def __init__(self, name: str) -> None:
         super().__init__()

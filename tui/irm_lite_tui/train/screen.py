@@ -33,7 +33,7 @@ _PAUSE_SECONDS = 0.3  # after the last key, before the data is read
 
 
 class TrainScreen(Screen[None]):
-    """`path`, if given, is a run whose settings the form begins with."""
+    """`path`, if given, is a run whose settings fill the form at first."""
 
     AUTO_FOCUS = ""  # the keys of the modes work until a field is entered
     CSS_PATH = "screen.tcss"
@@ -79,7 +79,7 @@ class TrainScreen(Screen[None]):
         return self._rows[name]
 
     async def on_collapsible_expanded(self) -> None:
-        """The rows that few need are made when they are wanted: they take longer than all the rest of the screen."""
+        """Make the rows that few need only now: they take longer than the rest of the screen."""
         missing = [name for name in form_fields() if name not in self._rows]
         await self.query_one("#more").mount_all([self._new_row(name) for name in missing])
         self._check()
@@ -93,7 +93,7 @@ class TrainScreen(Screen[None]):
         self._check()
 
     def would_lose(self) -> str:
-        """As losing.py has it. What a preset put in is no work of the user's."""
+        """See settings/losing.py. What a preset filled in is not the user's work."""
         edited = (name for name, text in self.texts.items() if text not in (self._begun[name], self._filled.get(name)))
         return "The training that was set up here was not started." if any(edited) else ""
 
@@ -127,7 +127,7 @@ class TrainScreen(Screen[None]):
             self.call_later(self._check)
 
     def _follow_preset(self) -> None:
-        """Put in what the model's preset sets, and take back what the one before had set, unless it was edited since."""
+        """Fill in what the model's preset sets, and undo what the preset before had set, unless it was edited since."""
         defaults = {name: field.shown(field.default) for name, field in form_fields().items()}
         self.fill({name: defaults[name] for name, text in self._filled.items() if self.texts[name] == text})
         wanted = preset_settings(self.texts["model"])
@@ -135,7 +135,7 @@ class TrainScreen(Screen[None]):
         self.fill(self._filled)
 
     def _check(self) -> TrainConfig | None:
-        """Show what is wrong below the fields it is wrong with; the configuration where nothing is."""
+        """Show each error below its field; returns the configuration where there is none."""
         self._checking = False
         config, errors = read_form(self.texts)
         errors |= {"out": wrong} if (wrong := self._wrong_out(self.texts["out"].strip())) else {}

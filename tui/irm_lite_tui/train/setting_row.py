@@ -1,4 +1,4 @@
-"""One setting of the form: its name, a control, and below it what is wrong."""
+"""One setting of the form: its name, a control, and its error below."""
 
 from rich.text import Text
 from textual import events
@@ -14,7 +14,7 @@ from irm_lite_tui.train.messages import SettingChanged, SettingFocused
 
 
 class SettingRow(Vertical):
-    """Posts SettingChanged when it is edited, SettingFocused when the cursor comes in."""
+    """Posts SettingChanged when it is edited, SettingFocused when it gets the focus."""
 
     DEFAULT_CSS = """
     SettingRow { height: auto; }
@@ -47,7 +47,7 @@ class SettingRow(Vertical):
 
     @property
     def text(self) -> str:
-        """What stands in the control."""
+        """The text of the control."""
         return self._control.text if isinstance(self._control, TextField) else str(self._control.value)
 
     @text.setter
@@ -58,7 +58,7 @@ class SettingRow(Vertical):
             self._control.value = text
 
     def complain(self, error: str) -> None:
-        """Show what is wrong with it; nothing where the text is empty."""
+        """Show this error below it; an empty text hides it."""
         if self._error.display or error:
             self._error.update(line(error))
             self._error.display = bool(error)

@@ -1,7 +1,7 @@
 """`irm-lite ... --json` as a child process that outlives the UI.
 
-It is of its own session and writes to files, not to pipes: neither the hang-up of the terminal nor a reader that is gone
-ends it. A thread reads the files and posts what it finds.
+It has a session of its own and writes to files, not to pipes: it ends neither with the terminal nor with its reader. A thread reads
+the files and posts what it finds.
 """
 
 import contextvars
@@ -47,7 +47,7 @@ class ChildEnded(Message):
 class Child:
     """One process. `target` gets a ChildLine for each line and a ChildEnded at the end.
 
-    `scratch` is a temporary file that was made for it: it goes when the process has ended.
+    `scratch` is a temporary file that was made for it: it is removed when the process has ended.
     """
 
     def __init__(self, arguments: Sequence[str], target: MessagePump, scratch: Path | None = None) -> None:
@@ -94,7 +94,7 @@ class Child:
             self._process.send_signal(signal.SIGINT)
 
     def let_go(self) -> None:
-        """Read no more; the process goes on."""
+        """Stop reading; the process runs on."""
         self._let_go.set()
 
     def _remove_scratch(self) -> None:
@@ -133,17 +133,17 @@ class Child:
 
 
 def running_children() -> list[Child]:
-    """Those that this UI has started and that still run."""
+    """The children of this UI that still run."""
     return [child for child in _started if child.running]
 
 
 def child_of(path: Path) -> Child | None:
-    """The one of them that trains this run, where there is one: it holds no lock before its base is loaded."""
+    """The running child that trains this run, if any: it holds no lock before its base is loaded."""
     return next((child for child in running_children() if {"train", str(path)} <= set(child.command)), None)
 
 
 def _file_of_two_ends() -> tuple[int, BinaryIO]:
-    """A descriptor to write and a file to read, of one temporary file that goes when both are closed."""
+    """A descriptor to write and a file to read, of one temporary file that disappears when both are closed."""
     descriptor, name = tempfile.mkstemp(prefix="irm-lite-")
     path = Path(name)
     reader = path.open("rb", buffering=0)
@@ -153,7 +153,7 @@ def _file_of_two_ends() -> tuple[int, BinaryIO]:
 
 
 def _parse(document: bytes) -> Mapping[str, Any] | None:
-    """The last JSON object that stands in the output, alone in it or on its last line."""
+    """The JSON object that is the whole output, or its last line; None where neither is one."""
     for text in (document, document.strip().rpartition(b"\n")[2]):
         try:
             found = json.loads(text)

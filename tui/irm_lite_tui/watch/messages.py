@@ -1,4 +1,4 @@
-"""What the watching of run directories tells."""
+"""Messages about watched run directories."""
 
 from textual.message import Message
 

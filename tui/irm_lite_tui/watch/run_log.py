@@ -1,4 +1,4 @@
-"""What a run's events say so far, read on from where the last reading stopped."""
+"""What a run's events say so far; each reading continues where the last one stopped."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from irm_lite.runs.directory import LONGEST_LINE
+from irm_lite.runs.events import LONGEST_LINE
 from irm_lite_tui.watch.curve import Curve
 
 _WHOLE = 4 << 20  # bytes that are read in full at a time; of more, the beginning, samples and the end
@@ -35,7 +35,7 @@ class End:
 
 
 class RunLog:
-    """The state that events.jsonl tells. Whatever a line holds, reading it raises nothing; bad ones are counted."""
+    """The state of a run by its events.jsonl. Reading never raises; bad lines are counted."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -58,7 +58,7 @@ class RunLog:
         self.sampled = False  # the file was too long to be read whole
 
     def read(self) -> bool:
-        """Take in what was written since; True where there was something. A file that shrank or was replaced is read anew."""
+        """Read what was written since; True where there was anything. A file that shrank or was replaced is read from the start."""
         try:
             if not self.path.is_file():  # opening a pipe would wait for its other end
                 return False
@@ -92,7 +92,7 @@ class RunLog:
         self._rest, self._offset, self.sampled = b"", file.tell(), True
 
     def _between(self, chunk: bytes) -> None:
-        """The lines that lie whole within a piece from the middle of the file."""
+        """Take the complete lines of a piece from the middle of the file."""
         for line in chunk.split(b"\n")[1:-1]:
             self._take_line(line)
 
@@ -140,7 +140,7 @@ class RunLog:
                 self.validation.add(step, nll)
         elif kind == "sample":
             prompt, text = (str(event.get(key, ""))[:_LONGEST_TEXT] for key in ("prompt", "text"))
-            while self.samples and self.samples[-1].step >= step:  # a resumed run comes by here again
+            while self.samples and self.samples[-1].step >= step:  # a resumed run passes these steps again
                 self.samples.pop()
             self.samples.append(Sample(step, prompt, text))
         elif kind == "warning":
@@ -158,7 +158,7 @@ class RunLog:
 
 
 def number(value: object) -> float | None:
-    """A number that a training may have, or None for whatever else stands there."""
+    """The value as a number, or None where it is none, or beyond what a training can have."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     return float(value) if abs(value) < _BEYOND else None  # not so of NaN

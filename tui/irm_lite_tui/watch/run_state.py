@@ -49,7 +49,7 @@ class RunReader:
 
     def __init__(self, path: Path) -> None:
         self.directory = RunDirectory(path)
-        self.log = RunLog(self.directory.event_file)
+        self.log = RunLog(self.directory.events.path)
         self._stamp: tuple[float, ...] = ()
         self._config: TrainConfig | None = None
         self._problem, self._created, self._fidelity = "", 0.0, None  # type: str, float, float | None
@@ -58,13 +58,13 @@ class RunReader:
         """The run as it is now. Raises nothing: what is wrong is in the view."""
         path = self.directory.path
         if not path.is_dir():
-            return RunView(path, "gone", f"{path} is not there any more")
+            return RunView(path, "gone", f"{path} no longer exists")
         self.log.read()
         stamp = tuple(map(_changed, (path / "run.toml", self.directory.fidelity)))
         if stamp != self._stamp:
             self._stamp = stamp
             self._read_settings()
-        holder = self.directory.holder()
+        holder = self.directory.lock.holder()
         state: State = _state(self.log, holder) if self._config is not None else "damaged"
         return RunView(
             path,
@@ -120,19 +120,19 @@ def _complaint(log: RunLog, state: State) -> str:
         return log.end.reason
     if log.bad_lines:
         lines = "1 line" if log.bad_lines == 1 else f"{log.bad_lines} lines"
-        return f"{lines} of events.jsonl cannot be read and are passed over"
+        return f"{lines} of events.jsonl cannot be read and are skipped"
     return ""
 
 
 def _far(path: Path, holder: Holder | None) -> str:
-    """What to do about a process that cannot be looked at."""
+    """What to do about a process on another machine."""
     if holder is None or holder.here:
         return ""
     return f"running on {holder.host}, not checked: if process {holder.pid} has ended there, remove {path / 'lock.holder'}"
 
 
 def find_run_folders(folder: Path) -> list[Path]:
-    """Folders directly under `folder` that are runs, or were to become some."""
+    """Folders directly under `folder` that are runs, or were about to become runs."""
     try:
         return [path for path in folder.iterdir() if _is_run(RunDirectory(path))]
     except OSError:
@@ -140,9 +140,9 @@ def find_run_folders(folder: Path) -> list[Path]:
 
 
 def _is_run(run: RunDirectory) -> bool:
-    """Not so of a folder of somebody else's that may not be looked into."""
+    """Whether it is a run; False for a folder that we may not look into."""
     try:
-        return run.started() or run.event_file.is_file()
+        return run.started() or run.events.path.is_file()
     except OSError:
         return False
 

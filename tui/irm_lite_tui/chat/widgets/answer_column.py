@@ -13,7 +13,7 @@ _ENDS = {"length": "cut at the limit", "context": "the context is full", "stoppe
 
 
 class AnswerColumn(Vertical):
-    """`state` stands in it where there is nothing to say: why, and the fix."""
+    """A column without a conversation shows its state: why it is empty, and the fix."""
 
     def __init__(self, column: str) -> None:
         super().__init__(id=column)

@@ -20,10 +20,10 @@ class NormStrip(Widget, can_focus=True):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"strip--on", "strip--off"}
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "move(-1)", "Token before", id="strip.token-before"),
-        Binding("right", "move(1)", "Token after", id="strip.token-after"),
+        Binding("left", "move(-1)", "Previous token", id="strip.token-before"),
+        Binding("right", "move(1)", "Next token", id="strip.token-after"),
         Binding("pageup", "move(-10)", "Ten tokens back", show=False, id="strip.ten-tokens-back"),
-        Binding("pagedown", "move(10)", "Ten tokens on", show=False, id="strip.ten-tokens-on"),
+        Binding("pagedown", "move(10)", "Ten tokens forward", show=False, id="strip.ten-tokens-on"),
         Binding("home", "put(0)", "First token", show=False, id="strip.first-token"),
         Binding("end", "put(-1)", "Last token", show=False, id="strip.last-token"),
     ]

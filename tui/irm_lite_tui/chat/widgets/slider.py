@@ -49,7 +49,7 @@ class StrengthSlider(Widget, can_focus=True):
         self.action_put(self.strength + steps * self.STEP)
 
     def action_put(self, strength: float) -> None:
-        """Move there, and say so where it is elsewhere."""
+        """Move there; posts StrengthMoved where that is a change."""
         strength = round(clamp(round(strength / self.STEP) * self.STEP, self.LOW, self.HIGH), 2) + 0.0
         if strength != self.strength:
             self.strength = strength

@@ -31,7 +31,7 @@ class TokenMap(Widget):
         self.refresh()
 
     def hide(self) -> None:
-        """Show nothing any more."""
+        """Show nothing."""
         self.remove_class("shown")
 
     def render(self) -> Text:

@@ -1,4 +1,4 @@
-"""Half-block cells: two shades, one above the other, as segments that are made once. How they get to the screen fast."""
+"""Half-block cells: two shades, one above the other, as cached segments that reach the screen fast."""
 
 import numpy as np
 from rich.color import Color
@@ -17,7 +17,7 @@ _RESET = "\x1b[0m"
 
 
 class Cells(dict[int, Segment]):
-    """Turns rows of shade numbers into strips, by a list of colours; itself the segments that were made."""
+    """Turns rows of shade numbers into strips, by a list of colours. The dictionary itself caches the segments."""
 
     def __init__(self, colours: list[Color]) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class Cells(dict[int, Segment]):
         return _CellStrip(self, keys, len(pairs))
 
     def written(self, keys: list[int], console: Console) -> str:
-        """Segments as a terminal takes them. Cells have colours alone, each its own: one reset at the end is enough."""
+        """Segments with their escape sequences. Each cell sets both its colours, so one reset at the end is enough."""
         try:
             text = "".join(map(self._written.__getitem__, keys))
         except KeyError:
@@ -53,7 +53,7 @@ class Cells(dict[int, Segment]):
 
 
 class _CellStrip(Strip):
-    """Written in one go where it is whole: Textual's own asks every segment for its style, and resets after each."""
+    """A strip written in one go while uncropped: Textual's own asks every segment for its style, and resets after each."""
 
     def __init__(self, cells: Cells, keys: list[int], length: int) -> None:
         super().__init__(map(cells.__getitem__, keys), length)

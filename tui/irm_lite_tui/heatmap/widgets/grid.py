@@ -12,10 +12,10 @@ from textual.strip import Strip
 
 from irm_lite.analysis.pictures.pooling import pool_signed_max
 from irm_lite.core.types import IntArray
-from irm_lite_tui.heatmap.colour_maps import N_SHADES, mark, shade_numbers, shades
 from irm_lite_tui.heatmap.messages import NeuronHovered, WindowMoved
 from irm_lite_tui.heatmap.source import Picture
 from irm_lite_tui.heatmap.widgets.cells import Cells, plain_lines
+from irm_lite_tui.heatmap.widgets.colour_maps import N_SHADES, mark, shade_numbers, shades
 from irm_lite_tui.heatmap.widgets.window import Window, column_of, halves_of, shown_index, zooms
 
 _MARK, _EMPTY = N_SHADES, N_SHADES + 1  # numbers of the colours after the map's own

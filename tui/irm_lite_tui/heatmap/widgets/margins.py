@@ -80,7 +80,7 @@ class IndexMargin(Margin):
 
 
 class Ruler(Margin):
-    """Indices at their columns; the crosshair's stands out, over those that would touch it."""
+    """Indices at their columns; the crosshair's is highlighted, and replaces those that would touch it."""
 
     def draw(self, picture: Picture, window: Window) -> list[list[Piece]]:
         hidden_size = picture.values.shape[1]

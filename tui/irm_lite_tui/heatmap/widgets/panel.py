@@ -1,4 +1,4 @@
-"""The heatmap with its margins: all that another screen needs to show a picture."""
+"""The heatmap with its margins: everything that a screen needs to show a picture."""
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -35,7 +35,7 @@ class HeatmapPanel(Vertical):
         self.follow()  # at once: waiting for the message would be a frame more
 
     def follow(self) -> None:
-        """Bring the margins to what the grid shows."""
+        """Update the margins to what the grid shows."""
         if (picture := self.grid.picture) is not None:
             window = self.grid.window
             for margin in self.query(Margin):
@@ -45,5 +45,5 @@ class HeatmapPanel(Vertical):
         self.set_class(self.size.height >= 30, "tall")
 
     def on_window_moved(self, message: WindowMoved) -> None:
-        """The margins follow; the message goes on to the screen."""
+        """Update the margins; the message bubbles on to the screen."""
         self.follow()

@@ -11,7 +11,7 @@ from irm_lite_tui.heatmap.messages import JumpGiven
 
 
 class JumpPrompt(Input):
-    """Posts JumpGiven on Enter, and goes; Escape goes without."""
+    """Enter posts JumpGiven and closes it; Escape only closes it."""
 
     DEFAULT_CSS = """
     JumpPrompt, JumpPrompt:focus { height: 1; border: none; padding: 0 1; display: none; background: $panel; }

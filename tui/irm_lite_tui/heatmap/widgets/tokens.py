@@ -15,7 +15,7 @@ from irm_lite_tui.heatmap.messages import SliderMoved
 
 
 class TokenSlider(Widget, can_focus=True):
-    """One line that says where it is, one of the tokens' texts around it; posts SliderMoved."""
+    """A line that says which token, a line of the tokens around it; posts SliderMoved."""
 
     DEFAULT_CSS = """
     TokenSlider {
@@ -24,8 +24,8 @@ class TokenSlider(Widget, can_focus=True):
     TokenSlider:focus { background: $panel; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("left", "move(-1)", "Token back", show=False, id="tokens.token-back"),
-        Binding("right", "move(1)", "Token on", show=False, id="tokens.token-on"),
+        Binding("left", "move(-1)", "Previous token", show=False, id="tokens.token-back"),
+        Binding("right", "move(1)", "Next token", show=False, id="tokens.token-on"),
         Binding("home", "move(-1000000)", "First token", show=False, id="tokens.first-token"),
         Binding("end", "move(1000000)", "Last token", show=False, id="tokens.last-token"),
     ]

@@ -1,4 +1,4 @@
-"""Where a neuron stands on the screen: arithmetic of zoom, columns and half cells."""
+"""Where a neuron is on the screen: arithmetic of zoom, columns and half cells."""
 
 from dataclasses import dataclass
 

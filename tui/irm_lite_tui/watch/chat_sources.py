@@ -1,4 +1,4 @@
-"""What a chat is made of: a model, what steers it, and where they are found beside a path."""
+"""What belongs to a path: the model's GGUF, its control vector, its IRM. The chat loads them, the export uses them."""
 
 import os
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from irm_lite.runs.directory import RunDirectory
 
 @dataclass(frozen=True)
 class Sources:
-    """Texts as a user types them; empty: none. `wrong` says why something is missing, and the fix."""
+    """Texts as a user would type them; empty: none. `wrong` says why something is missing, and the fix."""
 
     gguf: str = ""
     vector: str = ""
@@ -47,7 +47,7 @@ def _of_run(run: RunDirectory) -> Sources:
     model = run.config().model
     vector = str(run.default_vector) if run.default_vector.is_file() else ""
     irm = str(run.path) if (run.path / "irm.safetensors").is_file() else ""
-    wrong = "" if irm else f"{run.path} holds no trained IRM yet: train it, or go on with irm-lite train --resume"
+    wrong = "" if irm else f"{run.path} holds no trained IRM yet: train it, or continue with irm-lite train --resume"
     known = presets().get(model)
     if (known is not None and known.package) or model.lower().endswith(".gguf"):
         return Sources(model, vector, irm, wrong)

@@ -1,4 +1,4 @@
-"""A picture as a file: CSV here, PNG and SVG by a process of their own."""
+"""A picture as a file: CSV is written here, PNG and SVG by a separate process (draw.py)."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ _one_at_a_time = Lock()  # so that two do not find the same name free
 
 
 def picture_name(source: Source, other: Source | None, choice: Choice) -> str:
-    """What is shown as a file's name without its ending; `other` is what was subtracted."""
+    """A file name, without suffix, for what is shown; `other` is what was subtracted."""
     if choice.mode == "token":
         what = [f"prompt-{choice.prompt}", f"token-{choice.token}"]
     else:
@@ -41,7 +41,7 @@ def save(picture: Picture, path: Path, title: str, marks: tuple[int, ...]) -> Pa
     """
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".png", ".svg"):
-        raise InputError(f"{path.name} is no picture's name", "end it in .png, .svg or .csv")
+        raise InputError(f"{path.name} is not the name of a picture", "end it in .png, .svg or .csv")
     try:
         with _one_at_a_time:
             path = _free(path)
@@ -75,7 +75,7 @@ def _save_drawn(picture: Picture, path: Path, title: str, marks: tuple[int, ...]
     with tempfile.TemporaryDirectory() as folder:
         values = Path(folder) / "values.safetensors"
         save_file({"values": np.ascontiguousarray(picture.values)}, values, {"about": about})
-        command = [sys.executable, "-m", "irm_lite_tui.heatmap.save_picture", str(values), str(path)]
+        command = [sys.executable, "-m", "irm_lite_tui.heatmap.saving.draw", str(values), str(path)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, stdin=subprocess.DEVNULL

@@ -1,6 +1,6 @@
-"""A process of its own that draws one picture, so that the UI loads no matplotlib.
+"""Draws one picture in a separate process, so that the UI loads no matplotlib.
 
-python -m irm_lite_tui.heatmap.save_picture VALUES.safetensors PICTURE.png|svg
+python -m irm_lite_tui.heatmap.saving.draw VALUES.safetensors PICTURE.png|svg
 """
 
 import json

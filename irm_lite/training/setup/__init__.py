@@ -1,0 +1,1 @@
+"""What comes before a training's first step: loading, choosing, checking."""

@@ -1,0 +1,145 @@
+"""The set-up of a training, step by step: all that it needs is loaded, decided and checked before anything is written."""
+
+import irm_lite.core.machine.bitsandbytes_first  # noqa: F401  # isort: skip
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from transformers import TrainingArguments, set_seed
+
+from irm_lite.base.load import Base
+from irm_lite.base.sources.shape import shape_of_config
+from irm_lite.config import TrainConfig
+from irm_lite.core.errors import BaseModelError, DataError, InputError, MissingPart
+from irm_lite.core.machine import processes
+from irm_lite.core.machine.device import decide, probe
+from irm_lite.core.machine.memory import free_bytes, peak_bytes, reset_peak
+from irm_lite.core.machine.out_of_memory import shortage_named
+from irm_lite.data.dataset import Dataset, load_dataset
+from irm_lite.data.encoding import Sample, encode_all
+from irm_lite.runs.directory import RunDirectory
+from irm_lite.runs.trained import load_base_of
+from irm_lite.steering.irm import IRM, build_irm
+from irm_lite.steering.layers import injected_layers
+from irm_lite.training.memory_fit import Fit, fewest_rows, largest_step, predict
+from irm_lite.training.setup.disk_space import require_disk_space
+from irm_lite.training.setup.settings import resolved, training_arguments
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A dataset's samples as tokens. `too_long` and `unanswered` are counts of those left out."""
+
+    train: list[Sample]
+    validation: list[Sample]
+    too_long: int
+    unanswered: int
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the tokens, in their order."""
+        hashed = hashlib.sha256()
+        for samples in (self.train, self.validation):
+            for sample in samples:
+                hashed.update(np.array([len(sample.ids), sample.answer_start, *sample.ids], dtype="<i8").tobytes())
+        return hashed.hexdigest()
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a training uses the `free` bytes of its device: each step goes through in `rows` rows. `predicted`: its peaks then,
+    None where they cannot be predicted."""
+
+    free: int
+    rows: int
+    predicted: Fit | None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that can begin: all that it needs, checked."""
+
+    run: RunDirectory
+    config: TrainConfig  # resolved: nothing is left at `auto` or 0
+    base: Base
+    load_peak: int | None  # bytes that loading the base took; None where it was loaded before
+    samples: Samples
+    irm: IRM
+    arguments: TrainingArguments
+    disk_growth: int  # bytes by which the run directory will grow at the most
+    memory: MemoryPlan
+
+
+def prepare(config: TrainConfig, run: RunDirectory, base: Base | None, rows: int | None = None) -> Job:
+    """Make a training ready. `base`: the one that `config` names, where it is loaded already. `rows`: what each step of a resumed
+    training went through in. Writes nothing; raises InputError kinds, and TrainingFailed where memory runs out."""
+    _require_tensorboard(config)
+    dataset = load_dataset(config.data, config.answer_column, config.download)
+    base, load_peak = (base, None) if base else _load(config)
+    layers = injected_layers(config.layers, config.chosen_site, base.n_layers)
+    samples = _encode(dataset, base, config.max_length)
+    config = resolved(config, base, layers, len(samples.train))
+    irm = _new_irm(config, base, layers)
+    arguments = training_arguments(config, run.path, len(samples.train))
+    disk_growth = require_disk_space(config, run, irm, arguments.max_steps)
+    memory = _plan_memory(config, base, samples, arguments.max_steps, rows)
+    return Job(run, config, base, load_peak, samples, irm, arguments, disk_growth, memory)
+
+
+def _require_tensorboard(config: TrainConfig) -> None:
+    if config.report_to == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
+        raise MissingPart("--report-to tensorboard needs the tensorboard package", "pip install 'irm-lite[tensorboard]'")
+
+
+def _load(config: TrainConfig) -> tuple[Base, int]:
+    """The base, and the bytes that loading it took at the peak."""
+    device = decide(probe(), config.device, config.dtype, config.quant).device
+    reset_peak(device)
+    with shortage_named("take a smaller --model, or quantise it by --quant nf4"):
+        base = load_base_of(config)
+    return base, peak_bytes(device)
+
+
+def _encode(dataset: Dataset, base: Base, max_length: int) -> Samples:
+    train, long_train = encode_all(base.tokenizer, dataset.train, max_length)
+    validation, long_validation = encode_all(base.tokenizer, dataset.validation, max_length)
+    _, long_test = encode_all(base.tokenizer, dataset.test, max_length)
+    if not train or not validation:
+        raise DataError(f"{dataset.name}: no sample fits into {max_length} tokens", "raise --max-length")
+    return Samples(train, validation, long_train + long_validation + long_test, dataset.unanswered)
+
+
+def _new_irm(config: TrainConfig, base: Base, layers: tuple[int, ...]) -> IRM:
+    """Seeds every random generator, so that the IRM and the order of the samples depend on --seed alone."""
+    set_seed(config.seed)
+    irm = build_irm(config.irm, base.hidden_size, layers, config.chosen_site, **config.irm_options)
+    return irm.to(base.plan.device, getattr(torch, config.irm_dtype))
+
+
+def _plan_memory(config: TrainConfig, base: Base, samples: Samples, steps: int, rows: int | None) -> MemoryPlan:
+    """As few rows a step as fit into memory where `--batch auto` leaves that open; a resumed training keeps its `rows`."""
+    plan = base.plan
+    free = free_bytes(plan.device) // (processes.on_this_machine() if plan.device == "cpu" else 1)
+    unplanned = MemoryPlan(free, rows or config.gradient_accumulation_steps, None)
+    if config.device_map == "auto":  # what each of several GPUs will hold is not known
+        return unplanned
+    try:
+        shape = shape_of_config(base.model.config.to_dict(), base.name, base.gguf_path is not None)
+    except BaseModelError:
+        return unplanned
+    train, validation = ([len(sample.ids) for sample in some] for some in (samples.train, samples.validation))
+
+    def predicted(rows: int) -> Fit:
+        step = largest_step(train, validation, config, steps, rows, processes.count())
+        return predict(shape, config, step, plan.device, plan.dtype, config.optim, free)
+
+    try:
+        chosen = unplanned.rows
+        if config.batch == "auto" and rows is None:
+            chosen = fewest_rows(predicted, config.batch_size * chosen, free)
+        return MemoryPlan(free, chosen, predicted(chosen))
+    except InputError:  # the optimiser's memory is not known
+        return unplanned

@@ -1,0 +1,1 @@
+"""Small windows: what to draw, and where to save it."""
