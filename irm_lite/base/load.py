@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
 
 import torch
 
@@ -12,7 +12,8 @@ from irm_lite.base.model_fingerprint import fingerprint_model
 from irm_lite.base.packed_attention import attend_by_sample
 from irm_lite.base.presets import EMBEDDED, Preset, packaged_gguf, presets
 from irm_lite.base.sources.folder import choose_code, require_own_files
-from irm_lite.base.sources.gguf_checks import require_loadable
+from irm_lite.base.sources.gguf_checks import KNOWN, require_loadable
+from irm_lite.base.sources.gguf_tokenizer import GgufTokenizer
 from irm_lite.base.sources.gguf_weights import gguf_read_once, gguf_weights, keep_differentiable, require_whole, rotate, skeleton
 from irm_lite.base.sources.shape import require_stored
 from irm_lite.core.errors import BaseModelError, reason
@@ -171,7 +172,22 @@ def _load_tokenizer(name: str, source: Source, chat_template: str | None, downlo
         raise BaseModelError(
             f"{name} has no chat template", "give one with --chat-template, a file or a preset's name (llama-2-7b-chat)"
         )
+    if source.gguf and read_header(source.gguf).architecture in KNOWN:  # what llama.cpp makes of a text is what it will be given
+        return cast("PreTrainedTokenizerBase", GgufTokenizer(tokenizer, source.gguf))
+    tokenizer.turn_end_ids = _turn_ends(tokenizer, source, download)
     return tokenizer
+
+
+def _turn_ends(tokenizer: "PreTrainedTokenizerBase", source: Source, download: bool) -> frozenset[int]:
+    """The tokens at which transformers ends a generation: those of generation_config.json, and the tokenizer's eos."""
+    from transformers import GenerationConfig
+
+    try:
+        named = GenerationConfig.from_pretrained(source.place, local_files_only=not download).eos_token_id
+    except Exception:  # there is none, or not one that can be read: then the tokenizer's counts
+        named = None
+    listed = named if isinstance(named, list) else [named]
+    return frozenset(each for each in (*listed, tokenizer.eos_token_id) if isinstance(each, int))
 
 
 def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bool, download: bool) -> "PreTrainedModel":

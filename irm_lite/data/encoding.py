@@ -23,6 +23,13 @@ class Sample:
         return len(self.ids) - self.answer_start
 
 
+def turn_ends(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """The tokens at which the runtimes end a turn: llama.cpp's of a GGUF, generation_config's of a folder (base/load.py)."""
+    known: frozenset[int] = getattr(tokenizer, "turn_end_ids", frozenset())
+    eos = tokenizer.eos_token_id
+    return known or frozenset(() if eos is None else (eos,))
+
+
 def prompt_text(tokenizer: "PreTrainedTokenizerBase", messages: tuple[Message, ...]) -> str:
     """The conversation up to where the assistant is to speak."""
     return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True))
@@ -38,7 +45,8 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: tuple[Message,
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Sample:
-    """Tokenise one example. The answer starts where the template hands over to the assistant and ends with its EOS.
+    """Tokenise one example. The answer starts where the template hands over to the assistant and ends with the
+    first token at which the runtimes end a turn.
 
     The whole text is tokenised at once and cut by character offsets, so that the ids are those that the model sees
     when it generates. Raises DataError where the template hides the answer.
@@ -64,7 +72,8 @@ def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Sample:
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
     start = next((i for i, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))
-    ends = [i for i in range(start, len(ids)) if ids[i] == tokenizer.eos_token_id]
+    over = turn_ends(tokenizer)
+    ends = [i for i in range(start, len(ids)) if ids[i] in over]
     if ends and offsets[ends[0]][0] < answer_end:
         raise DataError(f"{example.where}: the answer holds the text of the end-of-turn token", "remove it from the row")
     if ends:

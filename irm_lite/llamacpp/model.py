@@ -1,47 +1,18 @@
 """A GGUF model's weights and vocabulary in llama.cpp, shared by the contexts made from it."""
 
 import codecs
-import ctypes
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from irm_lite.base.fingerprint import fingerprint_gguf
 from irm_lite.base.sources.gguf_checks import KNOWN, require_loadable
+from irm_lite.base.vocabulary import Vocabulary
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.machine.llamacpp_log import complaint, forget_complaints, quiet_llamacpp
 from irm_lite.data.dataset import Message
 from irm_lite.llamacpp.trial_load import require_survival
-
-_ERROR = 4  # GGML_LOG_LEVEL_ERROR in ggml.h
-_complaints: deque[str] = deque(maxlen=8)  # llama.cpp's latest error lines: it returns no reason
-
-
-@cache
-def _quiet() -> Any:
-    """Keep llama.cpp's log off the terminal, and its errors at hand. The callback lives as long as the process."""
-    import llama_cpp
-
-    def keep(level: int, text: bytes, _user_data: Any) -> None:
-        if level == _ERROR:
-            _complaints.append(" ".join(text.decode(errors="replace").split()))
-
-    callback = llama_cpp.llama_log_callback(keep)
-    llama_cpp.llama_backend_init()
-    llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
-    return callback
-
-
-def forget_complaints() -> None:
-    """Call before what may fail."""
-    _complaints.clear()
-
-
-def complaint() -> str:
-    """The first of llama.cpp's latest error lines, which names the cause; those after it say that something failed."""
-    return _complaints[0][:200] if _complaints else "it gives no reason"
 
 
 class Model:
@@ -51,7 +22,7 @@ class Model:
         """Raises BaseModelError or InputError where the file is damaged, split, or no model that llama.cpp knows."""
         import llama_cpp
 
-        _quiet()
+        quiet_llamacpp()
         header = read_header(gguf)
         self.path = Path(gguf)
         self.fingerprint = fingerprint_gguf(header)
@@ -66,8 +37,8 @@ class Model:
         self.handle: Any = llama_cpp.llama_model_load_from_file(str(gguf).encode(), parameters)
         if not self.handle:
             raise BaseModelError(f"llama.cpp cannot load {gguf} ({complaint()})", "check that it is a model it supports")
-        self._vocabulary = llama_cpp.llama_model_get_vocab(self.handle)
-        self.n_vocabulary = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
+        self.vocabulary = Vocabulary(llama_cpp.llama_model_get_vocab(self.handle))
+        self.n_vocabulary = self.vocabulary.size
 
     def __enter__(self) -> "Model":
         return self
@@ -93,38 +64,28 @@ class Model:
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of text in which special tokens are written out, as chat templates do; nothing is added."""
-        import llama_cpp
-
-        data = text.encode()
-        room = len(data) + 8  # a token has at least one byte, but for those that are added
-        ids = (llama_cpp.llama_token * room)()
-        count = llama_cpp.llama_tokenize(self._vocabulary, data, len(data), ids, room, False, True)
-        if count < 0:
-            raise BaseModelError(f"llama.cpp cannot tokenise a text of {len(data)} bytes")
-        return list(ids[:count])
+        return self.vocabulary.tokenize(text)
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the conversation up to where the assistant is to speak, by the GGUF's own chat template."""
-        import llama_cpp
         from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
         from irm_lite.data.encoding import template_failed
 
         if not self.template:
             raise BaseModelError(f"{self.path} has no chat template", "give one with --chat-template FILE")
-        special = (llama_cpp.llama_vocab_bos(self._vocabulary), llama_cpp.llama_vocab_eos(self._vocabulary))
-        bos, eos = ("" if token < 0 else self.piece(token, special=True).decode(errors="replace") for token in special)
+        words = self.vocabulary
         try:
-            prompt = Jinja2ChatFormatter(str(self.template), eos_token=eos, bos_token=bos)(messages=list(messages)).prompt
+            prompt = Jinja2ChatFormatter(str(self.template), eos_token=words.eos, bos_token=words.bos)(
+                messages=list(messages)
+            ).prompt
         except Exception as error:  # Jinja's, and whatever a template raises
             raise template_failed(error, self.path.name) from None
-        return self.tokenize(prompt)
+        return words.tokenize_prompt(prompt)
 
     def ends_turn(self, token: int) -> bool:
         """Whether the model says with this token that its turn is over."""
-        import llama_cpp
-
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
+        return self.vocabulary.ends_turn(token)
 
     def decode_pieces(self, tokens: Iterable[int]) -> Iterator[str]:
         """Text as its tokens come, up to the first that ends the turn; a character is given once it is whole."""
@@ -139,12 +100,4 @@ class Model:
 
     def piece(self, token: int, special: bool = False) -> bytes:
         """A token's bytes, which may be part of a character; of special tokens none unless asked for."""
-        import llama_cpp
-
-        room = 64
-        while True:
-            buffer = ctypes.create_string_buffer(room)
-            count = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, room, 0, special)
-            if count >= 0:
-                return buffer.raw[:count]
-            room = -count
+        return self.vocabulary.piece(token, special)

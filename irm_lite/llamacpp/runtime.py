@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irm_lite.core.errors import InputError, LlamaCppError
+from irm_lite.core.machine.llamacpp_log import complaint, forget_complaints
 from irm_lite.core.types import FloatArray
 from irm_lite.data.dataset import Message
-from irm_lite.llamacpp.model import Model, complaint, forget_complaints
+from irm_lite.llamacpp.model import Model
 from irm_lite.llamacpp.sampling import TOP_P, Sampling, sampler_chain
 from irm_lite.steering.control_vector import ControlVector
 

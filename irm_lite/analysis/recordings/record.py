@@ -15,7 +15,7 @@ from irm_lite.analysis.recordings.running_statistics import Running
 from irm_lite.base.fingerprint import fingerprint_gguf
 from irm_lite.core.errors import DataError, InputError
 from irm_lite.core.types import Progress
-from irm_lite.data.encoding import encode_prompt
+from irm_lite.data.encoding import encode_prompt, turn_ends
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM
 from irm_lite.steering.irm_files import read_saved, untrained
@@ -23,7 +23,6 @@ from irm_lite.steering.irm_files import read_saved, untrained
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from irm_lite.base.load import Base
     from irm_lite.llamacpp import Runtime
     from irm_lite.runs.trained import TrainedRun
 
@@ -130,7 +129,7 @@ def in_transformers(run: "TrainedRun", prompt: list[int], new_tokens: int, at_fi
     vectors: dict[int, Tensor] = {}
     before: dict[int, Tensor] = {}
     cache, fed = None, prompt
-    ends = ends_of_turn(run.base)
+    ends = turn_ends(run.base.tokenizer)
     # The outer one reads the stream first, so that at layer 0 it sees nothing of the inner one's output.
     with inject(model, at_first, strength=0.0) as silent, inject(model, run.irm) as injection:
         silent.observers.append(lambda layer, vector: before.update({layer: vector[0]}))
@@ -145,12 +144,6 @@ def in_transformers(run: "TrainedRun", prompt: list[int], new_tokens: int, at_fi
             if token in ends:
                 return
             fed = [token]
-
-
-def ends_of_turn(base: "Base") -> set[int]:
-    """The tokens with which the model ends its turn."""
-    named = (base.tokenizer.eos_token_id, base.model.generation_config.eos_token_id)
-    return {int(token) for each in named if each is not None for token in (each if isinstance(each, list) else [each])}
 
 
 def in_llamacpp(runtime: "Runtime", prompt: list[int], new_tokens: int) -> Iterator[Heard]:
