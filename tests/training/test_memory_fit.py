@@ -191,7 +191,7 @@ def test_no_fewer_rows_would_fit() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_recommended_settings_fit_and_keep_the_batch(device: str) -> None:
+def test_the_recomfixed_settings_fit_and_keep_the_batch(device: str) -> None:
     found = choices(SEVEN, TrainConfig(model="llama-2-7b"), 128, device, "bfloat16", "adamw_torch", 0)
     seen: set[tuple[int, bool]] = set()
     for gigabytes in range(4, 40):
