@@ -129,6 +129,7 @@ SHAPE = BaseShape(5, 64, 128, 4, 2, 16, 640, tied=False)
         {"irm": "static", "site": "attn", "gradient_checkpointing": True},
         {"irm": "paper"},
         {"irm": "paper", "l1": 0.1},
+        {"irm": "paper", "dependence_penalty": 1.0},
         {"irm": "paper", "layers": "1-3", "gradient_checkpointing": True},
     ],
 )
