@@ -22,7 +22,7 @@ from contenders.task import BATCH_SIZE, MAX_LENGTH, SEED, parse_shape
 from irm_lite.base.forward import answers_of, run_base
 from irm_lite.base.load import Base, load_base
 from irm_lite.core.files.atomic import write_text
-from irm_lite.core.machine.malloc import kept
+from irm_lite.core.machine.malloc import freed_memory_kept
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode_all
 from irm_lite.data.packing import pack
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     layers = tuple(range(base.n_layers)) if options.irm == "paper" else tuple(range(1, base.n_layers))
     irm = build_irm(options.irm, base.hidden_size, layers, "attn" if options.irm == "paper" else "block").to(base.plan.device)
     times: dict[str, list[float]] = {"whole": [], "base": []}
-    with kept(), inject(base.model, irm) as injection:
+    with freed_memory_kept(), inject(base.model, irm) as injection:
         injection.compute_dtype = compute_dtype(base, irm)
         model = InjectedModel(base, injection, dependence=float(options.irm == "lite"))
         optimiser = torch.optim.AdamW(irm.parameters())

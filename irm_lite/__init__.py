@@ -13,7 +13,7 @@ imported until it is used: `import irm_lite` loads no torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from irm_lite.core.version import __version__
 
 _HOMES = {
     "load_base": "irm_lite.base.load",

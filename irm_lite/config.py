@@ -17,12 +17,16 @@ Kind = Literal["paper", "lite", "static"]
 
 @dataclass(frozen=True)
 class KindFacts:
-    """What the settings have to know of a kind of IRM: what it is trained with where they leave it open, and its demands."""
+    """What the settings have to know of a kind of IRM: what it is trained with where they leave it open, and its demands.
 
-    learning_rate: float
-    dependence_penalty: float
+    `large`: its products in `encode` cost as much as the base's. They are then taken in the base's bfloat16 (those in
+    `layer_output` are not), its weights are bfloat16 on a GPU, and the optimiser is the one that saves memory.
+    """
+
+    learning_rate: float  # from a sweep on the demo model's validation NLL (docs/log.md, "Learning rate of the lite IRM")
+    dependence_penalty: float  # 1 where it reads the input and is to become static vectors; 0 where it is to vary freely
     site: Literal["attn", "block"]
-    large: bool = False  # as costly as the base: bfloat16 where that has it, and the optimiser that saves memory
+    large: bool = False
     reads_input: bool = True  # or it adds the same whatever it is given
     options: tuple[str, ...] = ()  # settings that `build_irm` is given
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-import irm_lite
 from irm_lite.analysis.ablation_files import load_ablations
 from irm_lite.analysis.base_controls.controls import NEUTRAL, BaseControls
 from irm_lite.analysis.base_controls.features import top_tokens
-from irm_lite.analysis.recordings.of_runs import Recorded, differences
 from irm_lite.analysis.recordings.recording import Phase
+from irm_lite.analysis.recordings.run_recordings import RecordedRun, differences
 from irm_lite.analysis.report.findings import findings
 from irm_lite.analysis.statistics.checks import require_index_range, require_seed
 from irm_lite.analysis.statistics.explanation import explain
@@ -25,6 +24,7 @@ from irm_lite.base.load import Base
 from irm_lite.core.errors import InputError
 from irm_lite.core.timestamp import now
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, Reals
+from irm_lite.core.version import __version__
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import load_run
 
@@ -43,7 +43,7 @@ class Analysis:
 
 
 def analyze(
-    runs: Sequence[Recorded],
+    runs: Sequence[RecordedRun],
     *,
     phase: Phase = "generated",
     marks: Sequence[int] = (),
@@ -72,7 +72,7 @@ def analyze(
     document: dict[str, Any] = {
         "format": FORMAT,
         "created": now(),
-        "irm_lite": irm_lite.__version__,
+        "irm_lite": __version__,
         "base": {"name": first.config.model, **first.fingerprint.to_dict()},
         "notes": differences(runs),
         "runs": entries,
@@ -85,7 +85,7 @@ def analyze(
     return Analysis(document, heatmaps)
 
 
-def _importance(run: Recorded, phase: Phase) -> DoubleArray:
+def _importance(run: RecordedRun, phase: Phase) -> DoubleArray:
     try:
         return importance(run.phase(phase).mean_abs)
     except InputError as error:
@@ -93,7 +93,7 @@ def _importance(run: Recorded, phase: Phase) -> DoubleArray:
 
 
 def _describe(
-    run: Recorded, importances: DoubleArray, phase: Phase, controls: BaseControls, marks: Sequence[int], seed: int
+    run: RecordedRun, importances: DoubleArray, phase: Phase, controls: BaseControls, marks: Sequence[int], seed: int
 ) -> dict[str, Any]:
     config, about, mean = run.config, run.recording.about, run.phase(phase).mean
     order = np.argsort(-importances, kind="stable")
@@ -125,7 +125,7 @@ def _describe(
     return described
 
 
-def _striation(run: Recorded, mean: DoubleArray, phase: Phase, controls: BaseControls, seed: int) -> dict[str, Any]:
+def _striation(run: RecordedRun, mean: DoubleArray, phase: Phase, controls: BaseControls, seed: int) -> dict[str, Any]:
     """Against permutations, against the IRM that training started from, and against the base's gradient field."""
     normalised = layer_normalised(mean)
     field = controls.field_of(run)[run.recording.about.layers]
@@ -150,7 +150,7 @@ def _striation(run: Recorded, mean: DoubleArray, phase: Phase, controls: BaseCon
     return found
 
 
-def _features(run: Recorded, phase: Phase, controls: BaseControls) -> dict[str, Reals]:
+def _features(run: RecordedRun, phase: Phase, controls: BaseControls) -> dict[str, Reals]:
     """What could foretell the importance without this run's training, each (H,); what says nothing new is left out."""
     about = run.recording.about
     features: dict[str, Reals] = {

@@ -105,7 +105,7 @@ def fingerprint_gguf(gguf: Path | GgufHeader) -> Fingerprint:
         if name not in header.tensors:
             raise InputError(f"{header.path}: no {name!r} in this {architecture} file", "give a Llama-like model")
         if header.tensors[name].shape != (hidden_size,) or hidden_size > _MAX_HIDDEN_SIZE:
-            raise InputError(f"{header.path}: {name} does not have the hidden size {hidden_size}", "get a whole copy")
+            raise InputError(f"{header.path}: {name} does not have the hidden size {hidden_size}", "download or convert it again")
     gains = [header.read_f32(name) for name in norms]
     return Fingerprint(architecture, n_layers, hidden_size, hash_norm_gains(gains), gguf_quantisation(header))
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
@@ -13,38 +13,26 @@ from irm_lite.base.packed_attention import attend_by_sample
 from irm_lite.base.presets import EMBEDDED, Preset, packaged_gguf, presets
 from irm_lite.base.sources.folder import choose_code, require_own_files
 from irm_lite.base.sources.gguf_checks import KNOWN, require_loadable
+from irm_lite.base.sources.gguf_read_once import gguf_read_once
 from irm_lite.base.sources.gguf_tokenizer import GgufTokenizer
-from irm_lite.base.sources.gguf_weights import gguf_read_once, gguf_weights, keep_differentiable, require_whole, rotate, skeleton
+from irm_lite.base.sources.gguf_weights import gguf_weights, rotate, skeleton
+from irm_lite.base.sources.loaded_checks import require_whole
 from irm_lite.base.sources.shape import require_stored
 from irm_lite.core.errors import BaseModelError, reason
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.files.paths import expanded, is_hub_id
+from irm_lite.core.machine.bitsandbytes_layout import keep_differentiable
 from irm_lite.core.machine.device import DevicePlan, decide, probe
-from irm_lite.core.machine.malloc import given_back
+from irm_lite.core.machine.malloc import freed_memory_returned
 from irm_lite.core.machine.onednn import keep_few_kernels
 from irm_lite.core.machine.quiet import import_bitsandbytes, quiet_libraries
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+
 Quant = Literal["nf4", "fp4", "int8", "none"]
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a base runs, and in which number format. `spread`: over all GPUs, by transformers' device_map="auto"."""
-
-    device: str = "auto"
-    dtype: str = "auto"
-    spread: bool = False
-
-
-class PlacementOptions(TypedDict, total=False):
-    """The fields of `Placement`, as keywords."""
-
-    device: str
-    dtype: str
-    spread: bool
+ALL_GPUS = "all"  # a device: as auto, the model spread over the GPUs by transformers' device_map="auto"
 
 
 @dataclass
@@ -82,16 +70,17 @@ def load_base(
     *,
     quant: Quant = "nf4",
     double_quant: bool = False,
+    device: str = "auto",
+    dtype: str = "auto",
     chat_template: str | None = None,
     download: bool = False,
-    **placement: Unpack[PlacementOptions],
 ) -> Base:
     """Load a base model, quantised, frozen and in eval mode.
 
     `name` is a preset, a hub id, a Hugging Face folder or a .gguf file. Nothing is downloaded unless `download`.
     `device` (auto, cuda, mps, cpu) and `dtype` (auto, bfloat16, float16, float32) say where it runs, and in which number
-    format; `spread=True` puts it on all GPUs, and its parts may then be on any of them. `chat_template` (Jinja text)
-    replaces the tokenizer's own. Raises BaseModelError with the fix in one line where the model is missing, gated,
+    format; the device "all" is auto, with the model's parts on any of the GPUs. `chat_template` (Jinja text) replaces the
+    tokenizer's own. Raises BaseModelError with the fix in one line where the model is missing, gated,
     damaged, without a chat template, or of an architecture that cannot be injected.
 
     >>> base = load_base("my-llama", quant="none", device="cpu")  # a folder; the default is the demo model
@@ -101,13 +90,13 @@ def load_base(
     False
     """
     keep_few_kernels()
-    source, wanted = locate(name, download), Placement(**placement)
-    plan = decide(probe(), wanted.device, wanted.dtype, quant)
+    source = locate(name, download)
+    plan = decide(probe(), "auto" if device == ALL_GPUS else device, dtype, quant)
     if plan.quant != "none":
         import_bitsandbytes()
-    with given_back(), quiet_libraries(), gguf_read_once():
+    with freed_memory_returned(), quiet_libraries(), gguf_read_once():
         tokenizer = _load_tokenizer(name, source, chat_template, download)
-        model = _load_model(source, plan, double_quant, wanted.spread, download)
+        model = _load_model(source, plan, double_quant, device == ALL_GPUS, download)
     _require_ids(name, tokenizer, model)
     model.requires_grad_(False)
     model.eval()

@@ -8,6 +8,7 @@ import ctypes
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.machine.llamacpp_log import complaint, forget_complaints, quiet_llamacpp
@@ -102,14 +103,8 @@ class FileVocabulary(Vocabulary):
         forget_complaints()
         parameters = llama_cpp.llama_model_default_params()
         parameters.vocab_only = True
-        self._model = llama_cpp.llama_model_load_from_file(str(gguf).encode(), parameters)
-        if not self._model:
-            raise BaseModelError(f"llama.cpp cannot read the vocabulary of {gguf} ({complaint()})", "get a whole copy")
-        super().__init__(llama_cpp.llama_model_get_vocab(self._model))
-
-    def __del__(self) -> None:
-        import llama_cpp
-
-        if getattr(self, "_model", None):
-            llama_cpp.llama_model_free(self._model)
-            self._model = None
+        model = llama_cpp.llama_model_load_from_file(str(gguf).encode(), parameters)
+        if not model:
+            raise BaseModelError(f"llama.cpp cannot read the vocabulary of {gguf} ({complaint()})", "download or convert it again")
+        finalize(self, llama_cpp.llama_model_free, model)
+        super().__init__(llama_cpp.llama_model_get_vocab(model))

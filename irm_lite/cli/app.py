@@ -8,10 +8,10 @@ from pathlib import Path
 from cyclopts import App, ArgumentCollection
 from cyclopts.config import Dict
 
-import irm_lite
 from irm_lite.base.presets import EMBEDDED, presets
 from irm_lite.cli.overview import ABOUT, VERBS, print_overview
 from irm_lite.config import read_config_file
+from irm_lite.core.version import __version__
 
 
 def fill_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
@@ -36,7 +36,7 @@ app = App(
     name="irm-lite",
     help=ABOUT,
     help_format="plaintext",
-    version=irm_lite.__version__,
+    version=__version__,
     config=fill_settings,
     result_action="return_value",
 )

@@ -21,9 +21,6 @@ from irm_lite.core.visible_text import one_line, safe
 if TYPE_CHECKING:
     from cyclopts import CycloptsError
 
-if TYPE_CHECKING:
-    from cyclopts import CycloptsError
-
 _USERS_ERRORS = tuple(
     getattr(errno, name) for name in ["ENAMETOOLONG", "ENOENT", "EACCES", "EISDIR", "ENOTDIR", "EEXIST", "EPERM", "EROFS"]
 )
@@ -33,7 +30,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line; give its exit code."""
     debug = "--debug" in arguments
     if processes.count() > 1 and arguments[:1] != ["train"]:
-        return _complain("several processes can only train: leave out the launcher", EXIT_USAGE)
+        return _complain("only train runs in several processes: start it without accelerate launch", EXIT_USAGE)
     os.environ["HF_HUB_OFFLINE"] = "1"  # no library may fetch anything unasked; fill_settings lifts it for --download
     try:
         if arguments in (["--help"], ["-h"]):

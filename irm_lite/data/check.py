@@ -47,6 +47,10 @@ class Finding:
     hint: str
     pointless: bool
 
+    def to_dict(self) -> dict[str, Any]:
+        """As `data check --json` prints it: the hint's key is "mend" since version 0.1, and programs read it."""
+        return {"text": self.text, "mend": self.hint, "pointless": self.pointless}
+
 
 @dataclass(frozen=True)
 class Report:
@@ -61,7 +65,7 @@ class Report:
     findings: list[Finding]
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"findings": [each.to_dict() for each in self.findings]}
 
 
 def check(spec: str, answer_column: str = "answer", download: bool = False) -> Report:

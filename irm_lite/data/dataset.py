@@ -141,7 +141,7 @@ def _build(name: str, rows: Iterable[tuple[str, Any]], answer_column: str, refus
 def _placed(row: Any, where: str, answer_column: str) -> tuple[Example, str]:
     """The sample in a row, and its split. Raises DataError, naming the row by `where`."""
     if not isinstance(row, dict):
-        raise DataError(f"{where}: a row must be an object with named fields", "the README says what rows look like")
+        raise DataError(f"{where}: a row must be an object with named fields", "docs/guide.md says what rows look like")
     example = _example(row, where, answer_column)
     text = "".join((*(message["content"] for message in example.messages), example.text or ""))
     if len(text) > MAX_TEXT:
@@ -173,7 +173,7 @@ def _example(row: dict[str, Any], where: str, answer_column: str) -> Example:
     text = row.get("text")
     if not isinstance(text, str) or not text.strip():
         raise DataError(
-            f"{where}: neither question and {answer_column}, nor messages, nor text", "the README says what rows look like"
+            f"{where}: neither question and {answer_column}, nor messages, nor text", "docs/guide.md says what rows look like"
         )
     return Example((), text, where)
 

@@ -16,6 +16,7 @@ from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.runs.events import Event
 from irm_lite.training.train import train
+from irm_lite.vectors.distil import Fitting
 from irm_lite.vectors.export import ExportResult, export_vector
 from irm_lite.vectors.fidelity.comparison import Comparison
 
@@ -81,7 +82,9 @@ def run_demo(
     run = train(config, out, on_event=on_event, should_stop=should_stop)
     lap("train")
     on_stage("exporting a control vector")
-    result = export_vector(run, run.directory.default_vector, seed=config.seed, gguf=model_file, on_progress=on_progress)
+    result = export_vector(
+        run, run.directory.default_vector, fitting=Fitting(seed=config.seed), gguf=model_file, on_progress=on_progress
+    )
     heatmap = run.directory.heatmap
     vector = result.vector
     values = vector.as_array(run.base.n_layers)[list(vector.layers)]

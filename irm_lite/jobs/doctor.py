@@ -70,7 +70,7 @@ def _bitsandbytes(facts: DeviceFacts) -> Check:
     try:
         import torch
 
-        from irm_lite.base.sources.gguf_weights import keep_differentiable
+        from irm_lite.core.machine.bitsandbytes_layout import keep_differentiable
 
         import_bitsandbytes()
         from bitsandbytes.nn import Linear4bit

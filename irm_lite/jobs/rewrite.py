@@ -170,9 +170,7 @@ class _ToneFile:
             number = row.get("row")
             if not isinstance(number, int) or not 0 <= number < of or number in numbers:
                 which = reprlib.repr(number)
-                raise DataError(
-                    f"{self.path}: row {which} was changed after it was written, or is there twice", "choose another -o"
-                )
+                raise DataError(f"{self.path}: row {which} was changed after it was written, or appears twice", "choose another -o")
             numbers.add(number)
         return numbers
 

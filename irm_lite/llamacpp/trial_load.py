@@ -20,9 +20,9 @@ def require_survival(gguf: Path) -> None:
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=quiet, timeout=_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise BaseModelError(f"llama.cpp does not finish two tokens of {gguf}", "get a whole copy") from None
+        raise BaseModelError(f"llama.cpp does not finish two tokens of {gguf}", "download or convert it again") from None
     if done.returncode != 0:
-        raise BaseModelError(f"{gguf} crashes llama.cpp (code {done.returncode})", "get a whole copy")
+        raise BaseModelError(f"{gguf} crashes llama.cpp (code {done.returncode})", "download or convert it again")
 
 
 def _main(gguf: str) -> None:

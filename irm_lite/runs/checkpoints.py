@@ -1,4 +1,4 @@
-"""A run's checkpoints: a folder step-N for each. What is in one: checkpoint_state.py. Imports no torch."""
+"""A run's checkpoints: a folder step-N for each. What is in one: checkpoint_files.py. Imports no torch."""
 
 import re
 from collections.abc import Callable

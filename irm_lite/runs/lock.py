@@ -47,7 +47,7 @@ class RunLock:
             try:
                 self.holder_file.write_text(f"{Holder.me(now())}\n", encoding="utf-8")
             except OSError as error:
-                hint = "check the place and its free space"
+                hint = "check that the folder can be written and has free space"
                 raise RunError(f"{self.folder} cannot be written ({error.strerror})", hint) from None
             yield
         finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irm_lite.base.fingerprint import Fingerprint, Match
-from irm_lite.base.load import Base, load_base, load_tokenizer, locate
+from irm_lite.base.load import ALL_GPUS, Base, load_base, load_tokenizer, locate
 from irm_lite.base.presets import read_chat_template
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import DataError
@@ -111,9 +111,8 @@ def load_base_of(config: TrainConfig) -> Base:
     return load_base(
         quant=config.quant,
         double_quant=config.double_quant,
-        device=config.device,
+        device=ALL_GPUS if config.device_map == "auto" and config.device in ("auto", "cuda") else config.device,
         dtype=config.dtype,
-        spread=config.device_map == "auto",
         **_tokenizer_options(config),
     )
 

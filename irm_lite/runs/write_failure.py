@@ -8,7 +8,7 @@ from irm_lite.core.errors import TrainingFailed
 
 
 @contextmanager
-def write_failure_named(what: str, run: Path) -> Iterator[None]:
+def write_errors_as_failure(what: str, run: Path) -> Iterator[None]:
     """Within: an OSError is TrainingFailed, which names `what` was being written into the run directory `run`."""
     try:
         yield

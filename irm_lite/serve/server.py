@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-import irm_lite
 from irm_lite.core.errors import InputError, IrmLiteError
 from irm_lite.core.files.paths import expanded
+from irm_lite.core.version import __version__
 from irm_lite.llamacpp import Model, Runtime
 from irm_lite.serve.column import Column, End
 from irm_lite.serve.request import PROTOCOL, Chat, Id, Load, Name, Outputs, Quit, Request, Set, Stop, id_of, parse, read_line
@@ -83,7 +83,7 @@ class Server:
             name: self._about[name] | ({"layers": format_layers(column.layers)} if column.layers else {})
             for name, column in self._columns.items()
         }
-        about = {"protocol": PROTOCOL, "version": irm_lite.__version__, "model": model, "columns": columns}
+        about = {"protocol": PROTOCOL, "version": __version__, "model": model, "columns": columns}
         self._emit({"kind": "ready", "id": identity, **about})
 
     def run(self, inbox: Inbox) -> None:

@@ -24,6 +24,7 @@ from irm_lite.core.types import FloatArray
 _OWN_KEYS = "controlvector.irm."
 _MAX_SCALE = 1e6  # beyond it a float32 vector soon overflows
 _MAX_FLOATS = 1 << 25  # of all directions; the largest models' have two million
+_MEASURED = ("fidelity", "fidelity.on")  # of a vector as it was written
 _SAME_ARCHITECTURE = {"mistral": "llama"}  # repeng writes Hugging Face's name as the hint; GGUF calls Mistral "llama"
 
 
@@ -88,7 +89,8 @@ class ControlVector:
         with np.errstate(over="ignore"):  # what is beyond float32 is refused by the constructor
             directions = {n: self.directions.get(n, zero) + other.directions.get(n, zero) for n in layers}
         shared = {key: value for key, value in self.metadata.items() if other.metadata.get(key) == value}
-        shared.pop("fidelity", None)  # measured on one vector, not on a sum
+        for name in _MEASURED:  # on one vector, not on a sum
+            shared.pop(name, None)
         made_on = dict.fromkeys(filter(None, (str(each.metadata.get("base.weights", "")) for each in (self, other))))
         if made_on:  # of several bases it fits none without a warning
             shared["base.weights"] = " + ".join(made_on)
@@ -102,7 +104,7 @@ class ControlVector:
         if not isinstance(scale, int | float):
             return NotImplemented
         require_scale(scale)
-        metadata = {key: value for key, value in self.metadata.items() if key != "fidelity"}
+        metadata = {key: value for key, value in self.metadata.items() if key not in _MEASURED}
         with np.errstate(over="ignore"):
             directions = {n: direction * np.float32(scale) for n, direction in self.directions.items()}
         return ControlVector(directions, self.architecture, metadata)
@@ -139,7 +141,7 @@ class ControlVector:
         kept = {n: direction for n, direction in self.directions.items() if n in wanted}
         if not kept:
             raise VectorError("none of the chosen layers is in the vector", f"it has {min(self.layers)}-{max(self.layers)}")
-        metadata = {key: value for key, value in self.metadata.items() if key != "fidelity" or len(kept) == len(self.layers)}
+        metadata = {key: value for key, value in self.metadata.items() if key not in _MEASURED or len(kept) == len(self.layers)}
         return ControlVector(kept, self.architecture, metadata)
 
     def as_array(self, n_layers: int) -> FloatArray:

@@ -1,4 +1,4 @@
-"""The networks: `paper`, `lite` and `static`. Each gives, for a token, a vector to add at every injected layer.
+"""The networks, one a kind. Each gives, for a token, a vector to add at every injected layer.
 
 An IRM reads layer 0's hidden state after attention, h0 (B, T, H), and gives (B, T, L, H). It is split in two calls:
 `encode` once a forward, `layer_output` when the layer is reached, so that `lite` never holds L vectors a token.
@@ -159,17 +159,17 @@ class StaticIRM(IRM):
         return self.vectors.float(), self.vectors.new_zeros(len(self.layers), dtype=torch.float32)
 
 
-_KINDS: dict[str, type[IRM]] = {each.kind: each for each in (PaperIRM, LiteIRM, StaticIRM)}
+NETWORKS: dict[str, type[IRM]] = {each.kind: each for each in (PaperIRM, LiteIRM, StaticIRM)}
 
 
 def build_irm(kind: str, hidden_size: int, layers: tuple[int, ...], site: Site = "attn", **options: Any) -> IRM:
     """A fresh IRM. `options` are `width` and `rank` of `lite`. Raises InputError on an unknown kind or no layers."""
-    if kind not in _KINDS:
-        raise InputError(f"there is no IRM kind {kind!r}", f"choose one of {', '.join(_KINDS)}")
+    if kind not in NETWORKS:
+        raise InputError(f"there is no IRM kind {kind!r}", f"choose one of {', '.join(NETWORKS)}")
     if site not in ("attn", "block"):
         raise InputError(f"there is no site {site!r}", "choose attn or block")
     if not layers:
         raise InputError("an IRM needs at least one layer", "name some with --layers")
     if layers != tuple(sorted(set(layers))):  # files keep the layers as a set of ranges
         raise InputError(f"an IRM's layers must ascend, each once, not {layers}", "sort them")
-    return _KINDS[kind](hidden_size, layers, site, **options)
+    return NETWORKS[kind](hidden_size, layers, site, **options)

@@ -20,6 +20,6 @@ def steps_far_above(history: Sequence[dict[str, Any]], vocabulary: int, allowanc
     return sum(1 for _ in takewhile(lambda loss: loss > limit, newest))
 
 
-def lower_rate(learning_rate: float) -> str:
+def lower_rate_hint(learning_rate: float) -> str:
     """The hint where a training diverges."""
     return f"train again with a --learning-rate below {learning_rate:g}; what was saved before is kept"

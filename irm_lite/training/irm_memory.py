@@ -37,7 +37,7 @@ def _lite_saved(config: TrainConfig, hidden: int, count: int, _irm_c: int) -> Si
 
 
 IRM_MEMORY: dict[Kind, IrmMemory] = {
-    "paper": IrmMemory(_paper_weights, _paper_saved, lambda _config, hidden: 2 * hidden, outputs_at_once=True),
+    "paper": IrmMemory(_paper_weights, _paper_saved, lambda _config, hidden: hidden, outputs_at_once=True),
     "lite": IrmMemory(_lite_weights, _lite_saved, lambda config, _hidden: config.rank),
     "static": IrmMemory(lambda _config, hidden, count: {"vectors": count * hidden}, lambda *_sizes: {}, lambda _config, _hidden: 0),
 }

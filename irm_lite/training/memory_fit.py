@@ -114,7 +114,7 @@ def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtyp
     cpu = device == "cpu"
     process = {"process": _LOADED} if cpu else {}
     load = process | weights | {"weights being read": _reading(base, config, sum(weights.values()), c, cpu)}
-    irm_c = 2 if dtype == "bfloat16" else 4  # of the paper's products (train.py); the others' are in float32
+    irm_c = 2 if dtype == "bfloat16" else 4  # of the paper's products (step/injected_model.py); the others' are in float32
     saved = _saved(base, irm, config, step.tokens, c, irm_c, cpu)
     each = _SIZES[config.chosen_irm_dtype(device, dtype)]
     passing = {"logits": _logits(base, c), "block at work": _working(base, step.tokens, c)}

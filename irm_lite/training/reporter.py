@@ -16,7 +16,7 @@ from irm_lite.core.files.tensors import save_tensors
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.memory import held_bytes, peak_bytes
 from irm_lite.steering.layers import format_layers
-from irm_lite.training.divergence import STEPS, lower_rate, steps_far_above
+from irm_lite.training.divergence import STEPS, lower_rate_hint, steps_far_above
 from irm_lite.training.setup.prepare import Job
 from irm_lite.training.step.injected_model import InjectedModel
 
@@ -58,7 +58,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         watched = {"loss": logs["loss"]} | ({} if args.fp16 else {"gradient's norm": logs.get("grad_norm", 0.0)})
         for name, value in watched.items():  # with scaled losses, steps whose gradients overflow are skipped
             if not math.isfinite(value):
-                raise TrainingFailed(f"the {name} became {value} at step {state.global_step}", lower_rate(args.learning_rate))
+                raise TrainingFailed(f"the {name} became {value} at step {state.global_step}", lower_rate_hint(args.learning_rate))
         seconds = time.monotonic() - self.clock
         done = state.global_step - self.first_step
         self.emit(
@@ -82,7 +82,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         if far_above >= STEPS:
             raise TrainingFailed(
                 f"the training diverges: by step {state.global_step} the loss was far above the first for {STEPS} steps in a row",
-                lower_rate(args.learning_rate),
+                lower_rate_hint(args.learning_rate),
             )
 
     def on_evaluate(

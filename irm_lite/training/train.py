@@ -1,6 +1,6 @@
 """The main path: train an IRM on a frozen base into a run directory.
 
-setup/prepare.py makes all ready, resume.py finds where to go on, trainer.py takes the steps, reporter.py reports them.
+setup/prepare.py makes all ready, resume_point.py finds where to go on, trainer.py takes the steps, reporter.py reports them.
 """
 
 import irm_lite.core.machine.bitsandbytes_first  # noqa: F401  # isort: skip
@@ -22,22 +22,22 @@ from irm_lite.core.errors import FailedElsewhere, InputError, Interrupted, Train
 from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import DEVICES, available, decide, probe
-from irm_lite.core.machine.malloc import kept
+from irm_lite.core.machine.malloc import freed_memory_kept
 from irm_lite.core.machine.memory import peak_bytes, reset_peak
-from irm_lite.core.machine.out_of_memory import shortage_named
+from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
 from irm_lite.core.machine.quiet import quiet_libraries
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.events import Event
 from irm_lite.runs.trained import TrainedRun
 from irm_lite.runs.versions import installed_versions
-from irm_lite.runs.write_failure import write_failure_named
+from irm_lite.runs.write_failure import write_errors_as_failure
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm_files import load_irm
 from irm_lite.steering.layers import format_layers
 from irm_lite.training.memory_fit import seen_again
 from irm_lite.training.nll import mean_nll, perplexity
 from irm_lite.training.reporter import Reporter
-from irm_lite.training.resume import ResumedAt, changes, newest_checkpoint, read_state, require_same_processes, was_reported
+from irm_lite.training.resume_point import ResumedAt, changes, newest_checkpoint, read_state, require_same_processes, was_reported
 from irm_lite.training.setup.prepare import Job, prepare
 from irm_lite.training.setup.settings import absolute
 from irm_lite.training.step.dequantised import dequantised_once
@@ -133,7 +133,7 @@ def _emitter(run: RunDirectory, on_event: Listener) -> Emit:
 
     def emit(kind: str, **values: Any) -> None:
         if processes.first():
-            with write_failure_named("events.jsonl", run.path):
+            with write_errors_as_failure("events.jsonl", run.path):
                 event = run.events.append(kind, **values)
             on_event(event)
 
@@ -162,7 +162,7 @@ def _carry_out(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Cal
     _announce(job, reached, emit)
     reset_peak(base.plan.device)
     if reached is None:
-        with shortage_named("take a smaller --model, or a lower --max-length"):
+        with out_of_memory_as_failure("take a smaller --model, or a lower --max-length"):
             nll = mean_nll(base, job.samples.validation)
         if not math.isfinite(nll):
             raise TrainingFailed(
@@ -258,9 +258,9 @@ def _steps(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callabl
         emit("warning", text=f"memory ran out: each step is now computed in {rows} rows")
 
     with (
-        shortage_named(hint),
+        out_of_memory_as_failure(hint),
         quiet_libraries(),
-        kept(),
+        freed_memory_kept(),
         _recomputing(base, recompute),
         dequantised_once(decoder_layers(base.model)[first_reached(base.model, irm) :] if dequantise else ()),
         inject(base.model, irm) as injection,

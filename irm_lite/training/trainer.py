@@ -19,8 +19,8 @@ from irm_lite.core.machine import processes
 from irm_lite.core.machine.out_of_memory import out_of_memory, release_cached
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import rows
-from irm_lite.training.checkpointing import CheckpointingTrainer
-from irm_lite.training.divergence import lower_rate
+from irm_lite.training.checkpointing_trainer import CheckpointingTrainer
+from irm_lite.training.divergence import lower_rate_hint
 from irm_lite.training.nll import perplexity
 from irm_lite.training.setup.prepare import Job
 from irm_lite.training.step.injected_model import InjectedModel
@@ -108,7 +108,7 @@ class IrmTrainer(CheckpointingTrainer):
             own = sum(map(self.injected.nll, processes.share(list(rows(self.validation)))))
         nll = processes.sum_of(own) / sum(sample.n_answer for sample in self.validation)
         if not math.isfinite(nll):
-            hint = lower_rate(self.args.learning_rate)
+            hint = lower_rate_hint(self.args.learning_rate)
             raise TrainingFailed(f"the validation NLL became {nll} at step {self.state.global_step}", hint)
         metrics = {f"{metric_key_prefix}_loss": nll, f"{metric_key_prefix}_perplexity": perplexity(nll)}
         self.log(dict(metrics))

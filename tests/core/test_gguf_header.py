@@ -269,7 +269,7 @@ U32_KEY = string("general.alignment") + struct.pack("<I", 4)
         (by_hand(tensors=tensor_row("a", (2**40,)), n_tensors=1), "tensor 'a' ends after the file does"),
         (by_hand(tensors=tensor_row("a", (2**63, 2**63)), n_tensors=1), "tensor 'a' ends after the file does"),
         (by_hand(tensors=tensor_row("a", (4,), offset=2**63), n_tensors=1), "tensor 'a' ends after the file does"),
-        (by_hand(tensors=tensor_row("a", (4,)) * 2, n_tensors=2), "tensor 'a' is there twice"),
+        (by_hand(tensors=tensor_row("a", (4,)) * 2, n_tensors=2), "tensor 'a' appears twice"),
     ],
 )
 def test_a_damaged_header_is_refused_with_what_is_wrong(tmp_path: Path, content: bytes, fragment: str) -> None:

@@ -167,7 +167,7 @@ def _irm(data: bytes) -> None:
 
 
 def _state(data: bytes) -> None:
-    from irm_lite.runs.checkpoint_state import load_state
+    from irm_lite.runs.checkpoint_files import load_state
 
     load_state(_folder("state", STATE, data), "state")
 
@@ -192,7 +192,7 @@ def _ablations(data: bytes) -> None:
 
 def _trainer_state(data: bytes) -> None:
     from irm_lite.training.divergence import steps_far_above
-    from irm_lite.training.resume import read_state
+    from irm_lite.training.resume_point import read_state
 
     reached = read_state(_file("reached/trainer_state.json", data).parent)
     reached.ended(SimpleNamespace(max_steps=9), 4)

@@ -21,7 +21,7 @@ from irm_lite.base.fingerprint import Fingerprint
 from irm_lite.config import TrainConfig
 from irm_lite.core.files.manifest import MANIFEST, write_manifest
 from irm_lite.core.files.tensors import save_tensors
-from irm_lite.runs.checkpoint_state import save_state
+from irm_lite.runs.checkpoint_files import save_state
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import build_irm

@@ -181,7 +181,7 @@ def test_a_file_made_with_anything_else_is_refused_and_left_alone(data: Path, ll
     assert (out.read_bytes(), strange.read_text()) == (before, "precious, without a newline")
     with out.open("ab") as file:
         file.write(before)
-    with pytest.raises(DataError, match="is there twice"):
+    with pytest.raises(DataError, match="appears twice"):
         rewrite(str(data), llama_gguf, ["angry"], out, prompt=SHORT)
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from irm_lite.core.errors import TrainingFailed
 from irm_lite.runs.directory import RunDirectory
-from irm_lite.runs.write_failure import write_failure_named
+from irm_lite.runs.write_failure import write_errors_as_failure
 
 quick = settings(deadline=None, max_examples=60)
 json_values = st.recursive(
@@ -76,7 +76,7 @@ def test_events_that_cannot_be_written_are_one_line_and_the_next_is_whole(run: R
     first = run.events.append("step", step=1)
     full = OSError(28, "No space left on device")
     told = "events.jsonl of .* cannot be written .No space left on device.: make space"
-    with pytest.raises(TrainingFailed, match=told) as caught, write_failure_named("events.jsonl", run.path):
+    with pytest.raises(TrainingFailed, match=told) as caught, write_errors_as_failure("events.jsonl", run.path):
         raise full
     assert caught.value.exit_code == 1
     assert str(run.path) in str(caught.value)

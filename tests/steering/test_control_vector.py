@@ -211,7 +211,7 @@ def test_a_model_is_refused_as_a_vector(tmp_path: Path, architecture: str) -> No
         ControlVector.load(path)
 
 
-def test_a_missing_file_is_a_vector_error_with_the_mend(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_vector_error_with_the_fix(tmp_path: Path) -> None:
     with pytest.raises(VectorError, match=r"there is no file .*anger\.gguf: check the path") as caught:
         ControlVector.load(tmp_path / "anger.gguf")
     assert caught.value.exit_code == 2
@@ -250,7 +250,7 @@ def test_a_save_that_fails_leaves_the_vector_that_was_there(tmp_path: Path, monk
     assert (tmp_path / "v.gguf").read_bytes() == before
 
 
-def test_a_place_that_cannot_be_written_is_an_error_with_a_mend(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_an_error_with_a_fix(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(IrmLiteError, match=r"v\.gguf"):
         ControlVector({1: ramp()}, "llama").save(tmp_path / "file" / "v.gguf")

@@ -74,7 +74,7 @@ def test_layers_below_the_first_are_left_out_of_words(spec: str, expected: tuple
         ("999999", "its layers are 0-7"),
     ],
 )
-def test_a_bad_specification_is_refused_with_the_mend(spec: str, fragment: str) -> None:
+def test_a_bad_specification_is_refused_with_the_fix(spec: str, fragment: str) -> None:
     with pytest.raises(LayerError) as caught:
         parse_layers(spec, 8)
     assert caught.value.exit_code == 2

@@ -20,7 +20,6 @@ import sys, threading
 from irm_lite.cli.interrupt import graceful
 from irm_lite.cli.output import Output
 from irm_lite.runs.directory import RunDirectory
-from irm_lite_tui.runs import commands as run_commands
 run = RunDirectory(sys.argv[1])
 with run.lock.held(), graceful(Output(None)) as should_stop:
     print("held", flush=True)

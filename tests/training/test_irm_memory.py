@@ -1,16 +1,22 @@
 """The kinds of IRM: what the settings, the networks and the prediction of memory know of them."""
 
+from collections.abc import Iterable
 from typing import get_args
 
 import pytest
 
 from irm_lite.config import KINDS, Kind, TrainConfig
-from irm_lite.steering.irm import build_irm
+from irm_lite.steering.irm import NETWORKS, build_irm
 from irm_lite.training.irm_memory import IRM_MEMORY
 
 
 def test_each_kind_is_known_everywhere() -> None:
-    assert set(get_args(Kind)) == set(KINDS) == set(IRM_MEMORY)
+    tables: dict[str, Iterable[str]] = {
+        "config.KINDS": KINDS,
+        "training/irm_memory.IRM_MEMORY": IRM_MEMORY,
+        "steering/irm.NETWORKS": NETWORKS,
+    }
+    assert {name: set(get_args(Kind)) ^ set(table) for name, table in tables.items()} == {name: set() for name in tables}
 
 
 @pytest.mark.parametrize("kind", KINDS)

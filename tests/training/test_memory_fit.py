@@ -129,6 +129,7 @@ SHAPE = BaseShape(5, 64, 128, 4, 2, 16, 640, tied=False)
         {"irm": "static", "site": "attn", "gradient_checkpointing": True},
         {"irm": "paper"},
         {"irm": "paper", "l1": 0.1},
+        {"irm": "paper", "dependence_penalty": 1.0},
         {"irm": "paper", "layers": "1-3", "gradient_checkpointing": True},
     ],
 )
@@ -191,7 +192,7 @@ def test_no_fewer_rows_would_fit() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_recommended_settings_fit_and_keep_the_batch(device: str) -> None:
+def test_the_recomfixed_settings_fit_and_keep_the_batch(device: str) -> None:
     found = choices(SEVEN, TrainConfig(model="llama-2-7b"), 128, device, "bfloat16", "adamw_torch", 0)
     seen: set[tuple[int, bool]] = set()
     for gigabytes in range(4, 40):

@@ -26,7 +26,7 @@ from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import build_irm
 from irm_lite.steering.irm_files import load_irm
 from irm_lite.training import train as training
-from irm_lite.training.checkpointing import page_again
+from irm_lite.training.checkpointing_trainer import page_again
 from irm_lite.training.divergence import steps_far_above
 from irm_lite.training.nll import mean_nll
 from irm_lite.training.setup import disk_space

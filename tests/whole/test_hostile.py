@@ -277,7 +277,7 @@ def test_the_benchmark_of_tones_says_in_a_line_what_is_no_run(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device that shall be missing is here")
-def test_a_run_of_a_device_that_is_not_here_is_told_its_own_mend(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_a_device_that_is_not_here_is_told_its_own_fix(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = (finished / "run.toml").read_text()
     (finished / "run.toml").write_text(settings.replace('device = "cpu"', 'device = "cuda"'))
     assert cli.run(["train", "--resume", str(finished)]) == 2

@@ -14,9 +14,9 @@ from safetensors.numpy import load_file, save_file
 
 from irm_lite import train
 from irm_lite.analysis.pictures.figures import pictures
-from irm_lite.analysis.recordings.of_runs import with_recordings
 from irm_lite.analysis.recordings.record import record
 from irm_lite.analysis.recordings.recording import load_recording
+from irm_lite.analysis.recordings.run_recordings import with_recordings
 from irm_lite.analysis.statistics.ranking import importance
 from irm_lite.cli import main as cli
 from irm_lite.cli.output import Output

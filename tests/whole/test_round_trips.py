@@ -26,7 +26,7 @@ from irm_lite.base.fingerprint import Fingerprint
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError, RunError
 from irm_lite.jobs.sweep import read_sweep
-from irm_lite.runs.checkpoint_state import load_state, rng_state, save_state, set_rng_state
+from irm_lite.runs.checkpoint_files import load_state, rng_state, save_state, set_rng_state
 from irm_lite.runs.directory import RunDirectory, default_run
 from irm_lite.steering.control_vector import ControlVector
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from irm_lite.analysis.base_controls.features import base_features, stream_power
 from irm_lite.analysis.base_controls.gradient_field import gradient_field, shuffled
-from irm_lite.analysis.recordings.of_runs import Recorded
+from irm_lite.analysis.recordings.run_recordings import RecordedRun
 from irm_lite.analysis.statistics.striations import cosines, layer_normalised, two_way
 from irm_lite.core.types import FloatArray, Progress
 from irm_lite.data.dataset import load_dataset
@@ -26,7 +26,7 @@ class BaseControls:
         self._power: dict[Site, FloatArray] = {}
         self._answers: dict[str, list[Sample]] = {}
 
-    def field_of(self, run: Recorded) -> FloatArray:
+    def field_of(self, run: RecordedRun) -> FloatArray:
         """The gradient field of a run's own answers at every layer, (n_layers, H)."""
         if run.tone not in self._answers:
             self._answers[run.tone] = self._encoded(run.config.data, run.config.answer_column)

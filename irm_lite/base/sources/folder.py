@@ -24,7 +24,7 @@ def require_own_files(folder: Path) -> None:
         names = set(read_json(index)["weight_map"].values())
         strange = [name for name in names if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set("/\\")]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BaseModelError(f"{index} cannot be read ({error})", "get a whole copy") from None
+        raise BaseModelError(f"{index} cannot be read ({error})", "download or convert it again") from None
     if strange:
         raise BaseModelError(f"{index} names files that are not in its folder", "get a copy from its maker")
 

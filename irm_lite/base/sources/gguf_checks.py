@@ -33,7 +33,7 @@ def require_loadable(header: GgufHeader) -> None:
             _check_tensors(header)
             _check_vocabulary(header)
     except _Unsound as why:
-        raise BaseModelError(f"{header.path} would crash llama.cpp ({why})", "get a whole copy") from None
+        raise BaseModelError(f"{header.path} would crash llama.cpp ({why})", "download or convert it again") from None
 
 
 class _Unsound(Exception):

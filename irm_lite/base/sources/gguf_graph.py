@@ -167,7 +167,7 @@ def same_in_all_layers(header: GgufHeader, key: str, default: int | None = None)
 def _number(header: GgufHeader, key: str, default: float) -> float:
     value = header.metadata.get(f"{header.architecture}.{key}", default)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BaseModelError(f"{header.path}: {header.architecture}.{key} is no number", "get a whole copy")
+        raise BaseModelError(f"{header.path}: {header.architecture}.{key} is no number", "download or convert it again")
     return float(value)
 
 
@@ -183,13 +183,15 @@ def _rope(header: GgufHeader, head_size: int) -> Rope:
     base = _number(header, "rope.freq_base", 10000.0)
     factor = _number(header, "rope.scaling.factor", _number(header, "rope.scale_linear", 0.0)) or 1.0
     if base <= 0 or factor <= 0:
-        raise BaseModelError(f"{header.path}: a rope base of {base:g} with a factor of {factor:g}", "get a whole copy")
+        raise BaseModelError(f"{header.path}: a rope base of {base:g} with a factor of {factor:g}", "download or convert it again")
     scale = 1.0 if kind == "none" else 1.0 / factor
     extrapolated = base ** (-2.0 * np.arange(head_size // 2) / head_size)
     if _FACTORS in header.tensors:
         factors = header.read_f32(_FACTORS).astype(np.float64)
         if factors.shape != extrapolated.shape or not (np.isfinite(factors) & (factors > 0)).all():
-            raise BaseModelError(f"{header.path}: {_FACTORS} does not hold {head_size // 2} factors", "get a whole copy")
+            raise BaseModelError(
+                f"{header.path}: {_FACTORS} does not hold {head_size // 2} factors", "download or convert it again"
+            )
         extrapolated = extrapolated / factors
     attention = _number(header, "rope.scaling.attn_factor", 1.0)
     if kind != "yarn":

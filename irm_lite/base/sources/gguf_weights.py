@@ -1,15 +1,12 @@
 """A .gguf file -> its weights by transformers' names, each read and dequantised when it is asked for."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.sources.folder import choose_code
@@ -38,7 +35,9 @@ def skeleton(gguf: Path) -> "PreTrainedModel":
     wanted = sum(weight.numel() for weight in model.state_dict().values())
     stored = sum(math.prod(tensor.shape) for tensor in header.tensors.values())
     if wanted > 2 * stored + SPARE:  # transformers would allocate them all; a tied head is counted twice
-        raise BaseModelError(f"the metadata of {gguf} describes {wanted} weights, the file has {stored}", "get a whole copy")
+        raise BaseModelError(
+            f"the metadata of {gguf} describes {wanted} weights, the file has {stored}", "download or convert it again"
+        )
     decoder_layers(model)
     return model
 
@@ -70,12 +69,12 @@ def _configuration(header: GgufHeader) -> "PretrainedConfig":
     )
 
 
-def rotate(model: nn.Module, gguf: Path) -> None:
+def rotate(model: "PreTrainedModel", gguf: Path) -> None:
     """Give the model the file's rotary frequencies, where they are mapped."""
     graph = read_graph(read_header(gguf))
     if graph is None:
         return
-    rotary: Any = model.model.rotary_emb  # type: ignore[union-attr]
+    rotary: Any = model.model.rotary_emb
     frequencies = torch.from_numpy(graph.rope.inv_freq).float()
     for buffer in (rotary.inv_freq, rotary.original_inv_freq):
         buffer.copy_(frequencies)
@@ -130,66 +129,8 @@ def gguf_weights(gguf: Path, model: "PreTrainedModel") -> "dict[str, GgufWeight 
     for name, tensors in parts.items():
         stored, wanted = sum(math.prod(tensor.shape) for tensor in tensors), places[name].numel() if name in places else None
         if wanted is not None and stored > wanted:  # transformers would see it once it is in memory
-            raise BaseModelError(f"{gguf}: {tensors[0].name} has {stored} weights, its metadata says {wanted}", "get a whole copy")
+            raise BaseModelError(
+                f"{gguf}: {tensors[0].name} has {stored} weights, its metadata says {wanted}", "download or convert it again"
+            )
     none = {name: torch.zeros(place.shape) for name, place in places.items() if name.endswith(".bias") and name not in parts}
     return {name: GgufWeight(name, gguf, tensors, names, processor) for name, tensors in parts.items()} | none
-
-
-def require_whole(model: nn.Module, loading: dict[str, Any], name: str) -> None:
-    """Raise BaseModelError where the file lacked weights, which transformers fills with random numbers, or had other layers.
-
-    A weight of another shape transformers reports unless it quantises it: then the layer holds it, and its first forward fails.
-    """
-    misfits = [(key, tuple(found), tuple(wanted)) for key, found, wanted in loading["mismatched_keys"]]
-    for place, linear in model.named_modules():
-        if isinstance(linear, nn.Linear):
-            weight: Any = linear.weight
-            found = tuple(weight.quant_state.shape if hasattr(weight, "quant_state") else weight.shape)
-            if found != (wanted := (linear.out_features, linear.in_features)):
-                misfits.append((f"{place}.weight", found, wanted))
-    if misfits:
-        key, found, wanted = min(misfits)
-        raise BaseModelError(f"{name}: {key} is {found}, its configuration says {wanted}", "get a whole copy")
-    lost = [*loading["missing_keys"]]
-    spare = [key for key in loading["unexpected_keys"] if ".layers." in key and "inv_freq" not in key]
-    if lost or spare:
-        example = sorted(map(str, lost or spare))[0]
-        kind = "lacks" if lost else "has other layers than its configuration:"
-        raise BaseModelError(f"{name} {kind} {len(lost or spare)} weights, {example} among them", "get a whole copy")
-
-
-def keep_differentiable(model: nn.Module) -> None:
-    """Forbid bitsandbytes' AVX512-BF16 inference layout.
-
-    On such CPUs the first forward without gradients repacks the weights in place, and forwards after it have no
-    backward (bitsandbytes 0.50, Linear4bit.forward): one evaluation would silently end the training.
-    """
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
-
-
-@contextmanager
-def gguf_read_once() -> Iterator[None]:
-    """Let transformers parse a GGUF's vocabulary once, not three times, and index plain memory while it does.
-
-    It parses for the tokenizer, the configuration and the weights, through numpy.memmap's slow indexing, and builds the
-    tensor name map once a submodule: 27 s for the demo model, 11 s with this (docs/log.md).
-    """
-    import gguf
-    import numpy as np
-
-    class Reader(gguf.GGUFReader):  # type: ignore[misc]
-        data: Any
-
-        def _get(self, *args: object, **options: object) -> object:
-            if type(self.data) is np.memmap:
-                self.data = self.data.view(np.ndarray)
-            return super()._get(*args, **options)
-
-    saved = gguf.GGUFReader, gguf.get_tensor_name_map
-    gguf.GGUFReader, gguf.get_tensor_name_map = cache(Reader), cache(gguf.get_tensor_name_map)
-    try:
-        yield
-    finally:
-        gguf.GGUFReader, gguf.get_tensor_name_map = saved

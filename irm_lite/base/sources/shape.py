@@ -101,7 +101,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = read_json(path)
     except (OSError, ValueError) as error:
-        raise BaseModelError(f"{path} is not readable JSON ({error})", "get a whole copy") from None
+        raise BaseModelError(f"{path} is not readable JSON ({error})", "download or convert it again") from None
     return config if isinstance(config, dict) else {}
 
 
@@ -138,7 +138,8 @@ def require_stored(config: dict[str, Any], folder: Path) -> None:
     stored = sum(file.stat().st_size for file in folder.glob("*.safetensors") if file.is_file())
     if stored and weights > 4 * stored + SPARE:  # half a byte a weight, and as much again for what is counted roughly
         raise BaseModelError(
-            f"the configuration of {folder} describes {weights} weights, its files have {stored} bytes", "get a whole copy"
+            f"the configuration of {folder} describes {weights} weights, its files have {stored} bytes",
+            "download or convert it again",
         )
 
 
@@ -150,7 +151,7 @@ def shape_of_header(header: GgufHeader) -> BaseShape:
 
     embeddings = header.tensors.get("token_embd.weight")
     if embeddings is None or len(embeddings.shape) != 2:
-        raise BaseModelError(f"{header.path} has no token embeddings", "get a whole copy")
+        raise BaseModelError(f"{header.path} has no token embeddings", "download or convert it again")
     heads, hidden_size = same_in_all_layers(header, "attention.head_count"), size("embedding_length")
     shape = BaseShape(
         size("block_count"),

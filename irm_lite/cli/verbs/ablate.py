@@ -48,7 +48,7 @@ def ablate(
     from irm_lite.analysis.ablation import AblationSettings
     from irm_lite.analysis.ablation import ablate as zero_and_measure
     from irm_lite.analysis.ablation_files import save_ablations
-    from irm_lite.analysis.recordings.of_runs import with_recordings
+    from irm_lite.analysis.recordings.run_recordings import with_recordings
     from irm_lite.analysis.statistics.ranking import importance
     from irm_lite.core.files.atomic import require_folder
     from irm_lite.runs.trained import load_run

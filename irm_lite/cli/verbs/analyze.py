@@ -54,7 +54,7 @@ def analyze(
         if os.path.lexists(file) and not flags.force:  # a link that leads nowhere is somebody's too
             raise InputError(f"{file} exists", "choose another -o, or say --force")
     from irm_lite.analysis import analyze as engine
-    from irm_lite.analysis.recordings.of_runs import with_recordings
+    from irm_lite.analysis.recordings.run_recordings import with_recordings
     from irm_lite.analysis.report.page import write_report
     from irm_lite.core.files.atomic import require_folder
 

@@ -61,7 +61,7 @@ def bake(
             unbake(flags.undo, flags.out, force=flags.force, on_progress=on_progress)
             output.result(
                 {"gguf": str(flags.out), "from": str(flags.undo)},
-                f"{flags.out}: the original of {flags.undo}, its SHA-256 is right",
+                f"{flags.out}: the original of {flags.undo}, SHA-256 verified",
             )
             return
         assert flags.gguf is not None

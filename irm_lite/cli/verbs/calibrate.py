@@ -130,7 +130,7 @@ def _verdict(result: "Calibration") -> list[str]:
     best = result.best
     low, high = best.trade_95
     trade = f"trade {best.trade:+.3f} [{low:+.3f}, {high:+.3f}] nats a token on {result.samples} answers"
-    chance = f"the interval does not know that this is the best of {len(result.settings)}"
+    chance = f"not corrected for choosing the best of {len(result.settings)}"
     lines = [f"best: strength {best.strength:g}, layers {best.layers}: {trade} ({chance})"]
     return lines if best.trade > 0 else [*lines, "no setting gains more than it costs"]
 

@@ -41,7 +41,7 @@ def check(data: str, /, *, answer_column: str = "answer", download: Download = F
 
 
 def _table(report: "Report") -> Table:
-    table = Table(title="words: least, median, most of a text", title_justify="left")
+    table = Table(title="words: words a text: least, median, most", title_justify="left")
     table.add_column("")
     for split in report.parts:
         table.add_column(split, justify="right")

@@ -9,7 +9,7 @@ from irm_lite.cli.output import Common, Output
 def doctor(*, common: Common | None = None) -> None:
     """Versions, devices, what bitsandbytes and llama.cpp can do here, what is missing, and the line that fixes it."""
     output = Output(common)
-    output.note("looking (this loads torch and llama.cpp)")
+    output.note("checking this machine (loads torch and llama.cpp)")
     from irm_lite.jobs.doctor import examine
 
     checks = examine()

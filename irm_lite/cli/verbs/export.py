@@ -50,6 +50,7 @@ def export(
     from irm_lite.base.presets import find_gguf
     from irm_lite.core.errors import InputError
     from irm_lite.runs.trained import load_run
+    from irm_lite.vectors.distil import Fitting
     from irm_lite.vectors.export import export_vector
 
     trained = load_run(run)
@@ -63,8 +64,7 @@ def export(
             target,
             method=flags.method,
             layers=flags.layers,
-            epochs=flags.epochs,
-            seed=flags.seed,
+            fitting=Fitting(flags.epochs, flags.seed),
             gguf=find_gguf(flags.gguf) if flags.gguf else None,
             on_progress=on_progress,
         )

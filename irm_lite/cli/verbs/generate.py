@@ -48,9 +48,9 @@ def generate(*, flags: GenerateFlags | None = None, common: Common | None = None
     output, flags = Output(common), flags or GenerateFlags()
     prompt = _prompt(flags)
     if flags.irm is not None and flags.vector:
-        raise InputError("--irm and --vector both steer", "give one of them")
+        raise InputError("--irm and --vector cannot be combined", "give one of them")
     if flags.layers is not None and flags.irm is None and not flags.vector:
-        raise InputError("--layers limits what steers, and nothing does", "give --vector or --irm")
+        raise InputError("--layers needs --vector or --irm", "give --vector or --irm")
     from irm_lite.base.fingerprint import fingerprint_gguf
     from irm_lite.base.presets import find_gguf, read_chat_template
     from irm_lite.llamacpp import Runtime

@@ -10,7 +10,7 @@ from rich.table import Table
 from irm_lite.base.presets import EMBEDDED, found_at, presets
 from irm_lite.base.sources.shape import base_shape
 from irm_lite.cli.output import Common, Output
-from irm_lite.config import Kind, TrainConfig
+from irm_lite.config import KINDS, Kind, TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.core.machine.memory import parse_size
 from irm_lite.core.visible_text import safe
@@ -84,7 +84,7 @@ def fit(*, flags: FitFlags | None = None, common: Common | None = None) -> None:
     if not 1 <= flags.length <= 10**9:
         raise InputError(f"--length {str(flags.length)[:20]} makes no sense", "give 1 to 1000000000")
     if not flags.kind:
-        raise InputError("--kind names no kind of IRM", "give paper, lite or static, or leave it out")
+        raise InputError("--kind names no kind of IRM", f"give {', '.join(KINDS)}, or leave it out")
     shape = base_shape(flags.model)
     from irm_lite.core.machine.device import DeviceFacts, decide, probe
     from irm_lite.core.machine.memory import free_bytes

@@ -214,7 +214,7 @@ def _parse(cursor: _Cursor, path: Path) -> GgufHeader:
     for _ in range(n_metadata):
         key = cursor.string()
         if key in metadata:
-            raise cursor.damaged(f"the key {key[:80]!r} is there twice")
+            raise cursor.damaged(f"the key {key[:80]!r} appears twice")
         metadata[key] = cursor.value(cursor.scalar("<I"))
     metadata_end = cursor.position
     table: list[tuple[str, tuple[int, ...], int, int]] = []
@@ -243,7 +243,7 @@ def _parse(cursor: _Cursor, path: Path) -> GgufHeader:
         if start + offset + n_bytes > cursor.size:
             raise cursor.damaged(f"tensor {name!r} ends after the file does: it was cut short")
         if name in tensors:
-            raise cursor.damaged(f"tensor {name!r} is there twice")
+            raise cursor.damaged(f"tensor {name!r} appears twice")
         tensors[name] = TensorInfo(name, shape, kind, start + offset, n_bytes)
     layout = Layout(version, n_metadata, metadata_end, cursor.position, alignment, start, cursor.size)
     return GgufHeader(path, metadata, tensors, layout)

@@ -11,7 +11,7 @@ _MOST = 32 << 20  # bytes; where glibc's own threshold ends up once such buffers
 
 
 @contextmanager
-def given_back() -> Iterator[None]:
+def freed_memory_returned() -> Iterator[None]:
     """Memory freed inside goes back to the system at once. Does nothing without glibc.
 
     glibc keeps freed buffers of up to 32 MB, and quantised weights allocated in between pin them: loading the demo model in NF4,
@@ -31,7 +31,7 @@ def given_back() -> Iterator[None]:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def freed_memory_kept() -> Iterator[None]:
     """Memory freed inside stays with the process until the end: the next step needs buffers of the same sizes.
 
     Otherwise the system clears the same pages again for every step: a tenth of a training's time on a CPU (docs/log.md).

@@ -15,7 +15,7 @@ def out_of_memory(error: RuntimeError | MemoryError) -> bool:
 
 
 @contextmanager
-def shortage_named(hint: str) -> Iterator[None]:
+def out_of_memory_as_failure(hint: str) -> Iterator[None]:
     """Turn running out of memory inside into TrainingFailed with this hint."""
     try:
         yield

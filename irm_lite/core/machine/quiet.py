@@ -31,7 +31,7 @@ def quiet_libraries() -> Iterator[None]:
 def import_bitsandbytes() -> None:
     """Import bitsandbytes without the download of kernels from the hub, which it tries where `kernels` is installed.
 
-    The CPU's kernel serves an inference layout that base.sources.gguf_weights.keep_differentiable rules out. Metal's, from
+    The CPU's kernel serves an inference layout that bitsandbytes_layout.keep_differentiable rules out. Metal's, from
     macOS 26 on, would be downloaded at the first 4-bit product; without it PyTorch's operations do the same.
     """
     if "bitsandbytes" in sys.modules:

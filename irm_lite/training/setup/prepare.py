@@ -17,7 +17,7 @@ from irm_lite.core.errors import BaseModelError, DataError, InputError, MissingP
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import decide, probe
 from irm_lite.core.machine.memory import free_bytes, peak_bytes, reset_peak
-from irm_lite.core.machine.out_of_memory import shortage_named
+from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
 from irm_lite.data.dataset import Dataset, load_dataset
 from irm_lite.data.encoding import Sample, encode_all
 from irm_lite.runs.directory import RunDirectory
@@ -98,7 +98,7 @@ def _load(config: TrainConfig) -> tuple[Base, int]:
     """The base, and the bytes that loading it took at the peak."""
     device = decide(probe(), config.device, config.dtype, config.quant).device
     reset_peak(device)
-    with shortage_named("take a smaller --model, or quantise it by --quant nf4"):
+    with out_of_memory_as_failure("take a smaller --model, or quantise it by --quant nf4"):
         base = load_base_of(config)
     return base, peak_bytes(device)
 

@@ -7,12 +7,13 @@ from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import psutil
 import pytest
 from textual.widgets import Select
 
-from irm_lite.config import TrainConfig
+from irm_lite.config import Kind, TrainConfig
 from irm_lite_tui.dashboard.screen import DashboardScreen
 from irm_lite_tui.shared.text_field import TextField
 from irm_lite_tui.train.fields import BASIC, form_fields, read_form
@@ -34,7 +35,7 @@ def test_every_setting_is_in_the_form_with_its_default_and_its_help() -> None:
     assert set(form_fields()) == {each.name for each in fields(TrainConfig)}
     assert set(BASIC) <= set(form_fields())
     assert all(field.help for field in form_fields().values())
-    assert form_fields()["irm"].choices == ("paper", "lite", "static")
+    assert form_fields()["irm"].choices == get_args(Kind)
     assert form_fields()["seed"].help == "Seed of initialisation and data order."
     config, errors = read_form({})
     assert (config, errors) == (TrainConfig(), {})

@@ -13,7 +13,7 @@ from irm_lite.steering.layers import format_layers
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedRun:
     """A run and the recording of it that is looked at. Its IRM is not loaded: 24 of the paper's would not fit."""
 
     directory: RunDirectory
@@ -49,7 +49,7 @@ class Recorded:
         return self.recording.statistics[phase]
 
 
-def with_recordings(runs: Sequence[Path], recording: str | None = None) -> list[Recorded]:
+def with_recordings(runs: Sequence[Path], recording: str | None = None) -> list[RecordedRun]:
     """Each run with its recording of that name, or its newest.
 
     Raises RunError where one has none, or has another run's; InputError where bases differ.
@@ -70,7 +70,7 @@ def with_recordings(runs: Sequence[Path], recording: str | None = None) -> list[
     return found
 
 
-def _with_recording(run: RunDirectory, name: str | None) -> Recorded:
+def _with_recording(run: RunDirectory, name: str | None) -> RecordedRun:
     config, saved = run.config(), read_saved(run.path)
     folder = run.newest_recording() if name is None else run.recordings / recording_name(name)
     if folder is None:
@@ -82,10 +82,10 @@ def _with_recording(run: RunDirectory, name: str | None) -> Recorded:
     same = (tuple(about.layers), about.hidden_size, about.data) == (saved.layers, saved.hidden_size, config.data)
     if not same or (saved.digest and about.irm_sha256 and about.irm_sha256 != saved.digest):
         raise RunError(f"{folder} is a recording of another IRM", "record again with --force")
-    return Recorded(run, config, recording, folder)
+    return RecordedRun(run, config, recording, folder)
 
 
-def differences(runs: Sequence[Recorded]) -> list[str]:
+def differences(runs: Sequence[RecordedRun]) -> list[str]:
     """What makes the recordings of runs unlike, a sentence each: what is compared over unlike texts differs by the texts too."""
     found = []
     for what, values in (

@@ -12,12 +12,12 @@ from transformers import EarlyStoppingCallback, TrainerState, TrainingArguments
 from irm_lite.core.errors import RunError
 from irm_lite.core.files.reading import read_json
 from irm_lite.core.machine import processes
-from irm_lite.runs.checkpoint_state import restore_best
+from irm_lite.runs.checkpoint_files import restore_best
 from irm_lite.runs.checkpoints import step_of
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.versions import installed_versions
-from irm_lite.runs.write_failure import write_failure_named
-from irm_lite.training.checkpointing import ROWS
+from irm_lite.runs.write_failure import write_errors_as_failure
+from irm_lite.training.checkpointing_trainer import ROWS
 from irm_lite.training.setup.prepare import Job
 
 _EXACT = ("torch", "transformers", "bitsandbytes")  # another version of these may round otherwise
@@ -51,7 +51,7 @@ class ResumedAt:
     def restore_best(self, run: RunDirectory) -> None:
         """Restore the best IRM of that time as the run's, unless the checkpoint's copy is damaged. Raises TrainingFailed where it
         cannot be written."""
-        with write_failure_named("the IRM", run.path):
+        with write_errors_as_failure("the IRM", run.path):
             restore_best(self.checkpoint, run.path, self.step, self.state.best_global_step)
 
 

@@ -1,4 +1,4 @@
-"""transformers.Trainer with checkpoints of our own: they hold no pickle and appear whole. checkpoint_state.py has their format."""
+"""transformers.Trainer with checkpoints of our own: they hold no pickle and appear whole. checkpoint_files.py has their format."""
 
 import irm_lite.core.machine.bitsandbytes_first  # noqa: F401  # isort: skip
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from irm_lite.core.errors import RunError, TrainingFailed, reason
 from irm_lite.core.files.atomic import atomic_folder
 from irm_lite.core.files.manifest import write_manifest
 from irm_lite.core.machine import processes
-from irm_lite.runs import checkpoint_state
+from irm_lite.runs import checkpoint_files
 from irm_lite.runs.directory import RunDirectory
-from irm_lite.runs.write_failure import write_failure_named
+from irm_lite.runs.write_failure import write_errors_as_failure
 from irm_lite.steering.irm_files import load_irm, save_irm
-from irm_lite.training.divergence import lower_rate
+from irm_lite.training.divergence import lower_rate_hint
 from irm_lite.training.step.injected_model import InjectedModel
 
 ROWS = "rows"  # of each process, among the callbacks' states in a checkpoint's trainer_state.json
@@ -39,14 +39,14 @@ class CheckpointingTrainer(Trainer):  # type: ignore[misc]
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         best = bool(super()._determine_best_metric(metrics, trial))
         if best and processes.first():
-            with write_failure_named("the IRM", self.run.path):
+            with write_errors_as_failure("the IRM", self.run.path):
                 save_irm(self.injected.irm, self.run.path)
         return best
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         step = self.state.global_step
         if not all(torch.isfinite(parameter).all() for parameter in self.injected.irm.parameters()):
-            hint = lower_rate(self.args.learning_rate)
+            hint = lower_rate_hint(self.args.learning_rate)
             raise TrainingFailed(f"the IRM's weights became NaN or infinite by step {step}", hint)
         own = [self.rows * (number == processes.number()) for number in range(processes.count())]
         self.state.stateful_callbacks[ROWS] = [int(processes.sum_of(rows)) for rows in own]
@@ -55,19 +55,19 @@ class CheckpointingTrainer(Trainer):  # type: ignore[misc]
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, ExportableState):  # early stopping's patience
                 self.state.stateful_callbacks[type(callback).__name__] = callback.state()
-        with write_failure_named(f"the checkpoint of step {step}", self.run.path):
+        with write_errors_as_failure(f"the checkpoint of step {step}", self.run.path):
             self.run.events.sync()
             with atomic_folder(self.run.checkpoints.of_step(step)) as folder:
                 self._write(folder, step)
             self.run.checkpoints.thin(step, self.args.save_total_limit)
 
     def _write(self, folder: Path, step: int) -> None:
-        known = checkpoint_state.save_irms(self.injected.irm, self.run.path, folder, step, self.state.best_global_step)
-        checkpoint_state.save_state(folder, checkpoint_state.OPTIMIZER, self.optimizer.state_dict())
-        checkpoint_state.save_state(folder, checkpoint_state.SCHEDULER, self.lr_scheduler.state_dict())
-        checkpoint_state.save_state(folder, checkpoint_state.RNG, checkpoint_state.rng_state())
+        known = checkpoint_files.save_irms(self.injected.irm, self.run.path, folder, step, self.state.best_global_step)
+        checkpoint_files.save_state(folder, checkpoint_files.OPTIMIZER, self.optimizer.state_dict())
+        checkpoint_files.save_state(folder, checkpoint_files.SCHEDULER, self.lr_scheduler.state_dict())
+        checkpoint_files.save_state(folder, checkpoint_files.RNG, checkpoint_files.rng_state())
         if self.accelerator.scaler is not None:
-            checkpoint_state.save_state(folder, checkpoint_state.SCALER, self.accelerator.scaler.state_dict())
+            checkpoint_files.save_state(folder, checkpoint_files.SCALER, self.accelerator.scaler.state_dict())
         self.state.save_to_json(str(folder / "trainer_state.json"))
         write_manifest(folder, known)
 
@@ -79,16 +79,16 @@ class CheckpointingTrainer(Trainer):  # type: ignore[misc]
         if checkpoint is None:
             return
         with _damage_named(checkpoint):
-            self.optimizer.load_state_dict(checkpoint_state.load_state(Path(checkpoint), checkpoint_state.OPTIMIZER))
+            self.optimizer.load_state_dict(checkpoint_files.load_state(Path(checkpoint), checkpoint_files.OPTIMIZER))
             page_again(getattr(self.optimizer, "optimizer", self.optimizer))
-            self.lr_scheduler.load_state_dict(checkpoint_state.load_state(Path(checkpoint), checkpoint_state.SCHEDULER))
+            self.lr_scheduler.load_state_dict(checkpoint_files.load_state(Path(checkpoint), checkpoint_files.SCHEDULER))
 
     def _load_scaler(self, checkpoint: str | None) -> None:
         if checkpoint is None or self.accelerator.scaler is None:
             return
-        if (Path(checkpoint) / f"{checkpoint_state.SCALER}.json").exists():
+        if (Path(checkpoint) / f"{checkpoint_files.SCALER}.json").exists():
             with _damage_named(checkpoint):
-                self.accelerator.scaler.load_state_dict(checkpoint_state.load_state(Path(checkpoint), checkpoint_state.SCALER))
+                self.accelerator.scaler.load_state_dict(checkpoint_files.load_state(Path(checkpoint), checkpoint_files.SCALER))
 
     def _load_callback_state(self) -> None:
         """Early stopping's patience, which transformers does not restore."""
@@ -101,7 +101,7 @@ class CheckpointingTrainer(Trainer):  # type: ignore[misc]
         if checkpoint is None:
             return
         with _damage_named(checkpoint):
-            checkpoint_state.set_rng_state(checkpoint_state.load_state(Path(checkpoint), checkpoint_state.RNG))
+            checkpoint_files.set_rng_state(checkpoint_files.load_state(Path(checkpoint), checkpoint_files.RNG))
 
 
 def page_again(optimiser: Any) -> None:
