@@ -1,5 +1,6 @@
 """Examples -> token ids with the answer marked, through the base's own chat template."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,17 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", messages: tuple[Message,
         text = prompt_text(tokenizer, messages)
     except Exception as error:
         raise template_failed(error, "the prompt") from None
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return _rendered(tokenizer, text)[0]
+
+
+def _rendered(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids of what the chat template has rendered, and from which character to which each reaches; a GGUF's are llama.cpp's
+    (base/sources/gguf_tokenizer.py)."""
+    own: Callable[[str], tuple[list[int], list[tuple[int, int]]]] | None = getattr(tokenizer, "encode_rendered", None)
+    if own is not None:
+        return own(text)
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    return list(encoded["input_ids"]), encoded["offset_mapping"]
 
 
 def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Sample:
@@ -69,8 +80,7 @@ def encode(tokenizer: "PreTrainedTokenizerBase", example: Example) -> Sample:
     if at < 0:
         raise DataError(f"{example.where}: the chat template leaves the answer out", "give another with --chat-template")
     answer_end = at + len(example.answer.strip())
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = list(encoded["input_ids"]), encoded["offset_mapping"]
+    ids, offsets = _rendered(tokenizer, text)
     start = next((i for i, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))
     over = turn_ends(tokenizer)
     ends = [i for i in range(start, len(ids)) if ids[i] in over]

@@ -81,10 +81,11 @@ _OUTSIDE = frozenset(("token_embd.weight", "output.weight", "output_norm.weight"
 
 @dataclass(frozen=True)
 class Rope:
-    """How positions are rotated: by `inv_freq` (D/2,) radians a token; cosines and sines times `scaling`."""
+    """How positions are rotated: by `inv_freq` (D/2,) radians a token; cosines and sines times `scaling`. `base`: unscaled."""
 
     inv_freq: DoubleArray
     scaling: float
+    base: float
 
 
 @dataclass(frozen=True)
@@ -195,11 +196,13 @@ def _rope(header: GgufHeader, head_size: int) -> Rope:
         extrapolated = extrapolated / factors
     attention = _number(header, "rope.scaling.attn_factor", 1.0)
     if kind != "yarn":
-        return Rope(scale * extrapolated, attention)
+        return Rope(scale * extrapolated, attention, base)
     original = _number(header, "rope.scaling.original_context_length", 0.0) or float(_size(header, "context_length"))
     low, high = (
         head_size * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (_BETA_FAST, _BETA_SLOW)
     )
     low, high = max(0.0, math.floor(low)), min(head_size - 1.0, math.ceil(high))
     kept = 1.0 - np.clip((np.arange(head_size // 2) - low) / max(0.001, high - low), 0.0, 1.0)
-    return Rope(extrapolated * (scale * (1.0 - kept) + kept), attention * (1.0 + 0.1 * math.log(factor) if factor > 1 else 1.0))
+    return Rope(
+        extrapolated * (scale * (1.0 - kept) + kept), attention * (1.0 + 0.1 * math.log(factor) if factor > 1 else 1.0), base
+    )

@@ -15,6 +15,7 @@ def gguf_read_once() -> Iterator[None]:
     """
     import gguf
     import numpy as np
+    from transformers import AutoConfig
 
     class Reader(gguf.GGUFReader):  # type: ignore[misc]
         data: Any
@@ -24,9 +25,22 @@ def gguf_read_once() -> Iterator[None]:
                 self.data = self.data.view(np.ndarray)
             return super()._get(*args, **options)
 
-    saved = gguf.GGUFReader, gguf.get_tensor_name_map
+    def for_model(model_type: str, **options: Any) -> Any:
+        return configured(model_type, **{name: _one(value) if name in _BY_LAYER else value for name, value in options.items()})
+
+    saved, configured = (gguf.GGUFReader, gguf.get_tensor_name_map), AutoConfig.for_model
     gguf.GGUFReader, gguf.get_tensor_name_map = cache(Reader), cache(gguf.get_tensor_name_map)
+    AutoConfig.for_model = for_model
     try:
         yield
     finally:
         gguf.GGUFReader, gguf.get_tensor_name_map = saved
+        AutoConfig.for_model = configured
+
+
+_BY_LAYER = ("num_attention_heads", "num_key_value_heads", "intermediate_size")
+
+
+def _one(value: Any) -> Any:
+    """A number that the file gives a layer at a time, which transformers refuses, as one where it is the same in all."""
+    return value[0] if isinstance(value, list) and value and value == value[:1] * len(value) else value

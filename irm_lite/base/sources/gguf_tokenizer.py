@@ -24,12 +24,14 @@ class GgufTokenizer:
     def apply_chat_template(self, *arguments: Any, **options: Any) -> Any:
         return self._own.apply_chat_template(*arguments, chat_template=self.chat_template, **options)
 
-    def __call__(self, text: str, add_special_tokens: bool = True, return_offsets_mapping: bool = False) -> dict[str, Any]:
-        """`input_ids` of a text, of a rendered prompt where nothing is to be added; `offset_mapping`: from where to where in the
-        text each token is, in characters."""
-        words = self.vocabulary
-        ids = words.tokenize(text, add_special=True) if add_special_tokens else words.tokenize_prompt(text)
-        return {"input_ids": ids} | ({"offset_mapping": offsets(words, text, ids)} if return_offsets_mapping else {})
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        """`input_ids` of a text, with bos and eos as the file asks if `add_special_tokens`."""
+        return {"input_ids": self.vocabulary.tokenize(text, add_special_tokens)}
+
+    def encode_rendered(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """The ids of what the chat template has rendered, as llama-server makes them, and where in the text each is."""
+        ids = self.vocabulary.tokenize_prompt(text)
+        return ids, offsets(self.vocabulary, text, ids)
 
 
 def offsets(vocabulary: Vocabulary, text: str, ids: list[int]) -> list[tuple[int, int]]:

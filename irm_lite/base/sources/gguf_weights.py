@@ -62,7 +62,7 @@ def _configuration(header: GgufHeader) -> "PretrainedConfig":
         head_dim=shape.head_size,
         max_position_embeddings=header.integer(f"{header.architecture}.context_length"),
         rms_norm_eps=header.metadata[f"{header.architecture}.attention.layer_norm_rms_epsilon"],
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},  # its frequencies are put in by `rotate`
+        rope_parameters={"rope_type": "default", "rope_theta": graph.rope.base},  # any scaling is put in by `rotate`
         tie_word_embeddings=shape.tied,
         **{f"{name}_token_id": header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")},
         **(options if header.architecture == "llama" else {}),
@@ -70,14 +70,15 @@ def _configuration(header: GgufHeader) -> "PretrainedConfig":
 
 
 def rotate(model: "PreTrainedModel", gguf: Path) -> None:
-    """Give the model the file's rotary frequencies, where they are mapped."""
+    """Give the model the file's rotary frequencies where they are scaled in a way that its configuration does not say."""
     graph = read_graph(read_header(gguf))
     if graph is None:
         return
     rotary: Any = model.model.rotary_emb
     frequencies = torch.from_numpy(graph.rope.inv_freq).float()
-    for buffer in (rotary.inv_freq, rotary.original_inv_freq):
-        buffer.copy_(frequencies)
+    if not torch.allclose(rotary.inv_freq.cpu(), frequencies, rtol=1e-5, atol=0):  # else they keep their last bit
+        for buffer in (rotary.inv_freq, rotary.original_inv_freq):
+            buffer.copy_(frequencies)
     rotary.attention_scaling = graph.rope.scaling
 
 
