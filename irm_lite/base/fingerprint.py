@@ -17,7 +17,7 @@ from irm_lite.core.errors import InputError, VectorError
 from irm_lite.core.files.gguf_header import GgufHeader, read_header, require_model
 from irm_lite.core.types import FloatArray
 
-_UNQUANTISED = ("none", "F32", "F16", "BF16")
+UNQUANTISED = ("none", "F32", "F16", "BF16")
 _MAX_HIDDEN_SIZE = 1 << 18  # the largest models have 18432
 
 
@@ -78,7 +78,7 @@ class Fingerprint:
 
 
 def _quantised(name: str) -> str:
-    return "unquantised" if name in _UNQUANTISED else name
+    return "unquantised" if name in UNQUANTISED else name
 
 
 def hash_norm_gains(gains: list[FloatArray]) -> str:

@@ -15,6 +15,7 @@ from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 
 from irm_lite.data.dataset import load_dataset
+from support.gguf_files import add_value
 
 VOCABULARY = 640
 _CLASSES: dict[str, tuple[Any, Any]] = {
@@ -96,10 +97,11 @@ def write_gguf(
     chat_template: str | None = None,
     architecture: str = "llama",
     extra: dict[str, np.ndarray[Any, Any]] | None = None,
+    keys: dict[str, Any] | None = None,
 ) -> Path:
     """The model of a Hugging Face folder as an F32 GGUF, as llama.cpp's converter lays out its `llama` architecture.
 
-    `extra` tensors are written too, as biases are.
+    `extra` tensors are written too, as biases are; `keys` are added to the metadata, or stand in the place of theirs.
     """
     model = (
         LlamaForCausalLM if "llama" in json.loads((folder / "config.json").read_text())["model_type"] else MistralForCausalLM
@@ -120,6 +122,9 @@ def write_gguf(
     _write_tokenizer(writer, folder / "tokenizer.model")
     if chat_template:
         writer.add_chat_template(chat_template)
+    for key, value in (keys or {}).items():
+        writer.kv_data[0].pop(key, None)
+        add_value(writer, key, value)
     for name, tensor in _llama_tensors(model):
         writer.add_tensor(name, np.ascontiguousarray(tensor.detach().float().numpy()))
     for name, values in (extra or {}).items():

@@ -1,5 +1,6 @@
 """Paths and hub ids as users write them."""
 
+import os
 import re
 from pathlib import Path
 
@@ -27,3 +28,11 @@ def is_there(path: Path) -> bool:
 def is_hub_id(name: str) -> bool:
     """Whether a text is written as the hub names models and data sets, owner/name; a folder may have such a path too."""
     return _HUB_ID.fullmatch(name) is not None
+
+
+def cache_folder() -> Path:
+    """Where what can be computed again is kept: $IRM_LITE_CACHE, or the system's own place."""
+    import platformdirs
+
+    named = os.environ.get("IRM_LITE_CACHE")
+    return Path(named) if named else platformdirs.user_cache_path("irm-lite")
