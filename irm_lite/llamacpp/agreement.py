@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from irm_lite.base.fingerprint import UNQUANTISED, fingerprint_gguf
 from irm_lite.base.forward import answer_logits
 from irm_lite.base.load import Base
+from irm_lite.base.streamed import streamed_answer_logits
 from irm_lite.core.files.atomic import write_text
 from irm_lite.core.files.paths import cache_folder
 from irm_lite.core.files.reading import read_json
@@ -26,10 +27,11 @@ from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import pack
 from irm_lite.llamacpp.likelihood import context_for, llamacpp_log_probabilities
 from irm_lite.llamacpp.runtime import Runtime
+from irm_lite.steering.likelihood import kl
 
 _PARAGRAPH = (
     "Why is the sky blue? In 1871 Lord Rayleigh showed that air scatters light of short wavelengths 5.5 times as strongly as "
-    "long ones; I'm sure you've heard it.\n\nThe sun's own light, at noon, is nearly white: mix all of it and what you see is white. "
+    "long ones; I'm sure you've heard it.\n\nThe sun's own light, at noon, is nearly white: mix all of it and you see white. "
     'def scatter(x):\n    return x ** -4  # "blue"\n'
 )
 _SAMPLES = 3  # of the data beside the paragraph: some hundred tokens are enough to see another graph
@@ -42,8 +44,8 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
     "explained": float,
 }
 
-# KL a token that is explained, in nats (docs/log.md has the measurements): the demo's and Qwen2.5-0.5B's files against their bases.
-_QUANTISED_BASE, _QUANTISED_FILE, _HALF, _SAME = 0.3, 0.05, 0.01, 1e-4
+# KL a token that is explained, in nats. Measured (docs/log.md): the demo's Q4_1 file read unquantised 0.004, its base in NF4 0.38.
+_QUANTISED_BASE, _QUANTISED_FILE, _HALF, _SAME = 1.0, 0.05, 0.02, 1e-4
 
 
 @dataclass(frozen=True)
@@ -68,28 +70,33 @@ class Agreement:
 
 
 def agreement(base: Base, gguf: Path, samples: Sequence[Sample]) -> Agreement:
-    """Compare the base, which nothing is injected into, with llama.cpp on `gguf`; remembered by file and base.
+    """Compare transformers with llama.cpp on `gguf`; remembered by file and base.
 
+    A base that is this file is read from it once more, unquantised and block by block, since what 4 bits lose would hide a whole
+    other graph (docs/log.md); of another the base itself is compared, into which nothing may be injected.
     Raises BaseModelError or InputError where llama.cpp cannot load the file.
     """
-    key = _key(base, gguf)
+    own = base.gguf_path is not None and base.gguf_path.resolve() == gguf.resolve()
+    key = _key(base, gguf, own)
     known = _remembered().get(key)
     if known is not None:
         return known
     compared = [_paragraph(base), *samples[:_SAMPLES]]
-    kl, ours, theirs, tokens = 0.0, 0.0, 0.0, 0
-    with torch.no_grad(), Runtime(gguf, n_ctx=context_for(compared), n_gpu_layers=0) as runtime:
-        for sample in compared:
-            row = pack([sample])
-            in_transformers = F.log_softmax(answer_logits(base.model, row).float().cpu(), dim=-1)
-            in_llamacpp = llamacpp_log_probabilities(runtime, sample)
-            shared = min(in_transformers.shape[1], in_llamacpp.shape[1])  # rows that pad a vocabulary are never given
-            p, q = in_llamacpp[:, :shared], in_transformers[:, :shared]
-            kl += (p.exp() * (p - q)).sum().item()
-            ours += F.nll_loss(q, row["labels"], reduction="sum").item()
-            theirs += F.nll_loss(p, row["labels"], reduction="sum").item()
-            tokens += len(row["labels"])
-    found = Agreement(kl / tokens, ours / tokens, theirs / tokens, tokens, _explained(base, gguf))
+    row = pack(compared)
+    with torch.no_grad():
+        logits = streamed_answer_logits(gguf, row) if own else answer_logits(base.model, row)
+    in_transformers = F.log_softmax(logits.float().cpu(), dim=-1)
+    with Runtime(gguf, n_ctx=context_for(compared), n_gpu_layers=0) as runtime:
+        in_llamacpp = torch.cat([llamacpp_log_probabilities(runtime, sample) for sample in compared])
+    shared = min(in_transformers.shape[1], in_llamacpp.shape[1])  # rows that pad a vocabulary are never given
+    p, q = in_llamacpp[:, :shared], in_transformers[:, :shared]
+    found = Agreement(
+        kl(p, q).mean().item(),
+        F.nll_loss(q, row["labels"]).item(),
+        F.nll_loss(p, row["labels"]).item(),
+        len(row["labels"]),
+        _explained(base, gguf, own),
+    )
     _remember(key, found)
     return found
 
@@ -99,15 +106,16 @@ def _paragraph(base: Base) -> Sample:
     return Sample(ids, 1, Example((), _PARAGRAPH, "a fixed paragraph"))
 
 
-def _explained(base: Base, gguf: Path) -> float:
-    if base.plan.quant != "none":
+def _explained(base: Base, gguf: Path, own: bool) -> float:
+    """What quantisation, and the number format, may make of it, in nats a token."""
+    if not own and base.plan.quant != "none":
         return _QUANTISED_BASE
     if fingerprint_gguf(gguf).quantisation not in UNQUANTISED:
         return _QUANTISED_FILE
-    return _SAME if base.plan.dtype == "float32" else _HALF
+    return _SAME if own or base.plan.dtype == "float32" else _HALF
 
 
-def _key(base: Base, gguf: Path) -> str:
+def _key(base: Base, gguf: Path, own: bool) -> str:
     """What the figure depends on: the file as it is, the base and how it was loaded, the libraries that run them."""
     import importlib.metadata
 
