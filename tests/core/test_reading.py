@@ -40,7 +40,7 @@ def enter(run: RunDirectory) -> None:
 @pytest.mark.parametrize("name", ["events.jsonl", "lock", "lock.holder"])
 def test_a_run_with_a_pipe_in_it_is_not_written(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(RunError, match=f"{name} is no ordinary file: remove it"):
+    with pytest.raises(RunError, match=f"{name} is not an ordinary file: remove it"):
         enter(RunDirectory(tmp_path))
 
 

@@ -696,5 +696,5 @@ def test_a_damaged_best_irm_in_a_checkpoint_costs_no_step(llama_folder: Path, tm
     events_ = list(run.events.read())
     assert [event["resumed_from"] for event in events_ if event["kind"] == "start"] == [None, "step-3"]
     [told] = [event["text"] for event in events_ if event["kind"] == "warning"]
-    assert told.startswith("the best IRM that step-3 keeps is damaged")
+    assert told.startswith("the best IRM in step-3 is damaged")
     assert run.events.finished()

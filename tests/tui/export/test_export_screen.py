@@ -144,7 +144,7 @@ async def test_missing_and_damaged_runs_are_states(run: RunDirectory) -> None:
         await until(pilot, lambda: "gone is not a run directory" in screen_text(bare), "the state")
         bare.screen.query_one("#run", Input).value = ""
         await pilot.press("f6", "f7")
-        assert "there is no run" in bare.line("export")
+        assert "no run is given" in bare.line("export")
         assert "export one first" in bare.line("bake")
         for size in ((20, 5), (1, 1), (80, 24)):
             await pilot.resize_terminal(*size)

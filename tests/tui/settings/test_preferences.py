@@ -57,4 +57,4 @@ def test_a_value_of_the_wrong_type(own_place: Path) -> None:
 
 def test_a_place_that_cannot_be_written(own_place: Path) -> None:
     own_place.write_text("a file")
-    assert "preferences are not kept" in save_preferences(Preferences())
+    assert "preferences are not saved" in save_preferences(Preferences())

@@ -36,7 +36,7 @@ class Window(ModalScreen[None]):
     """A window over it."""
 
 
-@pytest.fixture(params=[(RunsScreen, "_look"), (DashboardScreen, "_look"), (ChatScreen, "_follow"), (ChatScreen, "_weigh")])
+@pytest.fixture(params=[(RunsScreen, "look"), (DashboardScreen, "_look"), (ChatScreen, "_follow"), (ChatScreen, "_weigh")])
 def counted(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Callable[[], Screen[Any]], list[None]]:
