@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 # Before torch, numpy and llama.cpp are loaded; what a test starts inherits it. Two processes of tests share the cores, and
 # threads that wait for each other in turns are slower than one.
 os.environ.update({"OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+os.environ["IRM_LITE_CACHE"] = str(Path(tempfile.gettempdir()) / "irm-lite-tests")  # not the user's
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would fetch something fails instead
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -16,10 +16,9 @@ def generate(base: Base, messages: tuple[Message, ...], max_new_tokens: int) -> 
     greedy = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=ends, pad_token_id=ends[0] if ends else 0
     )
-    output = base.model.generate(
-        input_ids=ids,
-        attention_mask=torch.ones_like(ids),
-        generation_config=greedy,
-        use_model_defaults=False,  # a model's own may hold a repetition penalty and more
-    )
+    own, base.model.generation_config = base.model.generation_config, GenerationConfig()  # its repetition penalty would count
+    try:
+        output = base.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=greedy)
+    finally:
+        base.model.generation_config = own
     return str(base.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)).strip()

@@ -1,5 +1,5 @@
-"""A GGUF's model in transformers, unquantised in float32, one block in memory at a time: what the file says to transformers, without
-what a quantised base loses."""
+"""A GGUF's model in transformers, unquantised in float32, with one block in memory at a time: what transformers makes of the file,
+without what a quantised base loses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

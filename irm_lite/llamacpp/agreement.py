@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch.nn import functional as F
 
@@ -19,6 +20,7 @@ from irm_lite.base.fingerprint import UNQUANTISED, fingerprint_gguf
 from irm_lite.base.forward import answer_logits
 from irm_lite.base.load import Base
 from irm_lite.base.streamed import streamed_answer_logits
+from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.files.atomic import write_text
 from irm_lite.core.files.paths import cache_folder
 from irm_lite.core.files.reading import read_json
@@ -34,6 +36,7 @@ _PARAGRAPH = (
     "long ones; I'm sure you've heard it.\n\nThe sun's own light, at noon, is nearly white: mix all of it and you see white. "
     'def scatter(x):\n    return x ** -4  # "blue"\n'
 )
+_BESIDE = 2 << 30  # bytes: a block and the head in float32, and what llama.cpp takes beside the weights
 _SAMPLES = 3  # of the data beside the paragraph: some hundred tokens are enough to see another graph
 _MAX_KEPT = 1 << 20  # bytes of what is remembered
 _FIELDS: dict[str, Callable[[Any], Any]] = {
@@ -50,7 +53,7 @@ _QUANTISED_BASE, _QUANTISED_FILE, _HALF, _SAME = 1.0, 0.05, 0.02, 1e-4
 
 @dataclass(frozen=True)
 class Agreement:
-    """KL(llama.cpp || transformers) and NLL in nats a token, over `tokens` tokens. `explained`: what quantisation may make of it."""
+    """KL(llama.cpp || transformers) and NLL in nats a token, over `tokens` tokens. `explained`: the KL that quantisation allows."""
 
     kl: float
     nll_transformers: float
@@ -99,6 +102,17 @@ def agreement(base: Base, gguf: Path, samples: Sequence[Sample]) -> Agreement:
     )
     _remember(key, found)
     return found
+
+
+def disagreement(base: Base, gguf: Path, samples: Sequence[Sample]) -> str | None:
+    """What is to be said of a base and a file, in a line; None where both runtimes run one model."""
+    size, free = gguf.stat().st_size, psutil.virtual_memory().available
+    if free < 2 * size + _BESIDE:
+        return f"transformers and llama.cpp were not compared on {gguf.name}: too little memory is free ({free / 1e9:.1f} GB)"
+    try:
+        return agreement(base, gguf, samples).warning(gguf)
+    except IrmLiteError as error:
+        return f"transformers and llama.cpp cannot be compared on {gguf.name} ({error})"
 
 
 def _paragraph(base: Base) -> Sample:

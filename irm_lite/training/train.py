@@ -26,6 +26,7 @@ from irm_lite.core.machine.malloc import freed_memory_kept
 from irm_lite.core.machine.memory import peak_bytes, reset_peak
 from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
 from irm_lite.core.machine.quiet import quiet_libraries
+from irm_lite.llamacpp.agreement import disagreement
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.events import Event
 from irm_lite.runs.trained import TrainedRun
@@ -160,6 +161,10 @@ def _carry_out(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Cal
     """The training from the start event to the end event; `reached`: where it is resumed. Raises as `train` does."""
     base, config = job.base, job.config
     _announce(job, reached, emit)
+    if base.gguf_path is not None and processes.first():
+        text = disagreement(base, base.gguf_path, job.samples.validation)
+        if text is not None:
+            emit("warning", text=text)
     reset_peak(base.plan.device)
     if reached is None:
         with out_of_memory_as_failure("take a smaller --model, or a lower --max-length"):

@@ -14,6 +14,7 @@ from irm_lite.core.files.atomic import require_folder, write_text
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.core.version import __version__
 from irm_lite.data.encoding import encode_all
+from irm_lite.llamacpp.agreement import disagreement
 from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM, StaticIRM
@@ -35,12 +36,15 @@ class ExportResult:
     method: str
     comparison: Comparison
     dependent_share: DependentShare | None  # None: a static IRM, which depends on nothing
+    disagreement: str | None  # of transformers and llama.cpp on the file that was measured on
 
     @property
-    def warning(self) -> str | None:
-        if self.comparison.fidelity >= GOOD_FIDELITY:
-            return None
-        return f"fidelity {self.comparison.fidelity:.2f} is below {GOOD_FIDELITY}: static vectors carry only part of this IRM"
+    def warnings(self) -> list[str]:
+        found = [] if self.disagreement is None else [self.disagreement]
+        if self.comparison.fidelity < GOOD_FIDELITY:
+            fidelity = f"fidelity {self.comparison.fidelity:.2f} is below {GOOD_FIDELITY}"
+            found.append(f"{fidelity}: static vectors carry only part of this IRM")
+        return found
 
 
 def export_vector(
@@ -83,7 +87,8 @@ def export_vector(
     quantisation = (runs_on or run.base.fingerprint).quantisation
     vector.metadata["fidelity.on"] = f"{comparison.measured_in}, {quantisation}"
     vector.save(out)
-    result = ExportResult(out, vector, chosen, comparison, share)
+    told = None if gguf is None else disagreement(run.base, gguf, run.held_out)
+    result = ExportResult(out, vector, chosen, comparison, share, told)
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file
         write_text(run.directory.fidelity, json.dumps(_report(result, gguf), indent=2) + "\n")
     return result
@@ -113,6 +118,7 @@ def _report(result: ExportResult, gguf: Path | None) -> dict[str, Any]:
         "vector": str(result.path),
         "method": result.method,
         "gguf": str(gguf) if gguf else None,
+        "disagreement": result.disagreement,
         "input_dependent_share": asdict(result.dependent_share) if result.dependent_share else None,
         **result.comparison.to_dict(),
     }

@@ -135,8 +135,8 @@ def patched(gguf: Path, target: Path, key: str, value: int) -> Path:
         ("llama.block_count", 2**31 - 1, "layers"),
         ("llama.block_count", 0, "layers"),
         ("llama.embedding_length", 2**31, "hidden size"),
-        ("llama.vocab_size", 2**31, "weights, the file has"),
-        ("llama.feed_forward_length", 2**24, "weights, the file has"),
+        ("llama.feed_forward_length", 2**23, "weights, the file has"),
+        ("llama.feed_forward_length", 2**24, "absurd sizes"),
     ],
 )
 def test_a_gguf_of_absurd_sizes_is_refused_before_anything_is_built(

@@ -60,8 +60,8 @@ def demo(settings: TrainFlags = None, *, out: Path | None = None, gguf: str | No
         )
         raise_if(should_stop())
     output.tell_matches(result.matches)
-    if result.export.warning:
-        output.warn(result.export.warning)
+    for line in result.export.warnings:
+        output.warn(line)
     document = {
         "run": str(result.run),
         "vector": str(result.export.path),

@@ -69,8 +69,8 @@ def export(
             on_progress=on_progress,
         )
     output.tell_matches(trained.matches)
-    if result.warning:
-        output.warn(result.warning)
+    for line in result.warnings:
+        output.warn(line)
     blocks, share = result.vector.layers, result.dependent_share
     lines = [f"{result.path}: {result.method}, blocks {blocks[0]}-{blocks[-1]}"]
     if share is not None:
