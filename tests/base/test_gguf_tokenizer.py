@@ -49,6 +49,16 @@ def test_prompts_are_those_of_llamacpp(keys: dict[str, bool], llama_folder: Path
             assert list(tokenizer(example.answer, add_special_tokens=False)["input_ids"]) == model.tokenize(example.answer)
 
 
+def test_it_is_called_as_transformers_own_are(llama_gguf: Path) -> None:
+    tokenizer = load_tokenizer(str(llama_gguf))
+    ids = tokenizer("Why is it so?")["input_ids"]
+    assert ids == tokenizer.encode("Why is it so?")
+    assert tokenizer("Why is it so?", return_tensors="pt").input_ids.tolist() == [ids]
+    tokenizer.pad_token = tokenizer.eos_token
+    both = tokenizer(["Why is it so?", "Why?"], padding=True, return_tensors="pt")
+    assert both.input_ids.shape == both.attention_mask.shape == (2, len(ids))
+
+
 def test_the_bos_that_a_server_adds_is_there_once_whether_the_template_writes_it_or_not(llama_folder: Path, tmp_path: Path) -> None:
     found = []
     for name, start in (("with", "{{ bos_token }}"), ("without", "")):

@@ -22,7 +22,7 @@ from faults import bench, forks
 from support import same_run
 
 _DONE, _REFUSED = 0, 2
-_STEPS = 12  # longer than the loser waits for the lock
+_STEPS = 60  # longer than the loser waits for the lock, half a second
 
 
 def main() -> None:

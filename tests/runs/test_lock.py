@@ -105,7 +105,7 @@ def test_a_lock_whose_holder_cannot_be_noted_is_given_back(run: RunDirectory, mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(RunError, match="cannot be written .No space left on device.: check the place"):
+    with pytest.raises(RunError, match="cannot be written .No space left on device.: check that the folder"):
         hold(run)
     monkeypatch.undo()
     assert hold(run)

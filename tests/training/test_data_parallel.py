@@ -251,4 +251,4 @@ def test_a_launcher_of_one_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
 def test_only_train_runs_in_several(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pretend(monkeypatch, 0, 2)
     assert cli.run(["export", "run"]) == 2
-    assert "leave out the launcher" in capsys.readouterr().err
+    assert "start it without accelerate launch" in capsys.readouterr().err

@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Any
 from irm_lite.base.vocabulary import FileVocabulary, Vocabulary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+
+_OURS = ("_own", "vocabulary", "chat_template", "turn_end_ids")
 
 
 class GgufTokenizer:
@@ -19,14 +22,35 @@ class GgufTokenizer:
         self.turn_end_ids = self.vocabulary.turn_ends
 
     def __getattr__(self, name: str) -> Any:
+        if name in _OURS:  # not there yet, as when it is copied
+            raise AttributeError(name)
         return getattr(self._own, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _OURS:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self._own, name, value)
+
+    def __len__(self) -> int:
+        return len(self._own)
 
     def apply_chat_template(self, *arguments: Any, **options: Any) -> Any:
         return self._own.apply_chat_template(*arguments, chat_template=self.chat_template, **options)
 
-    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        """`input_ids` of a text, with bos and eos as the file asks if `add_special_tokens`."""
-        return {"input_ids": self.vocabulary.tokenize(text, add_special_tokens)}
+    def __call__(self, text: str | list[str], add_special_tokens: bool = True, **options: Any) -> "BatchEncoding":
+        """As transformers' tokenizers are called, with what `pad` takes as options (return_tensors, padding); bos and eos as the
+        file asks if `add_special_tokens`."""
+        from transformers import BatchEncoding
+
+        ids = [self.vocabulary.tokenize(each, add_special_tokens) for each in ([text] if isinstance(text, str) else text)]
+        if isinstance(text, str) and not options:
+            return BatchEncoding({"input_ids": ids[0], "attention_mask": [1] * len(ids[0])})
+        return self._own.pad({"input_ids": ids}, **{"padding": False, **options})
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """The `input_ids` alone."""
+        return self.vocabulary.tokenize(text, add_special_tokens)
 
     def encode_rendered(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of what the chat template has rendered, as llama-server makes them, and where in the text each is."""
