@@ -13,6 +13,7 @@ from irm_lite.base.packed_attention import attend_by_sample
 from irm_lite.base.presets import EMBEDDED, Preset, packaged_gguf, presets
 from irm_lite.base.sources.folder import choose_code, require_own_files
 from irm_lite.base.sources.gguf_checks import KNOWN, require_loadable
+from irm_lite.base.sources.gguf_graph import read_graph
 from irm_lite.base.sources.gguf_read_once import gguf_read_once
 from irm_lite.base.sources.gguf_tokenizer import GgufTokenizer
 from irm_lite.base.sources.gguf_weights import gguf_weights, rotate, skeleton
@@ -129,6 +130,7 @@ def locate(name: str, download: bool = False) -> Source:
         header = read_header(path)
         fingerprint_gguf(header)
         require_loadable(header)
+        read_graph(header)
         return Source(str(path.parent), path, None)
     if path.is_dir():
         if not (path / "config.json").is_file():

@@ -75,14 +75,18 @@ class Vocabulary:
         """Token ids of what a chat template has rendered, as llama-server makes them: the token `bos` stands at the beginning once
         where the file says that it is added, whether the template wrote it or not (common/chat.cpp strips it, and the
         tokenizer puts it back)."""
+        import llama_cpp
+
         if not self.adds_bos or not self.bos:
             return self.tokenize(rendered)
-        return self.tokenize(rendered.removeprefix(self.bos), add_special=True)
+        return [int(llama_cpp.llama_vocab_bos(self._handle)), *self.tokenize(rendered.removeprefix(self.bos))]
 
     def piece(self, token: int, special: bool = False) -> bytes:
         """A token's bytes, which may be part of a character; of special tokens none unless asked for."""
         import llama_cpp
 
+        if not 0 <= token < self.size:  # llama.cpp would end the process
+            raise ValueError(f"there is no token {token} in a vocabulary of {self.size}")
         room = 64
         while True:
             buffer = ctypes.create_string_buffer(room)

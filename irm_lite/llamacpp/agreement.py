@@ -37,6 +37,7 @@ _PARAGRAPH = (
     'def scatter(x):\n    return x ** -4  # "blue"\n'
 )
 _BESIDE = 2 << 30  # bytes: a block and the head in float32, and what llama.cpp takes beside the weights
+_LONGEST = 256  # tokens of a sample: all logits of what is compared are held
 _SAMPLES = 3  # of the data beside the paragraph: some hundred tokens are enough to see another graph
 _MAX_KEPT = 1 << 20  # bytes of what is remembered
 _FIELDS: dict[str, Callable[[Any], Any]] = {
@@ -48,7 +49,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
 }
 
 # KL a token that is explained, in nats. Measured (docs/log.md): the demo's Q4_1 file read unquantised 0.004, its base in NF4 0.38.
-_QUANTISED_BASE, _QUANTISED_FILE, _HALF, _SAME = 1.0, 0.05, 0.02, 1e-4
+_QUANTISED_BASE, _OTHER_FILE, _QUANTISED_FILE, _HALF, _SAME = 1.0, 0.3, 0.05, 0.02, 1e-4
 
 
 @dataclass(frozen=True)
@@ -75,19 +76,18 @@ class Agreement:
 def agreement(base: Base, gguf: Path, samples: Sequence[Sample]) -> Agreement:
     """Compare transformers with llama.cpp on `gguf`; remembered by file and base.
 
-    A base that is this file is read from it once more, unquantised and block by block, since what 4 bits lose would hide a whole
-    other graph (docs/log.md); of another the base itself is compared, into which nothing may be injected.
+    A base that was read from a GGUF is read from it once more, unquantised and block by block, since what 4 bits lose would hide
+    a whole other graph (docs/log.md); of a folder the base itself is compared, into which nothing may be injected.
     Raises BaseModelError or InputError where llama.cpp cannot load the file.
     """
-    own = base.gguf_path is not None and base.gguf_path.resolve() == gguf.resolve()
-    key = _key(base, gguf, own)
+    key = _key(base, gguf)
     known = _remembered().get(key)
     if known is not None:
         return known
-    compared = [_paragraph(base), *samples[:_SAMPLES]]
+    compared = [_paragraph(base), *[sample for sample in samples if len(sample.ids) <= _LONGEST][:_SAMPLES]]
     row = pack(compared)
     with torch.no_grad():
-        logits = streamed_answer_logits(gguf, row) if own else answer_logits(base.model, row)
+        logits = streamed_answer_logits(base.gguf_path, row) if base.gguf_path else answer_logits(base.model, row)
     in_transformers = F.log_softmax(logits.float().cpu(), dim=-1)
     with Runtime(gguf, n_ctx=context_for(compared), n_gpu_layers=0) as runtime:
         in_llamacpp = torch.cat([llamacpp_log_probabilities(runtime, sample) for sample in compared])
@@ -98,7 +98,7 @@ def agreement(base: Base, gguf: Path, samples: Sequence[Sample]) -> Agreement:
         F.nll_loss(q, row["labels"]).item(),
         F.nll_loss(p, row["labels"]).item(),
         len(row["labels"]),
-        _explained(base, gguf, own),
+        _explained(base, gguf),
     )
     _remember(key, found)
     return found
@@ -120,32 +120,29 @@ def _paragraph(base: Base) -> Sample:
     return Sample(ids, 1, Example((), _PARAGRAPH, "a fixed paragraph"))
 
 
-def _explained(base: Base, gguf: Path, own: bool) -> float:
+def _explained(base: Base, gguf: Path) -> float:
     """What quantisation, and the number format, may make of it, in nats a token."""
-    if not own and base.plan.quant != "none":
+    files = {gguf.resolve()} | ({base.gguf_path.resolve()} if base.gguf_path else set())
+    quantised = any(fingerprint_gguf(file).quantisation not in UNQUANTISED for file in files)
+    if base.gguf_path is None and base.plan.quant != "none":
         return _QUANTISED_BASE
-    if fingerprint_gguf(gguf).quantisation not in UNQUANTISED:
-        return _QUANTISED_FILE
-    return _SAME if own or base.plan.dtype == "float32" else _HALF
+    if quantised:
+        return _OTHER_FILE if len(files) > 1 else _QUANTISED_FILE
+    return _SAME if base.gguf_path or base.plan.dtype == "float32" else _HALF
 
 
-def _key(base: Base, gguf: Path, own: bool) -> str:
-    """What the figure depends on: the file as it is, the base and how it was loaded, the libraries that run them."""
+def _key(base: Base, gguf: Path) -> str:
+    """What the figure depends on: the files as they are, or the base and how it was loaded; the libraries that run them."""
     import importlib.metadata
 
-    stat = gguf.stat()
     libraries = [importlib.metadata.version(name) for name in ("llama-cpp-python", "transformers")]
-    parts = (
-        gguf.resolve(),
-        stat.st_size,
-        stat.st_mtime_ns,
-        base.fingerprint,
-        base.name,
-        base.plan.quant,
-        base.plan.dtype,
-        *libraries,
-    )
-    return "|".join(map(str, parts))
+    loaded = (base.fingerprint, base.name, base.plan.quant, base.plan.dtype)
+    return "|".join(map(str, (*_file(gguf), *(_file(base.gguf_path) if base.gguf_path else loaded), *libraries)))
+
+
+def _file(path: Path) -> tuple[object, ...]:
+    stat = path.stat()
+    return path.resolve(), stat.st_size, stat.st_mtime_ns
 
 
 def _remembered() -> dict[str, Agreement]:
@@ -153,7 +150,7 @@ def _remembered() -> dict[str, Agreement]:
     try:
         found = read_json(cache_folder() / "agreement.json", _MAX_KEPT)
         return {str(key): Agreement(**{name: kind(each[name]) for name, kind in _FIELDS.items()}) for key, each in found.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return {}
 
 

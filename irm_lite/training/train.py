@@ -17,9 +17,11 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.load import Base
 from irm_lite.base.presets import read_chat_template
+from irm_lite.base.sources.gguf_graph import read_graph
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import FailedElsewhere, InputError, Interrupted, TrainingFailed
 from irm_lite.core.files.atomic import require_folder
+from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import DEVICES, available, decide, probe
 from irm_lite.core.machine.malloc import freed_memory_kept
@@ -162,6 +164,9 @@ def _carry_out(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Cal
     base, config = job.base, job.config
     _announce(job, reached, emit)
     if base.gguf_path is not None and processes.first():
+        graph = read_graph(read_header(base.gguf_path))
+        if graph is not None and graph.unknown:
+            emit("warning", text=f"{base.gguf_path.name} has keys that irm-lite does not know: {', '.join(graph.unknown)[:300]}")
         text = disagreement(base, base.gguf_path, job.samples.validation)
         if text is not None:
             emit("warning", text=text)

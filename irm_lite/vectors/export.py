@@ -80,6 +80,7 @@ def export_vector(
         run.matches.append(run.match(runs_on, gguf.name))
     blocks = parse_layers(layers, run.fingerprint.n_layers, first=1)
     chosen = _method(run.irm, method, blocks)
+    told = None if gguf is None else disagreement(run.base, gguf, run.held_out)
     directions, share = _directions(run, chosen, blocks, fitting, on_progress)
     vector = _vector(directions, run.base, run.irm, chosen, run.config.data)
     comparison = measure(run, vector, gguf, run.held_out, on_progress)
@@ -87,7 +88,6 @@ def export_vector(
     quantisation = (runs_on or run.base.fingerprint).quantisation
     vector.metadata["fidelity.on"] = f"{comparison.measured_in}, {quantisation}"
     vector.save(out)
-    told = None if gguf is None else disagreement(run.base, gguf, run.held_out)
     result = ExportResult(out, vector, chosen, comparison, share, told)
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file
         write_text(run.directory.fidelity, json.dumps(_report(result, gguf), indent=2) + "\n")

@@ -96,6 +96,24 @@ def test_what_is_not_mapped_is_refused_by_its_name(key: str, value: Any, llama_f
         load_base(str(gguf), quant="none", dtype="float32", device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("keys", "tensors", "message"),
+    [
+        ({"llama.attention.layer_norm_rms_epsilon": 1}, {}, "layer_norm_rms_epsilon is not a float32 number"),
+        ({"llama.attention.layer_norm_rms_epsilon": 0.0}, {}, "no positive llama.attention.layer_norm_rms_epsilon"),
+        ({"llama.rope.freq_base": 1.0, **scaling(type="yarn", factor=2.0)}, {}, "a rope base of 1"),
+        ({}, {"rope_freqs.weight": -np.ones(8, np.float32)}, "8 positive factors"),
+        ({}, {"blk.0.attn_q.bias": np.ones((2, HIDDEN), np.float32)}, "not a row of numbers"),
+    ],
+)
+def test_what_makes_no_graph_is_refused_in_one_line(
+    keys: dict[str, Any], tensors: dict[str, Array], message: str, llama_folder: Path, tmp_path: Path
+) -> None:
+    gguf = write_gguf(llama_folder, tmp_path / "a.gguf", "{{ 1 }}", extra=tensors, keys=keys)
+    with pytest.raises(IrmLiteError, match=message):
+        load_base(str(gguf), quant="none", dtype="float32", device="cpu")
+
+
 def test_a_tensor_without_a_place_is_refused_by_its_name(llama_folder: Path, tmp_path: Path) -> None:
     gguf = write_gguf(llama_folder, tmp_path / "a.gguf", "{{ 1 }}", extra={"blk.1.attn_q.scale": np.ones(1, np.float32)})
     with pytest.raises(IrmLiteError, match=r"blk\.1\.attn_q\.scale"):

@@ -1,5 +1,7 @@
 """The ids of a GGUF base are llama.cpp's, with their places in the text."""
 
+import copy
+import pickle
 from itertools import pairwise
 from pathlib import Path
 
@@ -57,6 +59,27 @@ def test_it_is_called_as_transformers_own_are(llama_gguf: Path) -> None:
     tokenizer.pad_token = tokenizer.eos_token
     both = tokenizer(["Why is it so?", "Why?"], padding=True, return_tensors="pt")
     assert both.input_ids.shape == both.attention_mask.shape == (2, len(ids))
+
+
+def test_ids_are_llamacpps_by_every_way_to_them(llama_folder: Path, tmp_path: Path) -> None:
+    template = "{{ bos_token }}Q: {{ messages[0]['content'] }} A:"
+    gguf = write_gguf(llama_folder, tmp_path / "a.gguf", template, keys={"tokenizer.ggml.add_space_prefix": False})
+    tokenizer = load_tokenizer(str(gguf))
+    with Model(gguf) as model:
+        expected = model.encode_prompt(ASKED)
+    for each in (tokenizer, copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer))):  # noqa: S301  # our own
+        assert each.apply_chat_template(list(ASKED))["input_ids"] == expected
+        assert each.apply_chat_template(list(ASKED), return_tensors="pt", return_dict=False).tolist() == [expected]
+        assert each.convert_tokens_to_ids(each.tokenize("Why?")) == each.encode("Why?", add_special_tokens=False)
+        assert len(each) == 640
+    with pytest.raises(ValueError, match="no token 99999"):
+        tokenizer.vocabulary.piece(99999)
+
+
+def test_an_eos_that_is_added_to_texts_is_not_put_behind_a_prompt(llama_folder: Path, tmp_path: Path) -> None:
+    keys = {"tokenizer.ggml.add_eos_token": True}
+    plain, ended = (write_gguf(llama_folder, tmp_path / f"{n}.gguf", CHATML, keys=k) for n, k in (("a", {}), ("b", keys)))
+    assert encode_prompt(load_tokenizer(str(ended)), ASKED) == encode_prompt(load_tokenizer(str(plain)), ASKED)
 
 
 def test_the_bos_that_a_server_adds_is_there_once_whether_the_template_writes_it_or_not(llama_folder: Path, tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ def test_it_is_measured_once_a_file(llama_gguf: Path, cache: Path, monkeypatch: 
     first = agreement(base, llama_gguf, samples)
     monkeypatch.setattr(module, "streamed_answer_logits", lambda *_: pytest.fail("measured again"))
     assert agreement(base, llama_gguf, samples) == first
-    (cache / "agreement.json").write_text("[]")  # whatever stands there
-    with pytest.raises(pytest.fail.Exception):
-        agreement(base, llama_gguf, samples)
+    kept = (cache / "agreement.json").read_text()
+    for damaged in ("[]", kept.replace(str(first.tokens), "Infinity"), kept.replace('"kl"', '"kk"')):  # whatever stands there
+        (cache / "agreement.json").write_text(damaged)
+        with pytest.raises(pytest.fail.Exception):
+            agreement(base, llama_gguf, samples)

@@ -76,6 +76,8 @@ _OF_BLOCKS: dict[str, frozenset[str]] = {
     "qwen3": frozenset((*_PLAIN, "attn_q_norm.weight", "attn_k_norm.weight")),
 }
 _FACTORS = "rope_freqs.weight"
+_EPSILON = "attention.layer_norm_rms_epsilon"
+_AGAIN = "download or convert it again"
 _OUTSIDE = frozenset(("token_embd.weight", "output.weight", "output_norm.weight", _FACTORS))
 
 
@@ -107,6 +109,8 @@ def read_graph(header: GgufHeader) -> Graph | None:
         return None
     unknown = _unknown_keys(header)
     _refuse_tensors(header)
+    if _number(header, _EPSILON, 0.0) <= 0:
+        raise BaseModelError(f"{header.path} has no positive {header.architecture}.{_EPSILON}", _AGAIN)
     names = {match[2] for name in header.tensors if (match := _BLOCK.fullmatch(name))}
     biased = header.architecture == "llama"  # Qwen2's are part of its class
     heads = same_in_all_layers(header, "attention.head_count")
@@ -145,6 +149,8 @@ def _refuse_tensors(header: GgufHeader) -> None:
     allowed = _OF_BLOCKS[header.architecture]
     for name in header.tensors:
         match = _BLOCK.fullmatch(name)
+        if name.endswith(".bias") and len(header.tensors[name].shape) != 1:
+            raise BaseModelError(f"{header.path}: {name} is not a row of numbers", _AGAIN)
         if match[2] not in allowed if match else name not in _OUTSIDE:
             raise BaseModelError(f"{header.path} has the tensor {name[:80]}, which irm-lite does not map", _ELSEWHERE)
 
@@ -167,8 +173,8 @@ def same_in_all_layers(header: GgufHeader, key: str, default: int | None = None)
 
 def _number(header: GgufHeader, key: str, default: float) -> float:
     value = header.metadata.get(f"{header.architecture}.{key}", default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BaseModelError(f"{header.path}: {header.architecture}.{key} is no number", "download or convert it again")
+    if not isinstance(value, float):
+        raise BaseModelError(f"{header.path}: {header.architecture}.{key} is not a float32 number", _AGAIN)
     return float(value)
 
 
@@ -180,24 +186,27 @@ def _rope(header: GgufHeader, head_size: int) -> Rope:
     """
     kind = header.metadata.get(f"{header.architecture}.rope.scaling.type", "linear")
     if kind not in ("none", "linear", "yarn"):
-        raise BaseModelError(f"{header.path} has the rope scaling {kind!s:.40}, which irm-lite does not map", _ELSEWHERE)
+        kind = kind if isinstance(kind, str) else "that is not a text"
+        raise BaseModelError(f"{header.path} has the rope scaling {kind:.40}, which irm-lite does not map", _ELSEWHERE)
     base = _number(header, "rope.freq_base", 10000.0)
     factor = _number(header, "rope.scaling.factor", _number(header, "rope.scale_linear", 0.0)) or 1.0
-    if base <= 0 or factor <= 0:
-        raise BaseModelError(f"{header.path}: a rope base of {base:g} with a factor of {factor:g}", "download or convert it again")
+    if base <= 1 or factor <= 0:
+        raise BaseModelError(f"{header.path}: a rope base of {base:g} with a factor of {factor:g}", _AGAIN)
     scale = 1.0 if kind == "none" else 1.0 / factor
     extrapolated = base ** (-2.0 * np.arange(head_size // 2) / head_size)
     if _FACTORS in header.tensors:
         factors = header.read_f32(_FACTORS).astype(np.float64)
         if factors.shape != extrapolated.shape or not (np.isfinite(factors) & (factors > 0)).all():
             raise BaseModelError(
-                f"{header.path}: {_FACTORS} does not hold {head_size // 2} factors", "download or convert it again"
+                f"{header.path}: {_FACTORS} does not hold {head_size // 2} positive factors", "download or convert it again"
             )
         extrapolated = extrapolated / factors
     attention = _number(header, "rope.scaling.attn_factor", 1.0)
     if kind != "yarn":
         return Rope(scale * extrapolated, attention, base)
-    original = _number(header, "rope.scaling.original_context_length", 0.0) or float(_size(header, "context_length"))
+    original = header.integer(f"{header.architecture}.rope.scaling.original_context_length", 0) or _size(header, "context_length")
+    if original <= 0:
+        raise BaseModelError(f"{header.path}: a rope that was trained on {original} tokens", _AGAIN)
     low, high = (
         head_size * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(base)) for turns in (_BETA_FAST, _BETA_SLOW)
     )

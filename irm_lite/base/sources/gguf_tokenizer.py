@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 
-_OURS = ("_own", "vocabulary", "chat_template", "turn_end_ids")
+_OURS = ("_own", "_gguf", "vocabulary", "chat_template", "turn_end_ids")
 
 
 class GgufTokenizer:
     """A tokenizer as transformers makes it of the file, but for the ids of a text, which are llama.cpp's."""
 
     def __init__(self, own: "PreTrainedTokenizerBase", gguf: Path) -> None:
-        self._own = own
+        self._own, self._gguf = own, gguf
         self.vocabulary: Vocabulary = FileVocabulary(gguf)
         self.chat_template = own.chat_template
         self.turn_end_ids = self.vocabulary.turn_ends
@@ -35,18 +35,37 @@ class GgufTokenizer:
     def __len__(self) -> int:
         return len(self._own)
 
-    def apply_chat_template(self, *arguments: Any, **options: Any) -> Any:
-        return self._own.apply_chat_template(*arguments, chat_template=self.chat_template, **options)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return GgufTokenizer, (self._own, self._gguf)  # copies read the file's vocabulary again
 
-    def __call__(self, text: str | list[str], add_special_tokens: bool = True, **options: Any) -> "BatchEncoding":
+    def apply_chat_template(self, conversation: Any, *, tokenize: bool = True, return_dict: bool = True, **options: Any) -> Any:
+        """As transformers' own, with llama.cpp's ids where they are asked for (of one conversation)."""
+        options.setdefault("chat_template", self.chat_template)
+        tensors: dict[str, Any] = {name: options.pop(name) for name in ("return_tensors", "padding") if name in options}
+        rendered = self._own.apply_chat_template(conversation, tokenize=False, **options)
+        if not tokenize:
+            return rendered
+        found = self._encoding(self.encode_rendered(rendered)[0], tensors)
+        return found if return_dict else found["input_ids"]
+
+    def __call__(self, text: str | list[str], *, add_special_tokens: bool = True, **options: Any) -> "BatchEncoding":
         """As transformers' tokenizers are called, with what `pad` takes as options (return_tensors, padding); bos and eos as the
         file asks if `add_special_tokens`."""
+        if isinstance(text, str):
+            return self._encoding(self.vocabulary.tokenize(text, add_special_tokens), options)
+        ids = [self.vocabulary.tokenize(each, add_special_tokens) for each in text]
+        return self._own.pad({"input_ids": ids}, **{"padding": False, **options})
+
+    def _encoding(self, ids: list[int], options: dict[str, Any]) -> "BatchEncoding":
         from transformers import BatchEncoding
 
-        ids = [self.vocabulary.tokenize(each, add_special_tokens) for each in ([text] if isinstance(text, str) else text)]
-        if isinstance(text, str) and not options:
-            return BatchEncoding({"input_ids": ids[0], "attention_mask": [1] * len(ids[0])})
-        return self._own.pad({"input_ids": ids}, **{"padding": False, **options})
+        if options:
+            return self._own.pad({"input_ids": [ids]}, **{"padding": False, **options})
+        return BatchEncoding({"input_ids": ids, "attention_mask": [1] * len(ids)})
+
+    def tokenize(self, text: str, add_special_tokens: bool = False) -> list[str]:
+        """The tokens' own texts."""
+        return list(self._own.convert_ids_to_tokens(self.encode(text, add_special_tokens)))
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """The `input_ids` alone."""
