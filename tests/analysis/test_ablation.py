@@ -72,6 +72,7 @@ def test_what_the_planted_index_does_is_all_there_is(run: TrainedRun) -> None:
     assert PLANTED not in found.matched_indices
 
 
+@pytest.mark.slow
 def test_a_silent_index_is_no_better_than_chance(run: TrainedRun) -> None:
     mean_abs = run.irm.vectors.abs().double().numpy() + 1e-3  # type: ignore[operator]
     found = ablate(run, [3], mean_abs, samples=3)[0]

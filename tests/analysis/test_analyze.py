@@ -77,6 +77,7 @@ def test_the_document_holds_what_the_recordings_do(recorded: list[RecordedRun]) 
         assert "the untrained IRM" in run["explanation"]["features"]
 
 
+@pytest.mark.slow
 def test_the_best_nll_is_read_from_the_events(runs: list[TrainedRun]) -> None:
     evaluated = [event for event in runs[0].directory.events.read() if event["kind"] == "eval"]
     found = nlls(runs[0].directory)
@@ -84,6 +85,7 @@ def test_the_best_nll_is_read_from_the_events(runs: list[TrainedRun]) -> None:
     assert found["irm"] == min(event["nll"] for event in evaluated[1:])
 
 
+@pytest.mark.slow
 def test_the_command_writes_report_with_ablations(
     runs: list[TrainedRun], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,6 +147,7 @@ def test_a_recording_of_another_run_is_refused(runs: list[TrainedRun], tmp_path:
         with_recordings([copied])
 
 
+@pytest.mark.slow
 def test_what_was_measured_before_a_new_training_is_left_out(runs: list[TrainedRun], tmp_path: Path) -> None:
     one = tmp_path / "one"
     shutil.copytree(runs[2].directory.path, one)

@@ -97,6 +97,7 @@ print(ops._get_kernel())
 """
 
 
+@pytest.mark.slow
 def test_no_metal_kernel_is_fetched(tmp_path: Path) -> None:
     """bitsandbytes would get it at its first 4-bit product on MPS, from macOS 26 on; this one believes that it is there."""
     (tmp_path / "kernels.py").write_text("def get_kernel(*a, **k):\n    raise SystemExit('fetching')\n__version__ = '1.0'\n")

@@ -41,6 +41,7 @@ def test_what_the_other_tests_call_acting_acts() -> None:
     assert all(acts(each) for each in acting("".join(ALL)))
 
 
+@pytest.mark.slow
 def test_of_unassigned_ones_only_tags_and_noncharacters_act() -> None:
     tags = {each for each in category("Cn") if 0xE0000 <= ord(each) <= 0xE007F}
     noncharacters = {chr(plane * 0x10000 + low) for plane in range(17) for low in (0xFFFE, 0xFFFF)}

@@ -429,6 +429,7 @@ def test_a_long_answer_is_read_whole_from_csv(tmp_path: Path) -> None:
     assert {len(each.answer) for each in examples(load_dataset(str(write_csv(tmp_path / "a.csv", rows))))} == {200_000}
 
 
+@pytest.mark.slow
 def test_a_squad_file_may_be_larger_than_a_list(tmp_path: Path) -> None:
     qas = [{"question": f"Why {n}?", "id": "5" * 24, "answers": [{"text": "So.", "answer_start": 0}]} for n in range(130_319)]
     document = {"version": "v2.0", "data": [{"title": "T", "paragraphs": [{"context": "c" * 30_000_000, "qas": qas}]}]}
@@ -438,6 +439,7 @@ def test_a_squad_file_may_be_larger_than_a_list(tmp_path: Path) -> None:
     assert len(examples(load_dataset(str(path)))) == 130_319
 
 
+@pytest.mark.slow
 def test_a_parquet_file_that_unpacks_to_much_is_refused(tmp_path: Path) -> None:
     text = pyarrow.array(["a" * 1_000_000] * 600)
     pyarrow.parquet.write_table(pyarrow.table({"text": text}), tmp_path / "a.parquet", compression="zstd")
@@ -453,6 +455,7 @@ def test_a_parquet_file_that_unpacks_to_much_is_refused(tmp_path: Path) -> None:
         load_dataset(str(tmp_path / "a.parquet"))
 
 
+@pytest.mark.slow
 def test_a_conversation_of_millions_of_messages_is_refused(tmp_path: Path) -> None:
     message = {"role": "assistant", "content": "a"}
     write_jsonl(tmp_path / "a.jsonl", [{"messages": [message] * 20_001}] * 100)
@@ -540,6 +543,7 @@ def probe_hub(spec: str, home: Path) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_a_hub_dataset_without_download_is_refused_at_once_and_asks_no_host(tmp_path: Path) -> None:
     result = probe_hub("hf:somebody/some-data", tmp_path)
     assert (result["error"], result["exit_code"]) == ("DataError", 2)
@@ -548,6 +552,7 @@ def test_a_hub_dataset_without_download_is_refused_at_once_and_asks_no_host(tmp_
     assert (result["asked"], result["waits"]) == ([], [])
 
 
+@pytest.mark.slow
 def test_a_hub_dataset_on_this_machine_keeps_its_splits(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()

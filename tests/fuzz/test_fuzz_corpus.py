@@ -26,6 +26,7 @@ def test_the_seeds_themselves_are_accepted(name: str) -> None:
         READERS[name](path.read_bytes())
 
 
+@pytest.mark.slow
 @each_reader
 @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 @given(data=st.data())

@@ -208,6 +208,7 @@ def test_each_run_is_what_a_single_training_gives_and_the_base_is_loaded_once(
     assert len(loads) == 1  # for runs that are there no base is needed
 
 
+@pytest.mark.slow
 def test_runs_on_one_base_stand_together(
     llama_folder: Path, llama_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +260,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[Planned]],
     return trained
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_costs_the_others_nothing(
     planned: list[Planned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Callable[[list[Planned]], Path]
 ) -> None:
@@ -281,6 +283,7 @@ def test_a_run_that_fails_costs_the_others_nothing(
     assert all(same(each.run, whole(planned[:2]) / each.name) for each in again)
 
 
+@pytest.mark.slow
 def test_a_run_that_died_before_its_first_checkpoint_begins_again(
     planned: list[Planned], tmp_path: Path, whole: Callable[[list[Planned]], Path]
 ) -> None:
@@ -314,6 +317,7 @@ def test_a_directory_that_is_another_runs_is_refused_before_anything_starts(
     assert [path.name for path in out.iterdir()] == [last.name]
 
 
+@pytest.mark.slow
 def test_at_site_block_layer_0_is_in_only_where_it_is_named(llama_folder: Path, tmp_path: Path) -> None:
     found = {}
     for site, layers in (("attn", "1/1"), ("block", "1/1"), ("block", "0-2")):

@@ -215,6 +215,7 @@ def test_an_irm_that_does_not_fit_is_refused(llama_gguf: Path, monkeypatch: pyte
         runtime.logits(ids(8))
 
 
+@pytest.mark.slow
 def test_the_verb_runs_a_run_inside_llamacpp(
     llama_folder: Path, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,6 +38,7 @@ def test_an_event_is_one_line_of_json_with_its_time_and_kind(run: RunDirectory) 
     assert datetime.fromisoformat(returned[1]["time"]).utcoffset() == timedelta(0)
 
 
+@pytest.mark.slow
 @quick
 @given(event_lists)
 def test_events_read_back_in_order(scratch: RunDirectory, values: list[dict[str, Any]]) -> None:

@@ -339,6 +339,7 @@ def serve(*arguments: str, sent: bytes) -> tuple[int, list[Event], str]:
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_the_verb_speaks_json_lines_until_its_input_ends(llama_gguf: Path, vector_file: Path, tmp_path: Path) -> None:
     asked = json.dumps(chat(columns=["base", "vector"], max_new_tokens=3)).encode()
     sent = b"rubbish\n" + b"y" * (LONGEST_LINE + 9) + b"\n" + asked  # no newline at the end

@@ -95,6 +95,7 @@ def test_verbs_refuse_warn_and_tell(
     assert NOTE.format(llama_gguf.name) in told
 
 
+@pytest.mark.slow
 def test_serve_says_it_of_each_column(
     run: Path,
     llama_gguf: Path,

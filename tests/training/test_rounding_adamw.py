@@ -55,6 +55,7 @@ def test_a_step_is_that_of_bitsandbytes_in_float32(bits: int, shape: tuple[int, 
         torch.testing.assert_close(mine[1], its[1], rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_small_steps_add_up() -> None:
     """A thousand steps of 1e-4 from 1.0, where neighbours are 0.0078 and 0.0039 away: to nearest, not one is made."""
     ends = []

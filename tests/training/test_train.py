@@ -206,6 +206,7 @@ def test_a_training_that_dies_at_its_end_takes_no_further_step(llama_folder: Pat
     assert kinds[-4:] == ["checkpoint", "end", "start", "end"]
 
 
+@pytest.mark.slow
 def test_the_best_irm_is_put_back_to_what_the_checkpoint_knows_of(llama_folder: Path, tmp_path: Path) -> None:
     """Validated at 2 and 4, saved at 3: what died after 4 offers the IRM of 4, the resumed one that of 2 until it comes by."""
     settings = config(llama_folder, max_steps=5, eval_steps=2, save_steps=3, learning_rate=0.02)
@@ -228,6 +229,7 @@ def test_the_best_irm_is_put_back_to_what_the_checkpoint_knows_of(llama_folder: 
     assert load_run(run).irm
 
 
+@pytest.mark.slow
 def test_a_split_of_the_rows_outlives_a_death(llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is short only until the death: the rows stay as they were, and with them the last bits."""
     forward, tight, sizes = injected_model.InjectedModel.forward, [True], []
@@ -271,6 +273,7 @@ def test_checkpoints_come_by_minutes_too(llama_folder: Path, tmp_path: Path, mon
     assert saved == [3, 4, 7, 8, 9]  # a minute is over in the third step after each
 
 
+@pytest.mark.slow
 def test_accumulated_rows_give_the_gradient_of_one_large_row(llama_folder: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"max_steps": 1, "eval_steps": 1, "irm": "paper", "l1": 0.0}
     training.train(config(llama_folder, batch_size=8, **options), tmp_path / "one")
@@ -280,6 +283,7 @@ def test_accumulated_rows_give_the_gradient_of_one_large_row(llama_folder: Path,
     assert losses[0]["grad_norm"] == pytest.approx(losses[1]["grad_norm"], rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["paper", "lite"])
 def test_an_irm_in_bfloat16_trains_resumes_and_is_read_as_float32(llama_folder: Path, tmp_path: Path, kind: Any) -> None:
     options: dict[str, Any] = {"irm": kind, "irm_dtype": "bfloat16", "max_steps": 8, "eval_steps": 4}
@@ -300,6 +304,7 @@ def test_an_irm_in_bfloat16_trains_resumes_and_is_read_as_float32(llama_folder: 
     assert all(torch.equal(again[name], weights[name]) for name in again)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", ["forward", "backward"])
 def test_a_step_that_runs_out_of_memory_is_taken_in_more_rows(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
@@ -416,6 +421,7 @@ def test_moments_are_those_of_the_outputs(kind: str) -> None:
     torch.testing.assert_close(spreads.double(), outputs.var(0, correction=0).sum(-1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_penalty_on_dependence_makes_the_output_depend_less(llama_folder: Path, tmp_path: Path) -> None:
     shares = []
     for penalty in (0.0, 2.0):
@@ -444,6 +450,7 @@ def test_run_directory_and_events_are_as_designed(llama_folder: Path, tmp_path: 
     assert json.loads((run / "base.json").read_text())["n_layers"] == 3
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_trains_to_the_same_irm_and_is_switched_off_again(llama_folder: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"irm": "paper", "l1": 0.1, "sample_tokens": 12}  # the penalty too must survive recomputation
     plain = training.train(config(llama_folder, **options), tmp_path / "plain")
@@ -675,6 +682,7 @@ def test_a_resumed_training_tells_what_is_not_as_it_was(llama_folder: Path, tmp_
     assert len(told) == 2
 
 
+@pytest.mark.slow
 def test_a_damaged_best_irm_in_a_checkpoint_costs_no_step(llama_folder: Path, tmp_path: Path) -> None:
     """What the run itself offers stays."""
     run = RunDirectory(tmp_path / "run")

@@ -32,6 +32,7 @@ __all__ = ["own_place", "script"]
 pytestmark = pytest.mark.usefixtures("own_place")
 
 
+@pytest.mark.slow
 async def test_modes_by_key_and_by_mouse(tmp_path: Path) -> None:
     app = IrmLiteApp(tmp_path)
     async with app.run_test(size=(100, 30)) as pilot:
@@ -47,6 +48,7 @@ async def test_modes_by_key_and_by_mouse(tmp_path: Path) -> None:
         await until(pilot, lambda: isinstance(app.screen, TrainScreen))
 
 
+@pytest.mark.slow
 async def test_a_run_opens_in_another_mode(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run", irm="paper")
     app = IrmLiteApp(tmp_path)
@@ -71,6 +73,7 @@ async def asked(pilot: Pilot[Any], detail: str) -> None:
     )
 
 
+@pytest.mark.slow
 async def test_an_edited_form_is_not_closed_unasked(tmp_path: Path) -> None:
     plant_run(tmp_path / "run", irm="paper")
     app = IrmLiteApp(tmp_path)
@@ -101,6 +104,7 @@ async def test_an_edited_form_is_not_closed_unasked(tmp_path: Path) -> None:
         await until(pilot, lambda: app._exit, "the end")
 
 
+@pytest.mark.slow
 async def test_help_and_palette(tmp_path: Path) -> None:
     app = IrmLiteApp(tmp_path)
     async with app.run_test(size=(100, 40)) as pilot:
@@ -117,6 +121,7 @@ async def test_help_and_palette(tmp_path: Path) -> None:
         await until(pilot, lambda: isinstance(app.screen, TrainScreen))
 
 
+@pytest.mark.slow
 async def test_the_palette_unloads_the_chats_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "irm_lite_tui.watch.children.PROGRAM", (sys.executable, str(Path(__file__).parents[1] / "support" / "scripted_serve.py"))
@@ -153,6 +158,7 @@ async def test_preferences_are_kept(tmp_path: Path, own_place: Path) -> None:
     assert tomllib.loads((own_place / "state.toml").read_text())["theme"] == "irm-light"
 
 
+@pytest.mark.slow
 async def test_the_heatmaps_colours_are_kept(tmp_path: Path, own_place: Path) -> None:
     write_recording(tmp_path / "one", TEXTS)
 

@@ -36,6 +36,7 @@ def vector(llama_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "half.gguf"
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_transformers_on_the_same_weights(vector: Path, llama_gguf: Path, llama_folder: Path) -> None:
     loaded = ControlVector.load(vector)
     found = calibrate(loaded, llama_gguf, "anger", grid=Grid((0.5, 2.0, 4.0), [(1, 2), (2,)]))

@@ -82,6 +82,7 @@ def test_fidelity_of_doing_nothing_is_zero_and_of_doing_the_same_is_one() -> Non
     assert same.kl_irm_base == pytest.approx(float(F.kl_div(plain, taught, log_target=True, reduction="batchmean")), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_intervals_cover_as_often_as_they_say() -> None:
     """Ratios of samples of unequal length, drawn again and again: the true ratio lies within about 95% of the intervals."""
     generator = np.random.default_rng(3)

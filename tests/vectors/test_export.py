@@ -40,6 +40,7 @@ def runs(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return {"lite": training.train(lite, folder / "lite"), "static": training.train(static, folder / "static")}
 
 
+@pytest.mark.slow
 def test_exact_export_is_the_trained_vectors_and_loses_nothing(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
     result = export_vector(runs["static"], tmp_path / "v.gguf")
     assert result.method == "exact"
@@ -79,6 +80,7 @@ def test_layer_zero_goes_to_the_first_block_that_has_a_direction() -> None:
     assert {layer: vector.tolist() for layer, vector in directions.items()} == {1: [1, 2], 2: [0, 0], 3: [3, 3], 4: [0, 0]}
 
 
+@pytest.mark.slow
 def test_distilled_beats_mean_and_says_so(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
     distilled = export_vector(runs["lite"], tmp_path / "distil.gguf", method="distil")
     mean = export_vector(runs["lite"], runs["lite"].directory.default_vector, method="mean")
@@ -95,6 +97,7 @@ def test_distilled_beats_mean_and_says_so(runs: dict[str, TrainedRun], tmp_path:
     assert bool(mean.warnings) == (mean.comparison.fidelity < 0.8)
 
 
+@pytest.mark.slow
 def test_distillation_finds_vectors_that_exist(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
     """The static run's effect can be had exactly: distilling it must come close, from blocks 1-2 alone."""
     result = export_vector(runs["static"], tmp_path / "v.gguf", method="distil")

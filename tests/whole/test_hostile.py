@@ -138,6 +138,7 @@ def lengthen(run: Path) -> None:
     (run / "run.toml").write_text(settings.replace("max_steps = 2", "max_steps = 4"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["irm.safetensors", "optimizer.safetensors", "trainer_state.json", "manifest.json"])
 def test_the_checkpoint_before_a_damaged_one_is_taken_and_that_is_told(finished: Path, file: str) -> None:
     whole = {path.name: path.read_bytes() for path in (finished / "checkpoints" / "step-2").iterdir() if path.is_file()}
@@ -221,6 +222,7 @@ def test_odd_arguments_are_one_line_and_exit_2(capsys: pytest.CaptureFixture[str
         assert len(lines[0]) < 600
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_and_a_full_disk_are_no_bugs_of_ours() -> None:
     command = f"{sys.executable} -m irm_lite models list"
     closed = subprocess.run(
@@ -241,6 +243,7 @@ def test_models_list_shows_whole_names_in_a_pipe(capsys: pytest.CaptureFixture[s
         assert name in shown
 
 
+@pytest.mark.slow
 def test_an_export_elsewhere_leaves_the_runs_own_figure(finished: Path, tmp_path: Path) -> None:
     from irm_lite.vectors.export import export_vector
 
@@ -268,6 +271,7 @@ def test_a_base_that_computes_nothing_finite_is_said(llama_folder: Path, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_tones_says_in_a_line_what_is_no_run(tmp_path: Path) -> None:
     program = Path(__file__).parents[2] / "benchmarks" / "tones.py"
     done = subprocess.run([sys.executable, program, tmp_path / "none"], capture_output=True, text=True, check=False)

@@ -73,6 +73,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: object, code: int 
 # Runs and recordings
 
 
+@pytest.mark.slow
 def test_a_run_of_one_layer_is_ranked_ablated_and_analysed(runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     values = np.arange(1.0, 65.0)[None]
     np.testing.assert_allclose(importance(values), values[0] / values.mean())
@@ -207,6 +208,7 @@ def test_a_damaged_ablation_is_one_line(runs: Path, capsys: pytest.CaptureFixtur
     assert "remove it, or ablate again" in said
 
 
+@pytest.mark.slow
 def test_an_ablation_with_nan_is_damaged(runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.run(["ablate", str(runs / "anger"), "--index", "3", "--index", "3", "--samples", "2", "--json", "--quiet"]) == 0
     assert len(json.loads(capsys.readouterr().out)["files"]) == 1  # the same index once

@@ -9,6 +9,7 @@ import pytest
 from support.imports import loaded_by
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

@@ -45,6 +45,7 @@ def inside(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workshop)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize("name", OBJECTS)
 def test_its_example_runs(name: str) -> None:

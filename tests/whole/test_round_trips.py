@@ -107,6 +107,7 @@ def recordings(draw: st.DrawFn) -> Recording:
     return Recording(about, ordered[0], outputs, ordered[1])
 
 
+@pytest.mark.slow
 @quick
 @given(recording=recordings())
 def test_any_recording_comes_back(scratch: Path, recording: Recording) -> None:

@@ -141,6 +141,7 @@ def test_heatmaps_are_of_the_tokens_that_their_titles_name(recording: Recording)
     assert "the 9 tokens" in drawn["prompt-0-mean"].axes[0].get_title(loc="left")
 
 
+@pytest.mark.slow
 def test_hostile_tokens_are_drawn_as_they_stand(recording: Recording, tmp_path: Path) -> None:
     """matplotlib raises ValueError on "$x^{$" as a formula; control characters would be boxes or nothing."""
     drawn = dict(pictures(recording, (0, 0)))
@@ -208,6 +209,7 @@ def test_the_verb_draws_recordings_runs_and_vectors(
     assert capsys.readouterr().out.split() == [str(run.export / "figures-2" / "vector.png")]  # the first is kept
 
 
+@pytest.mark.slow
 def test_no_picture_is_written_over_unasked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vector = str(tmp_path / "v.gguf")
     ControlVector({2: np.ones(64, np.float32)}, "llama").save(Path(vector))

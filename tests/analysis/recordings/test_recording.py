@@ -221,6 +221,7 @@ def test_nan_is_refused(recorded: Recording, tmp_path: Path) -> None:
         load_recording(tmp_path / "one")
 
 
+@pytest.mark.slow
 def test_the_command_records_several_runs_on_one_base(
     run: TrainedRun, recorded: Recording, llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,6 +62,7 @@ def test_of_noise_nothing_holds() -> None:
     assert HOLDS not in held
 
 
+@pytest.mark.slow
 def test_planted_truth_is_told() -> None:
     for seed in range(4):
         generator = np.random.default_rng(seed)

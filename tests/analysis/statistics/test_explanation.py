@@ -64,6 +64,7 @@ def test_intervals_are_those_of_indices_drawn_and_ranked_anew() -> None:
         assert got.features[name].spearman_95 == pytest.approx(np.percentile(drawn, (2.5, 97.5)).tolist(), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_correlation() -> None:
     """Of a bivariate normal with r it is 6 / pi asin(r / 2) (Kruskal 1958)."""
     truth, missed = 6 / np.pi * np.arcsin(0.6 / 2), 0

@@ -30,6 +30,7 @@ def notified(bare: ChatApp) -> list[str]:
     return [each.message for each in bare._notifications]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_three_columns_answer_and_remember(app: Callable[..., ChatApp], size: tuple[int, int]) -> None:
     bare = app()
@@ -54,6 +55,7 @@ async def test_three_columns_answer_and_remember(app: Callable[..., ChatApp], si
         assert "irm turn 1 at 1" in bare.said("irm")
 
 
+@pytest.mark.slow
 async def test_strength_and_layers_move_while_it_writes(app: Callable[..., ChatApp]) -> None:
     bare = app("slow")
     async with bare.run_test(size=(100, 30)) as pilot:
@@ -98,6 +100,7 @@ async def test_a_request_that_is_refused_can_be_asked_again(app: Callable[..., C
         assert "irm turn 1" in bare.said("irm")
 
 
+@pytest.mark.slow
 async def test_the_cursor_shows_what_steered_a_token(app: Callable[..., ChatApp]) -> None:
     bare = app()
     async with bare.run_test(size=(100, 30)) as pilot:
@@ -115,6 +118,7 @@ async def test_the_cursor_shows_what_steered_a_token(app: Callable[..., ChatApp]
         await until(pilot, lambda: not bare.chat.query_one(TokenMap).display, "no heatmap of the base")
 
 
+@pytest.mark.slow
 async def test_copy_and_save(app: Callable[..., ChatApp]) -> None:
     bare = app()
     async with bare.run_test(size=(100, 30)) as pilot:
@@ -131,6 +135,7 @@ async def test_copy_and_save(app: Callable[..., ChatApp]) -> None:
         assert "### irm" in bare.clipboard
 
 
+@pytest.mark.slow
 async def test_what_is_missing_is_a_state(app: Callable[..., ChatApp]) -> None:
     bare = app(gguf="", vector="", irm="")
     async with bare.run_test(size=(80, 24)) as pilot:
@@ -152,6 +157,7 @@ async def test_what_is_missing_is_a_state(app: Callable[..., ChatApp]) -> None:
         assert not isinstance(bare.app.screen, ChatSourcesScreen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_window_of_what_is_loaded(app: Callable[..., ChatApp], size: tuple[int, int]) -> None:
     bare = app()
@@ -203,6 +209,7 @@ async def test_only_another_model_takes_another_server(app: Callable[..., ChatAp
         assert bare.chat._serve is not server
 
 
+@pytest.mark.slow
 async def test_another_vector_in_mid_answer(app: Callable[..., ChatApp]) -> None:
     bare = app("slow.gguf")
     async with bare.run_test(size=(100, 30)) as pilot:
@@ -264,6 +271,7 @@ async def test_a_server_that_fails_is_a_state(
         await until(pilot, lambda: len(started) == 2 and said in bare.state(), "the same again")
 
 
+@pytest.mark.slow
 async def test_rubbish_between_events_does_no_harm(app: Callable[..., ChatApp]) -> None:
     bare = app("rubbish", vector="", irm="")
     async with bare.run_test(size=(80, 24)) as pilot:
@@ -311,6 +319,7 @@ async def test_the_real_server_is_understood(
         assert bare.state().startswith("ready: base on")
 
 
+@pytest.mark.slow
 async def test_a_tiny_terminal_does_not_crash(app: Callable[..., ChatApp]) -> None:
     bare = app()
     async with bare.run_test(size=(80, 24)) as pilot:

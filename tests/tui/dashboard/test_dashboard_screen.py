@@ -55,6 +55,7 @@ async def test_a_training_started_elsewhere_is_followed(tmp_path: Path) -> None:
             await until(pilot, lambda: "The newest words." in screen_text(app), "the sample")
 
 
+@pytest.mark.slow
 async def test_start_watch_stop_resume(tmp_path: Path, script: Callable[[Script], None]) -> None:
     out = tmp_path / "runs" / "new"
     go = tmp_path / "go"
@@ -217,6 +218,7 @@ async def test_without_a_run(tmp_path: Path) -> None:
         assert not app.opened
 
 
+@pytest.mark.slow
 async def test_sizes_down_to_nothing(tmp_path: Path) -> None:
     run = plant_run(tmp_path / "run", training(20, 40))
     plant_live(run)

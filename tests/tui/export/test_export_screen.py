@@ -29,6 +29,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_an_export_shows_its_progress_its_figures_and_its_lines(
     size: tuple[int, int], run: RunDirectory, script: Callable[[Script], None]
@@ -77,6 +78,7 @@ async def test_a_bake_gives_the_lines_for_its_file(run: RunDirectory, script: Ca
         assert lines["llama-server with the baked file"] == "llama-server -m angry.gguf"
 
 
+@pytest.mark.slow
 async def test_arguments_are_those_of_the_form(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
     monkeypatch.setattr(JobPanel, "start", lambda self, arguments: started.append(list(arguments)))
@@ -106,6 +108,7 @@ async def test_arguments_are_those_of_the_form(run: RunDirectory, monkeypatch: p
     assert bake == f"bake --json --gguf base.gguf --out b.gguf --scale=-0.5 -- {run.default_vector}".split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "said"),
     [
@@ -134,6 +137,7 @@ async def test_stop_interrupts_the_child(run: RunDirectory, script: Callable[[Sc
         await until(pilot, lambda: bare.line("export") == "stopped", "the end")
 
 
+@pytest.mark.slow
 async def test_missing_and_damaged_runs_are_states(run: RunDirectory) -> None:
     run.export.mkdir()
     run.fidelity.write_text("{")

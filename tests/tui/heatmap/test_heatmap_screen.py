@@ -98,6 +98,7 @@ async def test_a_jump_to_nowhere_says_so_and_stays(recording: Path, typed: str, 
         assert not app.heatmap.query_one(JumpPrompt).display
 
 
+@pytest.mark.slow
 async def test_modes_phases_and_tokens_draw_their_pictures(recording: Path) -> None:
     source = load_source(recording)
     app = HeatmapApp(recording)
@@ -132,6 +133,7 @@ async def test_modes_phases_and_tokens_draw_their_pictures(recording: Path) -> N
         shows(Choice("mean", "generated"))
 
 
+@pytest.mark.slow
 async def test_a_difference_and_back(recording: Path, tmp_path: Path) -> None:
     other = a_run(tmp_path / "runs" / "sad")
     write_recording(other.recordings / "held-out", TEXTS, seed=9, run="sad")
@@ -362,6 +364,7 @@ async def test_saving_csv_png_and_svg(recording: Path, tmp_path: Path) -> None:
         await until(pilot, lambda: any("cannot be written" in each.message for each in app._notifications))
 
 
+@pytest.mark.slow
 async def test_the_proposed_name_tells_what_is_shown_and_nothing_is_overwritten(recording: Path, tmp_path: Path) -> None:
     other = a_run(tmp_path / "runs" / "sad")
     write_recording(other.recordings / "held-out", TEXTS, seed=9, run="sad")
@@ -418,6 +421,7 @@ async def test_a_live_snapshot_is_followed(tmp_path: Path) -> None:
         await until(pilot, lambda: f"value {3.0 * (HIDDEN + 7):+.4g}" in app.text("#readout"), "the next one")
 
 
+@pytest.mark.slow
 async def test_after_the_last_of_many_snapshots_all_that_is_shown_is_of_the_file(tmp_path: Path) -> None:
     run = a_run(tmp_path / "runs" / "angry")
 
@@ -517,6 +521,7 @@ async def test_the_screen_looks_as_it_did(recording: Path, size: tuple[int, int]
         await check_snapshot(pilot, "heatmap")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_dialog_that_chooses_looks_as_it_did(recording: Path, size: tuple[int, int]) -> None:
     a_snapshot(a_run(recording.parents[2] / "sad [b]").live)
@@ -528,6 +533,7 @@ async def test_the_dialog_that_chooses_looks_as_it_did(recording: Path, size: tu
         await check_snapshot(pilot, "heatmap-choose")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_help_beside_the_heatmap_looks_as_it_did(recording: Path, size: tuple[int, int], own_place: Path) -> None:
     app = IrmLiteApp(recording.parents[2])

@@ -117,6 +117,7 @@ async def test_the_table_follows_what_others_do(tmp_path: Path) -> None:
         await listed(pilot, 2)
 
 
+@pytest.mark.slow
 async def test_filter_and_order(tmp_path: Path) -> None:
     plant_run(tmp_path / "a", training(40, 40, ended="done"), data="joy")
     plant_run(tmp_path / "b", training(20, 40), irm="static")
@@ -140,6 +141,7 @@ async def test_filter_and_order(tmp_path: Path) -> None:
         assert list(rows(app)) == ["b", "c", "a"]
 
 
+@pytest.mark.slow
 async def test_rename(tmp_path: Path) -> None:
     plant_run(tmp_path / "old")
     plant_run(tmp_path / "taken")

@@ -90,6 +90,7 @@ def test_an_unknown_id_is_told_with_the_nearest() -> None:
     assert line == "[keys]: there is no binding 'runs.fliter'; the nearest is 'runs.filter'. docs/keys.md lists them"
 
 
+@pytest.mark.slow
 async def test_keys_of_ones_own_are_told_and_shown(tmp_path: Path, own_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own_place.mkdir()
     keys = '"mode.train" = "ctrl+t"\n"train.start" = "[/x]"\n"ask.yes" = "j"\n"mode.next" = "f7"\n"qiut" = "z"\n'
@@ -112,6 +113,7 @@ async def test_keys_of_ones_own_are_told_and_shown(tmp_path: Path, own_place: Pa
         await until(pilot, lambda: answers == [True], "the answer")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_place")
 async def test_screens_turn_from_within_a_field(tmp_path: Path) -> None:
     app = IrmLiteApp(tmp_path)

@@ -39,6 +39,7 @@ async def on_the_first(pilot: Pilot[None]) -> None:
     await pilot.pause()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_question_before_a_run_is_deleted(runs: Path, size: tuple[int, int]) -> None:
     app = RunsApp(runs)
@@ -49,6 +50,7 @@ async def test_the_question_before_a_run_is_deleted(runs: Path, size: tuple[int,
         await check_snapshot(pilot, "dialog-delete")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_new_name_that_is_taken(runs: Path, size: tuple[int, int]) -> None:
     app = RunsApp(runs)
@@ -62,6 +64,7 @@ async def test_the_new_name_that_is_taken(runs: Path, size: tuple[int, int]) -> 
         await check_snapshot(pilot, "dialog-name")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_comparison(runs: Path, size: tuple[int, int]) -> None:
     app = RunsApp(runs)

@@ -59,6 +59,7 @@ def counted(
     return lambda: kind(run.path if kind is DashboardScreen else run.path.parent), looks
 
 
+@pytest.mark.slow
 async def test_a_screen_that_is_not_seen_rests(counted: tuple[Callable[[], Screen[Any]], list[None]]) -> None:
     make, looks = counted
     app: App[None] = App()
