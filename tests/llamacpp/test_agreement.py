@@ -8,13 +8,13 @@ import torch
 
 import irm_lite.base.streamed
 from irm_lite.base.forward import answer_logits
-from irm_lite.base.load import Base, load_base
+from irm_lite.base.load import load_base, locate
 from irm_lite.base.streamed import streamed_answer_logits
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode
 from irm_lite.data.packing import pack
 from irm_lite.llamacpp import agreement as module
-from irm_lite.llamacpp.agreement import agreement, disagreement
+from irm_lite.llamacpp.agreement import Compared, agreement, disagreement
 from support.tiny_models import write_gguf
 
 
@@ -24,16 +24,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def loaded(gguf: Path, **options: Any) -> tuple[Base, list[Sample]]:
-    base = load_base(str(gguf), **{"quant": "none", "dtype": "float32", "device": "cpu", **options})
-    return base, [encode(base.tokenizer, each) for each in load_dataset("joy").train[:4]]
+def loaded(model: Path, **options: Any) -> tuple[Compared, list[Sample]]:
+    base = load_base(str(model), **{"quant": "none", "dtype": "float32", "device": "cpu", **options})
+    return Compared(locate(str(model)), base.tokenizer, base), [
+        encode(base.tokenizer, each) for each in load_dataset("joy").train[:4]
+    ]
 
 
 def test_a_streamed_model_is_the_loaded_one(llama_gguf: Path) -> None:
     base, samples = loaded(llama_gguf)
     row = pack(samples)
+    assert base.loaded is not None
     with torch.no_grad():
-        torch.testing.assert_close(streamed_answer_logits(llama_gguf, row), answer_logits(base.model, row), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            streamed_answer_logits(llama_gguf, row), answer_logits(base.loaded.model, row), atol=1e-5, rtol=1e-5
+        )
 
 
 def test_a_sound_file_is_one_model_whatever_the_base_was_quantised_to(llama_gguf: Path, cache: Path) -> None:
