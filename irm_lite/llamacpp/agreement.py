@@ -182,7 +182,7 @@ def _explained(base: Compared, gguf: Path, streamed: bool) -> float:
     if any(each not in UNQUANTISED for each in formats):
         return _OTHER_FILE if len(files) > 1 else _QUANTISED_FILE
     in_float32 = streamed or (base.loaded is not None and base.loaded.plan.dtype == "float32")
-    return _SAME if in_float32 and (formats == {"F32"} or (own is not None and len(files) == 1)) else _HALF
+    return _SAME if in_float32 and formats == {"F32"} else _HALF  # with bfloat16 weights llama.cpp rounds what they multiply too
 
 
 def _keys(base: Compared, gguf: Path) -> tuple[str, str]:

@@ -219,8 +219,8 @@ def _announce(job: Job, reached: ResumedAt | None, emit: Emit) -> None:
         emit("warning", text=f"{samples.too_long} samples are longer than {config.max_length} tokens and left out")
     if samples.unanswered and reached is None:
         emit("warning", text=f"{samples.unanswered} questions of {config.data} have no answer and are skipped")
-    for text in job.told:  # the last, which the UI shows
-        emit("warning", text=text)
+    for text in job.told:
+        emit("warning", text=text, of="runtimes")
 
 
 def _finish(job: Job, state: TrainerState, stopped: bool, seconds: float, emit: Emit) -> TrainedRun:
