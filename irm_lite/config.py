@@ -119,6 +119,8 @@ class TrainConfig:
     AdamW."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third slower."""
+    allow_disagreement: bool = False
+    """Train on a .gguf that llama.cpp cannot load, or makes quite another model of than transformers."""
     cache_prefix: bool = True
     """Keep what the IRM cannot change, the blocks below its first layer, over the epochs: in memory, or in a file."""
     seed: int = 0

@@ -3,6 +3,8 @@
 Norm gains are the one part of a Llama that every quantisation leaves alone: a hash over them, rounded to bfloat16 (the
 coarsest type a checkpoint has them in), is the same for the Hugging Face folder and for each GGUF made from it, and
 differs between a base and its full fine-tunes. (Adapters that leave the norms alone leave it alone too.)
+What is computed with the weights is no part of it: files of the same gains with other rotary scalings, biases or scales are
+told apart by their graph (sources/graph_facts.py).
 """
 
 import hashlib
@@ -10,9 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from irm_lite.base.sources.gguf_checks import MAX_LAYERS
+from irm_lite.base.sources.graph_facts import bfloat16_bits, differing, graph_of_header
 from irm_lite.core.errors import InputError, VectorError
 from irm_lite.core.files.gguf_header import GgufHeader, read_header, require_model
 from irm_lite.core.types import FloatArray
@@ -38,6 +39,7 @@ class Fingerprint:
     hidden_size: int
     weights: str  # SHA-256 over the norm gains, hex
     quantisation: str = ""  # informative: "nf4", "Q4_1"; no part of the identity
+    graph: str = ""  # as sources/graph_facts.py writes it; empty: unknown, by an older irm-lite
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -45,7 +47,7 @@ class Fingerprint:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "Fingerprint":
         try:
-            texts = data["architecture"], data["weights"], data.get("quantisation", "")
+            texts = data["architecture"], data["weights"], data.get("quantisation", ""), data.get("graph", "")
             sizes = int(data["n_layers"]), int(data["hidden_size"])
             if not all(isinstance(each, str) for each in texts) or not all(0 <= each < 2**63 for each in sizes):
                 raise ValueError("a field has the wrong type, or a size is out of range")
@@ -56,15 +58,24 @@ class Fingerprint:
     def match(self, made_on: "Fingerprint", what: str, name: str) -> Match:
         """What to tell the user where `what`, made on the base `made_on`, goes into this one, called `name`.
 
-        Weights or a quantisation that are empty are unknown, and not compared. Raises VectorError where the shapes differ.
+        Weights, a quantisation or a graph that are empty are unknown, and not compared. Raises VectorError where the shapes differ.
         """
         self.require_fit(made_on.architecture, made_on.n_layers, made_on.hidden_size, what)
         if made_on.weights and made_on.weights != self.weights:
             return Match(warning=f"{what} was made on other weights than those of {name}: its effect may differ")
+        if other := differing(self.graph, made_on.graph):
+            return Match(
+                warning=f"{what} was made on another graph of the same weights than {name} has ({', '.join(other)}): "
+                "its effect may differ"
+            )
         before, now = (_quantised(each.quantisation) for each in (made_on, self))
         if before and now and before != now:
             return Match(note=f"{what} was made on {before} weights, {name} has {now} ones: its effect may differ a little")
         return Match()
+
+    def is_of(self, other: "Fingerprint") -> bool:
+        """Whether both are of one model, quantised alike or not; a graph that one of them does not know is not compared."""
+        return self.weights == other.weights and not differing(self.graph, other.graph)
 
     def require_fit(self, architecture: str, n_layers: int, hidden_size: int, what: str) -> None:
         """Raise VectorError where something made for the given shape cannot go into this base."""
@@ -85,9 +96,7 @@ def hash_norm_gains(gains: list[FloatArray]) -> str:
     """SHA-256 over norm gains, each (H,), in the order layer 0 attention, layer 0 MLP, layer 1 ..., final."""
     digest = hashlib.sha256()
     for gain in gains:
-        bits = np.ascontiguousarray(gain, dtype="<f4").view("<u4")
-        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16  # to bfloat16, nearest, ties to even
-        digest.update(rounded.astype("<u2").tobytes())
+        digest.update(bfloat16_bits(gain).astype("<u2").tobytes())
     return digest.hexdigest()
 
 
@@ -107,7 +116,8 @@ def fingerprint_gguf(gguf: Path | GgufHeader) -> Fingerprint:
         if header.tensors[name].shape != (hidden_size,) or hidden_size > _MAX_HIDDEN_SIZE:
             raise InputError(f"{header.path}: {name} does not have the hidden size {hidden_size}", "download or convert it again")
     gains = [header.read_f32(name) for name in norms]
-    return Fingerprint(architecture, n_layers, hidden_size, hash_norm_gains(gains), gguf_quantisation(header))
+    weights, graph = hash_norm_gains(gains), graph_of_header(header)
+    return Fingerprint(architecture, n_layers, hidden_size, weights, gguf_quantisation(header), graph)
 
 
 def gguf_quantisation(header: GgufHeader) -> str:

@@ -1,5 +1,6 @@
 """Bases: a preset, a hub id, a Hugging Face folder or a .gguf file -> a frozen, quantised model on a device."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -65,6 +66,15 @@ class Source:
     gguf: Path | None
     preset: Preset | None
 
+    def folder(self) -> Path | None:
+        """The folder of a base that is no .gguf; None where it is not on this machine."""
+        if Path(self.place).is_dir():
+            return Path(self.place)
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(self.place, "config.json")
+        return Path(cached).parent if isinstance(cached, str) else None
+
 
 def load_base(
     name: str = EMBEDDED,
@@ -104,7 +114,10 @@ def load_base(
     keep_differentiable(model)
     require_injectable(model)
     attend_by_sample(model)
-    return Base(name, model, tokenizer, fingerprint_model(model, quant), plan, source.gguf, source.preset)
+    fingerprint = fingerprint_model(model, quant)
+    if source.gguf is not None:  # with what the file says that transformers has no name for
+        fingerprint = dataclasses.replace(fingerprint, graph=fingerprint_gguf(source.gguf).graph)
+    return Base(name, model, tokenizer, fingerprint, plan, source.gguf, source.preset)
 
 
 def load_tokenizer(name: str, *, chat_template: str | None = None, download: bool = False) -> "PreTrainedTokenizerBase":

@@ -1,12 +1,39 @@
 """The fingerprint of a model that is loaded."""
 
+import hashlib
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from irm_lite.base.architecture import decoder_layers, gguf_architecture
 from irm_lite.base.fingerprint import Fingerprint, hash_norm_gains
+from irm_lite.base.sources.gguf_graph import MAPPED
+from irm_lite.base.sources.graph_facts import NONE, SHARED, as_text, digest_of_biases, shared_facts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+# Keys of config.json that change the graph beside those of `shared_facts`, with the values that change nothing.
+_GRAPH_KEYS: dict[str, tuple[Any, ...]] = {
+    "attention_multiplier": (),
+    "attn_logit_softcapping": (0.0,),
+    "clip_qkv": (0.0,),
+    "embedding_multiplier": (1.0,),
+    "final_logit_softcapping": (0.0,),
+    "hidden_act": ("silu",),
+    "hidden_activation": ("silu",),
+    "layer_types": (),
+    "logit_scale": (1.0,),
+    "logits_scaling": (1.0,),
+    "no_rope_layers": (),
+    "num_experts_per_tok": (),
+    "num_local_experts": (),
+    "query_pre_attn_scalar": (),
+    "residual_multiplier": (1.0,),
+    "sliding_window": (0,),
+    "use_qk_norm": (False,),
+}
+_ORDINARY_ROPES = ("default", "linear", "yarn", "llama3")  # the same at every length: their frequencies say all
 
 
 def fingerprint_model(model: "PreTrainedModel", quantisation: str | None = None) -> Fingerprint:
@@ -15,7 +42,57 @@ def fingerprint_model(model: "PreTrainedModel", quantisation: str | None = None)
     norms = [norm for layer in layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
     gains = [norm.weight.detach().float().cpu().numpy() for norm in [*norms, model.model.norm]]
     quantisation = _quantisation(model) if quantisation is None else quantisation
-    return Fingerprint(gguf_architecture(model), len(layers), int(model.config.hidden_size), hash_norm_gains(gains), quantisation)
+    shape = gguf_architecture(model), len(layers), int(model.config.hidden_size)
+    return Fingerprint(*shape, hash_norm_gains(gains), quantisation, graph_of_model(model))
+
+
+def graph_of_model(model: "PreTrainedModel") -> str:
+    """The facts of its graph (sources/graph_facts.py); of its configuration alone where such GGUFs are not mapped."""
+    config: Any = model.config
+    facts: dict[str, object] = {}
+    rope = _rope(model)
+    if gguf_architecture(model) in MAPPED and rope is not None:
+        head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        facts = shared_facts(config.num_attention_heads, kv_heads, head_size, config.rms_norm_eps, rope, _biases(model))
+    return as_text({**facts, "config": _config_digest(config)})
+
+
+def _config_digest(config: Any) -> str:
+    values = {name: getattr(config, name, None) for name in _GRAPH_KEYS}
+    kept = {name: value for name, value in values.items() if value is not None and value not in _GRAPH_KEYS[name]}
+    if all(each == "full_attention" for each in kept.get("layer_types", ())):
+        kept.pop("layer_types", None)
+    kind = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if kind not in _ORDINARY_ROPES:
+        kept["rope"] = kind
+    return hashlib.sha256(repr(sorted(kept.items())).encode()).hexdigest()[:16] if kept else NONE
+
+
+def _rope(model: Any) -> Any:
+    """Radians a token (D/2,) in float64 and the factor of cosines and sines; None where the model has no single rotation."""
+    rotary: Any = getattr(model.model, "rotary_emb", None)
+    frequencies = getattr(rotary, "original_inv_freq", None)
+    if not isinstance(frequencies, torch.Tensor):
+        return None
+    if frequencies.is_meta or frequencies.dtype != torch.float32:  # spread over devices, or cast with the model's weights
+        rotary = type(rotary)(config=model.config)
+        frequencies = rotary.original_inv_freq
+    return frequencies.double().cpu().numpy(), float(rotary.attention_scaling)
+
+
+def _biases(model: "PreTrainedModel") -> str | None:
+    """None where they are not at hand, or in float16, which does not hold bfloat16's small ones."""
+    found = []
+    for number, layer in enumerate(decoder_layers(model)):
+        for slot, name in SHARED.items():
+            bias = getattr(layer.get_submodule(name), "bias", None)
+            if bias is None:
+                continue
+            if bias.is_meta or bias.dtype == torch.float16:
+                return None
+            found.append((number, slot, bias.detach().float().cpu().numpy()))
+    return digest_of_biases(found)
 
 
 def _quantisation(model: "PreTrainedModel") -> str:

@@ -1,4 +1,4 @@
-"""A GGUF's model in transformers, unquantised in float32, with one block in memory at a time: what transformers makes of the file,
+"""A model's files in transformers, unquantised in float32, with one block in memory at a time: what transformers makes of them,
 without what a quantised base loses."""
 
 from collections.abc import Iterator
@@ -11,31 +11,60 @@ from torch import Tensor, nn
 
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.forward import answers_of, run_base
+from irm_lite.base.sources.folder_weights import folder_skeleton, folder_weights
 from irm_lite.base.sources.gguf_read_once import gguf_read_once
 from irm_lite.base.sources.gguf_weights import gguf_weights, rotate, skeleton
+from irm_lite.core.errors import BaseModelError
 from irm_lite.core.machine.quiet import quiet_libraries
 from irm_lite.data.packing import Row
 
+_EMBEDDINGS = "model.embed_tokens.weight"
+
 
 @torch.no_grad()
-def streamed_answer_logits(gguf: Path, row: Row) -> Tensor:
-    """Logits (A, V), float32, at a packed row's answer positions, as transformers makes them of the file.
+def streamed_answer_logits(place: Path, row: Row) -> Tensor:
+    """Logits (A, V), float32, at a packed row's answer positions, as transformers makes them of a .gguf or of a folder.
 
-    Raises BaseModelError as `load_base` does. Takes as long as reading the file's weights once.
+    Takes as long as reading the weights once. Raises BaseModelError as `load_base` does, and where the model is not built of
+    embeddings, blocks, a norm and a head alone.
     """
-    with quiet_libraries(), gguf_read_once():
-        model = skeleton(gguf)
-        weights = gguf_weights(gguf, model)
+    model, weights = _read(place)
     tied = model.config.tie_word_embeddings
-    model.model.rotary_emb = type(model.model.rotary_emb)(config=model.config)
-    rotate(model, gguf)
-    names = {module: name for name, module in model.named_modules()}
     embed, head = model.get_input_embeddings(), model.get_output_embeddings()
-    parts = [*decoder_layers(model), embed, model.model.norm, head]
-    with _filled_when_called(parts, names, weights, {"lm_head.weight": "model.embed_tokens.weight"} if tied else {}):
-        stream = embed(row["input_ids"])
-        logits: Tensor = head(answers_of(run_base(model.eval(), row, stream), row))
+    parts = [*decoder_layers(model), model.model.norm, head]
+    names = {module: name for name, module in model.named_modules()}
+    _require_parts(model, [*parts, embed], weights, tied, place)
+    ids, places = torch.unique(row["input_ids"], return_inverse=True)
+    embed.weight = nn.Parameter(weights[_EMBEDDINGS].rows(ids), requires_grad=False)  # the rest of a large matrix is not read
+    embed.padding_idx = None  # it may lie beyond them
+    with _filled_when_called(parts, names, weights, {"lm_head.weight": _EMBEDDINGS} if tied else {}):
+        logits: Tensor = head(answers_of(run_base(model.eval(), row, embed(places)), row))
         return logits
+
+
+def _read(place: Path) -> tuple[Any, dict[str, Any]]:
+    """The skeleton with its rotations, and its weights by name."""
+    with quiet_libraries(), gguf_read_once():
+        model: Any = folder_skeleton(place) if place.is_dir() else skeleton(place)
+        weights: dict[str, Any] = {**(folder_weights(place) if place.is_dir() else gguf_weights(place, model))}
+    rotary = getattr(model.model, "rotary_emb", None)
+    if rotary is not None:
+        model.model.rotary_emb = type(rotary)(config=model.config)
+        if not place.is_dir():
+            rotate(model, place)
+    return model, weights
+
+
+def _require_parts(model: Any, parts: list[nn.Module], weights: dict[str, Any], tied: bool, place: Path) -> None:
+    """Raise BaseModelError where a parameter or a buffer would stay empty."""
+    filled = {id(tensor) for part in parts for tensor in part.parameters()}
+    other = [name for name, tensor in model.named_parameters() if id(tensor) not in filled]
+    other += [name for name, tensor in model.named_buffers() if tensor.is_meta]
+    read = set(weights) | ({"lm_head.weight"} if tied else set())
+    lacking = [name for name, _ in model.named_parameters() if name not in read]
+    if other or lacking or not hasattr(weights.get(_EMBEDDINGS), "rows"):
+        name = (other or lacking or [_EMBEDDINGS])[0]
+        raise BaseModelError(f"{place} cannot be read a block at a time ({name})", "check the files")
 
 
 @contextmanager
@@ -47,7 +76,9 @@ def _filled_when_called(
     def fill(part: nn.Module, *_: Any) -> None:
         for name, parameter in list(part.named_parameters()):
             full = f"{names[part]}.{name}"
-            values = weights[shared.get(full, full)][...].float().view(parameter.shape)
+            values = weights[shared.get(full, full)][...].float()
+            if values.shape != parameter.shape:
+                raise BaseModelError(f"{full} is {tuple(values.shape)}, and not {tuple(parameter.shape)}", "check the files")
             owner, _dot, last = name.rpartition(".")
             setattr(part.get_submodule(owner), last, nn.Parameter(values, requires_grad=False))
 

@@ -161,6 +161,8 @@ class _ToneFile:
         if not made_with.keys() <= noted[0].keys():
             raise InputError(f"{self.notes} exists and was not written by irm-lite data rewrite", "choose another -o")
         other = [name for name, value in made_with.items() if noted[0].get(name) != value]
+        if other == ["model"] and _same_model(noted[0]["model"], made_with["model"]):
+            other = []
         if other:
             raise InputError(
                 f"{self.path} was made with another {', '.join(other)}", "choose another -o, or give what it was made with"
@@ -189,6 +191,11 @@ class _ToneFile:
                     return
                 tried.append(text)
         append_row(self.notes, {**row, "original": original, "tried": tried})
+
+
+def _same_model(noted: Any, model: Row) -> bool:
+    """Whether a model is the one that is noted; an older irm-lite noted nothing of its graph."""
+    return isinstance(noted, dict) and "graph" not in noted and {**noted, "graph": model["graph"]} == model
 
 
 def check_prompt(prompt: str) -> None:

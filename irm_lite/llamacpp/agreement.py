@@ -1,55 +1,49 @@
-"""Is it one model? The same token ids through transformers' base and through llama.cpp on the GGUF, compared.
+"""Is it one model? The same token ids through transformers and through llama.cpp, compared.
 
-A key or a tensor that one of the two passes over makes another model of the file: then the IRM is trained on one and steers the
+A key or a tensor that one of the two passes over makes another model of the files: then the IRM is trained on one and steers the
 other, and no fidelity shows it, since that is measured inside llama.cpp alone. Quantisation explains a part of what is
-between them; what is beyond it is told.
+between them; what is beyond it is told, and what is far beyond it is refused. Figures and limits: docs/log.md.
 """
 
-import json
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from irm_lite.base.fingerprint import UNQUANTISED, fingerprint_gguf
 from irm_lite.base.forward import answer_logits
-from irm_lite.base.load import Base
+from irm_lite.base.load import Base, Source
 from irm_lite.base.streamed import streamed_answer_logits
-from irm_lite.core.errors import IrmLiteError
-from irm_lite.core.files.atomic import write_text
-from irm_lite.core.files.paths import cache_folder
-from irm_lite.core.files.reading import read_json
+from irm_lite.core.errors import BaseModelError, IrmLiteError
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import pack
+from irm_lite.data.packing import Row, pack
+from irm_lite.llamacpp.agreement_kept import identity_of_base, identity_of_file, libraries, read_kept, write_kept
 from irm_lite.llamacpp.likelihood import context_for, llamacpp_log_probabilities
+from irm_lite.llamacpp.model import Model
 from irm_lite.llamacpp.runtime import Runtime
 from irm_lite.steering.likelihood import kl
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ALLOW = "--allow-disagreement"
 _PARAGRAPH = (
     "Why is the sky blue? In 1871 Lord Rayleigh showed that air scatters light of short wavelengths 5.5 times as strongly as "
     "long ones; I'm sure you've heard it.\n\nThe sun's own light, at noon, is nearly white: mix all of it and you see white. "
     'def scatter(x):\n    return x ** -4  # "blue"\n'
 )
 _BESIDE = 2 << 30  # bytes: a block and the head in float32, and what llama.cpp takes beside the weights
-_LONGEST = 256  # tokens of a sample: all logits of what is compared are held
-_SAMPLES = 3  # of the data beside the paragraph: some hundred tokens are enough to see another graph
-_MAX_KEPT = 1 << 20  # bytes of what is remembered
-_FIELDS: dict[str, Callable[[Any], Any]] = {
-    "kl": float,
-    "nll_transformers": float,
-    "nll_llamacpp": float,
-    "tokens": int,
-    "explained": float,
-}
+_LONGEST, _SAMPLES, _AMONG = 128, 2, 32  # the shortest of the data's first, beside the paragraph: each token costs both runtimes
 
-# KL a token that is explained, in nats. Measured (docs/log.md): the demo's Q4_1 file read unquantised 0.004, its base in NF4 0.38.
+# KL a token that is explained, in nats, and what is far beyond it (docs/log.md has what was measured).
 _QUANTISED_BASE, _OTHER_FILE, _QUANTISED_FILE, _HALF, _SAME = 1.0, 0.3, 0.05, 0.02, 1e-4
+_FAR_TIMES, _FAR_LEAST = 10.0, 0.5
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,11 @@ class Agreement:
     tokens: int
     explained: float
 
+    @property
+    def is_far(self) -> bool:
+        """Whether they are so far apart that nothing trained in one can be expected to work in the other."""
+        return not self.kl <= max(_FAR_TIMES * self.explained, _FAR_LEAST)  # NaN is
+
     def warning(self, gguf: Path) -> str | None:
         """What is to be said, or None where the two are one model."""
         if self.kl <= self.explained:
@@ -73,24 +72,31 @@ class Agreement:
         )
 
 
-def agreement(base: Base, gguf: Path, samples: Sequence[Sample]) -> Agreement:
-    """Compare transformers with llama.cpp on `gguf`; remembered by file and base.
+@dataclass(frozen=True)
+class Compared:
+    """A base as its files are, for transformers. `loaded`: in memory, which is compared where the files cannot be streamed."""
 
-    A base that was read from a GGUF is read from it once more, unquantised and block by block, since what 4 bits lose would hide
-    a whole other graph (docs/log.md); of a folder the base itself is compared, into which nothing may be injected.
-    Raises BaseModelError or InputError where llama.cpp cannot load the file.
+    source: Source
+    tokenizer: "PreTrainedTokenizerBase"
+    loaded: Base | None = None
+
+
+def agreement(base: Compared, gguf: Path, samples: Sequence[Sample]) -> Agreement:
+    """Compare transformers on the base's files with llama.cpp on `gguf`; remembered by files.
+
+    The files are read unquantised and block by block, since what 4 bits lose would hide a whole other graph. Raises BaseModelError
+    or InputError where llama.cpp cannot load the file, or transformers the base.
     """
-    key = _key(base, gguf)
-    known = _remembered().get(key)
+    key, loaded_key = _keys(base, gguf)
+    kept = read_kept()
+    known = kept.get(key) or kept.get(loaded_key)
     if known is not None:
-        return known
-    compared = [_paragraph(base), *[sample for sample in samples if len(sample.ids) <= _LONGEST][:_SAMPLES]]
+        return Agreement(**known)
+    compared = [_paragraph(base.tokenizer), *_shortest(samples)]
     row = pack(compared)
-    with torch.no_grad():
-        logits = streamed_answer_logits(base.gguf_path, row) if base.gguf_path else answer_logits(base.model, row)
+    in_llamacpp = _in_llamacpp(gguf, compared)  # first: it is refused sooner
+    logits, streamed = _in_transformers(base, row)
     in_transformers = F.log_softmax(logits.float().cpu(), dim=-1)
-    with Runtime(gguf, n_ctx=context_for(compared), n_gpu_layers=0) as runtime:
-        in_llamacpp = torch.cat([llamacpp_log_probabilities(runtime, sample) for sample in compared])
     shared = min(in_transformers.shape[1], in_llamacpp.shape[1])  # rows that pad a vocabulary are never given
     p, q = in_llamacpp[:, :shared], in_transformers[:, :shared]
     found = Agreement(
@@ -98,65 +104,90 @@ def agreement(base: Base, gguf: Path, samples: Sequence[Sample]) -> Agreement:
         F.nll_loss(q, row["labels"]).item(),
         F.nll_loss(p, row["labels"]).item(),
         len(row["labels"]),
-        _explained(base, gguf),
+        _explained(base, gguf, streamed),
     )
-    _remember(key, found)
+    write_kept(key if streamed else loaded_key, found.__dict__)
     return found
 
 
-def disagreement(base: Base, gguf: Path, samples: Sequence[Sample]) -> str | None:
-    """What is to be said of a base and a file, in a line; None where both runtimes run one model."""
+def disagreement(base: Compared, gguf: Path, samples: Sequence[Sample], *, allowed: bool = False) -> str | None:
+    """What is to be said of a base and a file, in a line; None where both runtimes run one model.
+
+    Raises BaseModelError where llama.cpp cannot load the file, and, unless `allowed`, where the two are far apart.
+    """
     size, free = gguf.stat().st_size, psutil.virtual_memory().available
     if free < 2 * size + _BESIDE:
         return f"transformers and llama.cpp were not compared on {gguf.name}: too little memory is free ({free / 1e9:.1f} GB)"
     try:
-        return agreement(base, gguf, samples).warning(gguf)
-    except IrmLiteError as error:
+        found = agreement(base, gguf, samples)
+    except _NotComparable as error:
         return f"transformers and llama.cpp cannot be compared on {gguf.name} ({error})"
+    text = found.warning(gguf)
+    if text is not None and found.is_far and not allowed:
+        raise BaseModelError(text, f"check the file, or say {ALLOW} to go on all the same")
+    return text
 
 
-def _paragraph(base: Base) -> Sample:
-    ids = list(base.tokenizer(_PARAGRAPH)["input_ids"])
+def not_taken(gguf: Path) -> str | None:
+    """Why llama.cpp does not load the file, in a line; None where it does. An architecture that was not fuzzed is tried in a
+    process of its own first (trial_load.py)."""
+    try:
+        Model(gguf, n_gpu_layers=0, repack=False).close()
+    except IrmLiteError as error:
+        return f"{error}; nothing that is trained on it would run there"
+    return None
+
+
+class _NotComparable(Exception):
+    """transformers cannot be asked."""
+
+
+def _in_transformers(base: Compared, row: Row) -> tuple[Tensor, bool]:
+    """Logits (A, V), and whether they are of the files, unquantised."""
+    place = base.source.gguf or base.source.folder()
+    try:
+        if place is None:
+            raise BaseModelError(f"{base.source.place} is not on this machine")
+        return streamed_answer_logits(place, row), True
+    except IrmLiteError as error:
+        if base.loaded is None:
+            raise _NotComparable(str(error)) from None
+    with torch.no_grad():
+        return answer_logits(base.loaded.model, row), False
+
+
+def _in_llamacpp(gguf: Path, samples: Sequence[Sample]) -> Tensor:
+    """Log-probabilities (A, V)."""
+    with Runtime(gguf, n_ctx=context_for(samples), n_gpu_layers=0) as runtime:
+        return torch.cat([llamacpp_log_probabilities(runtime, sample) for sample in samples])
+
+
+def _paragraph(tokenizer: "PreTrainedTokenizerBase") -> Sample:
+    ids = list(tokenizer(_PARAGRAPH)["input_ids"])
     return Sample(ids, 1, Example((), _PARAGRAPH, "a fixed paragraph"))
 
 
-def _explained(base: Base, gguf: Path) -> float:
+def _shortest(samples: Sequence[Sample]) -> list[Sample]:
+    ordered = sorted(samples[:_AMONG], key=lambda sample: len(sample.ids))
+    return [sample for sample in ordered if len(sample.ids) <= _LONGEST][:_SAMPLES]
+
+
+def _explained(base: Compared, gguf: Path, streamed: bool) -> float:
     """What quantisation, and the number format, may make of it, in nats a token."""
-    files = {gguf.resolve()} | ({base.gguf_path.resolve()} if base.gguf_path else set())
-    quantised = any(fingerprint_gguf(file).quantisation not in UNQUANTISED for file in files)
-    if base.gguf_path is None and base.plan.quant != "none":
+    own = base.source.gguf
+    files = {gguf.resolve()} | ({own.resolve()} if own else set())
+    formats = {fingerprint_gguf(file).quantisation for file in files}
+    if not streamed and base.loaded is not None and base.loaded.plan.quant != "none":
         return _QUANTISED_BASE
-    if quantised:
+    if any(each not in UNQUANTISED for each in formats):
         return _OTHER_FILE if len(files) > 1 else _QUANTISED_FILE
-    return _SAME if base.gguf_path or base.plan.dtype == "float32" else _HALF
+    in_float32 = streamed or (base.loaded is not None and base.loaded.plan.dtype == "float32")
+    return _SAME if in_float32 and formats == {"F32"} else _HALF  # with bfloat16 weights llama.cpp rounds what they multiply too
 
 
-def _key(base: Base, gguf: Path) -> str:
-    """What the figure depends on: the files as they are, or the base and how it was loaded; the libraries that run them."""
-    import importlib.metadata
-
-    libraries = [importlib.metadata.version(name) for name in ("llama-cpp-python", "transformers")]
-    loaded = (base.fingerprint, base.name, base.plan.quant, base.plan.dtype)
-    return "|".join(map(str, (*_file(gguf), *(_file(base.gguf_path) if base.gguf_path else loaded), *libraries)))
-
-
-def _file(path: Path) -> tuple[object, ...]:
-    stat = path.stat()
-    return path.resolve(), stat.st_size, stat.st_mtime_ns
-
-
-def _remembered() -> dict[str, Agreement]:
-    """By key; nothing where there is nothing that can be read."""
-    try:
-        found = read_json(cache_folder() / "agreement.json", _MAX_KEPT)
-        return {str(key): Agreement(**{name: kind(each[name]) for name, kind in _FIELDS.items()}) for key, each in found.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        return {}
-
-
-def _remember(key: str, found: Agreement) -> None:
-    kept = dict([*_remembered().items()][-200:]) | {key: found}
-    with suppress(OSError):  # then it is measured again
-        write_text(
-            cache_folder() / "agreement.json", json.dumps({name: asdict(each) for name, each in kept.items()}, indent=1) + "\n"
-        )
+def _keys(base: Compared, gguf: Path) -> tuple[str, str]:
+    """What a figure depends on: the files as they are, and the libraries that run them; the second, how the base was loaded too."""
+    loaded = base.loaded
+    how = (loaded.fingerprint, loaded.plan.quant, loaded.plan.dtype) if loaded else ()
+    key = (identity_of_file(gguf), identity_of_base(base.source), libraries())
+    return repr(key), repr((*key, *how))

@@ -18,8 +18,10 @@ from irm_lite.llamacpp.trial_load import require_survival
 class Model:
     """One model file loaded. Close it, or use it as a context manager; contexts made from it must be closed before."""
 
-    def __init__(self, gguf: Path | str, *, n_gpu_layers: int = -1, chat_template: str | None = None) -> None:
-        """Raises BaseModelError or InputError where the file is damaged, split, or no model that llama.cpp knows."""
+    def __init__(self, gguf: Path | str, *, n_gpu_layers: int = -1, chat_template: str | None = None, repack: bool = True) -> None:
+        """`repack`: let llama.cpp lay out 4-bit weights anew for the CPU, which takes a while and pays where it computes.
+
+        Raises BaseModelError or InputError where the file is damaged, split, or no model that llama.cpp knows."""
         import llama_cpp
 
         quiet_llamacpp()
@@ -33,6 +35,7 @@ class Model:
         self.template = chat_template or header.metadata.get("tokenizer.chat_template")
         parameters = llama_cpp.llama_model_default_params()
         parameters.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 0x7FFFFFFF
+        parameters.use_extra_bufts = repack
         forget_complaints()
         self.handle: Any = llama_cpp.llama_model_load_from_file(str(gguf).encode(), parameters)
         if not self.handle:

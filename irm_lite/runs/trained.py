@@ -50,7 +50,8 @@ class TrainedRun:
     def share_base(self, other: "TrainedRun") -> None:
         """Use the base of another run, if that has loaded it and it is the one that this run would load, in the same way."""
         same = base_settings(self.config) == base_settings(other.config)
-        if same and self.fingerprint == other.fingerprint and "base" in other.__dict__:
+        alike = self.fingerprint.quantisation == other.fingerprint.quantisation and self.fingerprint.is_of(other.fingerprint)
+        if same and alike and "base" in other.__dict__:
             self.irm.to(other.base.plan.device)
             self.__dict__["base"] = other.base
 
@@ -58,6 +59,11 @@ class TrainedRun:
     def gguf_path(self) -> Path | None:
         """The .gguf that the base was loaded from, which llama.cpp can run as it is; None where it was a folder."""
         return locate(self.config.model, self.config.download).gguf
+
+    def allows_disagreement(self, gguf: Path) -> bool:
+        """Whether the user has trained on this very file though llama.cpp makes another model of it."""
+        own = self.gguf_path if self.config.allow_disagreement else None
+        return own is not None and own.resolve() == gguf.resolve()
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":

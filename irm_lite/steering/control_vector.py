@@ -33,7 +33,7 @@ class ControlVector:
     """Directions by block: {N: (H,) float32}, N from 1. Scale 1.0 is the effect it was made for.
 
     `architecture` is GGUF's name for the model's ("llama"). `metadata` holds irm-lite's own keys without their
-    prefix (base.weights, base.n_layers, kind, site, method, fidelity, version, ...); empty for files of other tools.
+    prefix (base.weights, base.graph, base.n_layers, kind, site, method, fidelity, version, ...); empty for files of other tools.
 
     >>> import numpy as np
     >>> anger = ControlVector({1: np.array([1.0, 0.0]), 2: np.array([2.0, -2.0])}, "llama")
@@ -91,9 +91,10 @@ class ControlVector:
         shared = {key: value for key, value in self.metadata.items() if other.metadata.get(key) == value}
         for name in _MEASURED:  # on one vector, not on a sum
             shared.pop(name, None)
-        made_on = dict.fromkeys(filter(None, (str(each.metadata.get("base.weights", "")) for each in (self, other))))
-        if made_on:  # of several bases it fits none without a warning
-            shared["base.weights"] = " + ".join(made_on)
+        for name in ("base.weights", "base.graph"):
+            made_on = dict.fromkeys(filter(None, (str(each.metadata.get(name, "")) for each in (self, other))))
+            if made_on:  # of several bases it fits none without a warning
+                shared[name] = " + ".join(made_on)
         return ControlVector(directions, architectures[0], shared)
 
     def __radd__(self, other: object) -> "ControlVector":
@@ -161,8 +162,8 @@ class ControlVector:
         architecture = _SAME_ARCHITECTURE.get(self.architecture, self.architecture) or model.architecture
         n_layers = self.metadata.get("base.n_layers", model.n_layers)
         made_for = n_layers if isinstance(n_layers, int) else model.n_layers
-        weights, quantisation = (str(self.metadata.get(f"base.{key}", "")) for key in ("weights", "quantisation"))
-        made_on = Fingerprint(architecture, made_for, self.hidden_size, weights, quantisation)
+        known = (str(self.metadata.get(f"base.{key}", "")) for key in ("weights", "quantisation", "graph"))
+        made_on = Fingerprint(architecture, made_for, self.hidden_size, *known)
         match = model.match(made_on, "the control vector", name)
         self.as_array(model.n_layers)  # no direction beyond the last block
         return match

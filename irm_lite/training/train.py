@@ -17,18 +17,15 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.load import Base
 from irm_lite.base.presets import read_chat_template
-from irm_lite.base.sources.gguf_graph import read_graph
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import FailedElsewhere, InputError, Interrupted, TrainingFailed
 from irm_lite.core.files.atomic import require_folder
-from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import DEVICES, available, decide, probe
 from irm_lite.core.machine.malloc import freed_memory_kept
 from irm_lite.core.machine.memory import peak_bytes, reset_peak
 from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
 from irm_lite.core.machine.quiet import quiet_libraries
-from irm_lite.llamacpp.agreement import disagreement
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.events import Event
 from irm_lite.runs.trained import TrainedRun
@@ -122,7 +119,7 @@ def resume(
         with processes.agreed():
             require_same_processes(run)
             reached = read_state(checkpoint) if checkpoint else None
-            job = prepare(config, run, base, reached.rows if reached else None)
+            job = prepare(config, run, base, rows=reached.rows if reached else None, resumed=True)
             for text in changes(run, job):
                 emit("warning", text=text)
             if reached and processes.first():
@@ -163,13 +160,6 @@ def _carry_out(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Cal
     """The training from the start event to the end event; `reached`: where it is resumed. Raises as `train` does."""
     base, config = job.base, job.config
     _announce(job, reached, emit)
-    if base.gguf_path is not None and processes.first():
-        graph = read_graph(read_header(base.gguf_path))
-        if graph is not None and graph.unknown:
-            emit("warning", text=f"{base.gguf_path.name} has keys that irm-lite does not know: {', '.join(graph.unknown)[:300]}")
-        text = disagreement(base, base.gguf_path, job.samples.validation)
-        if text is not None:
-            emit("warning", text=text)
     reset_peak(base.plan.device)
     if reached is None:
         with out_of_memory_as_failure("take a smaller --model, or a lower --max-length"):
@@ -229,6 +219,8 @@ def _announce(job: Job, reached: ResumedAt | None, emit: Emit) -> None:
         emit("warning", text=f"{samples.too_long} samples are longer than {config.max_length} tokens and left out")
     if samples.unanswered and reached is None:
         emit("warning", text=f"{samples.unanswered} questions of {config.data} have no answer and are skipped")
+    for text in job.told:
+        emit("warning", text=text, of="runtimes")
 
 
 def _finish(job: Job, state: TrainerState, stopped: bool, seconds: float, emit: Emit) -> TrainedRun:

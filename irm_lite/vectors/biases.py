@@ -72,5 +72,6 @@ def _of_run(source: str, model: Fingerprint, name: str, scale: float, layers: st
         "scale": strength * scale,
         "kind": run.irm.kind,
         "base.weights": run.fingerprint.weights,
+        "base.graph": run.fingerprint.graph,
     }
     return Biases("attn_output" if run.irm.site == "attn" else "ffn_down", values, provenance, match)

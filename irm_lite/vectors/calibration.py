@@ -14,18 +14,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irm_lite.base.fingerprint import Match
-from irm_lite.base.load import load_tokenizer
+from irm_lite.base.load import load_tokenizer, locate
 from irm_lite.core.bootstrap import Interval, interval, resampled_sums
-from irm_lite.core.errors import DataError, InputError
+from irm_lite.core.errors import BaseModelError, DataError, InputError
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode_all
+from irm_lite.llamacpp.agreement import Compared, disagreement
 from irm_lite.llamacpp.likelihood import answer_nll, answer_nlls, context_for, llamacpp_log_probabilities
 from irm_lite.steering.control_vector import ControlVector, require_scale
 from irm_lite.steering.layers import format_layers
 from irm_lite.steering.likelihood import kl
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from irm_lite.llamacpp import Runtime
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
@@ -70,6 +73,7 @@ class Calibration:
     settings: list[Setting]
     samples: int  # aligned answers
     match: Match
+    disagreement: str | None = None  # of transformers and llama.cpp on the file
 
     @property
     def best(self) -> Setting:
@@ -84,6 +88,7 @@ class Calibration:
             "gguf": str(self.gguf),
             "data": self.data,
             "samples": self.samples,
+            "disagreement": self.disagreement,
             "nll_base": self.nll_base,
             "best": asdict(self.best),
             "settings": [asdict(setting) for setting in self.settings],
@@ -123,6 +128,7 @@ def calibrate(
     if not aligned:
         raise DataError(f"{data} has no validation samples of at most {_MAX_LENGTH} tokens", "give more or shorter rows")
     settings = list(product(layer_choices(vector) if grid.choices is None else grid.choices, grid.strengths))
+    told = _disagreement(gguf, tokenizer, aligned)
     found: list[Setting] = []
     with Runtime(gguf, n_ctx=context_for([*aligned, *neutral])) as runtime:
         match = vector.require_fit(runtime.model.fingerprint, gguf.name)
@@ -131,7 +137,15 @@ def calibrate(
             runtime.set_vector(vector, strength, layers)
             found.append(plain.measure(runtime, format_layers(layers), strength))
             on_progress(len(found), len(settings), f"layers {found[-1].layers} at {strength:g}: trade {found[-1].trade:+.2f}")
-    return Calibration(gguf, data, plain.nll, found, len(aligned), match)
+    return Calibration(gguf, data, plain.nll, found, len(aligned), match, told)
+
+
+def _disagreement(gguf: Path, tokenizer: "PreTrainedTokenizerBase", samples: list[Sample]) -> str | None:
+    """Of the file in both runtimes: only llama.cpp is needed here, but what was trained was trained in transformers."""
+    try:
+        return disagreement(Compared(locate(str(gguf)), tokenizer), gguf, samples, allowed=True)
+    except BaseModelError:  # transformers has nothing to do with it, or llama.cpp says itself what is wrong
+        return None
 
 
 class Reference:

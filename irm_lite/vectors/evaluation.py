@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irm_lite.base.fingerprint import Match, fingerprint_gguf
+from irm_lite.base.load import locate
 from irm_lite.core.errors import InputError
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
+from irm_lite.llamacpp.agreement import Compared, disagreement
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.runs.trained import neutral_samples
 from irm_lite.steering.control_vector import ControlVector
@@ -42,10 +44,12 @@ class Evaluation:
     neutral: Comparison
     generations: Generations | None  # llama.cpp alone writes them
     matches: list[Match]  # of the run and of the vector in the GGUF
+    disagreement: str | None = None  # of transformers and llama.cpp on the GGUF
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "gguf": str(self.gguf) if self.gguf else None,
+            "disagreement": self.disagreement,
             "aligned": self.aligned.to_dict(),
             "neutral": self.neutral.to_dict(),
             "generations": self.generations.to_dict() if self.generations else None,
@@ -59,10 +63,15 @@ def evaluate_run(
     *,
     questions: int = 16,
     new_tokens: int = 48,
+    allow_disagreement: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
     on_progress: Progress = unwatched,
 ) -> Evaluation:
-    """Compare a run's base, IRM and a vector on held-out answers, in llama.cpp on one GGUF where one is known."""
+    """Compare a run's base, IRM and a vector on held-out answers, in llama.cpp on one GGUF where one is known.
+
+    Raises an InputError where something does not fit, and where llama.cpp makes quite another model of the GGUF than transformers
+    of the base, unless that is allowed here or was in training.
+    """
     if questions < 0 or (questions and not 1 <= new_tokens <= 100_000):
         raise InputError(
             f"{questions} questions with {new_tokens} tokens make no sense", "give 0 or more questions, 1 to 100000 tokens"
@@ -80,9 +89,12 @@ def evaluate_run(
         return Evaluation(None, aligned, compare(run.base, run.irm, vector, neutral, on_progress), None, matches)
     from irm_lite.llamacpp import Runtime
 
+    on_stage(f"comparing transformers and llama.cpp on {gguf.name}")
+    base = Compared(locate(run.config.model, run.config.download), run.tokenizer, run.__dict__.get("base"))
+    told = disagreement(base, gguf, held_out, allowed=allow_disagreement or run.allows_disagreement(gguf))
     on_stage(f"measuring on {gguf.name}")
     with Runtime(gguf, irm=run.irm, n_ctx=max(context_for([*held_out, *neutral]), 512)) as runtime:
         aligned = compare_in_llamacpp(runtime, vector, held_out, on_progress)
         side_effect = compare_in_llamacpp(runtime, vector, neutral, on_progress)
         generations = generate_answers(runtime, vector, held_out[:questions], new_tokens, on_progress)
-    return Evaluation(gguf, aligned, side_effect, generations, matches)
+    return Evaluation(gguf, aligned, side_effect, generations, matches, told)

@@ -8,13 +8,13 @@ from typing import Any, Literal
 from torch import Tensor
 
 from irm_lite.base.fingerprint import fingerprint_gguf
-from irm_lite.base.load import Base
+from irm_lite.base.load import Base, locate
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import require_folder, write_text
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.core.version import __version__
 from irm_lite.data.encoding import encode_all
-from irm_lite.llamacpp.agreement import disagreement
+from irm_lite.llamacpp.agreement import Compared, disagreement
 from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM, StaticIRM
@@ -54,6 +54,7 @@ def export_vector(
     method: Method = "auto",
     layers: str = "all",
     gguf: Path | None = None,
+    allow_disagreement: bool = False,
     on_progress: Progress = unwatched,
     fitting: Fitting = Fitting(),  # noqa: B008  # it is frozen
 ) -> ExportResult:
@@ -62,7 +63,8 @@ def export_vector(
     `distil` fits vectors to the IRM, as long and in the order that `fitting` says; `mean` takes its mean output; `exact`
     copies a static IRM trained at site `block`; `auto` is exact where that can be, else distil. `layers` are the blocks
     that get a vector, from 1. The fidelity is measured in llama.cpp on `gguf` (default: the base's own file), or in
-    transformers where there is none. Raises an InputError where something cannot be used, before any work.
+    transformers where there is none. Raises an InputError where something cannot be used, before any work: among it a `gguf`
+    of which llama.cpp makes quite another model than transformers does of the base, unless that is allowed here or was in training.
 
     >>> from irm_lite import ControlVector, load_run
     >>> result = export_vector(load_run("runs/anger"), Path("anger.gguf"), method="mean")
@@ -80,7 +82,7 @@ def export_vector(
         run.matches.append(run.match(runs_on, gguf.name))
     blocks = parse_layers(layers, run.fingerprint.n_layers, first=1)
     chosen = _method(run.irm, method, blocks)
-    told = None if gguf is None else disagreement(run.base, gguf, run.held_out)
+    told = None if gguf is None else _disagreement(run, gguf, allow_disagreement)
     directions, share = _directions(run, chosen, blocks, fitting, on_progress)
     vector = _vector(directions, run.base, run.irm, chosen, run.config.data)
     comparison = measure(run, vector, gguf, run.held_out, on_progress)
@@ -92,6 +94,11 @@ def export_vector(
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file
         write_text(run.directory.fidelity, json.dumps(_report(result, gguf), indent=2) + "\n")
     return result
+
+
+def _disagreement(run: TrainedRun, gguf: Path, allowed: bool) -> str | None:
+    base = Compared(locate(run.config.model, run.config.download), run.base.tokenizer, run.base)
+    return disagreement(base, gguf, run.held_out, allowed=allowed or run.allows_disagreement(gguf))
 
 
 def _directions(
@@ -149,5 +156,6 @@ def _vector(directions: dict[int, Tensor], base: Base, irm: IRM, method: str, da
             "base.hidden_size": fingerprint.hidden_size,
             "base.weights": fingerprint.weights,
             "base.quantisation": fingerprint.quantisation,
+            "base.graph": fingerprint.graph,
         },
     )

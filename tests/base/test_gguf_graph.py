@@ -1,13 +1,11 @@
 """What of a GGUF changes the graph is mapped or refused by name: the same ids through llama.cpp and through transformers."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
@@ -15,37 +13,13 @@ from irm_lite.base.load import load_base
 from irm_lite.base.sources.gguf_graph import read_graph
 from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.files.gguf_header import read_header
-from irm_lite.llamacpp import Runtime
+from support.both_runtimes import HEADS, HIDDEN, KV_HEADS, LAYERS, bias, divergence, everywhere
 from support.gguf_files import Array
 from support.tiny_models import write_gguf
-
-IDS = [1, *np.random.default_rng(0).integers(3, 600, 150).tolist()]
-LAYERS, HIDDEN, HEADS, KV_HEADS, INNER = 3, 64, 4, 2, 128
-WIDTHS = {"attn_q": HIDDEN, "attn_k": HIDDEN // HEADS * KV_HEADS, "attn_v": HIDDEN // HEADS * KV_HEADS, "attn_output": HIDDEN}
-WIDTHS |= {"ffn_gate": INNER, "ffn_up": INNER, "ffn_down": HIDDEN}
-
-
-def bias(name: str, layer: int, seed: int = 0) -> dict[str, Array]:
-    values = np.random.default_rng(seed).normal(0, 0.5, WIDTHS[name]).astype(np.float32)
-    return {f"blk.{layer}.{name}.bias": values}
-
-
-def everywhere(*names: str) -> dict[str, Array]:
-    return {key: value for name in names for layer in range(LAYERS) for key, value in bias(name, layer, layer).items()}
 
 
 def scaling(**values: Any) -> dict[str, Any]:
     return {f"llama.rope.scaling.{key}": value for key, value in values.items()}
-
-
-def divergence(gguf: Path) -> float:
-    """KL(llama.cpp || transformers), nats a token, on fixed ids, float32."""
-    base = load_base(str(gguf), quant="none", dtype="float32", device="cpu")
-    with torch.no_grad():
-        ours = F.log_softmax(base.model(torch.tensor([IDS])).logits[0].double(), -1)
-    with Runtime(gguf, n_ctx=256) as runtime:
-        theirs = F.log_softmax(torch.from_numpy(runtime.logits(IDS)).double(), -1)
-    return float((theirs.exp() * (theirs - ours)).sum(-1).mean())
 
 
 FACTORS = {"rope_freqs.weight": np.linspace(1, 8, HIDDEN // HEADS // 2).astype(np.float32)}
@@ -155,62 +129,3 @@ def test_frequencies_are_transformers_own(
     assert graph is not None
     torch.testing.assert_close(torch.from_numpy(graph.rope.inv_freq).float(), expected.float(), rtol=1e-6, atol=0)
     assert graph.rope.scaling == pytest.approx(scale)
-
-
-# Mutations: a change that nobody planned is mapped, or refused
-
-CHANGES: dict[str, Any] = {
-    "attention.head_count_kv": lambda draw: [int(draw.integers(1, 3))] * LAYERS,
-    "attention.layer_norm_rms_epsilon": lambda draw: float(10 ** draw.uniform(-7, -2)),
-    "attention.scale": lambda draw: float(draw.uniform(0.05, 1)),
-    "attention.sliding_window": lambda draw: int(draw.integers(1, 64)),
-    "attn_logit_softcapping": lambda draw: float(draw.uniform(1, 50)),
-    "final_logit_softcapping": lambda draw: float(draw.uniform(1, 50)),
-    "logit_scale": lambda draw: float(draw.uniform(0.1, 2)),
-    "residual_scale": lambda draw: float(draw.uniform(0.1, 2)),
-    "embedding_scale": lambda draw: float(draw.uniform(0.1, 2)),
-    "expert_weights_scale": lambda draw: float(draw.uniform(1.1, 2)),
-    "expert_count": lambda draw: int(draw.integers(1, 8)),
-    "rope.freq_base": lambda draw: float(10 ** draw.uniform(2, 6)),
-    "rope.scaling.factor": lambda draw: float(draw.uniform(0.5, 8)),
-    "rope.scaling.attn_factor": lambda draw: float(draw.uniform(0.5, 2)),
-    "rope.scaling.type": lambda draw: str(draw.choice(["none", "linear", "yarn", "longrope"])),
-    "rope.scaling.original_context_length": lambda draw: int(draw.integers(32, 512)),
-    "rope.scaling.yarn_log_multiplier": lambda draw: float(draw.uniform(0.1, 1)),
-    "rope.scaling.yarn_beta_fast": lambda draw: float(draw.uniform(8, 64)),
-    "rope.scaling.alpha": lambda draw: float(draw.uniform(1, 100)),
-    "rope.scale_linear": lambda draw: float(draw.uniform(0.5, 8)),
-    "vocab_size": lambda draw: int(draw.integers(500, 800)),
-    "of_tomorrow": lambda draw: float(draw.uniform(0, 1)),
-}
-
-
-def change(draw: np.random.Generator) -> tuple[dict[str, Any], dict[str, Array]]:
-    """One or two random keys, or a random tensor."""
-    kind = draw.integers(0, 3)
-    if kind < 2:
-        names = draw.choice(sorted(CHANGES), size=kind + 1, replace=False)
-        return {f"llama.{name}": CHANGES[name](draw) for name in names}, {}
-    part, layer = str(draw.choice(sorted(WIDTHS))), int(draw.integers(0, LAYERS))
-    extra = {
-        "bias": bias(part, layer, int(draw.integers(100))),
-        "scale": {f"blk.{layer}.{part}.scale": np.full(1, draw.uniform(0.5, 2), np.float32)},
-        "input_scale": {f"blk.{layer}.{part}.input_scale": np.full(1, draw.uniform(0.5, 2), np.float32)},
-        "factors": {"rope_freqs.weight": draw.uniform(0.5, 8, HIDDEN // HEADS // 2).astype(np.float32)},
-    }
-    return {}, extra[str(draw.choice(sorted(extra)))]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(int(os.environ.get("MUTATIONS", "12"))))  # 200 by hand: docs/log.md
-def test_no_mutation_is_silent(seed: int, llama_folder: Path, tmp_path: Path) -> None:
-    keys, tensors = change(np.random.default_rng(seed))
-    gguf = write_gguf(llama_folder, tmp_path / "a.gguf", "{{ 1 }}", extra=tensors, keys=keys)
-    try:
-        found = divergence(gguf)
-    except IrmLiteError as refusal:
-        assert any(word.removeprefix("llama.") in str(refusal) for word in (*keys, *tensors, "rope", "layers", "head", "expert")), (
-            refusal
-        )
-        return
-    assert found < 1e-5, (keys, list(tensors))

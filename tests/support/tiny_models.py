@@ -9,10 +9,11 @@ import numpy as np
 import sentencepiece
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config
+from transformers import AutoTokenizer, LlamaConfig, MistralConfig, PreTrainedModel, Qwen2Config, Qwen3Config
 from transformers.models.llama.modeling_llama import LlamaForCausalLM
 from transformers.models.mistral.modeling_mistral import MistralForCausalLM
 from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from irm_lite.data.dataset import load_dataset
 from support.gguf_files import add_value
@@ -22,6 +23,7 @@ _CLASSES: dict[str, tuple[Any, Any]] = {
     "llama": (LlamaConfig, LlamaForCausalLM),
     "mistral": (MistralConfig, MistralForCausalLM),
     "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
 }
 
 
@@ -47,6 +49,8 @@ def tiny_model(kind: str = "llama", layers: int = 2, hidden_size: int = 64, seed
         for name, parameter in model.named_parameters():
             if "norm" in name:
                 parameter.uniform_(0.5, 1.5)
+            elif name.endswith("bias"):
+                parameter.normal_(0, 0.1)
     return model
 
 
@@ -98,14 +102,15 @@ def write_gguf(
     architecture: str = "llama",
     extra: dict[str, np.ndarray[Any, Any]] | None = None,
     keys: dict[str, Any] | None = None,
+    without: tuple[str, ...] = (),
 ) -> Path:
-    """The model of a Hugging Face folder as an F32 GGUF, as llama.cpp's converter lays out its `llama` architecture.
+    """The model of a Hugging Face folder as an F32 GGUF, as llama.cpp's converter lays out the architecture.
 
-    `extra` tensors are written too, as biases are; `keys` are added to the metadata, or stand in the place of theirs.
+    `extra` tensors are written too, as biases are; `keys` are added to the metadata, or stand in the place of theirs; keys and
+    tensors that are named in `without` are left out.
     """
-    model = (
-        LlamaForCausalLM if "llama" in json.loads((folder / "config.json").read_text())["model_type"] else MistralForCausalLM
-    ).from_pretrained(folder, dtype=torch.float32)
+    kind = json.loads((folder / "config.json").read_text())["model_type"]
+    model = _CLASSES[kind][1].from_pretrained(folder, dtype=torch.float32)
     config = model.config
     writer = gguf.GGUFWriter(target, architecture)
     writer.add_block_count(config.num_hidden_layers)
@@ -115,7 +120,11 @@ def write_gguf(
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_rope_dimension_count(head_size)
+    if kind == "qwen3":
+        writer.add_key_length(head_size)
+        writer.add_value_length(head_size)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_vocab_size(config.vocab_size)
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
@@ -125,10 +134,12 @@ def write_gguf(
     for key, value in (keys or {}).items():
         writer.kv_data[0].pop(key, None)
         add_value(writer, key, value)
-    for name, tensor in _llama_tensors(model):
-        writer.add_tensor(name, np.ascontiguousarray(tensor.detach().float().numpy()))
-    for name, values in (extra or {}).items():
-        writer.add_tensor(name, values)
+    for key in without:
+        writer.kv_data[0].pop(key, None)
+    ours = {name: np.ascontiguousarray(tensor.detach().float().numpy()) for name, tensor in _tensors(model)}
+    for name, values in {**ours, **(extra or {})}.items():
+        if name not in without:
+            writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -160,8 +171,9 @@ def _write_tokenizer(writer: gguf.GGUFWriter, path: Path) -> None:
     writer.add_add_eos_token(False)
 
 
-def _llama_tensors(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
+def _tensors(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
     config = model.config
+    turned = config.model_type in ("llama", "mistral")  # which llama.cpp rotates as neighbours
     tensors = [
         ("token_embd.weight", model.model.embed_tokens.weight),
         ("output_norm.weight", model.model.norm.weight),
@@ -173,8 +185,8 @@ def _llama_tensors(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
             (f"blk.{number}.{name}.weight", tensor)
             for name, tensor in {
                 "attn_norm": layer.input_layernorm.weight,
-                "attn_q": _interleave(attention.q_proj.weight, config.num_attention_heads),
-                "attn_k": _interleave(attention.k_proj.weight, config.num_key_value_heads),
+                "attn_q": _interleave(attention.q_proj.weight, config.num_attention_heads if turned else 0),
+                "attn_k": _interleave(attention.k_proj.weight, config.num_key_value_heads if turned else 0),
                 "attn_v": attention.v_proj.weight,
                 "attn_output": attention.o_proj.weight,
                 "ffn_norm": layer.post_attention_layernorm.weight,
@@ -183,9 +195,17 @@ def _llama_tensors(model: PreTrainedModel) -> list[tuple[str, Tensor]]:
                 "ffn_down": mlp.down_proj.weight,
             }.items()
         ]
+        for name, module in {"attn_q": attention.q_proj, "attn_k": attention.k_proj, "attn_v": attention.v_proj}.items():
+            if module.bias is not None:
+                tensors.append((f"blk.{number}.{name}.bias", module.bias))
+        if config.model_type == "qwen3":
+            tensors.append((f"blk.{number}.attn_q_norm.weight", attention.q_norm.weight))
+            tensors.append((f"blk.{number}.attn_k_norm.weight", attention.k_norm.weight))
     return tensors
 
 
 def _interleave(weight: Tensor, heads: int) -> Tensor:
-    """From halves rotated together (transformers) to neighbours rotated together (ggml's NORM rope)."""
+    """From halves rotated together (transformers) to neighbours rotated together (ggml's NORM rope); of 0 heads as it is."""
+    if heads == 0:
+        return weight
     return weight.reshape(heads, 2, weight.shape[0] // heads // 2, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)

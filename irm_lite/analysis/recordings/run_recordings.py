@@ -57,7 +57,7 @@ def with_recordings(runs: Sequence[Path], recording: str | None = None) -> list[
     found = [_with_recording(RunDirectory(path), recording) for path in runs]
     first, *others = found
     for each in others:
-        if each.directory.fingerprint().weights != first.directory.fingerprint().weights:
+        if not each.directory.fingerprint().is_of(first.directory.fingerprint()):
             raise InputError(
                 f"{first.directory.path} and {each.directory.path} are of different bases", "analyze the runs of one base together"
             )
@@ -77,7 +77,7 @@ def _with_recording(run: RunDirectory, name: str | None) -> RecordedRun:
         raise RunError(f"{run.path} has no recording", f"irm-lite record {run.path}")
     recording = load_recording(folder)
     about = recording.about
-    if about.base.weights != run.fingerprint().weights:
+    if not about.base.is_of(run.fingerprint()):
         raise RunError(f"{folder} was recorded on another base", "record again with --force")
     same = (tuple(about.layers), about.hidden_size, about.data) == (saved.layers, saved.hidden_size, config.data)
     if not same or (saved.digest and about.irm_sha256 and about.irm_sha256 != saved.digest):

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from irm_lite.base.sources.gguf_checks import MAX_LAYERS
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import ArrayInfo, GgufHeader
+from irm_lite.core.files.gguf_types import ValueType
 from irm_lite.core.types import DoubleArray
 
 # Their keys are read here, all of them; of other architectures transformers reads what it knows.
@@ -62,6 +64,7 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {  # they change other graphs, and som
     "use_parallel_residual": (False,),
 }
 
+_MAX_HEAD = 1 << 16
 _BETA_FAST, _BETA_SLOW = 32.0, 1.0  # llama_hparams' own: no key of MAPPED changes them
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 _PLAIN = (  # tensors of a block that transformers maps
@@ -114,7 +117,9 @@ def read_graph(header: GgufHeader) -> Graph | None:
     names = {match[2] for name in header.tensors if (match := _BLOCK.fullmatch(name))}
     biased = header.architecture == "llama"  # Qwen2's are part of its class
     heads = same_in_all_layers(header, "attention.head_count")
-    head_size = header.integer(f"{header.architecture}.attention.key_length", _size(header, "embedding_length") // heads)
+    head_size = header.integer(f"{header.architecture}.attention.key_length", _size(header, "embedding_length") // max(heads, 1))
+    if heads < 1 or not 2 <= head_size <= _MAX_HEAD:
+        raise BaseModelError(f"{header.path} has {heads} heads of {head_size}", _AGAIN)
     return Graph(
         _rope(header, head_size),
         heads,
@@ -165,6 +170,8 @@ def same_in_all_layers(header: GgufHeader, key: str, default: int | None = None)
     value = header.metadata.get(name)
     if not isinstance(value, ArrayInfo):
         return header.integer(name, default)
+    if value.item_type not in (ValueType.UINT32, ValueType.INT32) or not 0 < value.length <= MAX_LAYERS:
+        raise BaseModelError(f"{header.path}: {name} does not hold a whole number a layer", _AGAIN)
     numbers = sorted({int(each) for each in header.read_numbers(value)})
     if len(numbers) != 1:
         raise BaseModelError(f"{header.path} has {name} of {numbers[0]} to {numbers[-1]}: its layers differ", _ELSEWHERE)
@@ -173,7 +180,7 @@ def same_in_all_layers(header: GgufHeader, key: str, default: int | None = None)
 
 def _number(header: GgufHeader, key: str, default: float) -> float:
     value = header.metadata.get(f"{header.architecture}.{key}", default)
-    if not isinstance(value, float):
+    if not isinstance(value, float) or not math.isfinite(value):
         raise BaseModelError(f"{header.path}: {header.architecture}.{key} is not a float32 number", _AGAIN)
     return float(value)
 

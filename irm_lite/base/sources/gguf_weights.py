@@ -95,6 +95,16 @@ class GgufWeight:
     names: dict[str, str]  # GGUF's -> transformers'
     processor: Any  # transformers', of the file's architecture: undoes what llama.cpp's converter did to the layout
 
+    def rows(self, ids: Tensor) -> Tensor:
+        """Those rows (N, H) of a matrix, float32, as they stand in the file."""
+        import gguf
+        import numpy as np
+
+        (part,) = self.parts
+        size = part.n_bytes // part.shape[1]
+        stored = [np.fromfile(self.path, np.uint8, size, offset=part.offset + size * number) for number in ids.tolist()]
+        return torch.from_numpy(gguf.dequantize(np.stack(stored), gguf.GGMLQuantizationType(part.type)))
+
     def __getitem__(self, _: object) -> Tensor:
         """On the CPU, dequantised to float32, in transformers' layout."""
         import gguf

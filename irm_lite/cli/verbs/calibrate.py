@@ -92,6 +92,8 @@ def calibrate(
             on_progress=on_progress,
         )
     output.tell_matches([result.match])
+    if result.disagreement is not None:
+        output.warn(result.disagreement)
     if out is not None:
         at_setting(loaded, result.best).save(out)
     lines = [*_verdict(result), f"as a picture: {picture}"]

@@ -19,6 +19,7 @@ def evaluate(
     layers: str | None = None,
     questions: int = 16,
     max_new_tokens: int = 48,
+    allow_disagreement: Annotated[bool, Parameter(negative="")] = False,
     common: Common | None = None,
 ) -> None:
     """Measure a run on its held-out answers: base, IRM and vector in one llama.cpp on one GGUF, and the fidelity.
@@ -37,6 +38,8 @@ def evaluate(
         Held-out questions that base, IRM and vector answer in text; 0 for none.
     max_new_tokens
         Tokens of each of those answers, at most.
+    allow_disagreement
+        Measure also where llama.cpp makes quite another model of the file than transformers of the base.
     """
     output = Output(common)
     from irm_lite.base.presets import find_gguf
@@ -61,10 +64,13 @@ def evaluate(
             find_gguf(gguf) if gguf else None,
             questions=questions,
             new_tokens=max_new_tokens,
+            allow_disagreement=allow_disagreement,
             on_stage=output.note,
             on_progress=on_progress,
         )
     output.tell_matches(trained.matches + result.matches)
+    if result.disagreement is not None:
+        output.warn(result.disagreement)
     output.result(
         {"fidelity": result.aligned.fidelity, "run": str(run), "vectors": names, **result.to_dict()},
         *comparison_shown(result.aligned),

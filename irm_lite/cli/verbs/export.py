@@ -30,6 +30,8 @@ class ExportFlags:
     """The model file to measure the fidelity on in llama.cpp [default: the base's own, if it is one]."""
     force: Annotated[bool, Parameter(negative="")] = False
     """Write over an existing file."""
+    allow_disagreement: Annotated[bool, Parameter(negative="")] = False
+    """Export also where llama.cpp makes quite another model of the file than transformers of the base."""
 
 
 def export(
@@ -66,6 +68,7 @@ def export(
             layers=flags.layers,
             fitting=Fitting(flags.epochs, flags.seed),
             gguf=find_gguf(flags.gguf) if flags.gguf else None,
+            allow_disagreement=flags.allow_disagreement,
             on_progress=on_progress,
         )
     output.tell_matches(trained.matches)
@@ -79,5 +82,10 @@ def export(
             f"of the IRM's output {100 * share.overall:.1f}% varies with the input ({low:.1f} to {high:.1f}% by layer): "
             "no static vector carries that, irm-lite generate --irm does"
         )
-    document = {"vector": str(result.path), "method": result.method, "input_dependent_share": asdict(share) if share else None}
+    document = {
+        "vector": str(result.path),
+        "method": result.method,
+        "disagreement": result.disagreement,
+        "input_dependent_share": asdict(share) if share else None,
+    }
     output.result({**document, **result.comparison.to_dict()}, *comparison_shown(result.comparison), *lines)

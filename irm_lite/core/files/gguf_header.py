@@ -109,6 +109,10 @@ class GgufHeader:
 
         return np.frombuffer(self._bytes(array.offset, array.n_bytes), dtype=FORMATS[array.item_type])
 
+    def read_bytes(self, array: ArrayInfo) -> bytes:
+        """An array of the metadata as it stands in the file."""
+        return self._bytes(array.offset, array.n_bytes)
+
     def _bytes(self, offset: int, n_bytes: int) -> bytes:
         with open_ordinary(self.path) as file:
             file.seek(offset)

@@ -26,6 +26,7 @@ from irm_lite.steering.irm import IRM, build_irm
 from irm_lite.steering.layers import injected_layers
 from irm_lite.training.memory_fit import Fit, fewest_rows, largest_step, predict
 from irm_lite.training.setup.disk_space import require_disk_space
+from irm_lite.training.setup.runtimes import runs_in_llamacpp, told_of_runtimes
 from irm_lite.training.setup.settings import resolved, training_arguments
 
 
@@ -71,22 +72,26 @@ class Job:
     arguments: TrainingArguments
     disk_growth: int  # bytes by which the run directory will grow at the most
     memory: MemoryPlan
+    told: tuple[str, ...]  # warnings: of how transformers and llama.cpp read the base
 
 
-def prepare(config: TrainConfig, run: RunDirectory, base: Base | None, rows: int | None = None) -> Job:
+def prepare(config: TrainConfig, run: RunDirectory, base: Base | None, *, rows: int | None = None, resumed: bool = False) -> Job:
     """Make a training ready. `base`: the one that `config` names, where it is loaded already. `rows`: what each step of a resumed
     training went through in. Writes nothing; raises InputError kinds, and TrainingFailed where memory runs out."""
+    allowed = config.allow_disagreement or resumed  # what has begun may go on
     _require_tensorboard(config)
     dataset = load_dataset(config.data, config.answer_column, config.download)
+    told = runs_in_llamacpp(config, base, allowed=allowed)
     base, load_peak = (base, None) if base else _load(config)
     layers = injected_layers(config.layers, config.chosen_site, base.n_layers)
     samples = _encode(dataset, base, config.max_length)
+    told = told or told_of_runtimes(base, samples.validation, allowed=allowed)
     config = resolved(config, base, layers, len(samples.train))
     irm = _new_irm(config, base, layers)
     arguments = training_arguments(config, run.path, len(samples.train))
     disk_growth = require_disk_space(config, run, irm, arguments.max_steps)
     memory = _plan_memory(config, base, samples, arguments.max_steps, rows)
-    return Job(run, config, base, load_peak, samples, irm, arguments, disk_growth, memory)
+    return Job(run, config, base, load_peak, samples, irm, arguments, disk_growth, memory, tuple(told))
 
 
 def _require_tensorboard(config: TrainConfig) -> None:

@@ -34,6 +34,7 @@ class Reading:
     about: str
     samples: list[Sample]
     warnings: list[str]
+    disagreement: str
     sampled: bool
     live: Live | None
 
@@ -61,6 +62,7 @@ class DashboardReader:
             log.about,
             list(log.samples),
             list(log.warnings),
+            log.disagreement,
             log.sampled,
             self._live,
         )

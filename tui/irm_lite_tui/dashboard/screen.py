@@ -129,7 +129,7 @@ class DashboardScreen(Screen[None]):
         await self.query_one(SampleColumns).show(reading.samples, reading.validation)
 
     def _show_note(self, reading: Reading) -> None:
-        """Show one line: the failure, the start, the problem, or the newest warning."""
+        """Show one line: the failure, the start, the problem, or a warning: that the runtimes disagree, or the newest."""
         view = reading.view
         if self._failure:
             self._note(self._failure, failed=True)
@@ -138,7 +138,7 @@ class DashboardScreen(Screen[None]):
         elif view.problem:
             self._note(view.problem, failed=view.state in ("failed", "damaged", "gone"))
         elif reading.warnings:
-            self._note(f"warning: {reading.warnings[-1]}", failed=False)
+            self._note(f"warning: {reading.disagreement or reading.warnings[-1]}", failed=False)
         else:
             self._note("long events file: the curve is drawn from samples of it" if reading.sampled else "", failed=False)
 

@@ -10,6 +10,7 @@ from irm_lite.core.errors import RunError
 from irm_lite.core.files.reading import read_json
 
 _NAMES = ("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement", "fidelity")
+_LONGEST = 600  # characters of a warning
 Interval = tuple[float, float]
 
 
@@ -25,6 +26,7 @@ class Measured:
     means: dict[str, float]
     intervals: dict[str, Interval]
     input_dependent: float | None  # share of the IRM's output that varies with the input
+    disagreement: str | None = None  # of transformers and llama.cpp on the file that it was measured on
 
     @property
     def fidelity(self) -> float:
@@ -34,7 +36,7 @@ class Measured:
 def read_measured(document: Mapping[str, Any]) -> Measured:
     """The figures of an export's JSON document. Raises RunError where they are missing or not numbers."""
     try:
-        share = document.get("input_dependent_share")
+        share, said = document.get("input_dependent_share"), document.get("disagreement")
         return Measured(
             vector=Path(document["vector"]),
             method=str(document["method"]),
@@ -44,6 +46,7 @@ def read_measured(document: Mapping[str, Any]) -> Measured:
             means={name: _number(document[name]) for name in _NAMES},
             intervals={name: _interval(document["intervals_95"][name]) for name in _NAMES},
             input_dependent=None if share is None else _number(share["overall"]),
+            disagreement=None if said is None else str(said)[:_LONGEST],
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise RunError(f"the export's figures cannot be read ({error})", "export again") from None

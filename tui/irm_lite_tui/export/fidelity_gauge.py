@@ -10,7 +10,7 @@ from textual.geometry import clamp
 from textual.reactive import reactive
 from textual.widget import Widget
 
-from irm_lite.core.visible_text import visible
+from irm_lite.core.visible_text import one_line, visible
 from irm_lite.vectors.fidelity.comparison import GOOD_FIDELITY
 from irm_lite_tui.export.fidelity import Measured
 
@@ -33,12 +33,15 @@ class FidelityGauge(Widget):
             return ""
         good = measured.fidelity >= GOOD_FIDELITY
         low, high = measured.intervals["fidelity"]
-        colour = self.get_component_rich_style("gauge--good" if good else "gauge--poor")
+        poor = self.get_component_rich_style("gauge--poor")
+        colour = self.get_component_rich_style("gauge--good") if good else poor
         head = Text.assemble(
             "fidelity ", (f"{measured.fidelity:.3f}", colour + Style(bold=True)), f"  95%: {low:.3f} to {high:.3f}"
         )
         if not good:
             head.append(f"  below {GOOD_FIDELITY}: static vectors carry only part of this IRM", colour)
+        if measured.disagreement:
+            head.append(f"\nwarning: {one_line(measured.disagreement)}", poor)
         width = clamp(self.size.width, 10, 60)
         made = Text("= 1 - KL(IRM || vector) / KL(IRM || base)", "dim")
         where = Text(f"{measured.samples} held-out answers, {measured.tokens} tokens, in {visible(measured.measured_in)}", "dim")

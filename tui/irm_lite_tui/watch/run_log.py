@@ -53,6 +53,7 @@ class RunLog:
         self.about = ""  # device and number format
         self.samples: deque[Sample] = deque(maxlen=64)
         self.warnings: deque[str] = deque(maxlen=20)
+        self.disagreement = ""  # of transformers and llama.cpp on the base
         self.end: End | None = None
         self.bad_lines = 0
         self.sampled = False  # the file was too long to be read whole
@@ -122,7 +123,7 @@ class RunLog:
         kind, step = event.get("kind"), int(number(event.get("step")) or 0)
         if kind == "start":
             self.end, self.eta_seconds = None, None
-            self.max_steps = int(number(event.get("max_steps")) or 0)
+            self.max_steps, self.disagreement = int(number(event.get("max_steps")) or 0), ""
             self.about = ", ".join(str(event[key])[:40] for key in ("device", "dtype") if key in event)
         elif kind == "step":
             self.step, self.max_steps = step, int(number(event.get("max_steps")) or self.max_steps)
@@ -145,6 +146,8 @@ class RunLog:
             self.samples.append(Sample(step, prompt, text))
         elif kind == "warning":
             self.warnings.append(str(event.get("text", ""))[:_LONGEST_TEXT])
+            if event.get("of") == "runtimes":
+                self.disagreement = self.warnings[-1]
         elif kind == "end":
             reason = str(event.get("reason", "ended"))[:200]
             self.end = End(reason, number(event.get("best_nll")))

@@ -1,0 +1,43 @@
+"""Before a training: llama.cpp takes the base's file, and makes the same model of it as transformers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from irm_lite.base.load import Base, locate
+from irm_lite.base.sources.gguf_graph import read_graph
+from irm_lite.config import TrainConfig
+from irm_lite.core.errors import BaseModelError
+from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.machine import processes
+from irm_lite.data.encoding import Sample
+from irm_lite.llamacpp.agreement import ALLOW, Compared, disagreement, not_taken
+
+
+def runs_in_llamacpp(config: TrainConfig, base: Base | None, *, allowed: bool) -> list[str]:
+    """What is to be said of a base from a GGUF that llama.cpp does not take, before it is loaded; nothing of others.
+
+    Raises BaseModelError there unless `allowed`.
+    """
+    gguf = base.gguf_path if base else locate(config.model, config.download).gguf
+    if gguf is None or not processes.first():
+        return []
+    text = not_taken(gguf)
+    if text is not None and not allowed:
+        raise BaseModelError(text, f"give another file, or say {ALLOW} to train all the same")
+    return [text] if text else []
+
+
+def told_of_runtimes(base: Base, samples: Sequence[Sample], *, allowed: bool) -> list[str]:
+    """What is to be said of a loaded base from a GGUF. Raises BaseModelError where the runtimes are far apart, unless `allowed`."""
+    gguf = base.gguf_path
+    if gguf is None or not processes.first():
+        return []
+    told = [disagreement(Compared(locate(str(gguf)), base.tokenizer, base), gguf, samples, allowed=allowed)]
+    return [*_unknown_keys(gguf), *filter(None, told)]
+
+
+def _unknown_keys(gguf: Path) -> list[str]:
+    graph = read_graph(read_header(gguf))
+    if graph is None or not graph.unknown:
+        return []
+    return [f"{gguf.name} has keys that irm-lite does not know: {', '.join(graph.unknown)[:300]}"]
