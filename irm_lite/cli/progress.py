@@ -91,6 +91,7 @@ def training_progress(output: Output, title: str = "") -> Iterator[Callable[[dic
                 speed, held = f"{event['tokens_per_second']:.0f} tokens/s", f"{event['memory_bytes'] / 1e9:.1f} GB"
                 report(event["step"], event["max_steps"], f"loss {event['loss']:.3f}, {speed}, {held}")
             elif kind == "start":
+                output.note(before + _how_read(event["data_read"]))
                 samples, predicted = event["samples"], event.get("predicted_training_bytes")
                 memory = f", about {predicted / 1e9:.1f} GB at the peak" if predicted else ""
                 output.note(
@@ -109,3 +110,8 @@ def training_progress(output: Output, title: str = "") -> Iterator[Callable[[dic
                 output.note(f"{before}training ended: {event['reason']}")
 
         yield listen
+
+
+def _how_read(data: dict[str, Any]) -> str:
+    counts = ", ".join(f"{count} {split}" for split, count in data["samples"].items() if count)
+    return f"data read as {data['as']}: {counts}" + (f" ({data['split_note']})" if data["split_note"] else "")

@@ -121,7 +121,7 @@ def calibrate(
         for dataset in (load_dataset(data, answer_column), load_dataset("neutral"))
     )
     if not aligned:
-        raise DataError(f"{data} has no validation samples of at most {_MAX_LENGTH} tokens", "give more or shorter rows")
+        raise DataError(f"none of {data}'s validation samples has at most {_MAX_LENGTH} tokens", "give more or shorter rows")
     settings = list(product(layer_choices(vector) if grid.choices is None else grid.choices, grid.strengths))
     found: list[Setting] = []
     with Runtime(gguf, n_ctx=context_for([*aligned, *neutral])) as runtime:
