@@ -12,7 +12,7 @@ from irm_lite.core.errors import DataError
 from irm_lite.core.files.paths import expanded, is_there
 from irm_lite.core.visible_text import short
 from irm_lite.data.example import Example, Message
-from irm_lite.data.forms import Placed, placed
+from irm_lite.data.forms import placed
 from irm_lite.data.readers import Source, file_source, hub_source, known_formats
 from irm_lite.data.reading.limits import MAX_ROWS
 from irm_lite.data.reading.squad import UNANSWERED
@@ -106,7 +106,9 @@ def load_questions(path: Path) -> list[str]:
 
 
 def _build(name: str, source: Source, answer_column: str, refused: list[DataError] | None) -> Dataset:
-    read: list[Placed] = []
+    examples: list[Example] = []
+    declared: list[str | None] = []
+    forms: Counter[str] = Counter()
     unanswered = n_messages = 0
     unread: dict[str, None] = {}
     for where, row in source.rows:
@@ -122,21 +124,22 @@ def _build(name: str, source: Source, answer_column: str, refused: list[DataErro
             if len(refused) > _MAX_REFUSED:
                 raise DataError(f"more than {_MAX_REFUSED} rows of {name} cannot be used ({refused[0]})", "fix them") from None
             continue
-        read.append(found)
+        examples.append(found.example)
+        declared.append(found.split)
+        forms[found.form] += 1
         if len(unread) < _MAX_UNREAD:
             unread |= dict.fromkeys(short(name, 40) for name in found.unread)
         n_messages += len(found.example.messages)
         if n_messages > _MAX_MESSAGES:
             raise DataError(f"{name} has more than {_MAX_MESSAGES:,} messages", "keep fewer samples")
-    if not read:
+    if not examples:
         none = f"none of the {unanswered} questions of {name} has an answer" if unanswered else f"{name} has no samples"
         raise refused[0] if refused else DataError(none, "give at least a few dozen")
-    division = divide([each.example for each in read], [each.split for each in read])
+    division = divide(examples, declared)
     parts = division.parts
     if not parts["train"] or not parts["validation"]:
-        raise _nothing_to_divide(name, [each.example for each in read], unanswered, refused or [])
-    forms = dict(Counter(each.form for each in read))
-    reading = Reading(source.kind, forms, division.conversations, tuple(unread)[:_MAX_UNREAD], division.note)
+        raise _nothing_to_divide(name, examples, unanswered, refused or [])
+    reading = Reading(source.kind, dict(forms), division.conversations, tuple(unread)[:_MAX_UNREAD], division.note)
     return Dataset(name, parts["train"], parts["validation"], parts["test"], unanswered, reading)
 
 

@@ -1,7 +1,6 @@
 """Which rows train, validate and test: as a file says, else by a hash of what is asked."""
 
 import hashlib
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from irm_lite.data.example import Example
 
 SPLITS = ("train", "validation", "test")
 
+_ALONE = b""  # of a question that begins its conversation
 _Keyed = list[tuple[str, Example]]  # what may not stand in two splits, and the example
 
 
@@ -25,10 +25,14 @@ class Division:
 def conversations(examples: Sequence[Example]) -> list[str]:
     """What may not stand in two splits, for each example: the last question; where the file asks it after different turns, all
     turns before the answer. System messages count only where nothing else differs: a question asked in two tones is one."""
-    told: dict[str, set[bytes]] = defaultdict(set)
+    told: dict[str, bytes] = {}
+    several = set()  # questions that the file asks after different turns
     for each in examples:
-        told[each.subject].add(_digest(each.before_answer(system=False)))
-    found = [each.subject if len(told[each.subject]) == 1 else each.before_answer(system=False) for each in examples]
+        opened = any(message["role"] != "system" for message in each.messages[:-2])
+        turns = _digest(each.before_answer(system=False))[:8] if opened else _ALONE
+        if told.setdefault(each.subject, turns) != turns:
+            several.add(each.subject)
+    found = [each.before_answer(system=False) if each.subject in several else each.subject for each in examples]
     return found if len(set(found)) > 1 else [each.before_answer(system=True) for each in examples]
 
 

@@ -24,7 +24,7 @@ Download = Annotated[bool, Parameter(negative="", help="Fetch an hf: dataset fro
 
 @app.command
 def check(data: str, /, *, answer_column: str = "answer", download: Download = False, common: Common | None = None) -> None:
-    """Counts, lengths, copies, leaks between the splits, variety, and what would spoil a training.
+    """How a dataset is read, counts, lengths, copies, leaks between the splits, variety, and what would spoil a training.
 
     Parameters
     ----------
