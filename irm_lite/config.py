@@ -53,9 +53,10 @@ class TrainConfig:
     model: str = "demo"
     """Base model: a preset (irm-lite models list), hub id, Hugging Face folder or .gguf file."""
     data: str = "anger"
-    """A shipped tone, a .jsonl, .json (SQuAD's too), .csv, .parquet or .txt file, or hf:owner/name."""
+    """A shipped tone, a .jsonl, .json, .csv, .tsv, .parquet or .txt file, or hf:owner/name. Rows are question and answer,
+    messages, ShareGPT's, Alpaca's, prompt and completion, preference pairs, SQuAD's, or text (docs/data.md)."""
     answer_column: str = "answer"
-    """Which column of your own file holds the answers."""
+    """Which column of your own file holds the answers, in rows of a question and an answer."""
     irm: Kind = "lite"
     """The network: the paper's own, a small low-rank one, or one fixed vector a layer."""
     site: Literal["auto", "attn", "block"] = "auto"

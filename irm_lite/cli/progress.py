@@ -11,6 +11,7 @@ from irm_lite.cli.interrupt import graceful, raise_if
 from irm_lite.cli.output import Output
 from irm_lite.core.types import Progress as Report
 from irm_lite.core.visible_text import one_line
+from irm_lite.data.dataset import SHIPPED
 
 _PLAIN_SECONDS = 20.0  # between plain lines
 _JSON_SECONDS = 1.0  # with --json, where a program reads them
@@ -91,6 +92,8 @@ def training_progress(output: Output, title: str = "") -> Iterator[Callable[[dic
                 speed, held = f"{event['tokens_per_second']:.0f} tokens/s", f"{event['memory_bytes'] / 1e9:.1f} GB"
                 report(event["step"], event["max_steps"], f"loss {event['loss']:.3f}, {speed}, {held}")
             elif kind == "start":
+                if event["data_read"]["file"] != SHIPPED:
+                    output.note(before + _how_read(event["data_read"]))
                 samples, predicted = event["samples"], event.get("predicted_training_bytes")
                 memory = f", about {predicted / 1e9:.1f} GB at the peak" if predicted else ""
                 output.note(
@@ -109,3 +112,8 @@ def training_progress(output: Output, title: str = "") -> Iterator[Callable[[dic
                 output.note(f"{before}training ended: {event['reason']}")
 
         yield listen
+
+
+def _how_read(data: dict[str, Any]) -> str:
+    counts = ", ".join(f"{count} {split}" for split, count in data["samples"].items() if count)
+    return f"data read as {data['as']}: {counts}" + (f" ({data['split_note']})" if data["split_note"] else "")

@@ -3,13 +3,14 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from statistics import median
 from typing import Any
 
 from irm_lite.core.errors import DataError
-from irm_lite.data.dataset import Dataset, Example, load_dataset
-from irm_lite.data.readers import SPLITS
+from irm_lite.data.columns import SYSTEM
+from irm_lite.data.dataset import Dataset, Example, Reading, load_dataset
+from irm_lite.data.splits import SPLITS, conversations
 from irm_lite.data.text_measures import distinct_2, normalised
 
 _FEW = 24  # training samples
@@ -24,7 +25,7 @@ class Part:
     question_words: tuple[int, float, int]
     answer_words: tuple[int, float, int]
     distinct_2: float  # over the word pairs of all answers; it falls with their number too
-    repeated_questions: int  # samples whose question is in the split already
+    repeated_questions: int  # samples whose question, after the same turns, is in the split already
     repeated_answers: int
     copied: int  # answers equal to their question
     wordless: int  # answers without a letter or digit
@@ -57,6 +58,7 @@ class Report:
     """All that `check` found."""
 
     name: str
+    reading: Reading
     parts: dict[str, Part]
     leaks: list[Leak]
     shared_answers: int  # samples whose answer another question has too
@@ -77,8 +79,9 @@ def check(spec: str, answer_column: str = "answer", download: bool = False) -> R
     refused: list[DataError] = []
     dataset = load_dataset(spec, answer_column, download, refused)
     splits = {name: each for name in SPLITS if (each := _split(dataset, name))}
-    parts = {name: _part(each) for name, each in splits.items()}
-    leaks = [_leak(splits, a, b) for a, b in combinations(splits, 2)]
+    asked = _asked(splits)
+    parts = {name: _part(each, asked[name]) for name, each in splits.items()}
+    leaks = [_leak(asked, a, b) for a, b in combinations(splits, 2)]
     askers = defaultdict(set)
     for example in (each for split in splits.values() for each in split if each.question):
         askers[normalised(example.answer)].add(normalised(example.question))
@@ -86,12 +89,13 @@ def check(spec: str, answer_column: str = "answer", download: bool = False) -> R
     said = [str(each) for each in refused]
     findings = [
         *_about_rows(said),
-        *_about_leaks(splits, leaks),
+        *_about_reading(dataset.reading),
+        *_about_leaks(asked, leaks),
         *(finding for name, part in parts.items() for finding in _about_part(name, part, splits[name])),
         *_about_size(parts),
     ]
     ordered = sorted(findings, key=lambda finding: not finding.pointless)
-    return Report(dataset.name, parts, leaks, shared, dataset.unanswered, said, ordered)
+    return Report(dataset.name, dataset.reading, parts, leaks, shared, dataset.unanswered, said, ordered)
 
 
 def _split(dataset: Dataset, name: str) -> list[Example]:
@@ -99,7 +103,7 @@ def _split(dataset: Dataset, name: str) -> list[Example]:
     return found
 
 
-def _part(examples: list[Example]) -> Part:
+def _part(examples: list[Example], asked: list[str]) -> Part:
     questions = [each.question for each in examples if each.question]
     answers = [each.answer for each in examples]
     return Part(
@@ -107,7 +111,7 @@ def _part(examples: list[Example]) -> Part:
         question_words=_words(questions),
         answer_words=_words(answers),
         distinct_2=distinct_2(*map(normalised, answers)),
-        repeated_questions=_repeated(questions),
+        repeated_questions=_repeated(key for key, each in zip(asked, examples, strict=True) if each.question),
         repeated_answers=_repeated(answers),
         copied=sum(_is_copy(each) for each in examples),
         wordless=sum(not normalised(answer) for answer in answers),
@@ -127,8 +131,14 @@ def _is_copy(example: Example) -> bool:
     return bool(normalised(example.answer)) and normalised(example.question) == normalised(example.answer)
 
 
-def _leak(splits: dict[str, list[Example]], a: str, b: str) -> Leak:
-    exact, loose = ({name: {form(each.subject) for each in splits[name]} for name in (a, b)} for form in (str, normalised))
+def _asked(splits: dict[str, list[Example]]) -> dict[str, list[str]]:
+    """What may not stand in two splits, for each example."""
+    found = iter(conversations([each for examples in splits.values() for each in examples]))
+    return {name: list(islice(found, len(examples))) for name, examples in splits.items()}
+
+
+def _leak(asked: dict[str, list[str]], a: str, b: str) -> Leak:
+    exact, loose = ({name: {form(each) for each in asked[name]} for name in (a, b)} for form in (str, normalised))
     return Leak((a, b), len(exact[a] & exact[b]), len(loose[a] & loose[b]))
 
 
@@ -137,11 +147,20 @@ def _about_rows(refused: list[str]) -> Iterable[Finding]:
         yield Finding(f"{len(refused)} rows cannot be used, and training refuses the file ({refused[0]})", "fix those rows", True)
 
 
-def _about_leaks(splits: dict[str, list[Example]], leaks: list[Leak]) -> Iterable[Finding]:
+def _about_reading(reading: Reading) -> Iterable[Finding]:
+    if reading.split_note:
+        yield Finding(reading.split_note, "name the rows that validate in the column split, if it is to be others", False)
+    lost = [name for name in reading.unread if name in SYSTEM]
+    if lost:
+        text = f"the column {lost[0]} is not read beside {' or '.join(reading.forms)}"
+        yield Finding(text, "give it as the first of messages, if it is to be trained with", False)
+
+
+def _about_leaks(asked: dict[str, list[str]], leaks: list[Leak]) -> Iterable[Finding]:
     for leak in leaks:
         a, b = leak.splits
         if leak.normalised:
-            n_questions = len({normalised(each.subject) for each in splits[b]})
+            n_questions = len({normalised(each) for each in asked[b]})
             spoilt = a == "train" and leak.normalised >= _MOST * n_questions
             what = f"{leak.normalised} of {n_questions} questions of {b} are in {a} too ({leak.same} letter by letter)"
             then = f"{what}: {b} measures memorisation" if spoilt else what

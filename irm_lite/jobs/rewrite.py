@@ -26,7 +26,7 @@ from irm_lite.core.files.jsonl import Row, append_row, as_line, cut_torn_line, r
 from irm_lite.core.files.reading import read_text
 from irm_lite.core.types import Progress
 from irm_lite.data.dataset import Dataset, Example, load_dataset
-from irm_lite.data.readers import SPLITS
+from irm_lite.data.splits import SPLITS
 from irm_lite.data.text_measures import normalised
 
 if TYPE_CHECKING:
@@ -246,7 +246,10 @@ def _samples(dataset: Dataset) -> list[tuple[str, Example]]:
     found: list[tuple[str, Example]] = [(split, each) for split in SPLITS for each in getattr(dataset, split)]
     for _, example in found:
         if len(example.messages) != 2:
-            raise DataError(f"{example.where}: not one question with one answer", "rewriting needs the columns question and answer")
+            raise DataError(
+                f"{example.where}: not one question with one answer",
+                "rewriting needs rows of one question and one answer, without a system message",
+            )
     return sorted(found, key=lambda sample: _digest("rewrite", sample[1].question))
 
 

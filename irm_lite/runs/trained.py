@@ -81,7 +81,9 @@ class TrainedRun:
         samples, _ = encode_all(self.tokenizer, examples, self.config.max_length)
         if not samples:
             limit = self.config.max_length
-            raise DataError(f"no held-out sample of {self.config.data} fits into {limit} tokens", "raise --max-length")
+            raise DataError(
+                f"none of the {len(examples)} held-out samples of {self.config.data} fits into {limit} tokens", "raise --max-length"
+            )
         return samples
 
     @property

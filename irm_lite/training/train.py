@@ -197,7 +197,8 @@ def _announce(job: Job, reached: ResumedAt | None, emit: Emit) -> None:
         layers=format_layers(irm.layers),
         device=base.plan.device,
         dtype=base.plan.dtype,
-        samples={"train": len(samples.train), "validation": len(samples.validation), "too_long": samples.too_long},
+        samples={"train": len(samples.train), "validation": len(samples.validation), "too_long": sum(samples.too_long.values())},
+        data_read=samples.described(),
         data_sha256=samples.digest,
         max_steps=job.arguments.max_steps,
         processes=processes.count(),
@@ -215,10 +216,8 @@ def _announce(job: Job, reached: ResumedAt | None, emit: Emit) -> None:
         )
         needed = f"{predicted.training_peak / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
         emit("warning", text=f"this training needs about {needed}: {hint} would need less")
-    if samples.too_long and reached is None:
-        emit("warning", text=f"{samples.too_long} samples are longer than {config.max_length} tokens and left out")
-    if samples.unanswered and reached is None:
-        emit("warning", text=f"{samples.unanswered} questions of {config.data} have no answer and are skipped")
+    for text in samples.left_out(config) if reached is None else ():
+        emit("warning", text=text)
     for text in job.told:
         emit("warning", text=text, of="runtimes")
 

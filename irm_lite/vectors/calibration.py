@@ -126,7 +126,7 @@ def calibrate(
         for dataset in (load_dataset(data, answer_column), load_dataset("neutral"))
     )
     if not aligned:
-        raise DataError(f"{data} has no validation samples of at most {_MAX_LENGTH} tokens", "give more or shorter rows")
+        raise DataError(f"none of {data}'s validation samples has at most {_MAX_LENGTH} tokens", "give more or shorter rows")
     settings = list(product(layer_choices(vector) if grid.choices is None else grid.choices, grid.strengths))
     told = _disagreement(gguf, tokenizer, aligned)
     found: list[Setting] = []

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from irm_lite.core.errors import DataError, MissingPart
 from irm_lite.data.dataset import Dataset, Example, load_dataset, tones
-from irm_lite.data.readers import SPLITS
+from irm_lite.data.splits import SPLITS
 
 TONES = ("anger", "joy", "neutral", "sadness")
 Row = dict[str, Any]
@@ -318,14 +318,17 @@ BAD_JSONL = [
     ('{"messages": {"role": "user"}}', "line 3: messages need a question and an answer"),
     ('{"messages": [{"role": "assistant", "content": "a"}]}', "line 3: messages need a question and an answer"),
     (
-        '{"messages": [{"role": "human", "content": "q"}, {"role": "assistant", "content": "a"}]}',
-        "line 3: a message without role or content",
+        '{"messages": [{"role": "user", "content": "q"}, {"role": "tool", "content": "a"}]}',
+        "line 3, message 2: a message of the role 'tool': irm-lite trains on what system, user and assistant say",
     ),
-    ('{"messages": [{"role": "user"}, {"role": "assistant", "content": "a"}]}', "line 3: a message without role or content"),
-    ('{"messages": ["q", "a"]}', "line 3: a message without role or content"),
+    (
+        '{"messages": [{"role": "user"}, {"role": "assistant", "content": "a"}]}',
+        "line 3, message 1: a message without role or content",
+    ),
+    ('{"messages": ["q", "a"]}', "line 3, message 1: a message without role or content"),
     (
         '{"messages": [{"role": "user", "content": 1}, {"role": "assistant", "content": "a"}]}',
-        "line 3: a message without role or content",
+        "line 3, message 1: a message without role or content",
     ),
     (
         '{"messages": [{"role": "user", "content": "q"}, {"role": "user", "content": "a"}]}',
@@ -365,7 +368,7 @@ def test_a_bad_row_is_refused_with_its_file_and_line(tmp_path: Path, line: str, 
             'question,answer\nq,"' + "a\n" * 600_000,
             "field larger than field limit (1048576): fix the quoting, and shorten",
         ),
-        ("a.jsonl", "[" * 1_048_577, "a.jsonl, line 1: more than 1,048,576 characters: shorten or remove it"),
+        ("a.jsonl", "{" * 1_048_577, "a.jsonl, line 1: more than 1,048,576 characters: shorten or remove it"),
         ("a.jsonl", "\n" * 1_000_002, "a.jsonl has more than 1,000,000 rows: keep fewer"),
         ("a.csv", "text\n" + "\n" * 1_000_001, "a.csv has more than 1,000,000 rows: keep fewer"),
         ("a.txt", "a\n\n" * 1_000_001, "a.txt has more than 1,000,000 rows: keep fewer"),
@@ -378,10 +381,14 @@ def test_a_bad_row_is_refused_with_its_file_and_line(tmp_path: Path, line: str, 
         ("a.jsonl", "", "has no samples: give at least a few dozen"),
         ("a.csv", "", "has no samples: give at least a few dozen"),
         ("a.txt", "\n\n  \n\n", "has no samples: give at least a few dozen"),
-        ("a.txt", "One paragraph.", "has too few samples to split: give at least a few dozen"),
+        ("a.txt", "One paragraph.", "a has too few samples to split (1 sample): give at least a few dozen"),
         ("a.json", "[]", "has no samples"),
         ("a.parquet", "PAR1 but not really", "is not a readable Parquet file"),
-        ("a.docx", "text", "a.docx has a format that irm-lite does not read: give a .jsonl, .json, .csv, .parquet or .txt file"),
+        (
+            "a.docx",
+            "text",
+            "a.docx has a format that irm-lite does not read: give a .jsonl, .json, .csv, .tsv, .parquet or .txt file",
+        ),
     ],
 )
 def test_a_bad_file_is_refused_with_what_is_wrong(tmp_path: Path, name: str, content: str, fragment: str) -> None:

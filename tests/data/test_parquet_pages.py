@@ -9,7 +9,7 @@ import pytest
 
 from irm_lite.core.errors import DataError
 from irm_lite.data.dataset import load_dataset
-from irm_lite.data.parquet_pages import read_footer, require_declared_sizes
+from irm_lite.data.reading.parquet_pages import read_footer, require_declared_sizes
 
 ROWS = [{"question": f"Why {n % 7}?", "answer": f"So {n}.", "messages": [{"role": "user"}] * (n % 3)} for n in range(5000)]
 WAYS: list[dict[str, Any]] = [

@@ -96,7 +96,7 @@ QUESTION = ("data", 1, "paragraphs", 1, "qas", 2)
         ((*QUESTION, "answers"), [{}], "s.json, article 2, paragraph 2, question 3: the answer has no text"),
         ((*QUESTION, "answers", 0, "text"), " ", "s.json, article 2, paragraph 2, question 3: no 'answer' to the question"),
         ((*QUESTION, "question"), None, "s.json, article 2, paragraph 2, question 3: the question is empty"),
-        ((*QUESTION, "question"), ["q"], "s.json, article 2, paragraph 2, question 3: the question is empty"),
+        ((*QUESTION, "question"), ["q"], "s.json, article 2, paragraph 2, question 3: 'question' must be text, not ['q']"),
         (("data",), [], "s has no samples: give at least a few dozen"),
     ],
 )

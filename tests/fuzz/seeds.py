@@ -202,6 +202,7 @@ def _texts() -> dict[str, list[str]]:
         ],
     }
     lines = "".join(json.dumps(row) + "\n" for row in [*rows, chat, {"text": "A text."}])
+    forms = "".join(json.dumps(row) + "\n" for row in _forms())
     figures = dict.fromkeys(
         ("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement", "fidelity"), 0.5
     )
@@ -229,10 +230,14 @@ def _texts() -> dict[str, list[str]]:
         "vector_argument": ["v.gguf:0.8", "C:\\v.gguf", "a:1e5", "x:-.5"],
         "serve_request": [json.dumps(each) for each in requests],
         "serve_event": [json.dumps(each) for each in events],
-        "jsonl": [lines],
-        "data_check": [lines],
-        "json": [json.dumps(rows), json.dumps(squad)],
-        "csv": ['question,answer,split\nq1,a1,\n"two, of\nthem",a2,test\nq3,a3,train\n', "text\none\ntwo\n"],
+        "jsonl": [lines, forms, "[" + ",".join(forms.split("\n")[:-1]) + "]"],
+        "data_check": [lines, forms],
+        "json": [json.dumps(rows), json.dumps(squad), forms, json.dumps({"train": rows, "test": rows}), json.dumps({"data": rows})],
+        "csv": [
+            'question,answer,split\nq1,a1,\n"two, of\nthem",a2,test\nq3,a3,train\n',
+            "text\none\ntwo\n",
+            'sep=;\r\nPrompt;Chosen\r\nq1;a1\r\nq2;"[{""role"": ""assistant"", ""content"": ""a2""}]"\r\n;\r\n',
+        ],
         "rows": ['{"tone": "joy", "seed": 0}\n{"row": 0, "question": "Why?", "answer": "So."}\n{"row": 1, "que'],
         "txt": ["One paragraph.\n\nAnother.\n\nA third.\n"],
         "questions": ["Why?\nHow?\n"],
@@ -253,6 +258,22 @@ def _texts() -> dict[str, list[str]]:
     }
 
 
+def _forms() -> list[Any]:
+    """A row of each form that data/forms.py reads."""
+    asked, said = {"role": "User", "content": [{"type": "text", "text": "Why?"}, "Well?"]}, {"role": "assistant", "content": "So."}
+    return [
+        {"messages": [{"role": "developer", "content": "Be short."}, asked, said], "split": "train"},
+        {"conversations": [{"from": "human", "value": "How?"}, {"from": "gpt", "value": "So."}], "system": "Be short."},
+        {"Instruction": "Add.", "input": "1, 2", "output": "3", "messages": None},
+        {"prompt": "Where?", "completion": "There."},
+        {"prompt": [asked], "chosen": [said], "rejected": [said]},
+        {"question": "When?", "chosen": "Now.", "rejected": "Never.", "system": "Be short."},
+        {"chosen": "\n\nHuman: Who?\n\nAssistant: Me.", "rejected": "x"},
+        {"messages": json.dumps([asked, said])},
+        [asked, said],
+    ]
+
+
 def seeds() -> dict[str, list[bytes]]:
     """The inputs of each reader."""
     found = {name: [text.encode() for text in texts] for name, texts in _texts().items()}
@@ -271,7 +292,12 @@ def seeds() -> dict[str, list[bytes]]:
                 _parquet(folder, rows),
                 _parquet(folder, chats, compression="none"),
                 _parquet(folder, [{"text": "a text"}, {"text": "another"}], compression="gzip", use_dictionary=False),
+                _parquet(
+                    folder,
+                    [{"conversations": [{"from": "human", "value": f"q{n}"}, {"from": "gpt", "value": "a"}]} for n in range(3)],
+                ),
             ],
+            "csv": [*found["csv"], "question\tanswer\nq1\ta1\nq2\ta2\n".encode("utf-16")],
             "run": [_run(folder)],
             "irm": [_irm(folder, "lite", width=4, rank=2), _irm(folder, "static")],
             "manifest": [_manifest(folder / "kept")],

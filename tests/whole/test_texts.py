@@ -249,7 +249,8 @@ def test_on_a_terminal_nothing_but_richs_own_acts() -> None:
     output.console = Console(file=screen, force_terminal=True, width=100, highlight=False, markup=False, color_system="truecolor")
     about = {"irm": "lite", "parameters": 1, "layers": TEXT, "model": TEXT, "device": TEXT, "dtype": TEXT, "max_steps": 2}
     with training_progress(output, TEXT) as listen:
-        listen({"kind": "start", "samples": {"train": 1}, **about})
+        read = {"file": TEXT, "as": TEXT, "samples": {"train": 1}, "split_note": TEXT}
+        listen({"kind": "start", "samples": {"train": 1}, "data_read": read, **about})
         listen({"kind": "step", "step": 1, "max_steps": 2, "loss": 1.0, "tokens_per_second": 1.0, "memory_bytes": 1})
         listen({"kind": "eval", "step": 1, "nll": 1.0, "of": TEXT})
         listen({"kind": "sample", "prompt": TEXT, "text": TEXT})

@@ -24,7 +24,7 @@ Download = Annotated[bool, Parameter(negative="", help="Fetch an hf: dataset fro
 
 @app.command
 def check(data: str, /, *, answer_column: str = "answer", download: Download = False, common: Common | None = None) -> None:
-    """Counts, lengths, copies, leaks between the splits, variety, and what would spoil a training.
+    """How a dataset is read, counts, lengths, copies, leaks between the splits, variety, and what would spoil a training.
 
     Parameters
     ----------
@@ -65,7 +65,11 @@ def _spread(words: tuple[int, float, int]) -> str:
 
 
 def _lines(report: "Report") -> list[str]:
-    lines = [f"{report.shared_answers} answers are another question's too"]
+    reading, count = report.reading, sum(report.reading.forms.values())
+    lines = [f"read as {reading}: {count} samples, {reading.conversations} different conversations before the answer"]
+    if reading.unread:
+        lines.append(f"columns that are not read: {', '.join(reading.unread)}")
+    lines.append(f"{report.shared_answers} answers are another question's too")
     if report.unanswered:
         lines.append(f"{report.unanswered} questions have no answer and are passed over")
     for leak in report.leaks:

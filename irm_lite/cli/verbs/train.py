@@ -48,7 +48,14 @@ def train(
     directory = trained.directory
     end = directory.events.finished()
     assert end is not None
-    document = {"run": str(directory.path), "steps": end["step"], "best_nll": end["best_nll"], "seconds": end["seconds"]}
+    read = next((event["data_read"] for event in directory.events.read() if "data_read" in event), None)
+    document = {
+        "run": str(directory.path),
+        "steps": end["step"],
+        "best_nll": end["best_nll"],
+        "seconds": end["seconds"],
+        "data_read": read,
+    }
     output.result(
         document,
         f"run {directory.path}: best validation NLL {end['best_nll']:.3f} at step {end['best_step']}, {end['seconds']:.0f} s",

@@ -3,8 +3,10 @@
 import irm_lite.core.machine.bitsandbytes_first  # noqa: F401  # isort: skip
 import hashlib
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +20,8 @@ from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import decide, probe
 from irm_lite.core.machine.memory import free_bytes, peak_bytes, reset_peak
 from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
-from irm_lite.data.dataset import Dataset, load_dataset
-from irm_lite.data.encoding import Sample, encode_all
+from irm_lite.data.dataset import Dataset, Reading, load_dataset
+from irm_lite.data.encoding import Sample, encode, encode_all
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import load_base_of
 from irm_lite.steering.irm import IRM, build_irm
@@ -32,12 +34,26 @@ from irm_lite.training.setup.settings import resolved, training_arguments
 
 @dataclass(frozen=True)
 class Samples:
-    """A dataset's samples as tokens. `too_long` and `unanswered` are counts of those left out."""
+    """A dataset's samples as tokens. `too_long` (by split) and `unanswered` are counts of those left out, `read` of all."""
 
     train: list[Sample]
     validation: list[Sample]
-    too_long: int
+    too_long: dict[str, int]
     unanswered: int
+    reading: Reading
+    read: dict[str, int]
+
+    def left_out(self, config: TrainConfig) -> Iterator[str]:
+        """A line for each reason for which samples are left out, with how many."""
+        counts = ", ".join(f"{count} of {self.read[split]} in {split}" for split, count in self.too_long.items() if count)
+        if counts:
+            yield f"{sum(self.too_long.values())} samples are longer than {config.max_length} tokens and left out ({counts})"
+        if self.unanswered:
+            yield f"{self.unanswered} questions of {config.data} have no answer and are skipped"
+
+    def described(self) -> dict[str, Any]:
+        """How the data was read, for the start event."""
+        return {**self.reading.to_dict(), "as": str(self.reading), "samples": self.read, "too_long": self.too_long}
 
     @cached_property
     def digest(self) -> str:
@@ -109,12 +125,16 @@ def _load(config: TrainConfig) -> tuple[Base, int]:
 
 
 def _encode(dataset: Dataset, base: Base, max_length: int) -> Samples:
-    train, long_train = encode_all(base.tokenizer, dataset.train, max_length)
-    validation, long_validation = encode_all(base.tokenizer, dataset.validation, max_length)
-    _, long_test = encode_all(base.tokenizer, dataset.test, max_length)
-    if not train or not validation:
-        raise DataError(f"{dataset.name}: no sample fits into {max_length} tokens", "raise --max-length")
-    return Samples(train, validation, long_train + long_validation + long_test, dataset.unanswered)
+    parts = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    encoded = {split: encode_all(base.tokenizer, examples, max_length) for split, examples in parts.items()}
+    for split in ("train", "validation"):
+        if not encoded[split][0]:
+            shortest = min(len(encode(base.tokenizer, each).ids) for each in parts[split])
+            what = f"none of the {len(parts[split])} {split} samples fits into {max_length} tokens, the shortest has {shortest}"
+            raise DataError(f"{dataset.name}: {what}", "raise --max-length, or shorten the texts")
+    too_long = {split: count for split, (_, count) in encoded.items()}
+    read = {split: len(examples) for split, examples in parts.items()}
+    return Samples(encoded["train"][0], encoded["validation"][0], too_long, dataset.unanswered, dataset.reading, read)
 
 
 def _new_irm(config: TrainConfig, base: Base, layers: tuple[int, ...]) -> IRM:

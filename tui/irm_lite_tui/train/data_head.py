@@ -2,7 +2,7 @@
 
 from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.files.paths import expanded
-from irm_lite.data.dataset import Example, load_dataset
+from irm_lite.data.dataset import SHIPPED, Example, load_dataset
 
 _ROWS = 5
 _LARGEST = 64 << 20  # bytes that are read for a look
@@ -18,4 +18,6 @@ def read_head(spec: str, answer_column: str) -> tuple[list[Example], str, bool]:
     except (IrmLiteError, OSError, ValueError) as error:
         return [], str(error), True
     parts = f"{len(dataset.train)} to train on, {len(dataset.validation)} to validate, {len(dataset.test)} to test"
+    if dataset.reading.file != SHIPPED:
+        parts = "; ".join(filter(None, (f"{parts}, read as {dataset.reading}", dataset.reading.split_note)))
     return dataset.train[:_ROWS], parts, False

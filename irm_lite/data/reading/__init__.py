@@ -1,0 +1,1 @@
+"""Files and hub data sets -> rows, within limits on their size."""
