@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,16 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.load import Base
 from irm_lite.base.presets import read_chat_template
-from irm_lite.base.sources.gguf_graph import read_graph
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import FailedElsewhere, InputError, Interrupted, TrainingFailed
 from irm_lite.core.files.atomic import require_folder
-from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import DEVICES, available, decide, probe
 from irm_lite.core.machine.malloc import freed_memory_kept
 from irm_lite.core.machine.memory import peak_bytes, reset_peak
 from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
 from irm_lite.core.machine.quiet import quiet_libraries
-from irm_lite.llamacpp.agreement import disagreement
+from irm_lite.data.turn import adaptations
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.events import Event
 from irm_lite.runs.trained import TrainedRun
@@ -42,6 +41,7 @@ from irm_lite.training.nll import mean_nll, perplexity
 from irm_lite.training.reporter import Reporter
 from irm_lite.training.resume_point import ResumedAt, changes, newest_checkpoint, read_state, require_same_processes, was_reported
 from irm_lite.training.setup.prepare import Job, prepare
+from irm_lite.training.setup.runtimes import differences
 from irm_lite.training.setup.settings import absolute
 from irm_lite.training.step.dequantised import dequantised_once
 from irm_lite.training.step.injected_model import InjectedModel, compute_dtype
@@ -79,10 +79,11 @@ def train(
     if not str(out).strip("."):
         raise InputError("the run directory has no name", "give one with --out")
     _meet(config, base)
+    at = datetime.fromtimestamp(processes.sum_of(int(time.time()) if processes.first() else 0))  # one time for all of them
     with processes.agreed():
         run.require_absent()
         require_folder(run.path)
-        job = prepare(config, run, base)
+        job = prepare(config, run, base, at)
         template = read_chat_template(config.chat_template) if config.chat_template else None
     with _locked(run):
         with processes.agreed():
@@ -91,7 +92,7 @@ def train(
         try:
             with processes.agreed():
                 if processes.first():
-                    run.create(job.config, job.base.fingerprint, installed_versions(), template, asked=absolute(config))
+                    run.create(job.config, job.base.fingerprint, installed_versions(), template, absolute(config), at)
             return _carry_out(job, None, _emitter(run, on_event), should_stop)
         except BaseException:
             if processes.first() and not any(event["kind"] == "step" for event in run.events.read()):
@@ -122,7 +123,7 @@ def resume(
         with processes.agreed():
             require_same_processes(run)
             reached = read_state(checkpoint) if checkpoint else None
-            job = prepare(config, run, base, reached.rows if reached else None)
+            job = prepare(config, run, base, run.rendered_at(), reached.rows if reached else None)
             for text in changes(run, job):
                 emit("warning", text=text)
             if reached and processes.first():
@@ -164,11 +165,7 @@ def _carry_out(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Cal
     base, config = job.base, job.config
     _announce(job, reached, emit)
     if base.gguf_path is not None and processes.first():
-        graph = read_graph(read_header(base.gguf_path))
-        if graph is not None and graph.unknown:
-            emit("warning", text=f"{base.gguf_path.name} has keys that irm-lite does not know: {', '.join(graph.unknown)[:300]}")
-        text = disagreement(base, base.gguf_path, job.samples.validation)
-        if text is not None:
+        for text in differences(base, base.gguf_path, job.samples):
             emit("warning", text=text)
     reset_peak(base.plan.device)
     if reached is None:
@@ -227,6 +224,9 @@ def _announce(job: Job, reached: ResumedAt | None, emit: Emit) -> None:
         emit("warning", text=f"this training needs about {needed}: {hint} would need less")
     if samples.too_long and reached is None:
         emit("warning", text=f"{samples.too_long} samples are longer than {config.max_length} tokens and left out")
+    if reached is None:
+        for text in adaptations(sample.adapted for sample in (*samples.train, *samples.validation)):
+            emit("warning", text=text)
     if samples.unanswered and reached is None:
         emit("warning", text=f"{samples.unanswered} questions of {config.data} have no answer and are skipped")
 

@@ -65,6 +65,8 @@ def evaluate(
             on_progress=on_progress,
         )
     output.tell_matches(trained.matches + result.matches)
+    for line in result.prompts.warnings:
+        output.warn(line)
     output.result(
         {"fidelity": result.aligned.fidelity, "run": str(run), "vectors": names, **result.to_dict()},
         *comparison_shown(result.aligned),

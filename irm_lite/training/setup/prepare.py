@@ -4,6 +4,7 @@ import irm_lite.core.machine.bitsandbytes_first  # noqa: F401  # isort: skip
 import hashlib
 import importlib.util
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 
 import numpy as np
@@ -21,7 +22,7 @@ from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
 from irm_lite.data.dataset import Dataset, load_dataset
 from irm_lite.data.encoding import Sample, encode_all
 from irm_lite.runs.directory import RunDirectory
-from irm_lite.runs.trained import load_base_of
+from irm_lite.runs.trained import base_at, load_base_of
 from irm_lite.steering.irm import IRM, build_irm
 from irm_lite.steering.layers import injected_layers
 from irm_lite.training.memory_fit import Fit, fewest_rows, largest_step, predict
@@ -73,12 +74,14 @@ class Job:
     memory: MemoryPlan
 
 
-def prepare(config: TrainConfig, run: RunDirectory, base: Base | None, rows: int | None = None) -> Job:
-    """Make a training ready. `base`: the one that `config` names, where it is loaded already. `rows`: what each step of a resumed
-    training went through in. Writes nothing; raises InputError kinds, and TrainingFailed where memory runs out."""
+def prepare(config: TrainConfig, run: RunDirectory, base: Base | None, at: datetime | None, rows: int | None = None) -> Job:
+    """Make a training ready. `base`: the one that `config` names, where it is loaded already. `at`: the local time that its chat
+    template sees. `rows`: what each step of a resumed training went through in. Writes nothing; raises InputError kinds, and
+    TrainingFailed where memory runs out."""
     _require_tensorboard(config)
     dataset = load_dataset(config.data, config.answer_column, config.download)
     base, load_peak = (base, None) if base else _load(config)
+    base = base_at(base, at)
     layers = injected_layers(config.layers, config.chosen_site, base.n_layers)
     samples = _encode(dataset, base, config.max_length)
     config = resolved(config, base, layers, len(samples.train))
