@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from irm_lite.data.chat_template import ChatTemplate
 from irm_lite.data.dataset import Message
@@ -40,11 +41,13 @@ class Turn:
 
 @dataclass(frozen=True)
 class _Frame:
-    """What a template puts before and behind an answer; `follows`: whether the answered conversation begins with the prompt."""
+    """An answered conversation: all `before` the answer, and the `tail` behind it. `follows`: whether it begins with the prompt;
+    then `lead` is what stands between that and the answer."""
 
-    lead: str
+    before: str
     tail: str
     follows: bool
+    lead: str
 
 
 def last_turn(template: ChatTemplate, messages: Sequence[Message], where: str) -> Turn:
@@ -53,21 +56,24 @@ def last_turn(template: ChatTemplate, messages: Sequence[Message], where: str) -
     prompt = template.prompt(history, where)
     system = (SYSTEM,) if template.moves_system(history) else ()
     rest = _behind(prompt, template, messages)
-    if rest.lstrip().startswith(answer):
-        return Turn(prompt, rest, rest.index(answer) + len(answer), system)
-    frame, opened = _frame(template, history, prompt), _OPENED.search(prompt)
-    lead = frame.lead if frame else ""
-    if opened:
-        answer = answer.removeprefix(opened[1]).lstrip()
-    end = _end_of(answer, rest, len(lead) if rest.startswith(lead) else 0)
+    usual = _usual_lead(template)
+    if usual is not None and rest.startswith(usual + answer):
+        return Turn(prompt, rest, len(usual + answer), system)
+    frame = _frame(template, history, prompt)
+    if frame is None:
+        return Turn(prompt, answer, len(answer), (*system, UNSEEN))
+    thought = _begun_thought(prompt, frame)
+    if thought:
+        answer = answer.removeprefix(thought[0]).lstrip()
+    end = _end_of(answer, rest, len(frame.lead) if rest.startswith(frame.lead) else 0)
     if end is not None:
         return Turn(prompt, rest, end, system)
-    why = UNSEEN if frame is None else CHANGED if frame.follows else OTHER
-    if opened and not lead:
-        closing = f"</{opened[2]}>" if opened[2] else f"[/{opened[3]}]"
-        if closing not in answer:
-            lead, why = f"\n{closing}\n\n", THOUGHT
-    return Turn(prompt, lead + answer + (frame.tail if frame else ""), len(lead + answer), (*system, why))
+    lead, why = frame.lead, CHANGED if frame.follows else OTHER
+    if thought and thought[1] not in answer:
+        lead, why = lead or f"\n{thought[1]}\n\n", THOUGHT
+    elif thought:
+        lead = ""  # the answer has the rest of the thought
+    return Turn(prompt, lead + answer + frame.tail, len(lead + answer), (*system, why))
 
 
 def adaptations(found: Iterable[tuple[str, ...]]) -> list[str]:
@@ -95,7 +101,25 @@ def _frame(template: ChatTemplate, history: Sequence[Message], prompt: str) -> _
     if not found:
         return None
     follows = before.startswith(prompt)
-    return _Frame(before[len(prompt) :] if follows else "", tail, follows)
+    return _Frame(before, tail, follows, before[len(prompt) :] if follows else "")
+
+
+@lru_cache(64)
+def _usual_lead(template: ChatTemplate) -> str | None:
+    """What stands before an answer to a first question; None where an answered conversation does not begin with its prompt."""
+    history = [{"role": "user", "content": "Why?"}]
+    frame = _frame(template, history, template.prompt(history))
+    return frame.lead if frame and frame.follows else None
+
+
+def _begun_thought(prompt: str, frame: _Frame) -> tuple[str, str] | None:
+    """The tags around a thought that the prompt begins for the model; None where it begins none."""
+    opened = _OPENED.search(prompt)
+    if opened is None:
+        return None
+    closing = f"</{opened[2]}>" if opened[2] else f"[/{opened[3]}]"
+    begun = closing in frame.lead if frame.follows else prompt.count(opened[1]) > frame.before.count(opened[1])
+    return (opened[1], closing) if begun else None
 
 
 def _end_of(answer: str, rest: str, start: int) -> int | None:

@@ -19,13 +19,14 @@ from irm_lite.core.files.gguf_header import GgufHeader, read_header
 from irm_lite.data.chat_template import ChatTemplate, chosen, known_template
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample, encode, template_of, turn_ids
+from irm_lite.data.text_measures import first_difference
 from irm_lite.data.turn import last_turn
 from irm_lite.llamacpp.trial_load import require_survival
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_MOST = 20_000  # examples, evenly chosen from more: some ten seconds
+_MOST = 5_000  # examples, evenly chosen from more: some ten seconds
 _SHOWN = 5  # tokens of a difference
 _AROUND = 24  # characters
 _CHATML = (  # what llama.cpp takes where a file has no template
@@ -87,10 +88,15 @@ def _other_ids(tokenizer: "PreTrainedTokenizerBase", vocabulary: Vocabulary, ggu
     for example in examples:
         try:
             sample = encode(tokenizer, example)
-            theirs = _llamacpp_ids(tokenizer, vocabulary, example)
         except DataError:  # a row that cannot be used is nobody's sample
             continue
         compared += 1
+        try:
+            theirs = _llamacpp_ids(tokenizer, vocabulary, example)
+        except DataError:
+            other += 1
+            shown = shown or f"{example.where} has a token at which llama.cpp ends the turn"
+            continue
         if sample.ids == theirs:
             continue
         if max(sample.ids) >= vocabulary.size:
@@ -124,7 +130,7 @@ def _llamacpp_ids(tokenizer: "PreTrainedTokenizerBase", vocabulary: Vocabulary, 
 def _difference(tokenizer: "PreTrainedTokenizerBase", vocabulary: Vocabulary, sample: Sample, theirs: list[int]) -> str:
     """The first difference: the text around it, and both tokenisations."""
     ours = sample.ids
-    at = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), min(len(ours), len(theirs)))
+    at = first_difference(ours, theirs)
     before = b"".join(vocabulary.piece(token, special=True) for token in theirs[max(0, at - 8) : at]).decode(errors="replace")
     after = b"".join(vocabulary.piece(token, special=True) for token in theirs[at : at + _SHOWN]).decode(errors="replace")
     trained = [str(each) for each in tokenizer.convert_ids_to_tokens(ours[at : at + _SHOWN])]
@@ -162,6 +168,6 @@ def _prompt(template: ChatTemplate, vocabulary: Vocabulary, example: Example) ->
 
 
 def _texts(ours: str, theirs: str) -> str:
-    at = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), min(len(ours), len(theirs)))
+    at = first_difference(ours, theirs)
     first = max(0, at - _AROUND // 2)
     return f"{theirs[first : at + _AROUND]!r} where the run has {ours[first : at + _AROUND]!r}"

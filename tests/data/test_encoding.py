@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from irm_lite.core.errors import DataError
 from irm_lite.data.dataset import Example, load_dataset
 from irm_lite.data.encoding import encode, encode_all, encode_prompt
 
