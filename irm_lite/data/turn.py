@@ -15,8 +15,8 @@ from irm_lite.data.chat_template import ChatTemplate
 from irm_lite.data.dataset import Message
 
 _PROBE = "Certainlynot"  # an answer that no template changes, and that is nowhere else
-_OPENED = re.compile(r"(<([\w-]+)>|\[([A-Z_]+)\])\s*$")
-_CLOSED = re.compile(r"</[\w-]+>|\[/[A-Z_]+\]")
+_OPENED = re.compile(r"(<([\w:-]+)>|\[([A-Z_]+)\])\s*$")
+_CLOSED = re.compile(r"</[\w:-]+>|\[/[A-Z_]+\]")
 
 SYSTEM, THOUGHT, CHANGED, OTHER, UNSEEN = "system", "thought", "changed", "other", "unseen"
 _LINES = {
@@ -58,7 +58,7 @@ def last_turn(template: ChatTemplate, messages: Sequence[Message], where: str) -
     rest = _behind(prompt, template, messages)
     usual = _usual_lead(template)
     if usual is not None and rest.startswith(usual + answer):
-        return Turn(prompt, rest, len(usual + answer), system)
+        return Turn(prompt, rest, len(usual + answer), (*system, *([THOUGHT] if _CLOSED.search(usual) else ())))
     frame = _frame(template, history, prompt)
     if frame is None:
         return Turn(prompt, answer, len(answer), (*system, UNSEEN))
@@ -69,10 +69,10 @@ def last_turn(template: ChatTemplate, messages: Sequence[Message], where: str) -
     if end is not None:
         return Turn(prompt, rest, end, system)
     lead, why = frame.lead, CHANGED if frame.follows else OTHER
-    if thought and thought[1] not in answer:
-        lead, why = lead or f"\n{thought[1]}\n\n", THOUGHT
-    elif thought:
+    if thought and thought[1] in answer:
         lead = ""  # the answer has the rest of the thought
+    elif thought:
+        lead, why = thought[2], THOUGHT
     return Turn(prompt, lead + answer + frame.tail, len(lead + answer), (*system, why))
 
 
@@ -112,14 +112,17 @@ def _usual_lead(template: ChatTemplate) -> str | None:
     return frame.lead if frame and frame.follows else None
 
 
-def _begun_thought(prompt: str, frame: _Frame) -> tuple[str, str] | None:
-    """The tags around a thought that the prompt begins for the model; None where it begins none."""
+def _begun_thought(prompt: str, frame: _Frame) -> tuple[str, str, str] | None:
+    """The tags around a thought that the prompt begins for the model, and what closes an empty one; None where it begins none."""
     opened = _OPENED.search(prompt)
     if opened is None:
         return None
     closing = f"</{opened[2]}>" if opened[2] else f"[/{opened[3]}]"
-    begun = closing in frame.lead if frame.follows else prompt.count(opened[1]) > frame.before.count(opened[1])
-    return (opened[1], closing) if begun else None
+    at = frame.before.find(closing, opened.start())
+    if at >= 0:
+        return opened[1], closing, frame.lead or frame.before[at:]
+    begun = prompt.count(opened[1]) > frame.before.count(opened[1])  # or it is what stands before each answer of the assistant
+    return (opened[1], closing, f"\n{closing}\n\n") if begun else None
 
 
 def _end_of(answer: str, rest: str, start: int) -> int | None:

@@ -34,9 +34,17 @@ def turn(body: str, answer: str, prefix: str = "", source: str = TURNS) -> Turn:
         (SHORN, "<think>\n", "<think>\nHm.\n</think>\n\nSo it is.", "Hm.\n</think>\n\nSo it is.<end>", ("other",)),
         (SHORN, "", "<think>\nHm.\n</think>\n\nSo it is.", "<think>\nHm.\n</think>\n\nSo it is.<end>", ("changed",)),
         # an empty thought in what was answered: the model is to write it, or to close it where it was begun
-        (REFILLED, "", "So it is.", "<think>\n\n</think>\n\nSo it is.<end>", ()),
-        (REFILLED, "<think>\n", "So it is.", "\n</think>\n\nSo it is.<end>", ()),
+        (REFILLED, "", "So it is.", "<think>\n\n</think>\n\nSo it is.<end>", ("thought",)),
+        (REFILLED, "<think>\n", "So it is.", "\n</think>\n\nSo it is.<end>", ("thought",)),
         (REFILLED, "<think>\n", "<think>Hm.</think>So it is.", "Hm.\n</think>\n\nSo it is.<end>", ()),
+        # an empty thought that was written otherwise than it is begun (Nemotron's way)
+        (
+            "{% if m.role == 'assistant' %}<think></think>{% endif %}{{ m.content }}",
+            "<think>\n",
+            "So.",
+            "</think>So.<end>",
+            ("thought",),
+        ),
         # the beginning of an answer that is no thought
         ("{{ m.content }}", "Sure! ", "So it is.", "So it is.<end>", ("other",)),
         ("{{ m.content }}", "[THINK]", "So it is.", "\n[/THINK]\n\nSo it is.<end>", ("thought",)),
