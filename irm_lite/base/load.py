@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -12,6 +13,7 @@ from irm_lite.base.fingerprint import Fingerprint, fingerprint_gguf
 from irm_lite.base.model_fingerprint import fingerprint_model
 from irm_lite.base.packed_attention import attend_by_sample
 from irm_lite.base.presets import EMBEDDED, Preset, packaged_gguf, presets
+from irm_lite.base.sources.chat_templates import gguf_templates, no_template
 from irm_lite.base.sources.folder import choose_code, require_own_files
 from irm_lite.base.sources.gguf_checks import KNOWN, require_loadable
 from irm_lite.base.sources.gguf_graph import read_graph
@@ -21,13 +23,14 @@ from irm_lite.base.sources.gguf_weights import gguf_weights, rotate, skeleton
 from irm_lite.base.sources.loaded_checks import require_whole
 from irm_lite.base.sources.shape import require_stored
 from irm_lite.core.errors import BaseModelError, reason
-from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.files.gguf_header import GgufHeader, read_header
 from irm_lite.core.files.paths import expanded, is_hub_id
 from irm_lite.core.machine.bitsandbytes_layout import keep_differentiable
 from irm_lite.core.machine.device import DevicePlan, decide, probe
 from irm_lite.core.machine.malloc import freed_memory_returned
 from irm_lite.core.machine.onednn import keep_few_kernels
 from irm_lite.core.machine.quiet import import_bitsandbytes, quiet_libraries
+from irm_lite.data.chat_template import chosen
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -171,23 +174,27 @@ def _load_tokenizer(name: str, source: Source, chat_template: str | None, downlo
         )
     except Exception as error:  # transformers raises many types here; each means the same to the user
         raise _explain(error, source, "tokenizer") from error
-    tokenizer.chat_template = chat_template or tokenizer.chat_template or (source.preset and source.preset.chat_template)
+    header = read_header(source.gguf) if source.gguf else None
+    named = gguf_templates(header) if header else tokenizer.chat_template
+    tokenizer.chat_template = chat_template or chosen(named) or (source.preset and source.preset.chat_template)
     if not tokenizer.chat_template:
-        raise BaseModelError(
-            f"{name} has no chat template", "give one with --chat-template, a file or a preset's name (llama-2-7b-chat)"
-        )
-    if source.gguf and read_header(source.gguf).architecture in KNOWN:  # what llama.cpp makes of a text is what it will be given
-        return cast("PreTrainedTokenizerBase", GgufTokenizer(tokenizer, source.gguf))
-    tokenizer.turn_end_ids = _turn_ends(tokenizer, source, download)
+        raise no_template(name, named)
+    if header and header.architecture in KNOWN:  # what llama.cpp makes of a text is what it will be given
+        tokenizer = cast("PreTrainedTokenizerBase", GgufTokenizer(tokenizer, header.path))
+    else:
+        tokenizer.turn_end_ids = _turn_ends(tokenizer, source, header, download)
+    tokenizer.rendered_at = datetime.now().replace(microsecond=0)
     return tokenizer
 
 
-def _turn_ends(tokenizer: "PreTrainedTokenizerBase", source: Source, download: bool) -> frozenset[int]:
-    """The tokens at which transformers ends a generation: those of generation_config.json, and the tokenizer's eos."""
+def _turn_ends(tokenizer: "PreTrainedTokenizerBase", source: Source, header: GgufHeader | None, download: bool) -> frozenset[int]:
+    """The tokens at which transformers ends a generation: those of generation_config.json, or that a GGUF names, and the
+    tokenizer's eos."""
     from transformers import GenerationConfig
 
     try:
-        named = GenerationConfig.from_pretrained(source.place, local_files_only=not download).eos_token_id
+        named = header and [header.metadata.get(f"tokenizer.ggml.{each}_token_id") for each in ("eos", "eot", "eom")]
+        named = named or GenerationConfig.from_pretrained(source.place, local_files_only=not download).eos_token_id
     except Exception:  # there is none, or not one that can be read: then the tokenizer's counts
         named = None
     listed = named if isinstance(named, list) else [named]

@@ -30,6 +30,21 @@ class Vocabulary:
 
         return bool(llama_cpp.llama_vocab_get_add_bos(self._handle))
 
+    @property
+    def adds_eos(self) -> bool:
+        """Whether llama.cpp's programs end every prompt with the token `eos`."""
+        import llama_cpp
+
+        return bool(llama_cpp.llama_vocab_get_add_eos(self._handle))
+
+    @cached_property
+    def eos_id(self) -> int | None:
+        """The token that ends a text; None where there is none."""
+        import llama_cpp
+
+        token = int(llama_cpp.llama_vocab_eos(self._handle))
+        return None if token < 0 else token
+
     @cached_property
     def bos(self) -> str:
         """The text of the token that begins a text; empty where there is none."""
@@ -43,6 +58,11 @@ class Vocabulary:
         import llama_cpp
 
         return self._special(llama_cpp.llama_vocab_eos(self._handle))
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The special tokens that llama.cpp gives to chat templates, by the name of their variable."""
+        return {"bos_token": self.bos, "eos_token": self.eos}
 
     def _special(self, token: int) -> str:
         return "" if token < 0 else self.piece(token, special=True).decode(errors="replace")
@@ -80,6 +100,14 @@ class Vocabulary:
         if not self.adds_bos or not self.bos:
             return self.tokenize(rendered)
         return [int(llama_cpp.llama_vocab_bos(self._handle)), *self.tokenize(rendered.removeprefix(self.bos))]
+
+    def token_text(self, token: int) -> str:
+        """A token as the file spells it, `▁` or `Ġ` for a blank."""
+        import llama_cpp
+
+        if not 0 <= token < self.size:
+            return f"(no token {token})"
+        return str((llama_cpp.llama_vocab_get_text(self._handle, token) or b"").decode(errors="replace"))
 
     def piece(self, token: int, special: bool = False) -> bytes:
         """A token's bytes, which may be part of a character; of special tokens none unless asked for."""

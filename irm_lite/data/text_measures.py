@@ -2,6 +2,7 @@
 
 import sys
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 
@@ -21,3 +22,9 @@ def distinct_2(*texts: str) -> float:
     """Share of different ones among the word pairs within the texts (Li et al. 2016, arXiv 1510.03055); 0 where there is none."""
     pairs = [pair for text in texts for pair in pairwise(text.lower().split())]
     return len(set(pairs)) / max(len(pairs), 1)
+
+
+def first_difference(one: Sequence[object], other: Sequence[object]) -> int:
+    """The first place at which two texts or lists differ; the length of the shorter where one begins the other."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, pair in pairs if pair[0] != pair[1]), min(len(one), len(other)))

@@ -2,15 +2,18 @@
 
 import codecs
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from irm_lite.base.fingerprint import fingerprint_gguf
+from irm_lite.base.sources.chat_templates import gguf_templates, no_template
 from irm_lite.base.sources.gguf_checks import KNOWN, require_loadable
 from irm_lite.base.vocabulary import Vocabulary
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.machine.llamacpp_log import complaint, forget_complaints, quiet_llamacpp
+from irm_lite.data.chat_template import ChatTemplate, chosen, known_template
 from irm_lite.data.dataset import Message
 from irm_lite.llamacpp.trial_load import require_survival
 
@@ -32,7 +35,7 @@ class Model:
         if header.architecture not in KNOWN:
             require_survival(self.path)
         self.trained_context = header.integer(f"{header.architecture}.context_length", 1 << 24)
-        self.template = chat_template or header.metadata.get("tokenizer.chat_template")
+        self._templates = chat_template or gguf_templates(header)
         parameters = llama_cpp.llama_model_default_params()
         parameters.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 0x7FFFFFFF
         parameters.use_extra_bufts = repack
@@ -69,22 +72,17 @@ class Model:
         """Token ids of text in which special tokens are written out, as chat templates do; nothing is added."""
         return self.vocabulary.tokenize(text)
 
+    @property
+    def chat_template(self) -> ChatTemplate:
+        """The file's own, or the one given by hand, at the present time. Raises BaseModelError where there is none."""
+        source = chosen(self._templates)
+        if source is None:
+            raise no_template(str(self.path), self._templates)
+        return known_template(source, self.vocabulary.words, datetime.now().replace(microsecond=0))
+
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Token ids of the conversation up to where the assistant is to speak, by the GGUF's own chat template."""
-        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-
-        from irm_lite.data.encoding import template_failed
-
-        if not self.template:
-            raise BaseModelError(f"{self.path} has no chat template", "give one with --chat-template FILE")
-        words = self.vocabulary
-        try:
-            prompt = Jinja2ChatFormatter(str(self.template), eos_token=words.eos, bos_token=words.bos)(
-                messages=list(messages)
-            ).prompt
-        except Exception as error:  # Jinja's, and whatever a template raises
-            raise template_failed(error, self.path.name) from None
-        return words.tokenize_prompt(prompt)
+        """Token ids of the conversation up to where the assistant is to speak. Raises as `ChatTemplate.prompt` does."""
+        return self.vocabulary.tokenize_prompt(self.chat_template.prompt(messages))
 
     def ends_turn(self, token: int) -> bool:
         """Whether the model says with this token that its turn is over."""

@@ -11,10 +11,14 @@ from pathlib import Path
 from irm_lite.core.errors import BaseModelError
 
 _SECONDS = 600
+_survived: set[tuple[object, ...]] = set()  # files as they were, tried by this process
 
 
 def require_survival(gguf: Path) -> None:
     """Raise BaseModelError where llama.cpp dies of the file, or takes more than ten minutes."""
+    stat = gguf.stat()
+    if (tried := (gguf.resolve(), stat.st_size, stat.st_mtime_ns)) in _survived:
+        return
     command = [sys.executable, "-m", "irm_lite.llamacpp.trial_load", str(gguf)]
     quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else ggml calls a debugger where there is one
     try:
@@ -23,6 +27,7 @@ def require_survival(gguf: Path) -> None:
         raise BaseModelError(f"llama.cpp does not finish two tokens of {gguf}", "download or convert it again") from None
     if done.returncode != 0:
         raise BaseModelError(f"{gguf} crashes llama.cpp (code {done.returncode})", "download or convert it again")
+    _survived.add(tried)
 
 
 def _main(gguf: str) -> None:

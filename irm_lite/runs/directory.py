@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,11 +101,13 @@ class RunDirectory:
         versions: dict[str, str],
         chat_template: str | None = None,
         asked: TrainConfig | None = None,
+        rendered_at: datetime | None = None,
     ) -> None:
         """Start a run by writing base.json and run.toml; only for the holder of the lock. Raises RunError where the directory holds
         something already, or cannot be written.
 
-        `config` is resolved, `asked` the configuration as the user gave it. `chat_template`: the text of one given by hand.
+        `config` is resolved, `asked` the configuration as the user gave it. `chat_template`: the text of one given by hand;
+        `rendered_at`: the local time that chat templates see.
         """
         import tomli_w
 
@@ -114,7 +117,9 @@ class RunDirectory:
             self.chat_template.unlink(missing_ok=True)  # left by a start that was killed
             if chat_template is not None:
                 write_text(self.chat_template, chat_template)
-            document = {"format": FORMAT, "created": now(), "train": config.to_dict(), "versions": versions}
+            document: dict[str, Any] = {"format": FORMAT, "created": now(), "train": config.to_dict(), "versions": versions}
+            if rendered_at is not None:
+                document["rendered_at"] = rendered_at.isoformat()
             if asked is not None:
                 document["asked"] = asked.to_dict()
             write_text(self.path / "run.toml", tomli_w.dumps(document))
@@ -168,6 +173,13 @@ class RunDirectory:
 
     def created(self) -> str:
         return str(self._toml().get("created", ""))
+
+    def rendered_at(self) -> datetime | None:
+        """The local time that the run's chat template sees, if it asks for one; None where an older irm-lite did not keep it."""
+        try:
+            return datetime.fromisoformat(self._toml()["rendered_at"])
+        except (KeyError, TypeError, ValueError):
+            return None
 
     def fingerprint(self) -> "Fingerprint":
         from irm_lite.base.fingerprint import Fingerprint  # needs numpy, which the UI's first frame does not wait for

@@ -1,6 +1,7 @@
 """A run that has an IRM: opened from its directory, or returned by the training that made it."""
 
 import dataclasses
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from irm_lite.config import TrainConfig
 from irm_lite.core.errors import DataError
 from irm_lite.core.machine.device import available, probe
 from irm_lite.data.dataset import Dataset, load_dataset
-from irm_lite.data.encoding import Sample, encode_all
+from irm_lite.data.encoding import Sample, at_time, encode_all
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.irm import IRM
 from irm_lite.steering.irm_files import load_irm
@@ -42,7 +43,7 @@ class TrainedRun:
         config = self.config
         if not available(probe(), config.device):  # trained on another machine
             config = dataclasses.replace(config, device="auto", dtype="auto")
-        base = load_base_of(config)
+        base = base_at(load_base_of(config), self.directory.rendered_at())
         self.matches.append(self.match(base.fingerprint, base.name))
         self.irm.to(base.plan.device)
         return base
@@ -53,7 +54,7 @@ class TrainedRun:
         alike = self.fingerprint.quantisation == other.fingerprint.quantisation and self.fingerprint.is_of(other.fingerprint)
         if same and alike and "base" in other.__dict__:
             self.irm.to(other.base.plan.device)
-            self.__dict__["base"] = other.base
+            self.__dict__["base"] = base_at(other.base, self.directory.rendered_at())
 
     @property
     def gguf_path(self) -> Path | None:
@@ -68,7 +69,9 @@ class TrainedRun:
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The base's tokenizer, loaded without its weights."""
-        return self.base.tokenizer if "base" in self.__dict__ else load_tokenizer(**_tokenizer_options(self.config))
+        if "base" in self.__dict__:
+            return self.base.tokenizer
+        return at_time(load_tokenizer(**_tokenizer_options(self.config)), self.directory.rendered_at())
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -123,6 +126,12 @@ def load_base_of(config: TrainConfig) -> Base:
         dtype=config.dtype,
         **_tokenizer_options(config),
     )
+
+
+def base_at(base: Base, at: datetime | None) -> Base:
+    """A base whose chat template renders at the local time `at`; itself where that changes nothing."""
+    tokenizer = at_time(base.tokenizer, at)
+    return base if tokenizer is base.tokenizer else dataclasses.replace(base, tokenizer=tokenizer)
 
 
 def _tokenizer_options(config: TrainConfig) -> dict[str, Any]:

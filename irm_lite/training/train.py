@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from irm_lite.core.machine.malloc import freed_memory_kept
 from irm_lite.core.machine.memory import peak_bytes, reset_peak
 from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
 from irm_lite.core.machine.quiet import quiet_libraries
+from irm_lite.data.turn import adaptations
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.events import Event
 from irm_lite.runs.trained import TrainedRun
@@ -76,10 +78,11 @@ def train(
     if not str(out).strip("."):
         raise InputError("the run directory has no name", "give one with --out")
     _meet(config, base)
+    at = datetime.fromtimestamp(processes.sum_of(int(time.time()) if processes.first() else 0))  # one time for all of them
     with processes.agreed():
         run.require_absent()
         require_folder(run.path)
-        job = prepare(config, run, base)
+        job = prepare(config, run, base, at)
         template = read_chat_template(config.chat_template) if config.chat_template else None
     with _locked(run):
         with processes.agreed():
@@ -88,7 +91,7 @@ def train(
         try:
             with processes.agreed():
                 if processes.first():
-                    run.create(job.config, job.base.fingerprint, installed_versions(), template, asked=absolute(config))
+                    run.create(job.config, job.base.fingerprint, installed_versions(), template, absolute(config), at)
             return _carry_out(job, None, _emitter(run, on_event), should_stop)
         except BaseException:
             if processes.first() and not any(event["kind"] == "step" for event in run.events.read()):
@@ -119,7 +122,8 @@ def resume(
         with processes.agreed():
             require_same_processes(run)
             reached = read_state(checkpoint) if checkpoint else None
-            job = prepare(config, run, base, rows=reached.rows if reached else None, resumed=True)
+            rows = reached.rows if reached else None
+            job = prepare(config, run, base, run.rendered_at(), rows=rows, resumed=True)
             for text in changes(run, job):
                 emit("warning", text=text)
             if reached and processes.first():
@@ -218,6 +222,9 @@ def _announce(job: Job, reached: ResumedAt | None, emit: Emit) -> None:
         emit("warning", text=f"this training needs about {needed}: {hint} would need less")
     for text in samples.left_out(config) if reached is None else ():
         emit("warning", text=text)
+    if reached is None:
+        for text in adaptations(sample.adapted for sample in (*samples.train, *samples.validation)):
+            emit("warning", text=text)
     for text in job.told:
         emit("warning", text=text, of="runtimes")
 

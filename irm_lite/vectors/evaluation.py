@@ -12,12 +12,14 @@ from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
 from irm_lite.llamacpp.agreement import Compared, disagreement
 from irm_lite.llamacpp.likelihood import context_for
+from irm_lite.llamacpp.prompts import PromptCheck
 from irm_lite.runs.trained import neutral_samples
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.vectors.fidelity.comparison import Comparison
 from irm_lite.vectors.fidelity.generations import Generations, generate_answers
 from irm_lite.vectors.fidelity.in_llamacpp import compare_in_llamacpp
 from irm_lite.vectors.fidelity.in_transformers import compare
+from irm_lite.vectors.prompt_check import prompts_on
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
@@ -44,6 +46,7 @@ class Evaluation:
     neutral: Comparison
     generations: Generations | None  # llama.cpp alone writes them
     matches: list[Match]  # of the run and of the vector in the GGUF
+    prompts: PromptCheck  # of the run against llama-server's on the GGUF
     disagreement: str | None = None  # of transformers and llama.cpp on the GGUF
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,6 +56,7 @@ class Evaluation:
             "aligned": self.aligned.to_dict(),
             "neutral": self.neutral.to_dict(),
             "generations": self.generations.to_dict() if self.generations else None,
+            "prompts": self.prompts.to_dict(),
         }
 
 
@@ -81,12 +85,13 @@ def evaluate_run(
     if gguf is not None:
         runs_on = fingerprint_gguf(gguf)
         matches = [run.match(runs_on, gguf.name), vector.require_fit(runs_on, gguf.name)]
-    on_stage("reading the held-out samples")
+    on_stage("reading the samples")
+    prompts = PromptCheck() if gguf is None else prompts_on(run, gguf)
     held_out, neutral = run.held_out, neutral_samples(run)
     if gguf is None:
         on_stage(f"loading {run.config.model}")
         aligned = compare(run.base, run.irm, vector, held_out, on_progress)
-        return Evaluation(None, aligned, compare(run.base, run.irm, vector, neutral, on_progress), None, matches)
+        return Evaluation(None, aligned, compare(run.base, run.irm, vector, neutral, on_progress), None, matches, prompts)
     from irm_lite.llamacpp import Runtime
 
     on_stage(f"comparing transformers and llama.cpp on {gguf.name}")
@@ -97,4 +102,4 @@ def evaluate_run(
         aligned = compare_in_llamacpp(runtime, vector, held_out, on_progress)
         side_effect = compare_in_llamacpp(runtime, vector, neutral, on_progress)
         generations = generate_answers(runtime, vector, held_out[:questions], new_tokens, on_progress)
-    return Evaluation(gguf, aligned, side_effect, generations, matches, told)
+    return Evaluation(gguf, aligned, side_effect, generations, matches, prompts, told)

@@ -15,6 +15,7 @@ from irm_lite.core.types import Progress, unwatched
 from irm_lite.core.version import __version__
 from irm_lite.data.encoding import encode_all
 from irm_lite.llamacpp.agreement import Compared, disagreement
+from irm_lite.llamacpp.prompts import PromptCheck
 from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM, StaticIRM
@@ -23,6 +24,7 @@ from irm_lite.vectors.distil import Fitting, distil
 from irm_lite.vectors.evaluation import measure
 from irm_lite.vectors.fidelity.comparison import GOOD_FIDELITY, Comparison
 from irm_lite.vectors.mean import DependentShare, block_directions, observe
+from irm_lite.vectors.prompt_check import prompts_on
 
 Method = Literal["auto", "distil", "mean", "exact"]
 
@@ -37,10 +39,11 @@ class ExportResult:
     comparison: Comparison
     dependent_share: DependentShare | None  # None: a static IRM, which depends on nothing
     disagreement: str | None  # of transformers and llama.cpp on the file that was measured on
+    prompts: PromptCheck  # of the run against llama-server's on that file
 
     @property
     def warnings(self) -> list[str]:
-        found = [] if self.disagreement is None else [self.disagreement]
+        found = [*([] if self.disagreement is None else [self.disagreement]), *self.prompts.warnings]
         if self.comparison.fidelity < GOOD_FIDELITY:
             fidelity = f"fidelity {self.comparison.fidelity:.2f} is below {GOOD_FIDELITY}"
             found.append(f"{fidelity}: static vectors carry only part of this IRM")
@@ -82,6 +85,7 @@ def export_vector(
         run.matches.append(run.match(runs_on, gguf.name))
     blocks = parse_layers(layers, run.fingerprint.n_layers, first=1)
     chosen = _method(run.irm, method, blocks)
+    prompts = PromptCheck() if gguf is None else prompts_on(run, gguf)
     told = None if gguf is None else _disagreement(run, gguf, allow_disagreement)
     directions, share = _directions(run, chosen, blocks, fitting, on_progress)
     vector = _vector(directions, run.base, run.irm, chosen, run.config.data)
@@ -90,7 +94,7 @@ def export_vector(
     quantisation = (runs_on or run.base.fingerprint).quantisation
     vector.metadata["fidelity.on"] = f"{comparison.measured_in}, {quantisation}"
     vector.save(out)
-    result = ExportResult(out, vector, chosen, comparison, share, told)
+    result = ExportResult(out, vector, chosen, comparison, share, told, prompts)
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file
         write_text(run.directory.fidelity, json.dumps(_report(result, gguf), indent=2) + "\n")
     return result
@@ -126,6 +130,7 @@ def _report(result: ExportResult, gguf: Path | None) -> dict[str, Any]:
         "method": result.method,
         "gguf": str(gguf) if gguf else None,
         "disagreement": result.disagreement,
+        "prompts": result.prompts.to_dict(),
         "input_dependent_share": asdict(result.dependent_share) if result.dependent_share else None,
         **result.comparison.to_dict(),
     }

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from irm_lite.core.errors import DataError
 from irm_lite.data.dataset import Example, load_dataset
 from irm_lite.data.encoding import encode, encode_all, encode_prompt
 
@@ -44,11 +43,13 @@ def test_a_template_without_eos_gets_one(llama_folder: Path) -> None:
     assert bare.decode(sample.ids[sample.answer_start : -1]).strip() == "Because."
 
 
-def test_a_template_that_rewrites_the_question_is_refused(llama_folder: Path) -> None:
+def test_behind_a_template_that_rewrites_the_question_the_prompt_is_that_of_generation(llama_folder: Path) -> None:
     odd = AutoTokenizer.from_pretrained(llama_folder)
-    odd.chat_template = "{{ messages | length }}{% for m in messages %}{{ m.content }}{% endfor %}"
-    with pytest.raises(DataError, match="--chat-template"):
-        encode(odd, chat("Why?", "Because."))
+    odd.chat_template = "{{ messages | length }}{% for m in messages %} {{ m.content }}{% endfor %}"
+    sample = encode(odd, chat("Why?", "Because."))
+    assert odd.decode(sample.ids[: sample.answer_start]) == "1 Why?"
+    assert odd.decode(sample.ids[sample.answer_start : -1]) == "Because."
+    assert sample.adapted == ("other",)
 
 
 def test_plain_text_is_learned_whole(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -1,5 +1,7 @@
 """The tokenizer of a base that is a GGUF: transformers' own for templates and decoding, llama.cpp's ids."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +11,7 @@ if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 
-_OURS = ("_own", "_gguf", "vocabulary", "chat_template", "turn_end_ids")
+_OURS = ("_own", "_gguf", "vocabulary", "chat_template", "turn_end_ids", "rendered_at")
 
 
 class GgufTokenizer:
@@ -20,6 +22,7 @@ class GgufTokenizer:
         self.vocabulary: Vocabulary = FileVocabulary(gguf)
         self.chat_template = own.chat_template
         self.turn_end_ids = self.vocabulary.turn_ends
+        self.rendered_at: datetime | None = None
 
     def __getattr__(self, name: str) -> Any:
         if name in _OURS:  # not there yet, as when it is copied
@@ -36,11 +39,27 @@ class GgufTokenizer:
         return len(self._own)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return GgufTokenizer, (self._own, self._gguf)  # copies read the file's vocabulary again
+        return _again, (self._own, self._gguf, self.chat_template, self.rendered_at)  # it reads the file's vocabulary again
+
+    def __copy__(self) -> "GgufTokenizer":
+        copied = object.__new__(GgufTokenizer)
+        for name in _OURS:
+            setattr(copied, name, getattr(self, name))
+        return copied
+
+    @property
+    def file(self) -> Path:
+        """The GGUF whose vocabulary it is."""
+        return self._gguf
+
+    @property
+    def special_tokens_map(self) -> dict[str, Any]:
+        """As transformers has them, and bos and eos as llama.cpp gives them to chat templates."""
+        return {**self._own.special_tokens_map, **self.vocabulary.words}
 
     def apply_chat_template(self, conversation: Any, *, tokenize: bool = True, return_dict: bool = True, **options: Any) -> Any:
         """As transformers' own, with llama.cpp's ids where they are asked for (of one conversation)."""
-        options.setdefault("chat_template", self.chat_template)
+        options = {"chat_template": self.chat_template, **self.special_tokens_map, **options}
         tensors: dict[str, Any] = {name: options.pop(name) for name in ("return_tensors", "padding") if name in options}
         rendered = self._own.apply_chat_template(conversation, tokenize=False, **options)
         if not tokenize:
@@ -73,8 +92,32 @@ class GgufTokenizer:
 
     def encode_rendered(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """The ids of what the chat template has rendered, as llama-server makes them, and where in the text each is."""
+        return VocabularyIds(self.vocabulary)(text)
+
+
+@dataclass(frozen=True)
+class VocabularyIds:
+    """The ids that llama-server makes of rendered text, for `data.encoding.turn_ids`."""
+
+    vocabulary: Vocabulary
+
+    @property
+    def ends(self) -> frozenset[int]:
+        return self.vocabulary.turn_ends
+
+    @property
+    def eos(self) -> int | None:
+        return self.vocabulary.eos_id
+
+    def __call__(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         ids = self.vocabulary.tokenize_prompt(text)
         return ids, offsets(self.vocabulary, text, ids)
+
+
+def _again(own: "PreTrainedTokenizerBase", gguf: Path, chat_template: Any, rendered_at: datetime | None) -> GgufTokenizer:
+    made = GgufTokenizer(own, gguf)
+    made.chat_template, made.rendered_at = chat_template, rendered_at
+    return made
 
 
 def offsets(vocabulary: Vocabulary, text: str, ids: list[int]) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -62,6 +63,7 @@ def generate(*, flags: GenerateFlags | None = None, common: Common | None = None
     trained, strength = _load_irm(flags.irm) if flags.irm is not None else (None, 1.0)
     if trained is not None:
         output.tell_matches([trained.match(fingerprint_gguf(model_file), model_file.name)])
+        _tell_prompts(output, trained, model_file)
     template = read_chat_template(flags.chat_template) if flags.chat_template else None
     network = trained.irm if trained else None
     with Runtime(model_file, irm=network, n_ctx=flags.context, chat_template=template) as runtime:
@@ -72,9 +74,14 @@ def generate(*, flags: GenerateFlags | None = None, common: Common | None = None
         if runtime.dynamic is not None:
             runtime.dynamic.strength, runtime.dynamic.layers = strength, layers
         system = [{"role": "system", "content": flags.system}] if flags.system else []
+        messages = [*system, {"role": "user", "content": prompt}]
+        if system and runtime.model.chat_template.moves_system(messages):
+            output.note(
+                "the chat template has no place for a system text: it stands in front of the prompt, as llama-server puts it"
+            )
         sampling: dict[str, Any] = {"max_new_tokens": flags.max_new_tokens, "temperature": flags.temperature, "seed": flags.seed}
         pieces = []
-        for piece in runtime.generate([*system, {"role": "user", "content": prompt}], **sampling):
+        for piece in runtime.generate(messages, **sampling):
             pieces.append(piece)
             if not output.json:
                 sys.stdout.write(safe(piece))
@@ -95,6 +102,15 @@ def _prompt(flags: GenerateFlags) -> str:
     if not prompt:
         raise InputError("the prompt is empty", hint)
     return prompt
+
+
+def _tell_prompts(output: Output, run: "TrainedRun", model_file: Path) -> None:
+    """What differs between the prompts that the run was trained on and those of this file, if it is not the run's own."""
+    if run.gguf_path is None or run.gguf_path.resolve() != model_file.resolve() or run.config.chat_template:
+        from irm_lite.vectors.prompt_check import prompts_on
+
+        for line in prompts_on(run, model_file).warnings:
+            output.warn(line)
 
 
 def _load_irm(argument: str) -> tuple["TrainedRun", float]:

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -23,7 +24,7 @@ from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
 from irm_lite.data.dataset import Dataset, Reading, load_dataset
 from irm_lite.data.encoding import Sample, encode, encode_all
 from irm_lite.runs.directory import RunDirectory
-from irm_lite.runs.trained import load_base_of
+from irm_lite.runs.trained import base_at, load_base_of
 from irm_lite.steering.irm import IRM, build_irm
 from irm_lite.steering.layers import injected_layers
 from irm_lite.training.memory_fit import Fit, fewest_rows, largest_step, predict
@@ -91,17 +92,27 @@ class Job:
     told: tuple[str, ...]  # warnings: of how transformers and llama.cpp read the base
 
 
-def prepare(config: TrainConfig, run: RunDirectory, base: Base | None, *, rows: int | None = None, resumed: bool = False) -> Job:
-    """Make a training ready. `base`: the one that `config` names, where it is loaded already. `rows`: what each step of a resumed
-    training went through in. Writes nothing; raises InputError kinds, and TrainingFailed where memory runs out."""
+def prepare(
+    config: TrainConfig,
+    run: RunDirectory,
+    base: Base | None,
+    at: datetime | None,
+    *,
+    rows: int | None = None,
+    resumed: bool = False,
+) -> Job:
+    """Make a training ready. `base`: the one that `config` names, where it is loaded already. `at`: the local time that its chat
+    template sees. `rows`: what each step of a resumed training went through in. Writes nothing; raises InputError kinds, and
+    TrainingFailed where memory runs out."""
     allowed = config.allow_disagreement or resumed  # what has begun may go on
     _require_tensorboard(config)
     dataset = load_dataset(config.data, config.answer_column, config.download)
     told = runs_in_llamacpp(config, base, allowed=allowed)
     base, load_peak = (base, None) if base else _load(config)
+    base = base_at(base, at)
     layers = injected_layers(config.layers, config.chosen_site, base.n_layers)
     samples = _encode(dataset, base, config.max_length)
-    told = told or told_of_runtimes(base, samples.validation, allowed=allowed)
+    told = told or told_of_runtimes(base, samples.train, samples.validation, allowed=allowed)
     config = resolved(config, base, layers, len(samples.train))
     irm = _new_irm(config, base, layers)
     arguments = training_arguments(config, run.path, len(samples.train))

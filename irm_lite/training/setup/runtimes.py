@@ -1,4 +1,4 @@
-"""Before a training: llama.cpp takes the base's file, and makes the same model of it as transformers."""
+"""Before a training: llama.cpp takes the base's file, makes the same model of it as transformers, and is given the same tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 from irm_lite.base.load import Base, locate
 from irm_lite.base.sources.gguf_graph import read_graph
 from irm_lite.config import TrainConfig
-from irm_lite.core.errors import BaseModelError
+from irm_lite.core.errors import BaseModelError, IrmLiteError
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.machine import processes
 from irm_lite.data.encoding import Sample
 from irm_lite.llamacpp.agreement import ALLOW, Compared, disagreement, not_taken
+from irm_lite.llamacpp.prompts import check_prompts
 
 
 def runs_in_llamacpp(config: TrainConfig, base: Base | None, *, allowed: bool) -> list[str]:
@@ -27,13 +28,21 @@ def runs_in_llamacpp(config: TrainConfig, base: Base | None, *, allowed: bool) -
     return [text] if text else []
 
 
-def told_of_runtimes(base: Base, samples: Sequence[Sample], *, allowed: bool) -> list[str]:
+def told_of_runtimes(base: Base, train: Sequence[Sample], validation: Sequence[Sample], *, allowed: bool) -> list[str]:
     """What is to be said of a loaded base from a GGUF. Raises BaseModelError where the runtimes are far apart, unless `allowed`."""
     gguf = base.gguf_path
     if gguf is None or not processes.first():
         return []
-    told = [disagreement(Compared(locate(str(gguf)), base.tokenizer, base), gguf, samples, allowed=allowed)]
-    return [*_unknown_keys(gguf), *filter(None, told)]
+    other_ids = _other_ids(base, gguf, (*train, *validation))
+    apart = disagreement(Compared(locate(str(gguf)), base.tokenizer, base), gguf, validation, allowed=allowed)
+    return [*_unknown_keys(gguf), *filter(None, (other_ids, apart))]
+
+
+def _other_ids(base: Base, gguf: Path, samples: Sequence[Sample]) -> str | None:
+    try:
+        return check_prompts(base.tokenizer, base.model.config.vocab_size, gguf, [each.example for each in samples]).token_ids
+    except IrmLiteError as error:
+        return f"the samples' tokens cannot be compared with llama.cpp's ({error})"
 
 
 def _unknown_keys(gguf: Path) -> list[str]:
