@@ -1,21 +1,25 @@
-"""Evaluation of a run and a vector on held-out answers: NLL, KL and fidelity, the side effect, and generated text."""
+"""Evaluation of a run and a vector on held-out answers: NLL, KL and fidelity, the side effect, generated text and its score."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irm_lite.base.fingerprint import Match, fingerprint_gguf
-from irm_lite.core.errors import InputError
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.runs.trained import neutral_samples
+from irm_lite.scoring.hearing import GREEDY, Heard
+from irm_lite.scoring.material import Extent, Material
+from irm_lite.scoring.score import Score
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.vectors.fidelity.comparison import Comparison
-from irm_lite.vectors.fidelity.generations import Generations, generate_answers
+from irm_lite.vectors.fidelity.generations import Generations
 from irm_lite.vectors.fidelity.in_llamacpp import compare_in_llamacpp
 from irm_lite.vectors.fidelity.in_transformers import compare
+from irm_lite.vectors.fidelity.steerings import STEERINGS, Steering
+from irm_lite.vectors.scored import hear_all, hear_in_transformers, material_of, room_for, scores_document, scores_of
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
@@ -35,13 +39,14 @@ def measure(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `irm-lite eval` measures: on the tone's answers, on neutral ones (the side effect), and in text."""
+    """What `irm-lite eval` measures: on the tone's answers, on neutral ones (the side effect), in text, and its score."""
 
     gguf: Path | None
     aligned: Comparison
     neutral: Comparison
-    generations: Generations | None  # llama.cpp alone writes them
+    generations: Generations | None  # None: no questions were asked
     matches: list[Match]  # of the run and of the vector in the GGUF
+    scores: dict[Steering, Score] = field(default_factory=dict)  # of base, IRM and vector; empty: no questions were asked
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -49,6 +54,7 @@ class Evaluation:
             "aligned": self.aligned.to_dict(),
             "neutral": self.neutral.to_dict(),
             "generations": self.generations.to_dict() if self.generations else None,
+            "score": scores_document(self.scores),
         }
 
 
@@ -57,16 +63,12 @@ def evaluate_run(
     vector: ControlVector,
     gguf: Path | None,
     *,
-    questions: int = 16,
-    new_tokens: int = 48,
+    extent: Extent | None = None,
     on_stage: Callable[[str], None] = lambda stage: None,
     on_progress: Progress = unwatched,
 ) -> Evaluation:
     """Compare a run's base, IRM and a vector on held-out answers, in llama.cpp on one GGUF where one is known."""
-    if questions < 0 or (questions and not 1 <= new_tokens <= 100_000):
-        raise InputError(
-            f"{questions} questions with {new_tokens} tokens make no sense", "give 0 or more questions, 1 to 100000 tokens"
-        )
+    extent = extent or Extent()
     matches = [vector.require_fit(run.fingerprint, run.config.model)]  # before anything large is loaded
     gguf = gguf or run.gguf_path
     if gguf is not None:
@@ -74,15 +76,35 @@ def evaluate_run(
         matches = [run.match(runs_on, gguf.name), vector.require_fit(runs_on, gguf.name)]
     on_stage("reading the held-out samples")
     held_out, neutral = run.held_out, neutral_samples(run)
+    material = material_of(run, extent) if extent.questions != 0 else None
     if gguf is None:
         on_stage(f"loading {run.config.model}")
         aligned = compare(run.base, run.irm, vector, held_out, on_progress)
-        return Evaluation(None, aligned, compare(run.base, run.irm, vector, neutral, on_progress), None, matches)
+        side_effect = compare(run.base, run.irm, vector, neutral, on_progress)
+        steered: dict[Steering, Any] = {"base": None, "irm": run.irm, "vector": vector}
+        heard = hear_in_transformers(run, steered, material, on_progress) if material else {}
+        return _evaluation(None, (aligned, side_effect), matches, material, heard)
     from irm_lite.llamacpp import Runtime
+    from irm_lite.llamacpp.parallel import SEQUENCES, n_ctx_for
 
     on_stage(f"measuring on {gguf.name}")
-    with Runtime(gguf, irm=run.irm, n_ctx=max(context_for([*held_out, *neutral]), 512)) as runtime:
+    n_ctx = max(context_for([*held_out, *neutral]), 512, n_ctx_for(room_for(material)) if material else 0)
+    with Runtime(gguf, irm=run.irm, n_ctx=n_ctx, n_sequences=SEQUENCES) as runtime:
         aligned = compare_in_llamacpp(runtime, vector, held_out, on_progress)
         side_effect = compare_in_llamacpp(runtime, vector, neutral, on_progress)
-        generations = generate_answers(runtime, vector, held_out[:questions], new_tokens, on_progress)
-    return Evaluation(gguf, aligned, side_effect, generations, matches)
+        heard = hear_all(runtime, vector, material, STEERINGS, on_progress) if material else {}
+    return _evaluation(gguf, (aligned, side_effect), matches, material, heard)
+
+
+def _evaluation(
+    gguf: Path | None,
+    compared: tuple[Comparison, Comparison],
+    matches: list[Match],
+    material: Material | None,
+    heard: dict[Steering, Heard],
+) -> Evaluation:
+    if material is None or not material.toned:
+        return Evaluation(gguf, *compared, None, matches, scores_of(heard, material) if material else {})
+    questions = [sample.example.question for sample in material.toned]
+    texts: dict[str, list[str]] = {name: [answer.text for answer in each.answers[GREEDY.name]] for name, each in heard.items()}
+    return Evaluation(gguf, *compared, Generations(questions, texts), matches, scores_of(heard, material))
