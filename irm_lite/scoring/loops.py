@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
-_SPUN = re.compile(r"(\w{1,3}?)\1{6,}")  # inside a word: "aaaaaaa", "hahahahahahaha"
+_SPUN = re.compile(r"([^\W\d_]{1,3}?)\1{6,}")  # inside a word: "aaaaaaa", "hahahahahahaha"
 
 
 @dataclass(frozen=True)
