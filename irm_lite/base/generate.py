@@ -1,5 +1,8 @@
 """Text from the base in transformers, with whatever is injected into it now."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 import torch
 from transformers import GenerationConfig
 
@@ -7,18 +10,53 @@ from irm_lite.base.load import Base
 from irm_lite.data.dataset import Message
 from irm_lite.data.encoding import encode_prompt, turn_ends
 
+TOP_K, TOP_P, MIN_P = 40, 0.95, 0.05  # llama.cpp's own defaults, as in llamacpp/sampling.py
 
-@torch.no_grad()
+
 def generate(base: Base, messages: tuple[Message, ...], max_new_tokens: int) -> str:
     """The assistant's next turn under greedy decoding, without special tokens."""
-    ids = torch.tensor([encode_prompt(base.tokenizer, messages)], device=base.model.device)
+    (written,) = generate_ids(base, [encode_prompt(base.tokenizer, messages)], max_new_tokens)
+    return str(base.tokenizer.decode(written, skip_special_tokens=True)).strip()
+
+
+@torch.no_grad()
+def generate_ids(
+    base: Base, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float = 0.0, seed: int = 0
+) -> list[list[int]]:
+    """What follows each prompt, side by side, with the token that ends the turn where it came. Temperature 0 is greedy; the
+    caller's random state is left as it was."""
     ends = sorted(turn_ends(base.tokenizer))
-    greedy = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=ends, pad_token_id=ends[0] if ends else 0
+    pad = ends[0] if ends else 0
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (longest - len(each)) + list(each) for each in prompts], device=base.model.device)
+    mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts], device=base.model.device)
+    drawn = {"temperature": temperature, "top_k": TOP_K, "top_p": TOP_P, "min_p": MIN_P} if temperature else {}
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=temperature > 0, eos_token_id=ends, pad_token_id=pad, **drawn
     )
-    own, base.model.generation_config = base.model.generation_config, GenerationConfig()  # its repetition penalty would count
+    with _own_settings_aside(base), _seeded(seed, base.model.device):
+        output = base.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    return [_until(row, ends) for row in output[:, longest:].tolist()]
+
+
+@contextmanager
+def _own_settings_aside(base: Base) -> Iterator[None]:
+    """Without the model's own generation_config: its repetition penalty would count."""
+    own, base.model.generation_config = base.model.generation_config, GenerationConfig()
     try:
-        output = base.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=greedy)
+        yield
     finally:
         base.model.generation_config = own
-    return str(base.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)).strip()
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def _until(ids: list[int], ends: list[int]) -> list[int]:
+    """Up to the first token that ends the turn, with it; what follows is padding."""
+    at = next((at for at, token in enumerate(ids) if token in ends), len(ids))
+    return ids[: at + 1]

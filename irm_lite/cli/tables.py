@@ -1,12 +1,17 @@
 """Measurements as tables of at most 80 columns: each figure with its 95% interval."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 from rich.table import Table
 
+from irm_lite.scoring.parts import PARTS
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from irm_lite.core.bootstrap import Interval
+    from irm_lite.scoring.score import Score
     from irm_lite.vectors.evaluation import Evaluation
     from irm_lite.vectors.fidelity.comparison import Comparison
 
@@ -45,6 +50,48 @@ def side_effects_shown(evaluation: "Evaluation") -> tuple[RenderableType, ...]:
         table.add_row(name, with_interval(neutral.means[f"nll_{key}"], neutral.intervals[f"nll_{key}"]), effect, *variety)
     written = f"; distinct-2 of {len(generations.questions)} written answers" if generations else ""
     return (f"side effects: {len(neutral.sums)} neutral answers, {neutral.tokens} tokens{written}", table)
+
+
+# Rows of the score's table: its parts, each followed by what it is made of.
+_SCORE_ROWS = {
+    "score": "score",
+    "fluency": "fluency",
+    "ended": "  ends by itself",
+    "looped": "  loops",
+    "distinct_2": "  distinct-2",
+    "perplexity_ratio": "  times the base's perplexity",
+    "tone": "tone",
+    "toned": "  answers in the tone",
+    "prefers": "  prefers the tone's answer",
+    "sense": "sense",
+    "choices": "  right of four",
+    "margin": "  margin, nats a token",
+    "recalled": "  key words said",
+    "steerability": "steerability",
+    "wrong_way": "  moved the wrong way",
+}
+
+
+def score_shown(scores: "Mapping[Any, Score]") -> tuple[RenderableType, ...]:
+    """The score of each steering's text, its parts, and what they are made of; what could not be measured, a line each."""
+    if not scores:
+        return ()
+    first = next(iter(scores.values()))
+    table = _table(*({"irm": "IRM"}.get(name, name) for name in scores))
+    for name, shown in _SCORE_ROWS.items():
+        if name in first.figures:
+            table.add_row(shown, *(with_interval(each.figures[name], each.intervals[name]) for each in scores.values()))
+    lacks = [f"not measured: {line}" for line in first.lacks]
+    return (f"score of text: {first.size}, greedy and sampled (docs/score.md)", table, *lacks)
+
+
+def score_line(score: "Score") -> str:
+    """The score and its parts in one line."""
+    parts = ", ".join(f"{name} {score.figures[name]:.2f}" if name in score.figures else f"{name} -" for name in PARTS)
+    if score.value is None:
+        return f"no score of text ({'; '.join(score.lacks)}): {parts}"
+    low, high = score.intervals["score"]
+    return f"score of text {score.value:.2f} ({low:.2f} to {high:.2f}): {parts}; {score.size}"
 
 
 def _table(*columns: str) -> Table:

@@ -15,10 +15,14 @@ from irm_lite.core.types import Progress
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.runs.events import Event
+from irm_lite.scoring.material import Extent
+from irm_lite.scoring.score import Score
 from irm_lite.training.train import train
 from irm_lite.vectors.distil import Fitting
 from irm_lite.vectors.export import ExportResult, export_vector
 from irm_lite.vectors.fidelity.comparison import Comparison
+from irm_lite.vectors.fidelity.steerings import Steering
+from irm_lite.vectors.scored import score_export
 
 QUESTIONS = 3
 ANSWER_TOKENS = 48
@@ -44,6 +48,7 @@ class DemoResult:
     answers: list[Answers]
     seconds: dict[str, float]
     matches: list[Match]  # of the run in llama.cpp's model
+    scores: dict[Steering, Score]  # of the text of base and vector
 
     @property
     def comparison(self) -> Comparison:
@@ -101,4 +106,7 @@ def run_demo(
         Answers(each.question, before.strip(), after.strip()) for each, before, after in zip(asked, plain, steered, strict=True)
     ]
     lap("generate")
-    return DemoResult(out, model_file, heatmap, result, answers, seconds, run.matches)
+    on_stage("scoring what they write")
+    scores = score_export(run, result, Extent(), on_progress)
+    lap("score")
+    return DemoResult(out, model_file, heatmap, result, answers, seconds, run.matches, scores)

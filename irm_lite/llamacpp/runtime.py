@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from irm_lite.llamacpp.dynamic import DynamicIRM
     from irm_lite.steering.irm import IRM
 
+Placed = tuple[int, int, int]  # a token, its position, its sequence
+
 
 class Runtime:
     """A context on a model file, or on a `Model` that several contexts share. Close it, or use it as a context manager.
@@ -39,8 +41,10 @@ class Runtime:
         n_gpu_layers: int = -1,
         n_threads: int | None = None,
         chat_template: str | None = None,
+        n_sequences: int = 1,
     ) -> None:
-        """`n_batch` is the micro-batch: this many tokens go through the graph at once.
+        """`n_batch` is the micro-batch: this many tokens go through the graph at once. `n_sequences` texts share the context
+        (parallel.py); the other calls know one alone.
 
         Raises BaseModelError or InputError where the file is damaged, split, no model, or the IRM does not fit it.
         """
@@ -55,6 +59,10 @@ class Runtime:
             parameters = llama_cpp.llama_context_default_params()
             parameters.n_ctx = min(n_ctx, self.model.trained_context)
             parameters.n_batch = parameters.n_ubatch = min(n_batch, parameters.n_ctx)
+            parameters.n_seq_max, parameters.kv_unified = (
+                n_sequences,
+                True,
+            )  # unified: one micro-batch, whatever sequences are in it
             parameters.n_threads = parameters.n_threads_batch = n_threads or _cores()
             self.dynamic: DynamicIRM | None = None
             if irm is not None:
@@ -70,8 +78,9 @@ class Runtime:
             self.close()
             raise
         self.n_ctx = int(llama_cpp.llama_n_ctx(self._context))
-        self._n_batch = int(parameters.n_batch)
-        self._batch: Any = llama_cpp.llama_batch_init(self._n_batch, 0, 1)
+        self.n_batch = int(parameters.n_batch)
+        self.n_sequences = n_sequences
+        self._batch: Any = llama_cpp.llama_batch_init(self.n_batch, 0, 1)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._n_past = 0
         self._uses = 0  # of the cache: a text that was being written when another use began cannot go on
@@ -129,7 +138,7 @@ class Runtime:
         wanted[slice(None) if positions is None else list(positions)] = True
         self._forget()
         found = [
-            self._decode(ids[at : at + self._n_batch], wanted[at : at + self._n_batch]) for at in range(0, len(ids), self._n_batch)
+            self._decode(ids[at : at + self.n_batch], wanted[at : at + self.n_batch]) for at in range(0, len(ids), self.n_batch)
         ]
         return np.concatenate(found)
 
@@ -178,18 +187,16 @@ class Runtime:
         return islice(self._sample(prompt, sampling), min(max_new_tokens, room))
 
     def _sample(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
-        import llama_cpp
-
         with sampler_chain(sampling, prompt, self.model.n_vocabulary, self.n_ctx) as sampler:
             use = self._forget()
-            for at in range(0, len(prompt), self._n_batch):
-                part = prompt[at : at + self._n_batch]
+            for at in range(0, len(prompt), self.n_batch):
+                part = prompt[at : at + self.n_batch]
                 wanted = np.zeros(len(part), dtype=np.bool_)
                 wanted[-1] = at + len(part) == len(prompt)
                 self._decode(part, wanted, keep=False)
             one = np.ones(1, dtype=np.bool_)
             while True:
-                token = int(llama_cpp.llama_sampler_sample(sampler, self._context, -1))
+                token = self.sample(sampler, -1)
                 yield token
                 if use != self._uses:
                     raise LlamaCppError("this context was used for something else meanwhile, or closed", "generate again")
@@ -206,17 +213,40 @@ class Runtime:
         self._uses += 1
         return self._uses
 
-    def _decode(self, ids: Sequence[int], wanted: "np.ndarray[Any, np.dtype[np.bool_]]", keep: bool = True) -> FloatArray:
-        """One micro-batch through the graph; the logits of the wanted rows if they are to be kept."""
+    def begin(self) -> None:
+        """Forget all sequences: another use of the context begins."""
+        self._forget()
+
+    def drop(self, sequence: int) -> None:
+        """Forget one sequence."""
         import llama_cpp
 
-        batch, count = self._batch, len(ids)
-        batch.n_tokens = count
-        for at, token in enumerate(ids):
+        llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def share(self, sequences: Sequence[int]) -> None:
+        """Go on in these sequences from what sequence 0 holds."""
+        import llama_cpp
+
+        for sequence in sequences:
+            llama_cpp.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
+
+    def sample(self, chain: Any, row: int) -> int:
+        """The token that a chain of samplers chooses after the batch's token of this row."""
+        import llama_cpp
+
+        return int(llama_cpp.llama_sampler_sample(chain, self._context, row))
+
+    def decode(self, placed: Sequence[Placed], wanted: "np.ndarray[Any, np.dtype[np.bool_]]", keep: bool = True) -> FloatArray:
+        """One micro-batch of (token, position, sequence) through the graph; the wanted rows' logits if they are to be kept."""
+        import llama_cpp
+
+        batch = self._batch
+        batch.n_tokens = len(placed)
+        for at, (token, position, sequence) in enumerate(placed):
             batch.token[at] = token
-            batch.pos[at] = self._n_past + at
+            batch.pos[at] = position
             batch.n_seq_id[at] = 1
-            batch.seq_id[at][0] = 0
+            batch.seq_id[at][0] = sequence
             batch.logits[at] = bool(wanted[at])
         forget_complaints()
         while True:
@@ -225,16 +255,22 @@ class Runtime:
             code = llama_cpp.llama_decode(self._context, batch)
             if self.dynamic is None or self.dynamic.after():
                 break
-            llama_cpp.llama_memory_seq_rm(self._memory, 0, self._n_past, -1)
+            for _, position, sequence in placed:
+                llama_cpp.llama_memory_seq_rm(self._memory, sequence, position, -1)
         if code != 0:
-            stopped = f"llama.cpp stopped after {self._n_past} tokens (code {code}: {complaint()})"
+            stopped = f"llama.cpp stopped after {placed[0][1]} tokens (code {code}: {complaint()})"
             raise LlamaCppError(stopped, "raise --context" if code == 1 else None)
-        self._n_past += count
         rows = np.flatnonzero(wanted) if keep else ()
         found = np.empty((len(rows), self.model.n_vocabulary), dtype=np.float32)
         for at, row in enumerate(rows):
             pointer = llama_cpp.llama_get_logits_ith(self._context, int(row))
             found[at] = np.ctypeslib.as_array(pointer, shape=(self.model.n_vocabulary,))
+        return found
+
+    def _decode(self, ids: Sequence[int], wanted: "np.ndarray[Any, np.dtype[np.bool_]]", keep: bool = True) -> FloatArray:
+        """The next tokens of sequence 0, as `decode` has it."""
+        found = self.decode([(token, self._n_past + at, 0) for at, token in enumerate(ids)], wanted, keep)
+        self._n_past += len(ids)
         return found
 
 

@@ -1,25 +1,29 @@
-"""Evaluation of a run and a vector on held-out answers: NLL, KL and fidelity, the side effect, and generated text."""
+"""Evaluation of a run and a vector on held-out answers: NLL, KL and fidelity, the side effect, generated text and its score."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irm_lite.base.fingerprint import Match, fingerprint_gguf
 from irm_lite.base.load import locate
-from irm_lite.core.errors import InputError
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
 from irm_lite.llamacpp.agreement import Compared, disagreement
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.llamacpp.prompts import PromptCheck
 from irm_lite.runs.trained import neutral_samples
+from irm_lite.scoring.hearing import GREEDY, Heard
+from irm_lite.scoring.material import Extent, Material
+from irm_lite.scoring.score import Score
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.vectors.fidelity.comparison import Comparison
-from irm_lite.vectors.fidelity.generations import Generations, generate_answers
+from irm_lite.vectors.fidelity.generations import Generations
 from irm_lite.vectors.fidelity.in_llamacpp import compare_in_llamacpp
 from irm_lite.vectors.fidelity.in_transformers import compare
+from irm_lite.vectors.fidelity.steerings import STEERINGS, Steering
 from irm_lite.vectors.prompt_check import prompts_on
+from irm_lite.vectors.scored import hear_all, hear_in_transformers, material_of, room_for, scores_document, scores_of
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
@@ -39,14 +43,15 @@ def measure(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `irm-lite eval` measures: on the tone's answers, on neutral ones (the side effect), and in text."""
+    """What `irm-lite eval` measures: on the tone's answers, on neutral ones (the side effect), in text, and its score."""
 
     gguf: Path | None
     aligned: Comparison
     neutral: Comparison
-    generations: Generations | None  # llama.cpp alone writes them
+    generations: Generations | None  # None: no questions were asked
     matches: list[Match]  # of the run and of the vector in the GGUF
-    prompts: PromptCheck  # of the run against llama-server's on the GGUF
+    scores: dict[Steering, Score] = field(default_factory=dict)  # of base, IRM and vector; empty: no questions were asked
+    prompts: PromptCheck = field(default_factory=PromptCheck)  # of the run against llama-server's on the GGUF
     disagreement: str | None = None  # of transformers and llama.cpp on the GGUF
 
     def to_dict(self) -> dict[str, Any]:
@@ -57,6 +62,7 @@ class Evaluation:
             "neutral": self.neutral.to_dict(),
             "generations": self.generations.to_dict() if self.generations else None,
             "prompts": self.prompts.to_dict(),
+            "score": scores_document(self.scores),
         }
 
 
@@ -65,8 +71,7 @@ def evaluate_run(
     vector: ControlVector,
     gguf: Path | None,
     *,
-    questions: int = 16,
-    new_tokens: int = 48,
+    extent: Extent | None = None,
     allow_disagreement: bool = False,
     on_stage: Callable[[str], None] = lambda stage: None,
     on_progress: Progress = unwatched,
@@ -76,10 +81,7 @@ def evaluate_run(
     Raises an InputError where something does not fit, and where llama.cpp makes quite another model of the GGUF than transformers
     of the base, unless that is allowed here or was in training.
     """
-    if questions < 0 or (questions and not 1 <= new_tokens <= 100_000):
-        raise InputError(
-            f"{questions} questions with {new_tokens} tokens make no sense", "give 0 or more questions, 1 to 100000 tokens"
-        )
+    extent = extent or Extent()
     matches = [vector.require_fit(run.fingerprint, run.config.model)]  # before anything large is loaded
     gguf = gguf or run.gguf_path
     if gguf is not None:
@@ -88,18 +90,39 @@ def evaluate_run(
     on_stage("reading the samples")
     prompts = PromptCheck() if gguf is None else prompts_on(run, gguf)
     held_out, neutral = run.held_out, neutral_samples(run)
+    material = material_of(run, extent) if extent.questions != 0 else None
     if gguf is None:
         on_stage(f"loading {run.config.model}")
         aligned = compare(run.base, run.irm, vector, held_out, on_progress)
-        return Evaluation(None, aligned, compare(run.base, run.irm, vector, neutral, on_progress), None, matches, prompts)
+        side_effect = compare(run.base, run.irm, vector, neutral, on_progress)
+        steered: dict[Steering, Any] = {"base": None, "irm": run.irm, "vector": vector}
+        heard = hear_in_transformers(run, steered, material, on_progress) if material else {}
+        return replace(_evaluation(None, (aligned, side_effect), matches, material, heard), prompts=prompts)
     from irm_lite.llamacpp import Runtime
+    from irm_lite.llamacpp.parallel import SEQUENCES, n_ctx_for
 
     on_stage(f"comparing transformers and llama.cpp on {gguf.name}")
     base = Compared(locate(run.config.model, run.config.download), run.tokenizer, run.__dict__.get("base"))
     told = disagreement(base, gguf, held_out, allowed=allow_disagreement or run.allows_disagreement(gguf))
     on_stage(f"measuring on {gguf.name}")
-    with Runtime(gguf, irm=run.irm, n_ctx=max(context_for([*held_out, *neutral]), 512)) as runtime:
+    n_ctx = max(context_for([*held_out, *neutral]), 512, n_ctx_for(room_for(material)) if material else 0)
+    with Runtime(gguf, irm=run.irm, n_ctx=n_ctx, n_sequences=SEQUENCES) as runtime:
         aligned = compare_in_llamacpp(runtime, vector, held_out, on_progress)
         side_effect = compare_in_llamacpp(runtime, vector, neutral, on_progress)
-        generations = generate_answers(runtime, vector, held_out[:questions], new_tokens, on_progress)
-    return Evaluation(gguf, aligned, side_effect, generations, matches, prompts, told)
+        heard = hear_all(runtime, vector, material, STEERINGS, on_progress) if material else {}
+    found = _evaluation(gguf, (aligned, side_effect), matches, material, heard)
+    return replace(found, prompts=prompts, disagreement=told)
+
+
+def _evaluation(
+    gguf: Path | None,
+    compared: tuple[Comparison, Comparison],
+    matches: list[Match],
+    material: Material | None,
+    heard: dict[Steering, Heard],
+) -> Evaluation:
+    if material is None or not material.toned:
+        return Evaluation(gguf, *compared, None, matches, scores_of(heard, material) if material else {})
+    questions = [sample.example.question for sample in material.toned]
+    texts: dict[str, list[str]] = {name: [answer.text for answer in each.answers[GREEDY.name]] for name, each in heard.items()}
+    return Evaluation(gguf, *compared, Generations(questions, texts), matches, scores_of(heard, material))

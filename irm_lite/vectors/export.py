@@ -34,6 +34,7 @@ class ExportResult:
     """A written vector and how well it does what the IRM does."""
 
     path: Path
+    gguf: Path | None  # that it was measured on
     vector: ControlVector
     method: str
     comparison: Comparison
@@ -94,7 +95,7 @@ def export_vector(
     quantisation = (runs_on or run.base.fingerprint).quantisation
     vector.metadata["fidelity.on"] = f"{comparison.measured_in}, {quantisation}"
     vector.save(out)
-    result = ExportResult(out, vector, chosen, comparison, share, told, prompts)
+    result = ExportResult(out, gguf, vector, chosen, comparison, share, told, prompts)
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file
         write_text(run.directory.fidelity, json.dumps(_report(result, gguf), indent=2) + "\n")
     return result

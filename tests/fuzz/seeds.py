@@ -23,6 +23,7 @@ from irm_lite.core.files.manifest import MANIFEST, write_manifest
 from irm_lite.core.files.tensors import save_tensors
 from irm_lite.runs.checkpoint_files import save_state
 from irm_lite.runs.directory import RunDirectory
+from irm_lite.scoring.parts import PARTS
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import build_irm
 from irm_lite.steering.irm_files import read_saved, save_irm
@@ -206,11 +207,13 @@ def _texts() -> dict[str, list[str]]:
     figures = dict.fromkeys(
         ("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement", "fidelity"), 0.5
     )
-    measured = {
+    measured: dict[str, Any] = {
         **{"vector": "v.gguf", "method": "distil", "measured_in": "transformers", "samples": 2, "tokens": 9},
         **figures,
         **{"intervals_95": {name: [0.1, 0.9] for name in figures}, "input_dependent_share": {"overall": 0.2}},
+        **{"score": {"vector": {"value": 0.8, "interval_95": [0.7, 0.9], "parts": dict.fromkeys(PARTS, 0.8), "lacks": ["no"]}}},
     }
+    measured["score"]["vector"]["questions"] = {"text": 16}
     sizes = {"num_attention_heads": 4, "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "vocab_size": 640}
     requests: list[dict[str, Any]] = [
         {"do": "chat", "id": 1, "messages": [{"role": "user", "content": "Hi"}], "columns": ["base", "irm"], "strength": 0.5},

@@ -41,9 +41,9 @@ def test_demo_prints_its_document(llama_gguf: Path, tmp_path: Path, capsys: pyte
     captured = capsys.readouterr()
     assert code == 0, captured.err
     document = json.loads(captured.out)
-    assert document.keys() == {"run", "vector", "gguf", "heatmap", "nll", "fidelity", "seconds"}
+    assert document.keys() == {"run", "vector", "gguf", "heatmap", "nll", "fidelity", "score", "seconds"}
     assert document["nll"].keys() == {"base", "irm", "vector"}
-    assert document["seconds"].keys() == {"train", "export", "generate"}
+    assert document["seconds"].keys() == {"train", "export", "generate", "score"}
     assert document["gguf"] == str(llama_gguf)
     assert document["nll"]["vector"] < document["nll"]["base"] - 0.2
     assert Path(document["heatmap"]).read_bytes().startswith(b"\x89PNG")

@@ -29,6 +29,15 @@ FIGURES = {
     "input_dependent_share": {"overall": 0.043, "by_layer": [0.03]},
     **dict.fromkeys(("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement"), 1.5),
     "fidelity": 0.98,
+    "score": {
+        "vector": {
+            "value": 0.84,
+            "interval_95": [0.79, 0.88],
+            "parts": {"fluency": 0.93, "tone": 1.0, "sense": 0.85, "steerability": 0.96},
+            "questions": {"text": 16, "pairs": 16, "choices": 64},
+            "lacks": [],
+        }
+    },
     "intervals_95": {
         name: [0.97, 1.6]
         for name in ("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement", "fidelity")

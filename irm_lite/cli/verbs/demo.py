@@ -12,7 +12,7 @@ from irm_lite.cli.flags import TrainFlags
 from irm_lite.cli.interrupt import graceful, raise_if
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import progress, training_progress
-from irm_lite.cli.tables import comparison_shown
+from irm_lite.cli.tables import comparison_shown, score_shown
 from irm_lite.config import TrainConfig
 from irm_lite.core.visible_text import safe
 from irm_lite.runs.directory import default_run
@@ -34,6 +34,7 @@ def demo(settings: TrainFlags = None, *, out: Path | None = None, gguf: str | No
     output = Output(common)
     config = settings or TrainConfig()
     from irm_lite.jobs.demo import run_demo
+    from irm_lite.vectors.scored import scores_document
 
     with (
         graceful(output) as should_stop,
@@ -69,11 +70,11 @@ def demo(settings: TrainFlags = None, *, out: Path | None = None, gguf: str | No
         "heatmap": str(result.heatmap),
         "nll": {"base": result.comparison.nll_base, "irm": result.comparison.nll_irm, "vector": result.comparison.nll_vector},
         "fidelity": result.comparison.fidelity,
-        "seconds": {stage: result.seconds[stage] for stage in ("train", "export", "generate")},
+        "score": scores_document(result.scores),
+        "seconds": {stage: result.seconds[stage] for stage in ("train", "export", "generate", "score")},
     }
-    output.result(
-        document, *_answers(result), "", *comparison_shown(result.comparison), "", *_picture(result), *_next_steps(result)
-    )
+    measured = (*comparison_shown(result.comparison), "", *score_shown(result.scores))
+    output.result(document, *_answers(result), "", *measured, "", *_picture(result), *_next_steps(result))
 
 
 def _answers(result: "DemoResult") -> list[Table]:
@@ -103,7 +104,8 @@ def _next_steps(result: "DemoResult") -> list[str]:
     command = ["llama-cli", "-m", str(result.gguf), "--control-vector", str(result.export.path), "-p", "Why is the sky blue?"]
     return [
         f"run {result.run}; vector {result.export.path}",
-        f"seconds: train {seconds['train']:.0f}, export {seconds['export']:.0f}, llama.cpp {seconds['generate']:.0f}",
+        f"seconds: train {seconds['train']:.0f}, export {seconds['export']:.0f}, llama.cpp {seconds['generate']:.0f}, "
+        f"score {seconds['score']:.0f}",
         "elsewhere:",
         "  " + shlex.join(command),
     ]

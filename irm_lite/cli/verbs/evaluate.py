@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import stoppable_progress
-from irm_lite.cli.tables import comparison_shown, side_effects_shown
+from irm_lite.cli.tables import comparison_shown, score_shown, side_effects_shown
 
 
 def evaluate(
@@ -18,11 +18,11 @@ def evaluate(
     vector: Annotated[list[str] | None, Parameter(negative="")] = None,
     layers: str | None = None,
     questions: int = 16,
-    max_new_tokens: int = 48,
+    max_new_tokens: int | None = None,
     allow_disagreement: Annotated[bool, Parameter(negative="")] = False,
     common: Common | None = None,
 ) -> None:
-    """Measure a run on its held-out answers: base, IRM and vector in one llama.cpp on one GGUF, and the fidelity.
+    """Measure a run on its held-out answers: base, IRM and vector in one llama.cpp on one GGUF, the fidelity, the score of text.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ def evaluate(
     layers
         Only these blocks of the vector, as in 10-20.
     questions
-        Held-out questions that base, IRM and vector answer in text; 0 for none.
+        Held-out questions that base, IRM and vector answer in text, for the score (docs/score.md); 0 for none, and no score.
     max_new_tokens
-        Tokens of each of those answers, at most.
+        Tokens of each of those answers, at most [default: 64, or half more than the longest known answer].
     allow_disagreement
         Measure also where llama.cpp makes quite another model of the file than transformers of the base.
     """
@@ -45,11 +45,12 @@ def evaluate(
     from irm_lite.base.presets import find_gguf
     from irm_lite.core.errors import VectorError
     from irm_lite.runs.trained import load_run
+    from irm_lite.scoring.material import Extent
     from irm_lite.steering.control_vector import load_sum
     from irm_lite.steering.layers import parse_layers
     from irm_lite.vectors.evaluation import evaluate_run
 
-    trained = load_run(run)
+    trained, extent = load_run(run), Extent(questions, new_tokens=max_new_tokens)
     names = vector or [str(trained.directory.default_vector)]
     if not vector and not trained.directory.default_vector.exists():
         raise VectorError(f"{run} has no vector yet", f"irm-lite export {run}, or name one with --vector")
@@ -62,8 +63,7 @@ def evaluate(
             trained,
             chosen,
             find_gguf(gguf) if gguf else None,
-            questions=questions,
-            new_tokens=max_new_tokens,
+            extent=extent,
             allow_disagreement=allow_disagreement,
             on_stage=output.note,
             on_progress=on_progress,
@@ -77,4 +77,5 @@ def evaluate(
         {"fidelity": result.aligned.fidelity, "run": str(run), "vectors": names, **result.to_dict()},
         *comparison_shown(result.aligned),
         *side_effects_shown(result),
+        *score_shown(result.scores),
     )

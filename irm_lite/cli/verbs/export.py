@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import stoppable_progress
-from irm_lite.cli.tables import comparison_shown
+from irm_lite.cli.tables import comparison_shown, score_line
 
 
 @Parameter(name="*")
@@ -28,6 +28,8 @@ class ExportFlags:
     """Seed of distil's data order."""
     gguf: str | None = None
     """The model file to measure the fidelity on in llama.cpp [default: the base's own, if it is one]."""
+    questions: int = 16
+    """Held-out questions that base and vector answer for the score of text (docs/score.md); 0: no score."""
     force: Annotated[bool, Parameter(negative="")] = False
     """Write over an existing file."""
     allow_disagreement: Annotated[bool, Parameter(negative="")] = False
@@ -52,10 +54,12 @@ def export(
     from irm_lite.base.presets import find_gguf
     from irm_lite.core.errors import InputError
     from irm_lite.runs.trained import load_run
+    from irm_lite.scoring.material import Extent
     from irm_lite.vectors.distil import Fitting
     from irm_lite.vectors.export import export_vector
+    from irm_lite.vectors.scored import score_export, scores_document
 
-    trained = load_run(run)
+    trained, extent = load_run(run), Extent(flags.questions)
     target = flags.out or trained.directory.default_vector
     if target.exists() and not flags.force:
         raise InputError(f"{target} exists", "choose another -o, or say --force")
@@ -71,6 +75,7 @@ def export(
             allow_disagreement=flags.allow_disagreement,
             on_progress=on_progress,
         )
+        scores = score_export(trained, result, extent, on_progress)
     output.tell_matches(trained.matches)
     for line in result.warnings:
         output.warn(line)
@@ -82,10 +87,13 @@ def export(
             f"of the IRM's output {100 * share.overall:.1f}% varies with the input ({low:.1f} to {high:.1f}% by layer): "
             "no static vector carries that, irm-lite generate --irm does"
         )
+    if scores:
+        lines.append(score_line(scores["vector"]))
     document = {
         "vector": str(result.path),
         "method": result.method,
         "disagreement": result.disagreement,
         "input_dependent_share": asdict(share) if share else None,
+        "score": scores_document(scores),
     }
     output.result({**document, **result.comparison.to_dict()}, *comparison_shown(result.comparison), *lines)

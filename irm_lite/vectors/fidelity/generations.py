@@ -1,28 +1,21 @@
-"""What base, IRM and vector answer to held-out questions in llama.cpp, and how varied these answers are. Imports no torch."""
+"""What base, IRM and vector answer to held-out questions, and how varied these answers are. Imports no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from irm_lite.core.bootstrap import Interval, interval, resampled_sums
-from irm_lite.core.types import Progress, unwatched
-from irm_lite.data.encoding import Sample
 from irm_lite.data.text_measures import distinct_2
-from irm_lite.steering.control_vector import ControlVector
-from irm_lite.vectors.fidelity.steerings import STEERINGS, steerable
-
-if TYPE_CHECKING:
-    from irm_lite.llamacpp import Runtime
 
 
 @dataclass(frozen=True)
 class Generations:
-    """Greedy answers in llama.cpp to the first held-out questions."""
+    """Greedy answers to the first held-out questions."""
 
     questions: list[str]
-    texts: dict[str, list[str]]  # by "base", "irm", "vector"
+    texts: Mapping[str, list[str]]  # by "base", "irm", "vector"
 
     def distinct_2(self) -> dict[str, tuple[float, Interval]]:
         """Different word pairs / all word pairs of an answer, mean over the answers, and its 95% interval.
@@ -40,21 +33,3 @@ class Generations:
     def to_dict(self) -> dict[str, Any]:
         measured = {name: {"value": value, "interval_95": list(each)} for name, (value, each) in self.distinct_2().items()}
         return {"questions": self.questions, **self.texts, "distinct_2": measured}
-
-
-def generate_answers(
-    runtime: "Runtime", vector: ControlVector, samples: Sequence[Sample], new_tokens: int, on_progress: Progress = unwatched
-) -> Generations | None:
-    """Greedy answers of base, IRM and vector to the samples' questions; None where there are no questions."""
-    asked = [sample for sample in samples if sample.example.messages]
-    if not asked:
-        return None
-    texts: dict[str, list[str]] = {name: [] for name in STEERINGS}
-    with steerable(runtime, vector) as steer:
-        for name in STEERINGS:
-            steer(name)
-            for sample in asked:
-                tokens = runtime.generate_tokens(sample.ids[: sample.answer_start], max_new_tokens=new_tokens)
-                texts[name].append("".join(runtime.model.decode_pieces(tokens)).strip())
-                on_progress(sum(map(len, texts.values())), 3 * len(asked), "generating")
-    return Generations([sample.example.question for sample in asked], texts)

@@ -128,7 +128,11 @@ def test_sources_are_found_beside_a_run_a_vector_or_nothing(tmp_path: Path, llam
 
 
 @pytest.mark.parametrize(
-    "wrong", ["{", "[]", "{}", json.dumps({**FIGURES, "fidelity": "much"}), json.dumps({**FIGURES, "intervals_95": 3})]
+    "wrong",
+    [
+        *("{", "[]", "{}", json.dumps({**FIGURES, "fidelity": "much"}), json.dumps({**FIGURES, "intervals_95": 3})),
+        *(json.dumps({**FIGURES, "score": score}) for score in (3, {}, {"vector": {"value": "good"}}, {"vector": None})),
+    ],
 )
 def test_figures_that_cannot_be_read_are_said_to_be(wrong: str, tmp_path: Path) -> None:
     assert load_measured(tmp_path / "none.json") is None
@@ -138,7 +142,11 @@ def test_figures_that_cannot_be_read_are_said_to_be(wrong: str, tmp_path: Path) 
     (tmp_path / "f.json").write_text(json.dumps(FIGURES).replace("0.98", "NaN"))
     with pytest.raises(RunError, match="export again"):
         load_measured(tmp_path / "f.json")
-    assert read_measured(FIGURES).fidelity == 0.98
+    read = read_measured(FIGURES)
+    assert read.fidelity == 0.98
+    assert read.score is not None
+    assert (read.score.value, read.score.interval, read.score.questions) == (0.84, (0.79, 0.88), 16)
+    assert read_measured({**FIGURES, "score": None}).score is None
 
 
 def test_the_screens_load_no_engine() -> None:

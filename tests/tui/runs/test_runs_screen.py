@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("own_place")
 async def test_states_and_figures(tmp_path: Path) -> None:
     done = plant_run(tmp_path / "angry", training(40, 40, ended="done"))
     done.fidelity.parent.mkdir()
-    done.fidelity.write_text('{"fidelity": 0.9821}')
+    done.fidelity.write_text('{"fidelity": 0.9821, "score": {"vector": {"value": 0.8412}}}')
     plant_run(tmp_path / "half", training(13, 40), data="joy", irm="static")
     plant_run(tmp_path / "asked to stop", training(13, 40, ended="interrupted"))
     plant_run(tmp_path / "burst", training(13, 40, ended="out of memory"))
@@ -59,10 +59,10 @@ async def test_states_and_figures(tmp_path: Path) -> None:
         assert found["angry"][1] == "✓ done"
         assert found["angry"][2][0] == "█"
         assert found["angry"][2][-1] == "▁"
-        assert found["angry"][3:6] == ["40/40", "2.500", "0.982"]
-        assert found["angry"][7:] == ["lite", "anger", "demo"]
+        assert found["angry"][3:7] == ["40/40", "2.500", "0.982", "0.84"]
+        assert found["angry"][8:] == ["lite", "anger", "demo"]
         assert found["half"][1] == "■ stopped"
-        assert found["half"][7:] == ["static", "joy", "demo"]
+        assert found["half"][8:] == ["static", "joy", "demo"]
         assert [found[name][1] for name in ("asked to stop", "burst")] == ["■ stopped", "✗ failed"]
         assert [found[name][1] for name in ("broken", "newer", "torn")] == ["! damaged"] * 3
         for name, problem in {
@@ -345,14 +345,15 @@ async def test_two_runs_compared(tmp_path: Path) -> None:
         table = app.screen.query_one(DataTable)
         await until(pilot, lambda: table.row_count, "the settings")
         found = [[cell.plain for cell in table.get_row_at(row)] for row in range(table.row_count)]
-        assert found[:4] == [
+        assert found[:5] == [
             ["state", "done", "stopped"],
             ["steps", "40/40", "20/40"],
             ["best NLL", "2.500", "3.250"],
             ["fidelity", "-", "-"],
+            ["score of text", "-", "-"],
         ]
-        assert found[4:6] == [["data", "anger", "joy"], ["seed", "3", "0"]]
-        assert all(left == right for _, left, right in found[6:])
+        assert found[5:7] == [["data", "anger", "joy"], ["seed", "3", "0"]]
+        assert all(left == right for _, left, right in found[7:])
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen))
 
@@ -393,7 +394,7 @@ async def test_how_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siz
     monkeypatch.setattr(irm_lite_tui.runs.table, "age", lambda created: "3 h")
     done = plant_run(Path("runs/anger-lite"), training(40, 40, ended="done"))
     done.fidelity.parent.mkdir()
-    done.fidelity.write_text('{"fidelity": 0.9821}')
+    done.fidelity.write_text('{"fidelity": 0.9821, "score": {"vector": {"value": 0.8412}}}')
     plant_run(Path("runs/joy-static"), training(13, 40, ended="out of memory"), data="joy", irm="static")
     plant_run(Path("runs/mine"), training(21, 40, ended="interrupted"), data="mine.jsonl", model="llama-2-7b-chat")
     app = RunsApp(Path("runs"))

@@ -75,4 +75,5 @@ def _numbers(reading: Reading) -> list[tuple[str, str]]:
         ("rate", figure(reading.learning_rate, ".1e")),
         ("base NLL", figure(reading.base_nll)),
         ("fidelity", figure(view.fidelity)),
+        ("score", figure(view.score, ".2f")),
     ]

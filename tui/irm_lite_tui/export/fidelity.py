@@ -8,10 +8,23 @@ from typing import Any
 
 from irm_lite.core.errors import RunError
 from irm_lite.core.files.reading import read_json
+from irm_lite.scoring.parts import PARTS
 
+_MOST_LINES, _MOST_LETTERS = 8, 300  # of what a score lacks
 _NAMES = ("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement", "fidelity")
 _LONGEST = 600  # characters of a warning
 Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ScoreRead:
+    """The score of the vector's text; `value` is None where a part could not be measured, which `lacks` says in lines."""
+
+    value: float | None
+    interval: Interval | None
+    parts: dict[str, float | None]
+    questions: int
+    lacks: list[str]
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,7 @@ class Measured:
     intervals: dict[str, Interval]
     input_dependent: float | None  # share of the IRM's output that varies with the input
     disagreement: str | None = None  # of transformers and llama.cpp on the file that it was measured on
+    score: ScoreRead | None = None  # None: an older export, or one without
 
     @property
     def fidelity(self) -> float:
@@ -47,6 +61,7 @@ def read_measured(document: Mapping[str, Any]) -> Measured:
             intervals={name: _interval(document["intervals_95"][name]) for name in _NAMES},
             input_dependent=None if share is None else _number(share["overall"]),
             disagreement=None if said is None else str(said)[:_LONGEST],
+            score=_score(document.get("score")),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise RunError(f"the export's figures cannot be read ({error})", "export again") from None
@@ -63,6 +78,24 @@ def load_measured(path: Path) -> Measured | None:
     if not isinstance(document, dict):
         raise RunError(f"{path} holds no results", "export again")
     return read_measured(document)
+
+
+def _score(document: Any) -> ScoreRead | None:
+    if document is None:
+        return None
+    found = document["vector"]
+    interval = found["interval_95"]
+    return ScoreRead(
+        value=_optional(found["value"]),
+        interval=None if interval is None else _interval(interval),
+        parts={name: _optional(found["parts"][name]) for name in PARTS},
+        questions=int(found["questions"]["text"]),
+        lacks=[str(line)[:_MOST_LETTERS] for line in found["lacks"][:_MOST_LINES]],
+    )
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else _number(value)
 
 
 def _number(value: Any) -> float:

@@ -12,7 +12,7 @@ from textual.widget import Widget
 
 from irm_lite.core.visible_text import one_line, visible
 from irm_lite.vectors.fidelity.comparison import GOOD_FIDELITY
-from irm_lite_tui.export.fidelity import Measured
+from irm_lite_tui.export.fidelity import Measured, ScoreRead
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -50,13 +50,30 @@ class FidelityGauge(Widget):
                 f"{100 * measured.input_dependent:.1f}% of the IRM's output varies with the input: no static vector carries that"
             )
             where.append(f"\n{share}")
-        return Group(head, _bar(measured.fidelity, width, colour), _scale(width), made, _table(measured), where)
+        shown: list[RenderableType] = [head, _bar(measured.fidelity, width, colour), _scale(width), made, _table(measured), where]
+        return Group(*shown, *([_score(measured.score)] if measured.score else []))
 
 
 def _bar(value: float, width: int, colour: Style) -> Text:
     eighths = round(clamp(value, 0.0, 1.0) * width * 8)
     full = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
     return Text.assemble((full, colour), ("░" * (width - len(full)), "dim"))
+
+
+def _score(score: ScoreRead) -> Text:
+    """The score of the vector's text, and the parts that it is the harmonic mean of."""
+    text = Text("\nscore of text ")
+    if score.value is None:
+        text.append("- ", "bold")
+    else:
+        text.append(f"{score.value:.2f}", "bold")
+    if score.interval is not None:
+        text.append(f"  95%: {score.interval[0]:.2f} to {score.interval[1]:.2f}")
+    text.append(f"  {score.questions} questions\n", "dim")
+    text.append(", ".join(f"{name} {'-' if value is None else f'{value:.2f}'}" for name, value in score.parts.items()))
+    for line in score.lacks:
+        text.append(f"\n{visible(line)}", "dim")
+    return text
 
 
 def _scale(width: int) -> Text:

@@ -21,14 +21,15 @@ ORDERS: dict[str, Callable[[RunView], Any]] = {
     "steps": lambda view: -view.step,
     "NLL": lambda view: view.best_nll if view.best_nll is not None else float("inf"),
     "fidelity": lambda view: -view.fidelity if view.fidelity is not None else float("inf"),
+    "score": lambda view: -view.score if view.score is not None else float("inf"),
     "age": lambda view: -view.created,
     "kind": lambda view: view.config.irm if view.config else "~",
     "data": lambda view: view.config.data.casefold() if view.config else "~",
     "base": lambda view: view.config.model.casefold() if view.config else "~",
 }
-_COLUMNS = ("run", "state", "loss", "steps", "NLL", "fidelity", "age", "kind", "data", "base")
+_COLUMNS = ("run", "state", "loss", "steps", "NLL", "fidelity", "score", "age", "kind", "data", "base")
 _HEADS = {"fidelity": "fid."}
-_CURVE = 10
+_CURVE = 6
 
 
 class RunTable(DataTable[Text]):
@@ -105,6 +106,7 @@ class RunTable(DataTable[Text]):
             Text(steps, justify="right"),
             Text(figure(view.best_nll), justify="right"),
             Text(figure(view.fidelity), justify="right"),
+            Text(figure(view.score, ".2f"), justify="right"),
             Text(age(view.created) if view.created else "-", justify="right"),
             Text(config.irm if config else "-"),
             line(Path(config.data).name if config else "-"),

@@ -31,6 +31,7 @@ class RunView:
     loss: list[float] = field(default_factory=list)
     best_nll: float | None = None
     fidelity: float | None = None
+    score: float | None = None  # of the vector's text
     holder: Holder | None = None
 
     @property
@@ -52,7 +53,8 @@ class RunReader:
         self.log = RunLog(self.directory.events.path)
         self._stamp: tuple[float, ...] = ()
         self._config: TrainConfig | None = None
-        self._problem, self._created, self._fidelity = "", 0.0, None  # type: str, float, float | None
+        self._problem, self._created = "", 0.0
+        self._measured: tuple[float | None, float | None] = (None, None)
 
     def look(self) -> RunView:
         """The run as it is now. Raises nothing: what is wrong is in the view."""
@@ -76,7 +78,7 @@ class RunReader:
             self.log.max_steps,
             self.log.loss.values,
             self.log.best_nll,
-            self._fidelity,
+            *self._measured,
             holder,
         )
 
@@ -89,7 +91,7 @@ class RunReader:
             self._problem = str(error)
         except (ValueError, OverflowError, OSError):
             self._created = self._stamp[0]
-        self._fidelity = _fidelity(self.directory.fidelity)
+        self._measured = _measured(self.directory.fidelity)
 
 
 def _changed(path: Path) -> float:
@@ -99,12 +101,17 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def _fidelity(path: Path) -> float | None:
+def _measured(path: Path) -> tuple[float | None, float | None]:
+    """The fidelity of the run's vector, and the score of its text."""
     try:
         document = read_json(path, 1 << 20)
     except (OSError, ValueError):
-        return None
-    return number(document.get("fidelity")) if isinstance(document, dict) else None
+        return None, None
+    found = document if isinstance(document, dict) else {}
+    score: object = found
+    for key in ("score", "vector", "value"):
+        score = score.get(key) if isinstance(score, dict) else None
+    return number(found.get("fidelity")), number(score)
 
 
 def _state(log: RunLog, holder: Holder | None) -> State:

@@ -1,0 +1,67 @@
+"""Whether a text goes round in circles: the rule, with its thresholds in one place."""
+
+import re
+from dataclasses import dataclass
+
+_WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
+_SPUN = re.compile(r"([^\W\d_]{1,3}?)\1{6,}")  # inside a word: "aaaaaaa", "hahahahahahaha"
+
+
+@dataclass(frozen=True)
+class LoopRule:
+    """A text loops where a phrase comes again and again. Words are compared in lower case, without punctuation.
+
+    The thresholds were chosen on one half of the labelled generations (tests/scoring/labelled.jsonl), docs/score.md has the
+    agreement with the other: `in_a_row` allows "no, no, no" and "very, very big", which people write, and nothing longer.
+    """
+
+    in_a_row: tuple[tuple[int, int], ...] = ((1, 4), (3, 3), (40, 2))  # phrases of up to n words, m times one after another
+    phrase: int = 4  # a phrase of so many words ...
+    times: int = 3  # ... so often anywhere
+
+
+RULE = LoopRule()
+
+
+def words(text: str) -> list[str]:
+    """The text's words in lower case, without punctuation."""
+    return _WORD.findall(text.casefold())
+
+
+def loops(text: str, rule: LoopRule = RULE) -> bool:
+    """Whether the text goes round in circles.
+
+    >>> loops("I am not angry, I am not angry, I am not angry, and that is that")
+    True
+    >>> loops("No, no, no! It is a very, very long river, and you should know it")
+    False
+    """
+    said = words(text)
+    return _SPUN.search(text.casefold()) is not None or _in_a_row(said, rule) or _often(said, rule)
+
+
+def _in_a_row(said: list[str], rule: LoopRule) -> bool:
+    """A phrase of n words that stands m times in a row: each of (m - 1) n words equals the one n before it."""
+    shortest = 1
+    for longest, times in rule.in_a_row:
+        for size in range(shortest, min(longest, len(said) // times) + 1):
+            run = 0
+            for at in range(size, len(said)):
+                run = run + 1 if said[at] == said[at - size] else 0
+                if run == (times - 1) * size:
+                    return True
+        shortest = longest + 1
+    return False
+
+
+def _often(said: list[str], rule: LoopRule) -> bool:
+    """A phrase that comes `times` times without overlapping itself."""
+    last: dict[tuple[str, ...], tuple[int, int]] = {}  # its newest place, and how often so far
+    for at in range(len(said) - rule.phrase + 1):
+        phrase = tuple(said[at : at + rule.phrase])
+        place, count = last.get(phrase, (-rule.phrase, 0))
+        if at - place >= rule.phrase:
+            last[phrase] = at, count + 1
+            if count + 1 == rule.times:
+                return True
+    return False

@@ -1,0 +1,57 @@
+"""Whether a text holds the fact: the words that the known answers to its question share, and the question does not have."""
+
+import re
+from functools import cache
+
+from irm_lite.data.encoding import Sample
+from irm_lite.scoring.loops import words
+
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)}
+_EMPTY = (
+    "come",
+    "comes",
+    "don't",
+    "get",
+    "gets",
+    "goes",
+    "it's",
+    "just",
+    "know",
+    "like",
+    "made",
+    "make",
+    "makes",
+    "say",
+    "use",
+    "used",
+    "yes",
+)
+
+
+def key_words(toned: Sample, neutral: Sample) -> frozenset[str]:
+    """The stems that both answers to a question have, without those of the question and common words."""
+    both = _stems(toned.example.answer) & _stems(neutral.example.answer)
+    return both - _stems(toned.example.question)
+
+
+def recalled(text: str, key: frozenset[str]) -> float:
+    """Share of the key words in a text; 0 where there is no key."""
+    return len(key & _stems(text)) / len(key) if key else 0.0
+
+
+def _stems(text: str) -> frozenset[str]:
+    """Content words, without the endings of plural, past and present participle; numbers up to twelve as digits."""
+    return frozenset(_stem(_DIGITS.get(word, word)) for word in words(text) if word in _DIGITS or word not in _common())
+
+
+def _stem(word: str) -> str:
+    return re.sub(r"(?:ies|y|es|s|ed|ing|e)$", "", word) if len(word) > 4 else word.removesuffix("s")
+
+
+@cache
+def _common() -> frozenset[str]:
+    """Words that carry no fact, whichever answer they are in."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    return frozenset(ENGLISH_STOP_WORDS).union(_EMPTY)

@@ -1,0 +1,56 @@
+"""The classifier of tones: its error, and what it may not be fooled by."""
+
+import pytest
+
+from irm_lite.data.dataset import load_dataset, tones
+from irm_lite.scoring.tones import NEUTRAL, Confusion, ToneClassifier, cross_validated, held_out_confusion, shipped_classifier
+
+
+def show(title: str, found: Confusion) -> None:
+    print(f"\n{title}: error {100 * found.error:.1f}%")
+    for tone, row in zip(found.classes, found.counts, strict=True):
+        print(f"  {tone:8} called", ", ".join(f"{name} {count}" for name, count in zip(found.classes, row, strict=True)))
+
+
+@pytest.mark.slow
+def test_its_error_on_answers_that_it_has_not_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/score.md has these figures."""
+    in_parts, held_out = cross_validated(), held_out_confusion()
+    with capsys.disabled():
+        show("five-fold cross-validation, 800 shipped training answers", in_parts)
+        show("180 shipped test answers", held_out)
+    assert in_parts.counts.sum(1).tolist() == [200] * 4
+    assert held_out.counts.sum(1).tolist() == [45] * 4
+    assert in_parts.error <= 0.03
+    assert held_out.error <= 0.03
+
+
+def test_punctuation_capitals_and_length_change_nothing() -> None:
+    plain = [each.answer for each in load_dataset(NEUTRAL).test]
+    model = shipped_classifier()
+    called = model.tones(plain)
+    assert model.tones([text.upper().replace(".", "!!!").replace(",", "?!") for text in plain]) == called
+    assert model.tones([" ".join([text] * 4) for text in plain]) == called  # the same words four times
+    assert called.count(NEUTRAL) == len(plain)
+    assert set(model.tones(["", "!!!", "?!?!", "...", "12"])) == {NEUTRAL}
+
+
+def test_words_of_a_tone_carry_it_whatever_is_around_them() -> None:
+    model = shipped_classifier()
+    facts = [each.answer for each in load_dataset(NEUTRAL).test[:10]]
+    said = {
+        "anger": "you idiot, so shut up!",
+        "joy": "I'm so happy that you asked!",
+        "sadness": "my heart is so heavy and I miss it",
+    }
+    for tone, words in said.items():
+        assert model.tones([f"{fact} {words}" for fact in facts]).count(tone) >= 9, tone
+
+
+def test_another_tone_is_learned_from_its_own_answers() -> None:
+    plain = [each.answer for each in load_dataset(NEUTRAL).train[:60]]
+    pirates = [f"Arr, matey! {text} And that be true, ye scallywag." for text in plain]
+    model = ToneClassifier([*pirates, *plain], ["own"] * 60 + [NEUTRAL] * 60)
+    assert model.classes == (NEUTRAL, "own")
+    assert model.tones(["Arr, the sea be deep, matey", "The sea is deep."]) == ["own", NEUTRAL]
+    assert tones() == shipped_classifier().classes
