@@ -42,7 +42,7 @@ class Reading:
         return ", ".join([*forms, self.file])
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "unread": list(self.unread)}  # as it is read back from JSON
 
 
 @dataclass(frozen=True)
