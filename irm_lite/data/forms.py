@@ -61,7 +61,7 @@ def placed(row: Any, where: str, answer_column: str) -> Placed:
         name = None  # a column Split that means something else
     if name is not None and (not isinstance(name, str) or name not in SPLITS):
         raise DataError(f"{where}: unknown split {reprlib.repr(split)}", f"use {', '.join(SPLITS)}")
-    unread = tuple(each for each in columns if each not in taken and each != "split")
+    unread = tuple(each for each in columns if each and each not in taken and each != "split")
     return Placed(Example(messages, text, where), name, form, unread)
 
 
@@ -75,6 +75,10 @@ def _read(row: dict[str, Any], columns: dict[str, Any], where: str, answer_colum
         return _conversation("messages", columns, where)
     if "question" in columns and answer in columns:
         return _pair(columns, ["question"], answer, where, as_ever=True)
+    text = columns.get("text")
+    plain_text = isinstance(text, str) and ("question" not in row or ("question" not in columns and answer not in columns))
+    if plain_text:  # what stands beside it counts only as what can be a conversation
+        columns = {name: value for name, value in columns.items() if _may_tell(name, value, columns)}
     if name := next((each for each in CONVERSATIONS if each in columns), None):
         return _conversation(name, columns, where)
     given = next((each for each in answers if each in columns), None)
@@ -84,10 +88,18 @@ def _read(row: dict[str, Any], columns: dict[str, Any], where: str, answer_colum
             return _pair(columns, found, given, where, as_ever=False)
     if given == "chosen":
         return "preference pairs (chosen)", ["chosen"], require_answered(_whole(columns["chosen"], where), where), None
-    text = columns.get("text")
-    if isinstance(text, str) and ("question" not in row or ("question" not in columns and answer not in columns)):
+    if plain_text:
         return "plain text", ["text"], (), text
     raise _nothing(row, columns, where, answer_column)
+
+
+def _may_tell(name: str, value: Any, columns: dict[str, Any]) -> bool:
+    """Whether a column is one of a conversation: tables of texts have columns of the same names for other things."""
+    if name in CONVERSATIONS:
+        return isinstance(value, list) or (isinstance(value, str) and value.lstrip().startswith("["))
+    if name == "chosen" and isinstance(value, str) and not any(asked in columns for asked in QUESTIONS):
+        return bool(_TURN.match(value))
+    return isinstance(value, str | list | dict)
 
 
 def _conversation(name: str, columns: dict[str, Any], where: str) -> _Read:

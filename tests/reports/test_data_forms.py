@@ -117,6 +117,23 @@ def test_parts_of_a_message_are_joined_as_the_server_joins_them(tmp_path: Path) 
     assert {each.question for each in examples(load_dataset(written(tmp_path, rows)))} == {f"One.\n{n}?" for n in range(9)}
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"prompt": 12, "completion": 80},
+        {"prompt": "Write a story."},
+        {"conversation": "see below"},
+        {"chosen": "yes"},
+        {"output": "x"},
+    ],
+)
+def test_a_text_stays_a_text(tmp_path: Path, beside: Row) -> None:
+    """Somebody's texts have columns beside them, for counts of tokens or for what they were written by."""
+    dataset = load_dataset(written(tmp_path, [{"text": a, **beside} for _, a in SAID]))
+    assert sorted(each.text or "" for each in examples(dataset)) == sorted(a for _, a in SAID)
+    assert dataset.reading.forms == {"plain text": 30}
+
+
 def test_every_reader_of_data_takes_the_forms(tmp_path: Path) -> None:
     """Somebody's file trained, but could not be rewritten, give prompts to record, or be shown in the form of the UI."""
     rows = [{"instruction": q, "input": "", "output": a, "split": "train"} for q, a in SAID]
