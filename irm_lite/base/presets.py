@@ -105,7 +105,7 @@ def read_chat_template(name: str) -> str:
     if preset is not None and preset.chat_template:
         return preset.chat_template
     try:
-        return read_text(name)
+        return read_text(name).removeprefix("\ufeff")
     except (OSError, ValueError) as error:
         with_one = ", ".join(each.name for each in presets().values() if each.chat_template)
         raise InputError(

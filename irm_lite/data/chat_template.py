@@ -22,6 +22,8 @@ from irm_lite.data.dataset import Message
 _HINT = "fix it, or give another with --chat-template"
 _TIMES = ("strftime_now", "date_string", "datetime", "enable_thinking")  # of a source: what it renders depends on `at`
 _SYSTEM, _USER = "Speak like one of the crew.", "Where were you yesterday?"
+_ASKED: tuple[Message, ...] = ({"role": "user", "content": _USER},)
+_WITH_SYSTEM: tuple[Message, ...] = ({"role": "system", "content": _SYSTEM}, *_ASKED)
 
 
 @dataclass(frozen=True)
@@ -39,22 +41,33 @@ class ChatTemplate:
     @cached_property
     def fault(self) -> str | None:
         """What is wrong with the template itself, whatever the conversation; None where nothing is."""
-        asked = {"role": "user", "content": _USER}
+        if any(self._shows(_USER, self._in_form(asked)) for asked in (_ASKED, _WITH_SYSTEM)):
+            return None
         try:
-            text = self._render([asked], True)
+            self._rendered(self._in_form(_ASKED), True).encode()  # half a character is none
         except Exception as error:  # Jinja's, and whatever a template raises
             return f"the chat template fails on any conversation ({_told(error)})"
-        if _USER.casefold() not in text.casefold():
-            return "the chat template leaves out what the user says"
-        return None
+        return "the chat template leaves out what the user says"
+
+    @cached_property
+    def in_parts(self) -> bool:
+        """Whether it takes what is said only as a list of parts, as those of models that see pictures do."""
+        return not self._shows(_USER, _ASKED) and self._shows(_USER, _parts(_ASKED))
 
     @cached_property
     def has_system(self) -> bool:
         """Whether it has a place for a system text; Gemma's refuses one, others pass over it."""
+        return self._shows(_SYSTEM, self._in_form(_WITH_SYSTEM))
+
+    def _shows(self, text: str, messages: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a prompt can be made of the messages, with this text in it in whatever case."""
         try:
-            return _SYSTEM in self._render([{"role": "system", "content": _SYSTEM}, {"role": "user", "content": _USER}], True)
+            return text.casefold() in self._rendered(messages, True).encode().decode().casefold()
         except Exception:  # whatever a template raises
             return False
+
+    def _in_form(self, messages: Sequence[Message]) -> Sequence[Mapping[str, Any]]:
+        return _parts(messages) if self.in_parts else messages
 
     def moves_system(self, messages: Sequence[Message]) -> bool:
         """Whether the system text of this conversation stands in front of the next turn, for want of another place."""
@@ -64,7 +77,7 @@ class ChatTemplate:
         """The conversation up to where the assistant is to speak. Raises InputError where the template is at fault, DataError
         naming `where` where it refuses this conversation."""
         try:
-            text = self._render(self._placed(messages), True)
+            text = self._rendered(self._placed(messages), True)
         except Exception as error:  # whatever a template raises
             raise self.failed(error, where) from None
         if self.fault:
@@ -73,7 +86,7 @@ class ChatTemplate:
 
     def whole(self, messages: Sequence[Message]) -> str:
         """The conversation with all that was answered. Raises what Jinja and the template raise."""
-        return self._render(self._placed(messages), False)
+        return self._rendered(self._placed(messages), False)
 
     def failed(self, error: Exception, where: str) -> InputError:
         """The error for whatever the template raised: of the template, or of the conversation at `where`."""
@@ -84,13 +97,13 @@ class ChatTemplate:
             "change it, or give another template with --chat-template",
         )
 
-    def _placed(self, messages: Sequence[Message]) -> list[Message]:
-        if not self.moves_system(messages):
-            return list(messages)
-        system, second, *others = messages
-        return [{**second, "content": f"{system['content']}\n{second['content']}"}, *others]
+    def _placed(self, messages: Sequence[Message]) -> Sequence[Mapping[str, Any]]:
+        if self.moves_system(messages):
+            system, second, *others = messages
+            messages = [{**second, "content": f"{system['content']}\n{second['content']}"}, *others]
+        return self._in_form(messages)
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    def _rendered(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> str:
         variables: dict[str, Any] = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
         if self.at is not None:
             variables |= {"date_string": f"{self.at:%d %b %Y}", "datetime": f"{self.at:%b %d %Y}"}
@@ -114,6 +127,10 @@ def chosen(named: Any) -> str | None:
     if isinstance(named, Mapping):
         named = named.get("default") or named.get("tool_use")
     return named if isinstance(named, str) and named else None
+
+
+def _parts(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    return [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
 
 
 def _told(error: Exception) -> str:
@@ -145,6 +162,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
     made.filters["tojson"] = _as_json  # Jinja's own would write HTML
     made.globals["raise_exception"] = _raise
+    del made.filters["random"], made.globals["lipsum"]  # what a run renders is to be the same each time
     return made
 
 

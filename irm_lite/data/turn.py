@@ -24,7 +24,7 @@ _LINES = {
     THOUGHT: "the chat template opens a thought before each answer, and the data have none: it is closed at once",
     CHANGED: "the chat template changes answers (thoughts, blanks): they are learned as the data have them",
     OTHER: "the chat template writes a prompt otherwise once it is answered: answers are learned behind that of llama-server",
-    UNSEEN: "the chat template leaves answers out: they are learned right behind the prompt",
+    UNSEEN: "the chat template shows no answers, or otherwise: they are learned right behind the prompt",
 }
 
 

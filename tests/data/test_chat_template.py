@@ -69,6 +69,8 @@ def test_the_time_is_no_part_of_a_template_that_asks_for_none() -> None:
         ("{{ raise_exception('no way') }}", r"fails on any conversation \(no way\)"),
         ("{{ 1 / 0 }}", "fails on any conversation .*division"),
         ("{{ messages[0].__class__.__mro__ }}", "fails on any conversation .*unsafe"),
+        ("{{ messages[0].content }}{{ '\\ud83d' }}", "fails on any conversation .*surrogates"),
+        ("{{ messages[0].content }}{{ [1, 2] | random }}", "fails on any conversation .*random"),
         ("hello world", "leaves out what the user says"),
         ("{{ messages | length }} messages", "leaves out what the user says"),
     ],
@@ -85,6 +87,22 @@ def test_a_conversation_that_a_sound_template_refuses_is_named() -> None:
     assert ChatTemplate(source).prompt(CONVERSATIONS[0], "row 7") == "Why?"
     with pytest.raises(DataError, match=r"row 7: the chat template refuses this conversation \(one at a time\)"):
         ChatTemplate(source).prompt(CONVERSATIONS[2], "row 7")
+
+
+def test_a_template_that_demands_a_system_text_is_sound() -> None:
+    source = "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}"
+    template = ChatTemplate(source + "{{ messages[0].content }}|{{ messages[1].content }}")
+    assert template.prompt(CONVERSATIONS[1]) == "Be brief.| Why <b>? "
+    with pytest.raises(DataError, match=r"row 7: .*\(system first\)"):
+        template.prompt(CONVERSATIONS[0], "row 7")
+
+
+def test_what_is_said_is_given_in_parts_where_a_template_takes_nothing_else() -> None:
+    parts = "{% for part in m.content if part.type == 'text' %}[{{ m.role }}] {{ part.text }}{% endfor %}"
+    assert (
+        ChatTemplate("{% for m in messages %}" + parts + "{% endfor %}").prompt(CONVERSATIONS[2])
+        == "[user] Why?[assistant] So.[user] Oh?"
+    )
 
 
 @pytest.mark.parametrize(

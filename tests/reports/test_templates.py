@@ -155,6 +155,17 @@ def test_train_takes_the_templates_that_generate_takes(source: str, llama_gguf: 
     assert tokenizer.decode(sample.ids[sample.answer_start :], skip_special_tokens=True).strip() == "So."
 
 
+@pytest.mark.parametrize(("key", "value"), [("rope.freq_base", 0.0), ("rope.freq_base", -1.0), ("rope.scaling.factor", -2.0)])
+def test_train_and_generate_refuse_the_same_rotations(key: str, value: float, llama_folder: Path, tmp_path: Path) -> None:
+    """A file with a negative rope factor: refused in training, answered with nonsense by `generate`."""
+    gguf = write_gguf(llama_folder, tmp_path / "a.gguf", PLAIN, keys={f"llama.{key}": value})
+    with pytest.raises(BaseModelError, match="a rope base of") as trained:
+        load_base(str(gguf), quant="none", device="cpu")
+    with pytest.raises(BaseModelError) as generated:
+        Model(gguf)
+    assert str(trained.value) == str(generated.value)
+
+
 def test_a_role_that_the_template_does_not_know_is_the_rows_fault(llama_gguf: Path) -> None:
     """Of a row that the template refuses, it is the row that is named."""
     raising = "{% if m.role == 'system' %}{{ raise_exception('Unknown role') }}{% endif %}"

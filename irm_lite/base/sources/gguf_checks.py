@@ -34,6 +34,16 @@ def require_loadable(header: GgufHeader) -> None:
             _check_vocabulary(header)
     except _Unsound as why:
         raise BaseModelError(f"{header.path} would crash llama.cpp ({why})", "download or convert it again") from None
+    if header.architecture in KNOWN:
+        _require_rope(header)
+
+
+def _require_rope(header: GgufHeader) -> None:
+    """llama.cpp runs such files, and writes nonsense; the graph of a training has no such rotation (gguf_graph.py)."""
+    given = (_of(header, key) for key in ("rope.freq_base", "rope.scaling.factor"))
+    base, factor = (value if isinstance(value, float) else default for value, default in zip(given, (10000.0, 1.0), strict=True))
+    if base <= 1 or factor < 0:
+        raise BaseModelError(f"{header.path}: a rope base of {base:g} with a factor of {factor:g}", "download or convert it again")
 
 
 class _Unsound(Exception):
