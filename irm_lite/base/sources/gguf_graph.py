@@ -116,6 +116,7 @@ def read_graph(header: GgufHeader) -> Graph | None:
         raise BaseModelError(f"{header.path} has no positive {header.architecture}.{_EPSILON}", _AGAIN)
     names = {match[2] for name in header.tensors if (match := _BLOCK.fullmatch(name))}
     biased = header.architecture == "llama"  # Qwen2's are part of its class
+    same_in_all_layers(header, "feed_forward_length", 0)
     heads = same_in_all_layers(header, "attention.head_count")
     head_size = header.integer(f"{header.architecture}.attention.key_length", _size(header, "embedding_length") // max(heads, 1))
     if heads < 1 or not 2 <= head_size <= _MAX_HEAD:
