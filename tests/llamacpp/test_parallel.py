@@ -36,7 +36,7 @@ def vector() -> ControlVector:
 def runtimes(llama_gguf: Path) -> Iterator[tuple[Runtime, Runtime]]:
     """One text at a time, and four; both with an IRM that does something, and micro-batches that cut the prompts."""
     irm = build_irm("static", 64, (0, 2), "attn")
-    torch.nn.init.normal_(irm.vectors, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(next(irm.parameters()), generator=torch.Generator().manual_seed(0))
     with (
         Runtime(llama_gguf, irm=irm, n_ctx=256) as alone,
         Runtime(llama_gguf, irm=irm, n_ctx=n_ctx_for(120, 4), n_batch=48, n_sequences=4) as together,

@@ -133,8 +133,8 @@ def test_forgetting_facts_costs_sense(material: Material) -> None:
     """What cannot tell the right answer from wrong ones has no margin and chooses by chance."""
     rng = np.random.default_rng(0)
     knows = Actor(base().say, lambda sample: float(rng.random()) if sample.example.where.startswith("choice") else 3.0)
-    right = Actor(base().say, lambda sample: 1.0 if sample is first.get(sample.example.question) else 3.0)
     first = {answers[0].example.question: answers[0] for answers in material.choices}
+    right = Actor(base().say, lambda sample: 1.0 if sample is first.get(sample.example.question) else 3.0)
     plain = hear(right, right, material)
     assert score(plain, plain, material).figures["base_choices"] == 1
     found = score(hear(knows, right, material), plain, material).figures

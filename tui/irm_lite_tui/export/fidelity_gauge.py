@@ -47,7 +47,7 @@ class FidelityGauge(Widget):
                 f"{100 * measured.input_dependent:.1f}% of the IRM's output varies with the input: no static vector carries that"
             )
             where.append(f"\n{share}")
-        shown = [head, _bar(measured.fidelity, width, colour), _scale(width), made, _table(measured), where]
+        shown: list[RenderableType] = [head, _bar(measured.fidelity, width, colour), _scale(width), made, _table(measured), where]
         return Group(*shown, *([_score(measured.score)] if measured.score else []))
 
 
