@@ -16,7 +16,7 @@ from irm_lite.llamacpp.likelihood import answer_nlls
 from irm_lite.llamacpp.parallel import generate_together, n_ctx_for, nll_together
 from irm_lite.llamacpp.sampling import Sampling
 from irm_lite.steering.control_vector import ControlVector
-from irm_lite.steering.irm import StaticIRM, build_irm
+from irm_lite.steering.irm import build_irm
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,7 @@ def vector() -> ControlVector:
 def runtimes(llama_gguf: Path) -> Iterator[tuple[Runtime, Runtime]]:
     """One text at a time, and four; both with an IRM that does something, and micro-batches that cut the prompts."""
     irm = build_irm("static", 64, (0, 2), "attn")
-    assert isinstance(irm, StaticIRM)
-    torch.nn.init.normal_(irm.vectors, generator=torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(next(irm.parameters()), generator=torch.Generator().manual_seed(0))
     with (
         Runtime(llama_gguf, irm=irm, n_ctx=256) as alone,
         Runtime(llama_gguf, irm=irm, n_ctx=n_ctx_for(120, 4), n_batch=48, n_sequences=4) as together,
