@@ -14,7 +14,8 @@ from irm_lite.base.model_fingerprint import fingerprint_model
 from irm_lite.base.packed_attention import attend_by_sample
 from irm_lite.base.presets import EMBEDDED, Preset, packaged_gguf, presets
 from irm_lite.base.sources.chat_templates import gguf_templates, no_template
-from irm_lite.base.sources.folder import choose_code, require_own_files
+from irm_lite.base.sources.folder import choose_code, names_gguf, require_own_files
+from irm_lite.base.sources.folder_lacks import Part, lacks
 from irm_lite.base.sources.gguf_checks import KNOWN, require_loadable
 from irm_lite.base.sources.gguf_graph import read_graph
 from irm_lite.base.sources.gguf_read_once import gguf_read_once
@@ -142,7 +143,7 @@ def locate(name: str, download: bool = False) -> Source:
             )
         return Source(preset.hub_id, None, preset)
     path = expanded(name)
-    if path.suffix.lower() == ".gguf":
+    if names_gguf(path):
         header = read_header(path)
         fingerprint_gguf(header)
         require_loadable(header)
@@ -243,10 +244,12 @@ def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bo
 def _require_ids(name: str, tokenizer: "PreTrainedTokenizerBase", model: "PreTrainedModel") -> None:
     """Raise BaseModelError where the tokenizer has ids without an embedding. The padding's id may be one: no model is given it."""
     rows = model.get_input_embeddings().weight.shape[0]
-    largest = max((number for number in tokenizer.get_vocab().values() if number != tokenizer.pad_token_id), default=0)
+    known = {number: text for text, number in tokenizer.get_vocab().items() if number != tokenizer.pad_token_id}
+    largest = max(known, default=0)
     if largest >= rows:
         raise BaseModelError(
-            f"the tokenizer of {name} has ids up to {largest}, its embeddings end at {rows - 1}", "give the model its own tokenizer"
+            f"the tokenizer of {name} has ids up to {largest} ({known[largest][:40]!r}), its embeddings end at {rows - 1}",
+            "give the model its own tokenizer, without what was added to it, or embeddings that were resized to it",
         )
 
 
@@ -266,7 +269,7 @@ def quantisation(plan: DevicePlan, double_quant: bool) -> "BitsAndBytesConfig | 
     )
 
 
-def _explain(error: Exception, source: Source, part: str) -> BaseModelError:
+def _explain(error: Exception, source: Source, part: Part) -> BaseModelError:
     """transformers' many errors, in one line with the fix."""
     from huggingface_hub import errors as hub
 
@@ -287,5 +290,7 @@ def _explain(error: Exception, source: Source, part: str) -> BaseModelError:
                 f"{source.place} is not on this machine",
                 f"add --download to fetch it from the hub{gated}, or pass a folder or a .gguf file",
             )
+    if source.gguf is None and Path(source.place).is_dir() and (found := lacks(Path(source.place), part)):
+        return BaseModelError(*found)
     what = f"the {part} of {source.gguf or source.place} cannot be loaded ({reason(error, 300)})"
     return BaseModelError(what, "check the files")

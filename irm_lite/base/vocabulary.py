@@ -5,6 +5,7 @@ ids may be others. What is trained on a GGUF is trained on these.
 """
 
 import ctypes
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ class FileVocabulary(Vocabulary):
         forget_complaints()
         parameters = llama_cpp.llama_model_default_params()
         parameters.vocab_only = True
-        model = llama_cpp.llama_model_load_from_file(str(gguf).encode(), parameters)
+        model = llama_cpp.llama_model_load_from_file(os.fsencode(gguf), parameters)
         if not model:
             raise BaseModelError(f"llama.cpp cannot read the vocabulary of {gguf} ({complaint()})", "download or convert it again")
         finalize(self, llama_cpp.llama_model_free, model)

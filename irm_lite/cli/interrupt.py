@@ -7,8 +7,7 @@ from types import FrameType
 
 from irm_lite.cli.output import Output
 from irm_lite.core.errors import Interrupted
-
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+from irm_lite.core.machine.processes import SIGNALS
 
 
 @contextmanager
@@ -24,7 +23,7 @@ def graceful(output: Output) -> Iterator[Callable[[], bool]]:
         output.note("stopping after this step (ask again to stop at once)")
 
     # What is ignored stays ignored: nohup means that a training outlives the terminal.
-    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield lambda: asked

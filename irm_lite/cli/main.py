@@ -16,6 +16,8 @@ from irm_lite.cli.overview import print_overview
 from irm_lite.cli.stderr import LastingStderr
 from irm_lite.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, InputError, IrmLiteError, OtherBaseWarning
 from irm_lite.core.machine import processes
+from irm_lite.core.machine.launch import set_aside, shown
+from irm_lite.core.machine.terminal import forget_size_of_nothing, replace_what_cannot_be_shown
 from irm_lite.core.visible_text import one_line, safe
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ def run(arguments: list[str]) -> int:
     """Run one command line; give its exit code."""
     debug = "--debug" in arguments
     if processes.count() > 1 and arguments[:1] != ["train"]:
-        return _complain("only train runs in several processes: start it without accelerate launch", EXIT_USAGE)
+        hint = f"start it without accelerate launch; what another job has left, unset ({shown()})"
+        return _complain(f"only train runs in several processes: {hint}", EXIT_USAGE)
     os.environ["HF_HUB_OFFLINE"] = "1"  # no library may fetch anything unasked; fill_settings lifts it for --download
     try:
         if arguments in (["--help"], ["-h"]):
@@ -75,7 +78,8 @@ def _run_verb(arguments: list[str]) -> None:
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it advises a kernel for a path that we do not use
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        with set_aside():
+            app(arguments, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         raise InputError(_misuse(error, arguments)) from error
 
@@ -116,6 +120,8 @@ def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
 
 def main() -> None:
     """The console script."""
+    replace_what_cannot_be_shown()
+    forget_size_of_nothing()
     if sys.stderr is not None:
         sys.stderr = LastingStderr(sys.stderr)
     if sys.argv[1:]:  # the TUI ends by itself
@@ -126,7 +132,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     warnings.simplefilter("ignore", OtherBaseWarning)  # the verbs say it themselves
     with ExitStack() as silent:
-        if not processes.first():  # the first says all there is to say
+        if not processes.first() and sys.argv[1:2] == ["train"]:  # the first says all there is to say
             nowhere = silent.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
             silent.enter_context(redirect_stdout(nowhere))
             if "--debug" not in sys.argv:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irm_lite.analysis.pictures.heatmap import save_heatmap
+from irm_lite.analysis.pictures.own_style import require_matplotlib
 from irm_lite.base.fingerprint import Match, fingerprint_gguf
 from irm_lite.base.load import locate
 from irm_lite.base.presets import find_gguf
@@ -74,6 +75,7 @@ def run_demo(
         seconds[stage] = round(time.monotonic() - clock, 1)
         clock = time.monotonic()
 
+    require_matplotlib()
     if gguf is None and locate(config.model, config.download).gguf is None:
         raise InputError(f"{config.model} is not a .gguf, which llama.cpp needs", "name one with --gguf")
     model_file = find_gguf(gguf) if gguf else locate(config.model).gguf

@@ -1,6 +1,7 @@
 """A GGUF model's weights and vocabulary in llama.cpp, shared by the contexts made from it."""
 
 import codecs
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -40,7 +41,7 @@ class Model:
         parameters.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 0x7FFFFFFF
         parameters.use_extra_bufts = repack
         forget_complaints()
-        self.handle: Any = llama_cpp.llama_model_load_from_file(str(gguf).encode(), parameters)
+        self.handle: Any = llama_cpp.llama_model_load_from_file(os.fsencode(gguf), parameters)
         if not self.handle:
             raise BaseModelError(f"llama.cpp cannot load {gguf} ({complaint()})", "check that it is a model it supports")
         self.vocabulary = Vocabulary(llama_cpp.llama_model_get_vocab(self.handle))

@@ -36,7 +36,7 @@ def _main(gguf: str) -> None:
     llama_cpp.llama_backend_init()
     options = llama_cpp.llama_model_default_params()
     options.n_gpu_layers = 0
-    model = llama_cpp.llama_model_load_from_file(gguf.encode(), options)
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(gguf), options)
     if not model:
         return
     about = llama_cpp.llama_context_default_params()

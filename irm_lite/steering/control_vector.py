@@ -25,7 +25,7 @@ _OWN_KEYS = "controlvector.irm."
 _MAX_SCALE = 1e6  # beyond it a float32 vector soon overflows
 _MAX_FLOATS = 1 << 25  # of all directions; the largest models' have two million
 _MEASURED = ("fidelity", "fidelity.on")  # of a vector as it was written
-_SAME_ARCHITECTURE = {"mistral": "llama"}  # repeng writes Hugging Face's name as the hint; GGUF calls Mistral "llama"
+_HUGGING_FACE = {"mistral": "llama", "mixtral": "llama"}  # names that repeng writes as the hint, where GGUF's are quite others
 
 
 @dataclass(eq=False)
@@ -75,7 +75,7 @@ class ControlVector:
         """Union of the blocks; a missing direction counts as zero. Irm-lite's metadata stays only where equal."""
         if not isinstance(other, ControlVector):
             return NotImplemented
-        architectures = [_SAME_ARCHITECTURE.get(each.architecture, each.architecture) for each in (self, other)]
+        architectures = list(filter(None, (_gguf_name(each.architecture) for each in (self, other)))) or [self.architecture]
         shapes = [(each.metadata.get("base.n_layers"), each.hidden_size) for each in (self, other)]
         depths = {n_layers for n_layers, _ in shapes if n_layers is not None}
         if len(set(architectures)) > 1 or self.hidden_size != other.hidden_size or len(depths) > 1:
@@ -159,7 +159,7 @@ class ControlVector:
 
     def require_fit(self, model: Fingerprint, name: str) -> Match:
         """What to tell the user where the vector goes into this model, called `name`. Raises VectorError where it cannot."""
-        architecture = _SAME_ARCHITECTURE.get(self.architecture, self.architecture) or model.architecture
+        architecture = _gguf_name(self.architecture) or model.architecture
         n_layers = self.metadata.get("base.n_layers", model.n_layers)
         made_for = n_layers if isinstance(n_layers, int) else model.n_layers
         known = (str(self.metadata.get(f"base.{key}", "")) for key in ("weights", "quantisation", "graph"))
@@ -228,6 +228,14 @@ class ControlVector:
             return cls(directions, str(hint), own)
         except VectorError as error:
             raise VectorError(f"{path}: {error}") from None
+
+
+def _gguf_name(hint: str) -> str:
+    """GGUF's name for the architecture that a hint means; empty where it has none so called: shapes decide, as in llama.cpp."""
+    from gguf import MODEL_ARCH_NAMES
+
+    known = {re.sub("[-_]", "", name): name for name in MODEL_ARCH_NAMES.values()}
+    return _HUGGING_FACE.get(hint) or known.get(re.sub("[-_]", "", hint.lower()), "")
 
 
 def _can_be_written(value: object) -> bool:

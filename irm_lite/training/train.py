@@ -23,6 +23,7 @@ from irm_lite.core.errors import FailedElsewhere, InputError, Interrupted, Train
 from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import DEVICES, available, decide, probe
+from irm_lite.core.machine.launch import not_heeded, set_aside
 from irm_lite.core.machine.malloc import freed_memory_kept
 from irm_lite.core.machine.memory import peak_bytes, reset_peak
 from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
@@ -51,6 +52,7 @@ Listener = Callable[[Event], None]
 Emit = Callable[..., None]
 
 
+@set_aside()
 def train(
     config: TrainConfig,
     out: Path,
@@ -99,6 +101,7 @@ def train(
             raise
 
 
+@set_aside()
 def resume(
     directory: Path,
     *,
@@ -212,6 +215,8 @@ def _announce(job: Job, reached: ResumedAt | None, emit: Emit) -> None:
         predicted_training_bytes=predicted and predicted.training_peak,
         resumed_from=reached.checkpoint.name if reached else None,
     )
+    if text := not_heeded():
+        emit("warning", text=text)
     if predicted and predicted.training_peak > free:
         hint = (
             "--gradient-checkpointing"

@@ -157,8 +157,8 @@ def test_a_run_is_resumed_by_as_many_as_before(together: tuple[Path, Outcomes]) 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, number: int, count: int) -> None:
     """What a launcher tells process `number` of `count` on one machine."""
-    told = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "RANK": number, "LOCAL_RANK": number}
-    for name, value in told.items():
+    told: dict[str, object] = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "RANK": number, "LOCAL_RANK": number}
+    for name, value in {**told, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 29500}.items():
         monkeypatch.setenv(name, str(value))
 
 

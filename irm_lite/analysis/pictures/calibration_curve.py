@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from irm_lite.analysis.pictures.canvas import new_figure, save_figure
+from irm_lite.analysis.pictures.own_style import own_style
 from irm_lite.vectors.calibration import Calibration
 
 
+@own_style()
 def save_trade(calibration: Calibration, path: Path, title: str) -> None:
     """Draw as PNG or SVG by the path's suffix; each point is a strength."""
     figure = new_figure(8, 5.5)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irm_lite.analysis.pictures.own_style import own_style
 from irm_lite.core.files.atomic import atomic_path
 from irm_lite.core.visible_text import visible_lines
 
@@ -17,7 +18,7 @@ MARK_POINTS = 22  # height of the marks above the axes: what a title must leave 
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure, inches."""
+    """An empty figure, inches. What is put into it, as it is saved, is drawn within `own_style`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -28,7 +29,7 @@ def new_figure(width: float, height: float) -> "Figure":
 
 def save_figure(figure: "Figure", path: Path) -> None:
     """Write as PNG or SVG by the path's suffix."""
-    with warnings.catch_warnings(), atomic_path(path) as temporary:
+    with own_style(), warnings.catch_warnings(), atomic_path(path) as temporary:
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # drawn as a box: tokens come in every script
         figure.savefig(temporary, dpi=150)
 

@@ -14,6 +14,7 @@ from irm_lite.analysis.pictures.figures import choose_token, default_marks, pict
 from irm_lite.analysis.recordings.recording import Recording, load_recording
 from irm_lite.core.errors import InputError, RunError
 from irm_lite.core.files.atomic import require_folder
+from irm_lite.core.files.paths import is_file
 from irm_lite.core.types import FloatArray
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
@@ -98,7 +99,7 @@ def load_target(path: Path) -> tuple[Path, Recording | ControlVector]:
 
     Raises RunError where there is nothing to draw, RunError and VectorError where it is damaged.
     """
-    if path.suffix.lower() == ".gguf":
+    if path.suffix.lower() == ".gguf" or is_file(path):
         return path, ControlVector.load(path)
     if (path / "recording.json").exists():
         return path, load_recording(path)

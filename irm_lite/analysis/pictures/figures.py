@@ -10,6 +10,7 @@ import numpy as np
 
 from irm_lite.analysis.pictures.canvas import MARK_POINTS, literal, mark_indices, new_figure
 from irm_lite.analysis.pictures.heatmap import heatmap_figure
+from irm_lite.analysis.pictures.own_style import own_style
 from irm_lite.analysis.recordings.recording import NEAR_ZERO, HalfArray, Prompt, Recording
 from irm_lite.analysis.statistics.checks import require_index_range
 from irm_lite.core.errors import InputError
@@ -92,6 +93,7 @@ def vector_picture(vector: ControlVector, name: str, marks: Sequence[int] = ()) 
     return heatmap_figure(np.stack(list(vector.directions.values())), vector.layers, f"Control vector {_clipped(name)}", marks)
 
 
+@own_style()
 def largest_by_layer(outputs: HalfArray, layers: tuple[int, ...], of: str) -> "Figure":
     """Of one prompt's outputs (T, L, H): how many of the 100 largest |v| fall in each layer."""
     found = _largest(outputs, _OF_LAYERS)
@@ -108,6 +110,7 @@ def largest_by_layer(outputs: HalfArray, layers: tuple[int, ...], of: str) -> "F
     return figure
 
 
+@own_style()
 def largest_by_token(outputs: HalfArray, prompt: Prompt, of: str) -> "Figure":
     """Of one prompt's outputs (T, L, H): how many of the 1000 largest |v| fall on each token."""
     found, tokens = _largest(outputs, _OF_TOKENS), len(outputs)
@@ -128,6 +131,7 @@ def largest_by_token(outputs: HalfArray, prompt: Prompt, of: str) -> "Figure":
     return figure
 
 
+@own_style()
 def sparsity(recording: Recording, source: str) -> "Figure":
     """Share of |v| < 1e-4 by layer, a bar for each phase."""
     layers, phases = recording.about.layers, recording.statistics
@@ -146,6 +150,7 @@ def sparsity(recording: Recording, source: str) -> "Figure":
     return figure
 
 
+@own_style()
 def often_largest(recording: Recording, source: str, marks: Sequence[int] = ()) -> "Figure":
     """How often each index is among a layer's largest |v|, over tokens and layers; a panel for each phase."""
     width, phases = recording.about.hidden_size, recording.statistics

@@ -10,6 +10,7 @@ from rich.style import Style
 from rich.text import Text
 
 from irm_lite.analysis.pictures.canvas import MARK_POINTS, literal, mark_indices, new_figure, save_figure
+from irm_lite.analysis.pictures.own_style import own_style
 from irm_lite.analysis.pictures.pooling import colour_limit, pool_signed_max
 from irm_lite.core.types import FloatArray
 
@@ -27,6 +28,7 @@ def save_heatmap(values: FloatArray, layers: tuple[int, ...], path: Path, title:
     save_figure(heatmap_figure(values, layers, title, marks), path)
 
 
+@own_style()
 def heatmap_figure(values: FloatArray, layers: tuple[int, ...], title: str, marks: Sequence[int] = ()) -> "Figure":
     """(L, H) values, row by layer, colour centred on zero; each index of `marks` has a line and its number above."""
     limit = colour_limit(values, robust=True)

@@ -5,10 +5,27 @@ from typing import TYPE_CHECKING, Any
 
 from irm_lite.base.sources.gguf_checks import MAX_LAYERS
 from irm_lite.core.errors import BaseModelError
+from irm_lite.core.files.paths import is_file
 from irm_lite.core.files.reading import read_json
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+_PARTS = (".safetensors", ".bin", ".json", ".model", ".pt", ".pth")  # of a Hugging Face folder
+
+
+def names_gguf(path: Path) -> bool:
+    """Whether a model's path is to be read as a GGUF: by its ending, or because it is a file at all (Ollama's have no ending).
+
+    Raises BaseModelError where it is one of the files of a Hugging Face folder.
+    """
+    if path.suffix.lower() == ".gguf":
+        return True
+    if not is_file(path):
+        return False
+    if path.suffix in _PARTS and is_file(path.parent / "config.json"):
+        raise BaseModelError(f"{path} is one of a model's files", f"give their folder, {path.parent}")
+    return True
 
 
 def require_own_files(folder: Path) -> None:

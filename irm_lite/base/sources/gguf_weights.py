@@ -123,12 +123,33 @@ class GgufWeight:
         return done[self.name]
 
 
+def _require_dequantisable(header: GgufHeader) -> None:
+    """Raise BaseModelError where the package gguf cannot undo the quantisation of a tensor: llama.cpp may still run the file."""
+    import gguf
+    import numpy as np
+
+    for number in sorted({tensor.type for tensor in header.tensors.values()}):
+        kind = gguf.GGMLQuantizationType(number)
+        try:
+            gguf.dequantize(np.zeros((1, gguf.GGML_QUANT_SIZES[kind][1]), np.uint8), kind)
+        except NotImplementedError:
+            name = next(tensor.name for tensor in header.tensors.values() if tensor.type == number)
+            raise BaseModelError(
+                f"{header.path}: {name} is quantised as {kind.name}, which the package gguf cannot undo",
+                "pip install -U gguf, or train on the model in another quantisation (it steers this one too)",
+            ) from None
+
+
 def gguf_weights(gguf: Path, model: "PreTrainedModel") -> "dict[str, GgufWeight | Tensor]":
     """The file's weights by the names they have in `model`, its skeleton; what the model has no place for is left out. Biases
-    that only some layers have are zero in the others, as llama.cpp leaves them out."""
+    that only some layers have are zero in the others, as llama.cpp leaves them out.
+
+    Raises BaseModelError where they do not fit the model, or are of a type that cannot be dequantised.
+    """
     from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
     header = read_header(gguf)
+    _require_dequantisable(header)
     processor = TENSOR_PROCESSORS.get(header.architecture, TensorProcessor)(config=model.config.to_dict())
     names: dict[str, str] = get_gguf_hf_weights_map(model, processor)
     parts: dict[str, tuple[TensorInfo, ...]] = {}

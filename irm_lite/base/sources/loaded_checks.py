@@ -6,6 +6,8 @@ from torch import nn
 
 from irm_lite.core.errors import BaseModelError
 
+_EMBEDDINGS, _HEAD = "model.embed_tokens.", "lm_head."  # a row a token
+
 
 def require_whole(model: nn.Module, loading: dict[str, Any], name: str) -> None:
     """Raise BaseModelError where the file lacked weights, which transformers fills with random numbers, or had other layers.
@@ -21,7 +23,11 @@ def require_whole(model: nn.Module, loading: dict[str, Any], name: str) -> None:
                 misfits.append((f"{place}.weight", found, wanted))
     if misfits:
         key, found, wanted = min(misfits)
-        raise BaseModelError(f"{name}: {key} is {found}, its configuration says {wanted}", "download or convert it again")
+        rows = {found[0] for _, found, wanted in misfits if found[1:] == wanted[1:]}
+        stale = any(each.startswith(_EMBEDDINGS) for each, *_ in misfits) and len(rows) == 1
+        stale &= all(each.startswith((_EMBEDDINGS, _HEAD)) for each, *_ in misfits)
+        hint = f"set vocab_size to {found[0]} in its config.json" if stale else "download or convert it again"
+        raise BaseModelError(f"{name}: {key} is {found}, its configuration says {wanted}", hint)
     lost = [*loading["missing_keys"]]
     spare = [key for key in loading["unexpected_keys"] if ".layers." in key and "inv_freq" not in key]
     if lost or spare:

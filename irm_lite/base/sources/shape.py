@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.base.presets import presets
+from irm_lite.base.sources.folder import names_gguf
 from irm_lite.base.sources.gguf_checks import MAX_LAYERS
 from irm_lite.base.sources.gguf_graph import same_in_all_layers
 from irm_lite.core.errors import BaseModelError
@@ -74,7 +75,7 @@ def base_shape(name: str) -> BaseShape:
             preset.package is not None,
         )
     path = expanded(name)
-    if path.suffix.lower() == ".gguf":
+    if names_gguf(path):
         header = read_header(path)
         require_model(header)
         return shape_of_header(header)

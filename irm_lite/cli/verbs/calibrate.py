@@ -62,6 +62,7 @@ def calibrate(
     """
     output = Output(common)
     from irm_lite.analysis.pictures.calibration_curve import save_trade
+    from irm_lite.analysis.pictures.own_style import require_matplotlib
     from irm_lite.base.presets import find_gguf
     from irm_lite.steering.control_vector import ControlVector
     from irm_lite.steering.layers import parse_layers
@@ -78,6 +79,7 @@ def calibrate(
         raise InputError(f"{picture} is neither .png nor .svg", "choose another --picture")
     for written in filter(None, (out, picture)):
         require_folder(written.parent)
+    require_matplotlib()
     strengths = _strengths(flags.strengths)
     choices = None if flags.layers is None else [parse_layers(flags.layers, max(loaded.layers) + 1, first=1)]
     with stoppable_progress(output, "calibrating") as on_progress:

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from irm_lite.cli.output import Common, Output
 from irm_lite.core.errors import InputError
+from irm_lite.core.machine.terminal import argument_text, read_all
 from irm_lite.core.visible_text import safe
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def generate(*, flags: GenerateFlags | None = None, common: Common | None = None
             runtime.set_vector(steering, layers=layers)
         if runtime.dynamic is not None:
             runtime.dynamic.strength, runtime.dynamic.layers = strength, layers
-        system = [{"role": "system", "content": flags.system}] if flags.system else []
+        system = [{"role": "system", "content": argument_text(flags.system)}] if flags.system else []
         messages = [*system, {"role": "user", "content": prompt}]
         if system and runtime.model.chat_template.moves_system(messages):
             output.note(
@@ -98,7 +99,7 @@ def _prompt(flags: GenerateFlags) -> str:
     hint = 'give one with -p "..." or on standard input'
     if flags.prompt is None and sys.stdin.isatty():
         raise InputError("there is no prompt", hint)
-    prompt = sys.stdin.read().strip() if flags.prompt is None else flags.prompt
+    prompt = read_all(sys.stdin).strip() if flags.prompt is None else argument_text(flags.prompt)
     if not prompt:
         raise InputError("the prompt is empty", hint)
     return prompt

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.gguf_types import F32, FORMATS, ValueType
+from irm_lite.core.files.magic import LONGEST, format_of
 from irm_lite.core.files.reading import open_ordinary
 
 if TYPE_CHECKING:
     import numpy as np
 
 _MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
 _MAX_ENTRIES = 100_000  # of metadata or tensors; real files have thousands at most
 _MAX_ITEMS = 1 << 22  # of an array; the largest vocabularies have a quarter of a million
 _MAX_HEADER = 64 << 20  # bytes; a vocabulary with its merges takes some ten million
@@ -187,13 +189,26 @@ def read_header(path: Path | str) -> GgufHeader:
     path = Path(path)
     try:
         with open_ordinary(path) as file:
-            if file.read(4) != _MAGIC:
-                raise InputError(f"{path} is not a GGUF file", "give a file that ends in .gguf, made for llama.cpp")
+            start = file.read(LONGEST)
+            if not start.startswith(_MAGIC):
+                what, hint = format_of(start) or ("", "give a file in GGUF, llama.cpp's format")
+                raise InputError(f"{path} is not a GGUF file{what and f' but {what}'}", hint)
             return _parse(_Cursor(file, path), path)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}", "check the path") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})", "check the path and its rights") from None
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a path is meant as a GGUF file: it ends in .gguf, or is a file that begins as one (Ollama's have no ending)."""
+    if path.suffix.lower() == ".gguf":
+        return True
+    try:
+        with open_ordinary(path) as file:
+            return file.read(len(_MAGIC)) == _MAGIC
+    except OSError:
+        return False
 
 
 def require_model(header: GgufHeader) -> None:
@@ -204,13 +219,23 @@ def require_model(header: GgufHeader) -> None:
         raise InputError(f"{header.path} is one part of a split GGUF", "join the parts with llama-gguf-split --merge")
 
 
+def _other_version(cursor: _Cursor, version: int) -> InputError:
+    """The error for a version that is not known: of a file whose bytes are in the other order it is one that is, turned round."""
+    if int.from_bytes(version.to_bytes(4, "big"), "little") in _VERSIONS:
+        return InputError(
+            f"{cursor.path} is a big-endian GGUF, for other processors",
+            "give the little-endian one, or turn a copy of it by `gguf-convert-endian FILE little` of the package gguf",
+        )
+    return cursor.damaged(f"GGUF version {version}; {' and '.join(map(str, _VERSIONS))} are known")
+
+
 def _parse(cursor: _Cursor, path: Path) -> GgufHeader:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     cursor.skip(4)
     version = cursor.scalar("<I")
-    if version not in (2, 3):
-        raise cursor.damaged(f"GGUF version {version}; 2 and 3 are known")
+    if version not in _VERSIONS:
+        raise _other_version(cursor, version)
     n_tensors, n_metadata = cursor.scalar("<Q"), cursor.scalar("<Q")
     if max(n_tensors, n_metadata) > _MAX_ENTRIES:
         raise cursor.damaged("its table of contents is absurdly long")
@@ -240,7 +265,8 @@ def _parse(cursor: _Cursor, path: Path) -> GgufHeader:
         try:
             block, size = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
         except (ValueError, KeyError):
-            raise cursor.damaged(f"tensor {name!r} has the unknown type {kind}") from None
+            hint = "pip install -U gguf, which may know it, or give the model in another quantisation"
+            raise InputError(f"{path}: tensor {name!r} is of type {kind}, which the package gguf does not know", hint) from None
         if shape and shape[0] % block:
             raise cursor.damaged(f"tensor {name!r} has rows of {shape[0]} elements, its type comes in blocks of {block}")
         n_bytes = math.prod(shape) // block * size

@@ -2,10 +2,12 @@
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from irm_lite.core.errors import InputError
 
+_NOWHERE = Path(os.devnull) / "no-home"
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
@@ -25,6 +27,14 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def is_file(path: Path) -> bool:
+    """Whether an ordinary file is there; False where it cannot be a path, or where we may not look."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def is_hub_id(name: str) -> bool:
     """Whether a text is written as the hub names models and data sets, owner/name; a folder may have such a path too."""
     return _HUB_ID.fullmatch(name) is not None
@@ -35,4 +45,13 @@ def cache_folder() -> Path:
     import platformdirs
 
     named = os.environ.get("IRM_LITE_CACHE")
-    return Path(named) if named else platformdirs.user_cache_path("irm-lite")
+    return Path(named) if named else system_folder(platformdirs.user_cache_path)
+
+
+def system_folder(place: Callable[[str], Path]) -> Path:
+    """The system's folder for irm-lite's own files, as platformdirs' function has it; without a home, one that never is."""
+    try:
+        found = place("irm-lite")
+    except RuntimeError:
+        return _NOWHERE
+    return found if found.is_absolute() else _NOWHERE  # older versions answer "~", which would be made here

@@ -4,27 +4,35 @@ Each computes its share of a step's samples; only process 0 writes files and pri
 """
 
 import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from irm_lite.core.errors import EXIT_FAILED, FailedElsewhere, InputError, IrmLiteError, TrainingFailed
+from irm_lite.core.errors import EXIT_FAILED, FailedElsewhere, InputError, IrmLiteError, TrainingFailed, reason
+from irm_lite.core.machine.launch import TOLD, launched, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Item = TypeVar("Item")
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_PATIENCE = 20.0  # seconds
 _LINE_BYTES = 1000  # of an error's message, as it is sent to the others
 
 
 def count() -> int:
     """The number of processes, known from the environment."""
-    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+    found = launched()
+    return found[1] if found else 1
 
 
 def number() -> int:
     """The number (rank) of this process, from 0."""
-    return int(os.environ["RANK"]) if count() > 1 else 0
+    found = launched()
+    return found[0] if found else 0
 
 
 def first() -> bool:
@@ -34,13 +42,14 @@ def first() -> bool:
 
 def on_this_machine() -> int:
     """How many processes share this machine's memory and disk."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if count() > 1 else 1
+    told = os.environ.get("LOCAL_WORLD_SIZE", "1") if count() > 1 else "1"
+    return int(told) if told.isdecimal() else 1
 
 
 def meet(device: str) -> None:
     """Wait for all processes; on CUDA each takes a GPU of its own, its "cuda" from then on.
 
-    Raises InputError on other devices, and where there are fewer GPUs than processes.
+    Raises InputError on other devices, where there are fewer GPUs than processes, and where the others cannot be reached.
     """
     if count() == 1:
         return
@@ -52,7 +61,39 @@ def meet(device: str) -> None:
     if device == "cuda" and on_this_machine() > torch.cuda.device_count():
         gpus = torch.cuda.device_count()
         raise InputError(f"{on_this_machine()} processes for {gpus} GPUs", f"start {gpus}, with --num_processes")
-    PartialState(cpu=device == "cpu")
+    with _told_of_waiting():
+        try:
+            PartialState(cpu=device == "cpu")
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"the other processes of this training cannot be reached ({reason(error)}): {_left_over()}") from error
+
+
+def _left_over() -> str:
+    return f"the environment has {shown()}: start all by accelerate launch, or, to train in one, unset {', '.join(TOLD)}"
+
+
+@contextmanager
+def _told_of_waiting() -> Iterator[None]:
+    """Within: who waits long is told for what, by each process, since only the first one speaks otherwise; and a signal ends the
+    process, which torch, waiting, would not let Python hear of (nothing is written yet)."""
+
+    def tell() -> None:
+        if sys.__stderr__ is not None:
+            sys.__stderr__.write(f"irm-lite: warning: waiting for the other processes of this training; {_left_over()}\n")
+
+    timer = threading.Timer(_PATIENCE, tell)
+    timer.daemon = True
+    timer.start()
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, signal.SIG_DFL) for number in heeded}
+    try:
+        yield
+    finally:
+        timer.cancel()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def share(items: Sequence[Item]) -> list[Item]:

@@ -10,6 +10,7 @@ import numpy as np
 from irm_lite.analysis.pictures.pooling import colour_limit
 from irm_lite.analysis.recordings.recording import PHASES, Phase, Prompt, Recording, load_recording
 from irm_lite.core.errors import InputError, RunError
+from irm_lite.core.files.paths import is_file
 from irm_lite.core.files.reading import require_ordinary
 from irm_lite.core.types import DoubleArray, FloatArray
 from irm_lite.core.visible_text import visible
@@ -172,6 +173,8 @@ def load_source(path: Path) -> Source:
         return Source(path, path.name, ControlVector.load(path))
     if path.suffix == ".safetensors":
         return Source(path, f"{path.parent.name}, live", _load_snapshot(path))
+    if is_file(path):
+        return Source(path, path.name, ControlVector.load(path))
     if (path / "recording.json").exists():
         loaded = load_recording(path)
         return Source(path, f"{loaded.about.run}, {path.name}", loaded)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.core.files.atomic import write_text
+from irm_lite.core.files.paths import system_folder
 from irm_lite.core.files.reading import read_toml
 
 
@@ -37,7 +38,7 @@ def settings_folder() -> Path:
         return Path(folder)
     import platformdirs
 
-    return platformdirs.user_config_path("irm-lite")
+    return system_folder(platformdirs.user_config_path)
 
 
 def load_preferences() -> tuple[Preferences, list[str]]:
@@ -47,7 +48,7 @@ def load_preferences() -> tuple[Preferences, list[str]]:
         path = settings_folder() / name
         try:
             refused = _take(kept, read_toml(path))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError) as error:
             complaints.append(f"{path} cannot be read ({error}): fix or remove it; defaults are used")

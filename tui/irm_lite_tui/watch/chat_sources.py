@@ -7,6 +7,7 @@ from pathlib import Path
 from irm_lite.base.presets import EMBEDDED, find_gguf, presets
 from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.files.paths import is_file
 from irm_lite.runs.directory import RunDirectory
 
 
@@ -49,7 +50,7 @@ def _of_run(run: RunDirectory) -> Sources:
     irm = str(run.path) if (run.path / "irm.safetensors").is_file() else ""
     wrong = "" if irm else f"{run.path} holds no trained IRM yet: train it, or continue with irm-lite train --resume"
     known = presets().get(model)
-    if (known is not None and known.package) or model.lower().endswith(".gguf"):
+    if (known is not None and known.package) or model.lower().endswith(".gguf") or is_file(Path(model)):
         return Sources(model, vector, irm, wrong)
     wrong = wrong or f"the run's base {model} is no .gguf file: give its GGUF"
     return Sources("", vector, irm, wrong)
