@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from irm_lite.data.example import Message
 from irm_lite.data.forms import placed
 
-TEXT = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=20).filter(lambda text: bool(text.strip()))
+TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20).filter(lambda text: bool(text.strip()))
 TURNS = st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3)
 
 

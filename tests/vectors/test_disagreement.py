@@ -9,6 +9,7 @@ from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import BaseModelError
 from irm_lite.runs.trained import TrainedRun, load_run
+from irm_lite.scoring.material import Extent
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.training import train as training
 from irm_lite.vectors.calibration import Grid, calibrate
@@ -65,7 +66,7 @@ def test_the_verbs_say_it_and_their_documents_hold_it(
 def test_without_a_disagreement_nothing_is_said(run: TrainedRun, llama_gguf: Path, tmp_path: Path) -> None:
     result = export_vector(run, tmp_path / "v.gguf")
     assert result.disagreement is None
-    assert evaluate_run(run, result.vector, None, questions=0).to_dict()["disagreement"] is None
+    assert evaluate_run(run, result.vector, None, extent=Extent(questions=0)).to_dict()["disagreement"] is None
     assert calibrate(result.vector, llama_gguf, "anger", grid=Grid((1.0,), [(1, 2)])).disagreement is None
 
 
@@ -85,7 +86,7 @@ def test_quite_another_model_is_refused_before_any_work(
         assert cli.run([*verb, "--allow-disagreement"]) == 0
         assert "irm-lite: warning: transformers and llama.cpp run tiny.gguf as two models" in capsys.readouterr().err
     with pytest.raises(BaseModelError, match="--allow-disagreement"):
-        evaluate_run(run, vector, None, questions=0)
+        evaluate_run(run, vector, None, extent=Extent(questions=0))
 
 
 def test_what_was_allowed_in_training_is_allowed_on_that_file_alone(
