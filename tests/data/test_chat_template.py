@@ -43,7 +43,7 @@ def test_what_is_rendered_is_what_transformers_and_llama_cpp_render(
     if not ours.moves_system(messages):
         theirs = tokenizer.apply_chat_template(messages, chat_template=source, tokenize=False, add_generation_prompt=True)
         assert ours.prompt(messages) == theirs
-        assert ours.prompt(messages) == Jinja2ChatFormatter(source, "</s>", "<s>")(messages=messages).prompt  # type: ignore[arg-type]
+        assert ours.prompt(messages) == Jinja2ChatFormatter(source, "</s>", "<s>")(messages=messages).prompt
     assert ours.whole(messages[-1:]) == tokenizer.apply_chat_template(messages[-1:], chat_template=source, tokenize=False)
 
 
