@@ -58,6 +58,21 @@ def test_a_few_samples_among_many_are_counted(llama_folder: Path, tmp_path: Path
     assert f"tokenises 1 of {len(EXAMPLES) + 1} samples otherwise than they were trained: row 9 has a token at which" in told
 
 
+def test_a_token_that_the_file_calls_user_defined_is_told(llama_folder: Path, tmp_path: Path) -> None:
+    """Files whose added words are USER_DEFINED: llama.cpp cuts them out of every text, the folder's tokenizer does not."""
+    tokenizer = load_tokenizer(str(llama_folder))
+    kinds = [3 if number < 3 else 6 if number < 259 else 1 for number in range(640)]  # control, bytes, normal
+    kinds[1:3], kinds[tokenizer.convert_tokens_to_ids("in")] = [3, 3], 4
+    gguf = write_gguf(llama_folder, tmp_path / "a.gguf", LLAMA_2, keys={**UNPREFIXED, "tokenizer.ggml.token_type": kinds})
+    told = check_prompts(tokenizer, 640, gguf, EXAMPLES).token_ids
+    with Model(gguf) as model:
+        whole = [tokenizer.decode(encode(tokenizer, each).ids[1:-1]) for each in EXAMPLES]
+        other = sum(encode(tokenizer, each).ids[1:-1] != model.tokenize(text) for each, text in zip(EXAMPLES, whole, strict=True))
+    assert 0 < other <= len(EXAMPLES)
+    assert told is not None
+    assert f"tokenises {other} of {len(EXAMPLES)} samples otherwise" in told
+
+
 def test_a_bos_that_the_server_adds_is_told(llama_folder: Path, tmp_path: Path) -> None:
     """A folder's template writes no bos; llama-server puts one before each prompt all the same."""
     gguf = write_gguf(llama_folder, tmp_path / "a.gguf", BARE)
