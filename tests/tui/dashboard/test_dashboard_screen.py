@@ -254,3 +254,26 @@ def test_a_reading_of_the_real_files(tmp_path: Path) -> None:
     assert (reading.learning_rate, reading.tokens_per_second) == (steps[-1]["learning_rate"], 250.0)
     assert reading.live is not None
     assert reading.live.values.shape == (5, 7)
+
+
+async def test_that_the_runtimes_disagree_is_shown_whatever_is_told_later(tmp_path: Path) -> None:
+    run = plant_run(tmp_path / "run", training(5, 40))
+    told = "transformers and llama.cpp run base.gguf as two models: KL 0.29 nats a token"
+    run.events.append("warning", text=told, of="runtimes")
+    run.events.append("warning", text="memory ran out: each step is now computed in 2 rows")
+    app = DashboardApp(DashboardScreen(run.path))
+    with run.lock.held():
+        async with app.run_test(size=(140, 40)) as pilot:
+            await until(pilot, lambda: app.note == f"warning: {told}", "the warning")
+            run.events.append("start", max_steps=40)  # resumed, on another file
+            run.events.append("warning", text="the newest")
+            await until(pilot, lambda: app.note == "warning: the newest", "the newest warning")
+
+
+async def test_a_refused_start_says_why_with_the_figure(tmp_path: Path, script: Callable[[Script], None]) -> None:
+    why = "irm-lite: transformers and llama.cpp run base.gguf as two models: KL 2.1 nats a token: say --allow-disagreement"
+    script([["err", "loading"], ["err", why], ["exit", 2]])
+    out = tmp_path / "runs" / "new"
+    app = DashboardApp(DashboardScreen(out, ["train", "--out", str(out), "--json"]))
+    async with app.run_test(size=(160, 30)) as pilot:
+        await until(pilot, lambda: "KL 2.1" in app.note, "the refusal")

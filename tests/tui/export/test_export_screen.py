@@ -155,3 +155,24 @@ async def test_missing_and_damaged_runs_are_states(run: RunDirectory) -> None:
             await pilot.press("tab")
     async with ExportApp(None).run_test(size=(80, 24)) as pilot:
         assert "give the run to export" in screen_text(pilot.app)
+
+
+async def test_that_the_runtimes_disagree_stands_beside_the_fidelity(run: RunDirectory, script: Callable[[Script], None]) -> None:
+    told = "transformers and llama.cpp run base.gguf as two models: KL 0.29 nats a token\x1b[31m"
+    document = {**FIGURES, "vector": str(run.default_vector)}
+    script([["out", json.dumps({**document, "disagreement": told})]])
+    bare = ExportApp(run.path)
+    async with bare.run_test(size=(140, 45)) as pilot:
+        await pilot.press("f6")
+        await until(pilot, lambda: "0.980" in screen_text(bare), "the figures")
+        shown = " ".join(screen_text(bare).split())
+        assert "warning: transformers and llama.cpp run base.gguf as two models" in shown
+        assert "\x1b" not in shown
+    run.fidelity.parent.mkdir(exist_ok=True)
+    run.fidelity.write_text(json.dumps({**document, "disagreement": told}))
+    async with ExportApp(run.path).run_test(size=(140, 45)) as pilot:  # of an export of before
+        assert "as two models" in screen_text(pilot.app)
+    run.fidelity.write_text(json.dumps({**document, "disagreement": None}))
+    async with ExportApp(run.path).run_test(size=(140, 45)) as pilot:
+        assert "0.980" in screen_text(pilot.app)
+        assert "warning" not in screen_text(pilot.app)
