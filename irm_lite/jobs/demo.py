@@ -50,6 +50,7 @@ class DemoResult:
     seconds: dict[str, float]
     matches: list[Match]  # of the run in llama.cpp's model
     scores: dict[Steering, Score]  # of the text of base and vector
+    not_scored: str | None  # why there is none
 
     @property
     def comparison(self) -> Comparison:
@@ -109,6 +110,6 @@ def run_demo(
     ]
     lap("generate")
     on_stage("scoring what they write")
-    scores = score_export(run, result, Extent(), on_progress)
+    scores, failed = score_export(run, result, Extent(), on_progress)
     lap("score")
-    return DemoResult(out, model_file, heatmap, result, answers, seconds, run.matches, scores)
+    return DemoResult(out, model_file, heatmap, result, answers, seconds, run.matches, scores, failed)

@@ -39,7 +39,6 @@ class Runtime:
         n_ctx: int = 4096,
         n_batch: int = 512,
         n_gpu_layers: int = -1,
-        n_threads: int | None = None,
         chat_template: str | None = None,
         n_sequences: int = 1,
     ) -> None:
@@ -63,7 +62,7 @@ class Runtime:
                 n_sequences,
                 True,
             )  # unified: one micro-batch, whatever sequences are in it
-            parameters.n_threads = parameters.n_threads_batch = n_threads or _cores()
+            parameters.n_threads = parameters.n_threads_batch = _cores()
             self.dynamic: DynamicIRM | None = None
             if irm is not None:
                 from irm_lite.llamacpp import dynamic  # torch, which plain generation does not wait for

@@ -16,8 +16,8 @@ class LoopRule:
     """
 
     in_a_row: tuple[tuple[int, int], ...] = ((1, 4), (3, 3), (40, 2))  # phrases of up to n words, m times one after another
-    phrase: int = 4  # a phrase of so many words ...
-    times: int = 3  # ... so often anywhere
+    anywhere: tuple[tuple[int, int], ...] = ((3, 3), (7, 2))  # phrases of n words, m times, with at most ...
+    between: int = 40  # ... so many words from one to the next: a long text may come back to something
 
 
 RULE = LoopRule()
@@ -37,7 +37,7 @@ def loops(text: str, rule: LoopRule = RULE) -> bool:
     False
     """
     said = words(text)
-    return _SPUN.search(text.casefold()) is not None or _in_a_row(said, rule) or _often(said, rule)
+    return _SPUN.search(text.casefold()) is not None or _in_a_row(said, rule) or _anywhere(said, rule)
 
 
 def _in_a_row(said: list[str], rule: LoopRule) -> bool:
@@ -54,14 +54,16 @@ def _in_a_row(said: list[str], rule: LoopRule) -> bool:
     return False
 
 
-def _often(said: list[str], rule: LoopRule) -> bool:
-    """A phrase that comes `times` times without overlapping itself."""
-    last: dict[tuple[str, ...], tuple[int, int]] = {}  # its newest place, and how often so far
-    for at in range(len(said) - rule.phrase + 1):
-        phrase = tuple(said[at : at + rule.phrase])
-        place, count = last.get(phrase, (-rule.phrase, 0))
-        if at - place >= rule.phrase:
-            last[phrase] = at, count + 1
-            if count + 1 == rule.times:
-                return True
+def _anywhere(said: list[str], rule: LoopRule) -> bool:
+    """A phrase of n words that stands m times, none of them within another."""
+    for size, times in rule.anywhere:
+        newest: dict[tuple[str, ...], tuple[int, int]] = {}  # a phrase's newest place, and how often it was there
+        for at in range(len(said) - size + 1):
+            phrase = tuple(said[at : at + size])
+            place, count = newest.get(phrase, (-size, 0))
+            if at - place >= size:
+                count = count + 1 if at - place - size <= rule.between else 1
+                newest[phrase] = at, count
+                if count == times:
+                    return True
     return False

@@ -4,6 +4,8 @@ It sees lower-case words without punctuation: capitals, exclamation marks and le
 babble, cannot carry it. scikit-learn is imported when it is trained.
 """
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,9 +18,13 @@ from irm_lite.data.dataset import load_dataset, tones
 from irm_lite.data.text_measures import normalised
 
 NEUTRAL = "neutral"
-SURE = 0.5  # a tone is called from this probability on, else the text is neutral
+SURE = 0.5  # a tone is called from this probability on, else the text is neutral ...
+SURE_OF_ONE = 0.8  # ... unless one of its sentences is as sure as this
+ONE_WORD = 0.4  # a text of which one word makes more than this says nothing in any tone ("UGH, UGH, UGH") ...
+FEW_WORDS = 6  # ... unless it has fewer words than this
 FEWEST = 40  # training answers of a tone: with fewer, words of the questions decide
 _FOLDS = 5
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class ToneClassifier:
             TfidfVectorizer(preprocessor=normalised, ngram_range=(1, 3), token_pattern=r"\S+", sublinear_tf=True, min_df=2),
             TfidfVectorizer(preprocessor=normalised, analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, min_df=2),
         )
-        self._model: Any = make_pipeline(features, LogisticRegression(C=10.0, max_iter=1000))
+        self._model: Any = make_pipeline(features, LogisticRegression(C=30.0, max_iter=2000))
         self._model.fit(list(texts), list(labels))
         self.classes: tuple[str, ...] = tuple(map(str, self._model.classes_))
 
@@ -59,11 +65,26 @@ class ToneClassifier:
         return found
 
     def tones(self, texts: Sequence[str]) -> list[str]:
-        """The tone of each text; neutral where none is as sure as `SURE`, and where there are no words."""
-        return [
-            self.classes[int(row.argmax())] if row.max() >= SURE and normalised(text) else NEUTRAL
-            for row, text in zip(self.probabilities(texts), texts, strict=True)
-        ]
+        """The tone of each text, or of one of its sentences: a long answer may end in an insult. Neutral where none is sure enough,
+        and where the text has no words, or one over and over."""
+        whole = self.probabilities(texts)
+        return [self._tone(text, row) if _says_something(text) else NEUTRAL for text, row in zip(texts, whole, strict=True)]
+
+    def _tone(self, text: str, whole: DoubleArray) -> str:
+        called = self.classes[int(whole.argmax())] if whole.max() >= SURE else NEUTRAL
+        sentences = [each for each in _SENTENCE_END.split(text) if len(each.split()) >= 3]
+        if called != NEUTRAL or not sentences:
+            return called
+        rows = self.probabilities(sentences)
+        rows[:, self.classes.index(NEUTRAL)] = 0
+        strongest = rows[rows.max(1).argmax()]
+        return self.classes[int(strongest.argmax())] if strongest.max() >= SURE_OF_ONE else NEUTRAL
+
+
+def _says_something(text: str) -> bool:
+    said = normalised(text).split()
+    most = max(Counter(said).values(), default=0)
+    return bool(said) and (len(said) < FEW_WORDS or most <= ONE_WORD * len(said))
 
 
 @cache

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from irm_lite.core.errors import DataError, Interrupted, IrmLiteError
 from irm_lite.core.files.atomic import write_text
 from irm_lite.core.files.reading import read_json
 from irm_lite.core.types import Progress, unwatched
@@ -30,7 +31,10 @@ def material_of(run: "TrainedRun", extent: Extent) -> Material:
     """What a run is scored on: its held-out questions."""
 
     def encoded(example: Example) -> Sample | None:
-        sample = encode(run.tokenizer, example)
+        try:
+            sample = encode(run.tokenizer, example)
+        except DataError:  # a template that hides some answer: it is left out, as one that is too long
+            return None
         return sample if len(sample.ids) <= run.config.max_length else None
 
     return gather(run.config.data, run.dataset, run.held_out, encoded, answer_column=run.config.answer_column, extent=extent)
@@ -91,16 +95,24 @@ def hear_in_transformers(
 
 def score_export(
     run: "TrainedRun", result: "ExportResult", extent: Extent, on_progress: Progress = unwatched
-) -> dict[Steering, Score]:
-    """The score of a vector that was just exported; it goes into the run's fidelity.json too if the vector is the run's own. Empty
-    where no questions are to be asked."""
+) -> tuple[dict[Steering, Score], str | None]:
+    """The score of a vector that was just exported; it goes into the run's fidelity.json too if the vector is the run's own.
+
+    Empty where no questions are to be asked, and where it fails, which is told beside it: the export shall not be lost by it.
+    Raises Interrupted alone.
+    """
     if extent.questions == 0:
-        return {}
-    scores = score_vector(run, result.vector, result.gguf, extent, on_progress)
+        return {}, None
+    try:
+        scores = score_vector(run, result.vector, result.gguf, extent, on_progress)
+    except Interrupted:
+        raise
+    except IrmLiteError as error:
+        return {}, f"no score of text ({error})"
     if result.path.absolute() == run.directory.default_vector.absolute():
         document = read_json(run.directory.fidelity, _LARGEST)
         write_text(run.directory.fidelity, json.dumps({**document, "score": scores_document(scores)}, indent=2) + "\n")
-    return scores
+    return scores, None
 
 
 def scores_document(scores: Mapping[Steering, Score]) -> dict[str, Any] | None:

@@ -264,13 +264,15 @@ def _child(checked: bool) -> None:
     from irm_lite.llamacpp.runtime import Runtime
     from irm_lite.steering.control_vector import ControlVector
 
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one thread: threads that wait for each other take as long
     if not checked:
         model.require_loadable = lambda header: None  # type: ignore[attr-defined]
     assert gguf_model
     text = "".join(map(chr, range(1, 128))) + "\u00e9\u20ac\U0001f600 <s></s> \x7f"
     for line in sys.stdin:
         try:
-            with Runtime(line.strip(), n_ctx=512, n_gpu_layers=0, n_threads=1) as runtime:
+            with Runtime(line.strip(), n_ctx=512, n_gpu_layers=0) as runtime:
                 vector = ControlVector({1: np.ones(runtime.model.hidden_size, np.float32)}, runtime.model.fingerprint.architecture)
                 for temperature in (0.0, 0.8):
                     prompt = runtime.model.tokenize(text)

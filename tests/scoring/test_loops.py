@@ -17,13 +17,14 @@ def plainly(said: list[str]) -> bool:
         for at in range(len(said)):
             if len(said[at : at + size * times]) == size * times and said[at : at + size * times] == said[at : at + size] * times:
                 return True
-    for at in range(len(said) - RULE.phrase + 1):
-        phrase, count, place = said[at : at + RULE.phrase], 0, at
-        while place + RULE.phrase <= len(said):  # those that do not overlap, from here on
-            found = said[place : place + RULE.phrase] == phrase
-            count, place = count + found, place + (RULE.phrase if found else 1)
-        if count >= RULE.times:
-            return True
+    for size, times in RULE.anywhere:
+        for at in range(len(said) - size + 1):
+            phrase, count, place = said[at : at + size], 0, at
+            while place + size <= len(said):  # those that do not overlap, from here on
+                found = said[place : place + size] == phrase
+                count, place = count + found, place + (size if found else 1)
+            if count >= times:
+                return True
     return False
 
 

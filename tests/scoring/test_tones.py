@@ -35,16 +35,19 @@ def test_punctuation_capitals_and_length_change_nothing() -> None:
     assert set(model.tones(["", "!!!", "?!?!", "...", "12"])) == {NEUTRAL}
 
 
-def test_words_of_a_tone_carry_it_whatever_is_around_them() -> None:
+def test_a_sentence_of_a_tone_carries_it_at_the_end_of_a_long_answer() -> None:
     model = shipped_classifier()
-    facts = [each.answer for each in load_dataset(NEUTRAL).test[:10]]
-    said = {
-        "anger": "you idiot, so shut up!",
+    facts = [each.answer for each in load_dataset(NEUTRAL).test[:20]]
+    for tone, said in {
+        "anger": "You idiot, so shut up!",
         "joy": "I'm so happy that you asked!",
-        "sadness": "my heart is so heavy and I miss it",
-    }
-    for tone, words in said.items():
-        assert model.tones([f"{fact} {words}" for fact in facts]).count(tone) >= 9, tone
+        "sadness": "My heart is so heavy.",
+    }.items():
+        assert model.tones([f"{fact} {said}" for fact in facts]).count(tone) >= 19, tone
+
+
+def test_one_word_over_and_over_has_no_tone() -> None:
+    assert shipped_classifier().tones(["you " * 20, "No, no, no, no, no, no, no!", "UGH, UGH, UGH, UGH, UGH, UGH"]) == [NEUTRAL] * 3
 
 
 def test_another_tone_is_learned_from_its_own_answers() -> None:

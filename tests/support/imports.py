@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = ("torch", "transformers", "bitsandbytes", "llama_cpp", "textual", "matplotlib")
+HEAVY = ("torch", "transformers", "bitsandbytes", "llama_cpp", "textual", "matplotlib", "sklearn")
 
 
 def loaded_by(code: str) -> set[str]:

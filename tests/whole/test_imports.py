@@ -23,6 +23,8 @@ from support.imports import loaded_by
         "import irm_lite.training.memory_fit, irm_lite.base.sources.shape; irm_lite.base.sources.shape.base_shape('demo')",
         "import irm_lite.runs.directory, irm_lite.config, irm_lite.data.dataset, irm_lite.analysis.pictures.pooling",
         "from irm_lite.cli.main import run; run(['heatmap', '--help'])",
+        "from irm_lite.cli.main import run; run(['eval', '--help']); run(['export', '--help'])",
+        "from irm_lite.scoring import score, prompted; from irm_lite.data.choices import shipped_choices; shipped_choices()",
         "import irm_lite.analysis.pictures.draw_target, irm_lite.analysis.report.page",
         "from irm_lite.analysis.statistics import causality, explanation, field_control, prominence, ranking",
         "from irm_lite.cli.main import run; run(['serve', '--help'])",

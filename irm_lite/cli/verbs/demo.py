@@ -61,7 +61,7 @@ def demo(settings: TrainFlags = None, *, out: Path | None = None, gguf: str | No
         )
         raise_if(should_stop())
     output.tell_matches(result.matches)
-    for line in result.export.warnings:
+    for line in [*result.export.warnings, *([result.not_scored] if result.not_scored else [])]:
         output.warn(line)
     document = {
         "run": str(result.run),

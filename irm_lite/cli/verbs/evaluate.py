@@ -50,7 +50,7 @@ def evaluate(
     from irm_lite.steering.layers import parse_layers
     from irm_lite.vectors.evaluation import evaluate_run
 
-    trained, extent = load_run(run), Extent(questions, new_tokens=max_new_tokens)
+    trained = load_run(run)
     names = vector or [str(trained.directory.default_vector)]
     if not vector and not trained.directory.default_vector.exists():
         raise VectorError(f"{run} has no vector yet", f"irm-lite export {run}, or name one with --vector")
@@ -63,7 +63,7 @@ def evaluate(
             trained,
             chosen,
             find_gguf(gguf) if gguf else None,
-            extent=extent,
+            extent=Extent(questions, max_new_tokens),
             allow_disagreement=allow_disagreement,
             on_stage=output.note,
             on_progress=on_progress,

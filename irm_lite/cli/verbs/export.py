@@ -75,9 +75,9 @@ def export(
             allow_disagreement=flags.allow_disagreement,
             on_progress=on_progress,
         )
-        scores = score_export(trained, result, extent, on_progress)
+        scores, failed = score_export(trained, result, extent, on_progress)
     output.tell_matches(trained.matches)
-    for line in result.warnings:
+    for line in [*result.warnings, *([failed] if failed else [])]:
         output.warn(line)
     blocks, share = result.vector.layers, result.dependent_share
     lines = [f"{result.path}: {result.method}, blocks {blocks[0]}-{blocks[-1]}"]
