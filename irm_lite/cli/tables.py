@@ -56,19 +56,19 @@ def side_effects_shown(evaluation: "Evaluation") -> tuple[RenderableType, ...]:
 _SCORE_ROWS = {
     "score": "score",
     "fluency": "fluency",
-    "ended": "  ends by itself",
-    "looped": "  loops",
-    "distinct_2": "  distinct-2",
-    "perplexity_ratio": "  times the base's perplexity",
+    "ended": " ends by itself",
+    "looped": " loops",
+    "distinct_2": " distinct-2",
+    "perplexity_ratio": " perplexity, times",
     "tone": "tone",
-    "toned": "  answers in the tone",
-    "prefers": "  prefers the tone's answer",
+    "toned": " in the tone",
+    "prefers": " prefers the tone",
     "sense": "sense",
-    "choices": "  right of four",
-    "margin": "  margin, nats a token",
-    "recalled": "  key words said",
+    "choices": " right of four",
+    "margin": " margin, nats",
+    "recalled": " key words said",
     "steerability": "steerability",
-    "wrong_way": "  moved the wrong way",
+    "wrong_way": " wrong way",
 }
 
 
@@ -78,11 +78,18 @@ def score_shown(scores: "Mapping[Any, Score]") -> tuple[RenderableType, ...]:
         return ()
     first = next(iter(scores.values()))
     table = _table(*({"irm": "IRM"}.get(name, name) for name in scores))
+    table.columns[0].no_wrap = True
     for name, shown in _SCORE_ROWS.items():
         if name in first.figures:
-            table.add_row(shown, *(with_interval(each.figures[name], each.intervals[name]) for each in scores.values()))
+            table.add_row(shown, *(_figure(each, name, bare=which == "base") for which, each in scores.items()))
     lacks = [f"not measured: {line}" for line in first.lacks]
     return (f"score of text: {first.size}, greedy and sampled (docs/score.md)", table, *lacks)
+
+
+def _figure(score: "Score", name: str, bare: bool) -> str:
+    """With its interval, if there is room for it: the base's are what the others are compared with."""
+    low, high = score.intervals[name]
+    return f"{score.figures[name]:.2f}" if bare else f"{score.figures[name]:.2f} ({low:.2f} to {high:.2f})"
 
 
 def score_line(score: "Score") -> str:

@@ -19,7 +19,7 @@ TEXT_COLUMNS = (
     *("toned", "base_toned", "keyed", "recalled", "base_recalled"),
 )
 PAIR_COLUMNS = (
-    *("pairs", "prefers", "base_prefers", "rises", "shift", "shift_squared"),
+    *("pairs", "prefers", "base_prefers", "rises", "falls", "shift", "shift_squared"),
     *("preference", "base_preference", "preference_sum", "base_preference_sum", "margins", "margin", "base_margin"),
 )
 CHOICE_COLUMNS = ("choices", "right", "base_right")
@@ -78,7 +78,7 @@ def _pairs(heard: Heard, base: Heard) -> DoubleArray:
         margin, base_margin = (_margin(each, at) for each in (heard, base))
         has_margin = len(heard.distractors[at]) > 0
         rows[at] = [
-            *(1, preference > 0, before > 0, shift > 0, shift, shift**2),
+            *(1, preference > 0, before > 0, shift > 0, shift < 0, shift, shift**2),
             *(preference, before, *sums, has_margin, margin, base_margin),
         ]
     return rows

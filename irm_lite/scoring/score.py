@@ -140,9 +140,9 @@ def _of_pairs(sums: DoubleArray) -> Figures:
     pairs = at["pairs"]
     names = ("prefers", "base_prefers", "preference", "base_preference", "preference_sum", "base_preference_sum", "shift")
     found = {name: at[name] / pairs for name in names}
-    found["wrong_way"] = 1 - at["rises"] / pairs
+    found["wrong_way"] = at["falls"] / pairs
     found["shift_spread"] = np.sqrt(np.maximum(at["shift_squared"] / pairs - found["shift"] ** 2, 0))
-    found["steerability"] = np.maximum(1 - 2 * found["wrong_way"], 0)  # half of them is what chance gives
+    found["steerability"] = np.maximum((at["rises"] - at["falls"]) / pairs, 0)  # chance moves half of them each way
     if np.any(at["margins"]):
         found |= {name: _ratio(at[name], at["margins"]) for name in ("margin", "base_margin")}
         found["kept_margin"] = _kept(found["margin"], found["base_margin"])

@@ -83,7 +83,7 @@ def test_the_base_beside_itself_has_no_tone_and_so_no_score(material: Material) 
     assert found.value == 0
     assert (found.figures["tone"], found.figures["steerability"]) == (0, 0)
     assert (found.figures["fluency"], found.figures["sense"]) == (1, 1)
-    assert found.figures["wrong_way"] == 1  # none moved the right way
+    assert found.figures["wrong_way"] == 0  # none moved at all
 
 
 def test_the_tones_own_answers_have_all_of_it(material: Material) -> None:

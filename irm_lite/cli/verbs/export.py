@@ -75,6 +75,7 @@ def export(
             allow_disagreement=flags.allow_disagreement,
             on_progress=on_progress,
         )
+    with stoppable_progress(output, "scoring") as on_progress:
         scores, failed = score_export(trained, result, extent, on_progress)
     output.tell_matches(trained.matches)
     for line in [*result.warnings, *([failed] if failed else [])]:
