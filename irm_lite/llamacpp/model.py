@@ -21,9 +21,9 @@ class Model:
 
     def __init__(self, gguf: Path | str, *, n_gpu_layers: int = -1, chat_template: str | None = None) -> None:
         """Raises BaseModelError or InputError where the file is damaged, split, or no model that llama.cpp knows."""
+        quiet_llamacpp()
         import llama_cpp
 
-        quiet_llamacpp()
         header = read_header(gguf)
         self.path = Path(gguf)
         self.fingerprint = fingerprint_gguf(header)
