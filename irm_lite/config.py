@@ -151,6 +151,8 @@ class TrainConfig:
                 raise InputError(f"{_flag(name)} is absurdly large", "give a smaller one")
             if isinstance(value, str) and "\0" in value:
                 raise InputError(f"{_flag(name)} holds a null character", "remove it")
+            if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):  # run.toml could not hold it
+                raise InputError(f"{_flag(name)} {value!r} is not UTF-8", "rename the file or folder")
         for name in positive:
             if not getattr(self, name) >= 1:
                 raise InputError(f"{_flag(name)} {getattr(self, name)} makes no sense", "give at least 1")

@@ -130,9 +130,9 @@ class FileVocabulary(Vocabulary):
 
     def __init__(self, gguf: Path) -> None:
         """Raises BaseModelError where llama.cpp cannot load it. The file must have passed `require_loadable`."""
+        quiet_llamacpp()
         import llama_cpp
 
-        quiet_llamacpp()
         forget_complaints()
         parameters = llama_cpp.llama_model_default_params()
         parameters.vocab_only = True

@@ -17,7 +17,7 @@ from irm_lite.cli.stderr import LastingStderr
 from irm_lite.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, InputError, IrmLiteError, OtherBaseWarning
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.launch import set_aside, shown
-from irm_lite.core.machine.terminal import forget_size_of_nothing, replace_what_cannot_be_shown
+from irm_lite.core.machine.terminal import forget_size_of_nothing, open_what_is_closed, replace_what_cannot_be_shown
 from irm_lite.core.visible_text import one_line, safe
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ def _show_warning(message: Warning | str, *_where: Any, **_more: Any) -> None:
 
 def main() -> None:
     """The console script."""
+    open_what_is_closed()
     replace_what_cannot_be_shown()
     forget_size_of_nothing()
     if sys.stderr is not None:

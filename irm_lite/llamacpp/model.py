@@ -26,9 +26,9 @@ class Model:
         """`repack`: let llama.cpp lay out 4-bit weights anew for the CPU, which takes a while and pays where it computes.
 
         Raises BaseModelError or InputError where the file is damaged, split, or no model that llama.cpp knows."""
+        quiet_llamacpp()
         import llama_cpp
 
-        quiet_llamacpp()
         header = read_header(gguf)
         self.path = Path(gguf)
         self.fingerprint = fingerprint_gguf(header)

@@ -47,12 +47,12 @@ class Runtime:
 
         Raises BaseModelError or InputError where the file is damaged, split, no model, or the IRM does not fit it.
         """
-        import llama_cpp
-
         if not 8 <= n_ctx <= 1 << 24:
             raise InputError(f"a context of {n_ctx} tokens makes no sense", "give --context between 8 and 16777216")
         self._owns_model = not isinstance(gguf, Model)
         self.model = gguf if isinstance(gguf, Model) else Model(gguf, n_gpu_layers=n_gpu_layers, chat_template=chat_template)
+        import llama_cpp
+
         self._context: Any = None
         try:
             parameters = llama_cpp.llama_context_default_params()

@@ -179,7 +179,7 @@ def test_a_tokenizer_with_ids_beyond_the_embeddings_is_refused(llama_folder: Pat
     assert load_base(str(folder), quant="none", device="cpu").tokenizer.pad_token_id == rows  # never given to the model
     tokenizer.add_tokens(["beyond"])
     tokenizer.save_pretrained(folder)
-    with pytest.raises(BaseModelError, match=f"ids up to {rows + 1}, its embeddings end at {rows - 1}: give"):
+    with pytest.raises(BaseModelError, match=rf"ids up to {rows + 1} \('beyond'\), its embeddings end at {rows - 1}: give"):
         load_base(str(folder), quant="none", device="cpu")
 
 

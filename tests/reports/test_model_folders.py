@@ -26,12 +26,13 @@ def folder(llama_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(llama_folder, tmp_path / "model"))
 
 
-def change(file: Path, **values: Any) -> None:
+def change(file: Path, **values: Any) -> Path:
     known = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps({**known, **values}))
+    return file
 
 
-def rows(folder: Path, more: int, names: tuple[str, ...] = ("model.embed_tokens.weight", "lm_head.weight")) -> None:
+def rows(folder: Path, more: int, names: tuple[str, ...] = ("model.embed_tokens.weight", "lm_head.weight")) -> Path:
     """The rows of these weights cut or padded by so many."""
     file = folder / "model.safetensors"
     weights = load_file(file)
@@ -39,6 +40,7 @@ def rows(folder: Path, more: int, names: tuple[str, ...] = ("model.embed_tokens.
         old = weights[name]
         weights[name] = torch.cat([old, torch.zeros(more, old.shape[1])]) if more > 0 else old[:more].clone()
     save_file(weights, file, metadata={"format": "pt"})
+    return file
 
 
 def shard(folder: Path) -> list[str]:
@@ -53,10 +55,11 @@ def shard(folder: Path) -> list[str]:
     return parts
 
 
-def remove(folder: Path, *patterns: str) -> None:
+def remove(folder: Path, *patterns: str) -> Path:
     for pattern in patterns:
         for file in folder.glob(pattern):
             file.unlink()
+    return folder
 
 
 def pickled(folder: Path) -> None:

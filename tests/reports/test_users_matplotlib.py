@@ -57,10 +57,12 @@ def test_a_users_own_rc_is_left_as_it_is(tmp_path: Path) -> None:
     values = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
     save_heatmap(values, (1, 2), tmp_path / "plain.png", "a title")
     odd: dict[str, Any] = {"text.usetex": True, "font.size": 40, "image.cmap": "gray", "savefig.dpi": 20, "axes.facecolor": "red"}
-    with matplotlib.rc_context(odd):
+    params: Any = matplotlib.rcParams
+    with matplotlib.rc_context():
+        params.update(odd)
         save_heatmap(values, (1, 2), tmp_path / "styled.png", "a title")
-        assert all(matplotlib.rcParams[name] == value for name, value in odd.items())
+        assert all(params[name] == value for name, value in odd.items())
         with pytest.raises(ZeroDivisionError), own_style():
             _ = 1 / 0
-        assert matplotlib.rcParams["font.size"] == 40
+        assert params["font.size"] == 40
     assert (tmp_path / "styled.png").read_bytes() == (tmp_path / "plain.png").read_bytes()

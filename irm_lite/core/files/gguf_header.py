@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
+_LATER = 100  # a number of this size is damage, no later version
 _MAX_ENTRIES = 100_000  # of metadata or tensors; real files have thousands at most
 _MAX_ITEMS = 1 << 22  # of an array; the largest vocabularies have a quarter of a million
 _MAX_HEADER = 64 << 20  # bytes; a vocabulary with its merges takes some ten million
@@ -226,7 +227,10 @@ def _other_version(cursor: _Cursor, version: int) -> InputError:
             f"{cursor.path} is a big-endian GGUF, for other processors",
             "give the little-endian one, or turn a copy of it by `gguf-convert-endian FILE little` of the package gguf",
         )
-    return cursor.damaged(f"GGUF version {version}; {' and '.join(map(str, _VERSIONS))} are known")
+    what, known = f"GGUF version {version}", f"{' and '.join(map(str, _VERSIONS))} are known"
+    if max(_VERSIONS) < version < _LATER:
+        return InputError(f"{cursor.path} is of {what}; {known}", f"update irm-lite, or give a file of version {max(_VERSIONS)}")
+    return cursor.damaged(f"{what}; {known}")
 
 
 def _parse(cursor: _Cursor, path: Path) -> GgufHeader:

@@ -1,18 +1,32 @@
 """llama.cpp's log: off the terminal, its errors at hand."""
 
 import ctypes
+import os
 from collections import deque
 from functools import cache
 from typing import Any
 
+from irm_lite.core.errors import MissingPart, reason
+
+_PLACE = "LLAMA_CPP_LIB_PATH"  # where llama-cpp-python looks for its library, and nowhere else, if it is set
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR in ggml.h
 _complaints: deque[str] = deque(maxlen=8)  # llama.cpp's latest error lines: it returns no reason
+
+
+def import_llamacpp() -> Any:
+    """The module. Raises MissingPart where its library cannot be loaded."""
+    try:
+        import llama_cpp
+    except (ImportError, OSError, RuntimeError) as error:
+        hint = f"unset {_PLACE}, which says where it is" if os.environ.get(_PLACE) else "install llama-cpp-python again"
+        raise MissingPart(f"llama.cpp's library cannot be loaded ({reason(error)})", hint) from error
+    return llama_cpp
 
 
 @cache
 def quiet_llamacpp() -> Any:
     """Keep llama.cpp's log off the terminal, and its errors at hand. The callback lives as long as the process."""
-    import llama_cpp
+    llama_cpp = import_llamacpp()
 
     def keep(level: int, text: bytes, _user_data: Any) -> None:
         if level == _ERROR:

@@ -2,7 +2,23 @@
 
 import os
 import sys
-from typing import IO, Any
+from typing import Any, TextIO
+
+_LARGEST = 10_000  # columns or lines
+
+
+def open_what_is_closed() -> None:
+    """Lead streams that whoever started the process has closed (`>&-`, services, pythonw) to nowhere: else the next files that are
+    opened, ours, would take their numbers, and what libraries print would go into these."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
 
 
 def replace_what_cannot_be_shown() -> None:
@@ -14,13 +30,14 @@ def replace_what_cannot_be_shown() -> None:
 
 
 def forget_size_of_nothing() -> None:
-    """Drop COLUMNS and LINES of 0, which some pseudo-terminals leave: rich would show nothing at all."""
+    """Drop COLUMNS and LINES of 0, which some pseudo-terminals leave: rich would show nothing at all. So with absurdly many."""
     for name in ("COLUMNS", "LINES"):
-        if os.environ.get(name, "1").strip("0") == "":
+        size = os.environ.get(name, "")
+        if size.isdecimal() and not 0 < int(size) <= _LARGEST:
             del os.environ[name]
 
 
-def read_all(stream: IO[str]) -> str:
+def read_all(stream: TextIO) -> str:
     """What can be read from standard input: UTF-8, as files and other programs give it, else as the terminal's encoding has it.
 
     Raises UnicodeError where it is neither.
