@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 from irm_lite.core.errors import BaseModelError
+from irm_lite.core.machine.child import run_module
 
 _SECONDS = 600
 
 
 def require_survival(gguf: Path) -> None:
     """Raise BaseModelError where llama.cpp dies of the file, or takes more than ten minutes."""
-    command = [sys.executable, "-m", "irm_lite.llamacpp.trial_load", str(gguf)]
+    command = [*run_module("irm_lite.llamacpp.trial_load"), str(gguf)]
     quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else ggml calls a debugger where there is one
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=quiet, timeout=_SECONDS, check=False)

@@ -22,6 +22,7 @@ from irm_lite.config import TrainConfig
 from irm_lite.core.errors import FailedElsewhere, InputError, Interrupted, TrainingFailed
 from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.files.paths import is_utf8
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import DEVICES, available, decide, probe
 from irm_lite.core.machine.launch import not_heeded, set_aside
@@ -80,6 +81,8 @@ def train(
     run = RunDirectory(out)
     if not str(out).strip("."):
         raise InputError("the run directory has no name", "give one with --out")
+    if not is_utf8(str(out)):
+        raise InputError(f"the run directory {str(out)!r} is not UTF-8, and safetensors could not read it", "give another --out")
     _meet(config, base)
     with processes.agreed():
         run.require_absent()
