@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from irm_lite.core.errors import InputError
+from irm_lite.core.files.paths import is_utf8
 from irm_lite.core.files.reading import read_toml
 
 Kind = Literal["paper", "lite", "static"]
@@ -151,7 +152,7 @@ class TrainConfig:
                 raise InputError(f"{_flag(name)} is absurdly large", "give a smaller one")
             if isinstance(value, str) and "\0" in value:
                 raise InputError(f"{_flag(name)} holds a null character", "remove it")
-            if isinstance(value, str) and any("\ud800" <= each <= "\udfff" for each in value):  # run.toml could not hold it
+            if isinstance(value, str) and not is_utf8(value):  # run.toml could not hold it
                 raise InputError(f"{_flag(name)} {value!r} is not UTF-8", "rename the file or folder")
         for name in positive:
             if not getattr(self, name) >= 1:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from irm_lite.core.errors import BaseModelError
+from irm_lite.core.machine.child import run_module
 
 _SECONDS = 600
 _survived: set[tuple[object, ...]] = set()  # files as they were, tried by this process
@@ -19,7 +20,7 @@ def require_survival(gguf: Path) -> None:
     stat = gguf.stat()
     if (tried := (gguf.resolve(), stat.st_size, stat.st_mtime_ns)) in _survived:
         return
-    command = [sys.executable, "-m", "irm_lite.llamacpp.trial_load", str(gguf)]
+    command = [*run_module("irm_lite.llamacpp.trial_load"), str(gguf)]
     quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else ggml calls a debugger where there is one
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=quiet, timeout=_SECONDS, check=False)

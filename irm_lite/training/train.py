@@ -21,6 +21,7 @@ from irm_lite.base.presets import read_chat_template
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import FailedElsewhere, InputError, Interrupted, TrainingFailed
 from irm_lite.core.files.atomic import require_folder
+from irm_lite.core.files.paths import is_utf8
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import DEVICES, available, decide, probe
 from irm_lite.core.machine.launch import not_heeded, set_aside
@@ -79,6 +80,8 @@ def train(
     run = RunDirectory(out)
     if not str(out).strip("."):
         raise InputError("the run directory has no name", "give one with --out")
+    if not is_utf8(str(out)):
+        raise InputError(f"the run directory {str(out)!r} is not UTF-8, and safetensors could not read it", "give another --out")
     _meet(config, base)
     at = datetime.fromtimestamp(processes.sum_of(int(time.time()) if processes.first() else 0))  # one time for all of them
     with processes.agreed():

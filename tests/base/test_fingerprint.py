@@ -141,7 +141,8 @@ def test_the_demo_model_is_hashed_as_torch_rounds_its_gains(demo_gguf: Path) -> 
     places = read_header(demo_gguf).tensors
     names = [f"blk.{n}.{norm}.weight" for n in range(30) for norm in ("attn_norm", "ffn_norm")]
     gains = [np.fromfile(demo_gguf, "<f4", count=576, offset=places[name].offset) for name in [*names, "output_norm.weight"]]
-    assert fingerprint_gguf(demo_gguf) == Fingerprint("llama", 30, 576, hash_with_torch(gains), "Q4_1")
+    found = fingerprint_gguf(demo_gguf)
+    assert found == Fingerprint("llama", 30, 576, hash_with_torch(gains), "Q4_1", found.graph)  # its graph: test_graph_facts.py
 
 
 def test_a_control_vector_is_refused_as_a_model(tmp_path: Path) -> None:

@@ -1,12 +1,19 @@
 """Folders that cannot be written, a user without a home, settings that mean nothing."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from irm_lite.config import TrainConfig
+from irm_lite.core.errors import BaseModelError, InputError
 from irm_lite.core.files.paths import cache_folder, system_folder
+from irm_lite.llamacpp.trial_load import require_survival
 from irm_lite.steering.control_vector import ControlVector
+from irm_lite.training import train as training
 from support.elsewhere import irm_lite
 
 NOWHERE = "/dev/null/nowhere"  # neither to be written nor made, by root either
@@ -30,6 +37,53 @@ def test_a_user_without_a_home_has_no_folder_of_that_name() -> None:
         with pytest.raises(OSError):  # noqa: PT011  # which one is the system's
             found.mkdir(parents=True)
     assert cache_folder().is_absolute()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="descriptors are POSIX's")
+@pytest.mark.parametrize("closed", [(1,), (0, 1, 2)])
+def test_closed_streams_are_nowhere(closed: tuple[int, ...], vector: Path, tmp_path: Path) -> None:
+    """A service starts its programs without standard streams: the first file that is opened takes their numbers, and what a library
+    prints would go into it."""
+
+    def close() -> None:
+        for descriptor in closed:
+            os.close(descriptor)
+
+    for verb in (["models", "list"], ["heatmap", str(vector), "-o", str(tmp_path / "figures")]):
+        done = subprocess.run([sys.executable, "-m", "irm_lite", *verb], preexec_fn=close, check=False)
+        assert done.returncode == 0
+    assert (tmp_path / "figures" / "v.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.slow
+def test_a_file_called_like_a_library_is_not_run(llama_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody worked in a folder with a llama_cpp.py of their own: a model was said to crash llama.cpp, whose trial ran that file."""
+    (tmp_path / "llama_cpp.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    require_survival(llama_gguf)
+    monkeypatch.syspath_prepend(str(tmp_path))  # where this process looks, the child does
+    with pytest.raises(BaseModelError, match="code 3"):
+        require_survival(llama_gguf)
+
+
+@pytest.mark.slow
+def test_a_place_where_llamacpp_is_not_is_named(llama_gguf: Path) -> None:
+    """Somebody had pointed llama-cpp-python at a build of their own, and removed it: the line spoke of the disk's free space."""
+    done = irm_lite("generate", "--gguf", llama_gguf, "-p", "Hi", LLAMA_CPP_LIB_PATH=NOWHERE)
+    assert done.returncode == 2
+    assert b"unset LLAMA_CPP_LIB_PATH" in done.stderr
+
+
+def test_names_that_are_not_utf_8_are_refused_before_the_work(llama_folder: Path, tmp_path: Path) -> None:
+    """Files that an old archive had unpacked under names in Latin-1: the training ended where it was to be read."""
+    name = os.fsdecode(b"m\xe9")
+    with pytest.raises(InputError, match=r"--model 'm\\udce9' is not UTF-8: rename"):
+        TrainConfig(model=name)
+    config = TrainConfig(model=str(llama_folder), quant="none", device="cpu", max_steps=1)
+    with pytest.raises(InputError, match=r"is not UTF-8, and safetensors could not read it: give another --out"):
+        training.train(config, tmp_path / name)
+    assert not (tmp_path / name).exists()
 
 
 @pytest.mark.slow

@@ -35,6 +35,11 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a name can be written as UTF-8: file systems keep any bytes, which Python gives as halves of characters."""
+    return not any("\ud800" <= each <= "\udfff" for each in name)
+
+
 def is_hub_id(name: str) -> bool:
     """Whether a text is written as the hub names models and data sets, owner/name; a folder may have such a path too."""
     return _HUB_ID.fullmatch(name) is not None

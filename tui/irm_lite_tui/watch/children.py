@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,9 @@ from typing import Any, BinaryIO, Literal
 from textual.message import Message
 from textual.message_pump import MessagePump
 
-PROGRAM: Sequence[str] = (sys.executable, "-m", "irm_lite")
+from irm_lite.core.machine.child import run_module
+
+PROGRAM: Sequence[str] = run_module("irm_lite")
 _POLL_SECONDS = 0.05
 _LONGEST_DOCUMENT = 16 << 20  # bytes of stdout that are kept
 _LONGEST_LINE = 20_000
@@ -67,7 +68,7 @@ class Child:
                 stdout=files[0][0],
                 stderr=files[1][0],
                 start_new_session=True,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
             )
         except OSError:
             self._remove_scratch()

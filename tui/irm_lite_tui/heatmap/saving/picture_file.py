@@ -5,7 +5,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from itertools import chain, count
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import atomic_path
+from irm_lite.core.machine.child import run_module
 from irm_lite.core.visible_text import visible
 from irm_lite_tui.heatmap.source import Choice, Picture, Source
 
@@ -75,7 +75,7 @@ def _save_drawn(picture: Picture, path: Path, title: str, marks: tuple[int, ...]
     with tempfile.TemporaryDirectory() as folder:
         values = Path(folder) / "values.safetensors"
         save_file({"values": np.ascontiguousarray(picture.values)}, values, {"about": about})
-        command = [sys.executable, "-m", "irm_lite_tui.heatmap.saving.draw", str(values), str(path)]
+        command = [*run_module("irm_lite_tui.heatmap.saving.draw"), str(values), str(path)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", timeout=_SECONDS, stdin=subprocess.DEVNULL
