@@ -201,17 +201,6 @@ def read_header(path: Path | str) -> GgufHeader:
         raise InputError(f"{path} cannot be read ({error.strerror or error})", "check the path and its rights") from None
 
 
-def is_gguf(path: Path) -> bool:
-    """Whether a path is meant as a GGUF file: it ends in .gguf, or is a file that begins as one (Ollama's have no ending)."""
-    if path.suffix.lower() == ".gguf":
-        return True
-    try:
-        with open_ordinary(path) as file:
-            return file.read(len(_MAGIC)) == _MAGIC
-    except OSError:
-        return False
-
-
 def require_model(header: GgufHeader) -> None:
     """Raise InputError where the file is a control vector or one part of a split model."""
     if header.architecture == "controlvector":
