@@ -6,6 +6,7 @@ python -m irm_lite.llamacpp.trial_load MODEL.gguf ends with 0 where llama.cpp su
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from irm_lite.core.errors import BaseModelError
@@ -14,7 +15,13 @@ _SECONDS = 600
 
 
 def require_survival(gguf: Path) -> None:
-    """Raise BaseModelError where llama.cpp dies of the file, or takes more than ten minutes."""
+    """Raise BaseModelError where llama.cpp dies of the file, or takes more than ten minutes. A file is tried once."""
+    about = gguf.stat()
+    _survives(gguf, about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _survives(gguf: Path, _size: int, _written: int) -> None:
     command = [sys.executable, "-m", "irm_lite.llamacpp.trial_load", str(gguf)]
     quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else ggml calls a debugger where there is one
     try:
