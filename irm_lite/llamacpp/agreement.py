@@ -23,7 +23,7 @@ from irm_lite.core.errors import BaseModelError, IrmLiteError
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack
-from irm_lite.llamacpp.agreement_kept import identity_of_base, identity_of_file, libraries, read_kept, write_kept
+from irm_lite.llamacpp.agreement_kept import has_run, identity_of_base, identity_of_file, libraries, read_kept, write_kept
 from irm_lite.llamacpp.likelihood import context_for, llamacpp_log_probabilities
 from irm_lite.llamacpp.model import Model
 from irm_lite.llamacpp.runtime import Runtime
@@ -39,7 +39,7 @@ _PARAGRAPH = (
     'def scatter(x):\n    return x ** -4  # "blue"\n'
 )
 _BESIDE = 2 << 30  # bytes: a block and the head in float32, and what llama.cpp takes beside the weights
-_LONGEST, _SAMPLES, _AMONG = 128, 2, 32  # the shortest of the data's first, beside the paragraph: each token costs both runtimes
+_SAMPLES, _LAST = 3, 20  # of the data, beside the paragraph, and of each its last tokens: every token costs both runtimes
 
 # KL a token that is explained, in nats, and what is far beyond it (docs/log.md has what was measured).
 _QUANTISED_BASE, _OTHER_FILE, _QUANTISED_FILE, _HALF, _SAME = 1.0, 0.3, 0.05, 0.02, 1e-4
@@ -92,7 +92,7 @@ def agreement(base: Compared, gguf: Path, samples: Sequence[Sample]) -> Agreemen
     known = kept.get(key) or kept.get(loaded_key)
     if known is not None:
         return Agreement(**known)
-    compared = [_paragraph(base.tokenizer), *_shortest(samples)]
+    compared = [_whole(base.tokenizer(_PARAGRAPH)["input_ids"]), *(_whole(each.ids[-_LAST:]) for each in samples[:_SAMPLES])]
     row = pack(compared)
     in_llamacpp = _in_llamacpp(gguf, compared)  # first: it is refused sooner
     logits, streamed = _in_transformers(base, row)
@@ -129,9 +129,11 @@ def disagreement(base: Compared, gguf: Path, samples: Sequence[Sample], *, allow
 
 
 def not_taken(gguf: Path) -> str | None:
-    """Why llama.cpp does not load the file, in a line; None where it does. An architecture that was not fuzzed is tried in a
-    process of its own first (trial_load.py)."""
+    """Why llama.cpp does not load the file, in a line; None where it does, or has been seen to. An architecture that was not
+    fuzzed is tried in a process of its own first (trial_load.py)."""
     try:
+        if has_run(gguf):
+            return None
         Model(gguf, n_gpu_layers=0, repack=False).close()
     except IrmLiteError as error:
         return f"{error}; nothing that is trained on it would run there"
@@ -162,14 +164,9 @@ def _in_llamacpp(gguf: Path, samples: Sequence[Sample]) -> Tensor:
         return torch.cat([llamacpp_log_probabilities(runtime, sample) for sample in samples])
 
 
-def _paragraph(tokenizer: "PreTrainedTokenizerBase") -> Sample:
-    ids = list(tokenizer(_PARAGRAPH)["input_ids"])
-    return Sample(ids, 1, Example((), _PARAGRAPH, "a fixed paragraph"))
-
-
-def _shortest(samples: Sequence[Sample]) -> list[Sample]:
-    ordered = sorted(samples[:_AMONG], key=lambda sample: len(sample.ids))
-    return [sample for sample in ordered if len(sample.ids) <= _LONGEST][:_SAMPLES]
+def _whole(ids: Sequence[int]) -> Sample:
+    """A sample of which every token but the first is looked at, those of a prompt too."""
+    return Sample(list(ids), 1, Example((), "", "a text"))
 
 
 def _explained(base: Compared, gguf: Path, streamed: bool) -> float:
@@ -189,5 +186,6 @@ def _keys(base: Compared, gguf: Path) -> tuple[str, str]:
     """What a figure depends on: the files as they are, and the libraries that run them; the second, how the base was loaded too."""
     loaded = base.loaded
     how = (loaded.fingerprint, loaded.plan.quant, loaded.plan.dtype) if loaded else ()
-    key = (identity_of_file(gguf), identity_of_base(base.source), libraries())
-    return repr(key), repr((*key, *how))
+    own, here = base.source.gguf, identity_of_file(gguf)
+    key = (here, here if own and own.resolve() == gguf.resolve() else identity_of_base(base.source), libraries())
+    return " | ".join(key), " | ".join((*key, *map(str, how)))

@@ -64,6 +64,13 @@ def read_kept() -> dict[str, Figures]:
         return {}
 
 
+def has_run(gguf: Path) -> bool:
+    """Whether something was measured of this very file by these libraries. Raises InputError where it is damaged."""
+    kept = read_kept()
+    file, here = (identity_of_file(gguf), libraries()) if kept else ("", "")
+    return any(key.startswith(file) and here in key for key in kept)
+
+
 def write_kept(key: str, figures: Figures) -> None:
     """Keep them, beside the newest of those that are kept."""
     kept = dict([*read_kept().items()][-_ENTRIES:]) | {key: figures}

@@ -6,20 +6,23 @@ python -m irm_lite.llamacpp.trial_load MODEL.gguf ends with 0 where llama.cpp su
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.machine.child import run_module
 
 _SECONDS = 600
-_survived: set[tuple[object, ...]] = set()  # files as they were, tried by this process
 
 
 def require_survival(gguf: Path) -> None:
-    """Raise BaseModelError where llama.cpp dies of the file, or takes more than ten minutes."""
-    stat = gguf.stat()
-    if (tried := (gguf.resolve(), stat.st_size, stat.st_mtime_ns)) in _survived:
-        return
+    """Raise BaseModelError where llama.cpp dies of the file, or takes more than ten minutes. A file is tried once."""
+    about = gguf.stat()
+    _survives(gguf, about.st_size, about.st_mtime_ns)
+
+
+@cache
+def _survives(gguf: Path, _size: int, _written: int) -> None:
     command = [*run_module("irm_lite.llamacpp.trial_load"), str(gguf)]
     quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else ggml calls a debugger where there is one
     try:
@@ -28,7 +31,6 @@ def require_survival(gguf: Path) -> None:
         raise BaseModelError(f"llama.cpp does not finish two tokens of {gguf}", "download or convert it again") from None
     if done.returncode != 0:
         raise BaseModelError(f"{gguf} crashes llama.cpp (code {done.returncode})", "download or convert it again")
-    _survived.add(tried)
 
 
 def _main(gguf: str) -> None:
