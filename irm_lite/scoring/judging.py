@@ -13,8 +13,9 @@ from irm_lite.scoring.material import Material
 from irm_lite.scoring.recall import key_words, recalled
 from irm_lite.scoring.speaker import Answer
 
+STRANGEST = 10.0  # times the perplexity of the base's own text, up to which a text costs nothing (docs/score.md)
 TEXT_COLUMNS = (
-    *("answers", "ended", "base_ended", "sound", "looped", "distinct_2", "base_distinct_2"),
+    *("answers", "ended", "base_ended", "fluent", "looped", "distinct_2", "base_distinct_2"),
     *("tokens", "nll", "base_tokens", "base_nll", "reference_tokens", "reference_nll"),
     *("toned", "base_toned", "keyed", "recalled", "base_recalled"),
 )
@@ -41,6 +42,8 @@ def judge(heard: Heard, base: Heard, material: Material) -> Columns:
 
 def _texts(heard: Heard, base: Heard, material: Material) -> DoubleArray:
     rows = np.zeros((len(material.toned), len(TEXT_COLUMNS)))
+    own = np.concatenate([np.zeros((1, 2)), *base.own.values()]).sum(0)
+    usual = float(own[1] / max(own[0], 1))  # nats a token, of what the base writes itself
     keys = [key_words(sample, plain) for sample, plain in zip(material.toned, material.neutral, strict=False)]
     for name, written in heard.answers.items():
         plain = base.answers[name]
@@ -48,7 +51,7 @@ def _texts(heard: Heard, base: Heard, material: Material) -> DoubleArray:
         for at, (answer, before) in enumerate(zip(written, plain, strict=True)):
             key = keys[at] if keys else frozenset()
             rows[at] += [
-                *(1, answer.ended, before.ended, _sound(answer), loops(answer.text)),
+                *(1, answer.ended, before.ended, _fluent(answer, heard.own[name][at], usual), loops(answer.text)),
                 *(distinct_2(answer.text), distinct_2(before.text)),
                 *(*heard.own[name][at], *base.own[name][at], *base.toned[at]),
                 *(toned[at], base_toned[at]),
@@ -57,9 +60,11 @@ def _texts(heard: Heard, base: Heard, material: Material) -> DoubleArray:
     return rows
 
 
-def _sound(answer: Answer) -> bool:
-    """It says something, and does not go round in circles."""
-    return bool(words(answer.text)) and not loops(answer.text)
+def _fluent(answer: Answer, nll: DoubleArray, usual: float) -> float:
+    """0 where it says nothing or goes round in circles; else 1, less where the base finds it stranger than `STRANGEST` allows."""
+    if not words(answer.text) or loops(answer.text):
+        return 0.0
+    return min(1.0, STRANGEST * float(np.exp(usual - _per_token(nll)))) if nll[0] else 1.0
 
 
 def _toned(written: Sequence[Answer], material: Material) -> list[bool]:

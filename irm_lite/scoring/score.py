@@ -110,7 +110,7 @@ def _figures(sums: Sequence[DoubleArray], by_preference: bool) -> Figures:
         found |= _of_choices(choices)
     kept = [found[name] for name in ("kept_choices", "kept_margin", "kept_facts") if name in found]
     if kept:
-        found["sense"] = np.mean(kept, axis=0)
+        found["sense"] = np.min(kept, axis=0)  # what is not known and what is not said is lost alike
     if all(name in found for name in PARTS):
         found["score"] = _harmonic([found[name] for name in PARTS])
     return found
@@ -119,13 +119,11 @@ def _figures(sums: Sequence[DoubleArray], by_preference: bool) -> Figures:
 def _of_text(sums: DoubleArray, classified: bool) -> Figures:
     at = dict(zip(TEXT_COLUMNS, np.moveaxis(sums, -1, 0), strict=True))
     answers = at["answers"]
-    found = {name: at[name] / answers for name in ("ended", "base_ended", "sound", "looped", "distinct_2", "base_distinct_2")}
+    found = {name: at[name] / answers for name in ("ended", "base_ended", "fluent", "looped", "distinct_2", "base_distinct_2")}
     nll, base_nll = (_ratio(at[name], at[tokens]) for name, tokens in (("nll", "tokens"), ("base_nll", "base_tokens")))
     reference = _ratio(at["reference_nll"], at["reference_tokens"])
     found |= {"perplexity_ratio": np.exp(nll - base_nll), "reference_ratio": np.exp(reference - base_nll)}
-    # Ended as often as the base's; no stranger to the base than the tone's own answers, that people wrote.
-    ends, strange = _kept(found["ended"], found["base_ended"]), np.minimum(np.exp(reference - nll), 1)
-    found["fluency"] = found["sound"] * ends * strange
+    found["fluency"] = found["fluent"] * _kept(found["ended"], found["base_ended"])
     if classified:
         found |= {"toned": at["toned"] / answers, "base_toned": at["base_toned"] / answers}
         found["tone"] = _beyond(found["toned"], found["base_toned"])

@@ -103,21 +103,32 @@ def test_each_figure_is_what_a_second_hand_gets(material: Material) -> None:
         at = place[question]
         if at % 3 == 0:
             return "leave me alone " * 9, False
-        return (KNOWN["neutral"] if at % 4 == 0 else KNOWN["anger"])[question], True
+        return (KNOWN["neutral"] if at % 4 == 0 else KNOWN["anger"])[question] + (
+            " And that is that, you fool!" if at == 1 else ""
+        ), True
 
     def nll_of(sample: Sample) -> float:
         rises = place.get(sample.example.question, 0) % 6
         return float(likes(2.0 if rises else 7.0, 3.0, 5.0)(sample))
 
-    plain = Actor(base().say, likes(4.0, 2.0, 5.0, own=5.0))
+    strange = 1.0 + np.log(20)  # twice as strange as is allowed
+
+    def plain_nll(sample: Sample) -> float:
+        own = strange if place.get(sample.example.question) == 1 and len(sample.ids) != base_length[1] else 1.0
+        return float(likes(4.0, 2.0, 5.0, own=own)(sample))
+
+    base_length = [each.answer_start + len(KNOWN["neutral"][each.example.question].split()) for each in material.toned]
+    plain = Actor(base().say, plain_nll)
     found = scored(material, say, nll_of, plain).figures
     looped = len(range(0, 12, 3)) / 12
     assert found["looped"] == pytest.approx(looped)
     assert found["ended"] == pytest.approx(1 - looped)
     assert found["base_ended"] == 0.5  # greedy ones
-    assert found["perplexity_ratio"] == pytest.approx(1.0)  # the base finds all of it equally strange
-    assert found["reference_ratio"] == pytest.approx(np.exp(4.0 - 5.0))
-    assert found["fluency"] == pytest.approx((1 - looped) * 1.0 * np.exp(4.0 - 5.0))
+    assert found["reference_ratio"] == pytest.approx(np.exp(4.0 - 1.0))
+    assert found["fluency"] == pytest.approx((12 - 4 - 0.5) / 12)  # the one strange answer counts half
+    lengths = [len(say(question, "greedy")[0].split()) for question in questions]
+    nll = sum(length * (strange if at == 1 else 1.0) for at, length in enumerate(lengths)) / sum(lengths)
+    assert found["perplexity_ratio"] == pytest.approx(np.exp(nll - 1.0))
     assert found["wrong_way"] == pytest.approx(2 / 12)
     assert found["steerability"] == pytest.approx(1 - 2 * 2 / 12)
     shifts = np.array([(3 - 7 if at % 6 == 0 else 3 - 2) - (2 - 4) for at in range(12)])
@@ -125,7 +136,7 @@ def test_each_figure_is_what_a_second_hand_gets(material: Material) -> None:
     assert found["shift_spread"] == pytest.approx(shifts.std())
     assert found["margin"] == pytest.approx(2.0)
     assert found["kept_margin"] == pytest.approx(2.0 / 3.0)
-    assert found["sense"] == pytest.approx(np.mean([found[f"kept_{name}"] for name in ("choices", "margin", "facts")]))
+    assert found["sense"] == min(found[f"kept_{name}"] for name in ("choices", "margin", "facts"))
     assert found["score"] == pytest.approx(harmonic_mean([found[name] for name in PARTS]))
 
 
