@@ -65,7 +65,7 @@ class Fingerprint:
             return Match(warning=f"{what} was made on other weights than those of {name}: its effect may differ")
         if other := differing(self.graph, made_on.graph):
             return Match(
-                warning=f"{what} was made on another graph of the same weights than {name} has ({', '.join(other)}): "
+                warning=f"{what} was made on the same weights with other settings than {name} has ({', '.join(other)}): "
                 "its effect may differ"
             )
         before, now = (_quantised(each.quantisation) for each in (made_on, self))

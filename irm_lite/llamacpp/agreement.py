@@ -85,13 +85,16 @@ def agreement(base: Compared, gguf: Path, samples: Sequence[Sample]) -> Agreemen
     """Compare transformers on the base's files with llama.cpp on `gguf`; remembered by files.
 
     The files are read unquantised and block by block, since what 4 bits lose would hide a whole other graph. Raises BaseModelError
-    or InputError where llama.cpp cannot load the file, or transformers the base.
+    or InputError where llama.cpp cannot load the file, or transformers the base; _NotComparable where they cannot be asked.
     """
     key, loaded_key = _keys(base, gguf)
     kept = read_kept()
     known = kept.get(key) or kept.get(loaded_key)
     if known is not None:
         return Agreement(**known)
+    free = psutil.virtual_memory().available
+    if free < 2 * gguf.stat().st_size + _BESIDE:
+        raise _NotComparable(f"too little memory is free: {free / 1e9:.1f} GB")
     compared = [_whole(base.tokenizer(_PARAGRAPH)["input_ids"]), *(_whole(each.ids[-_LAST:]) for each in samples[:_SAMPLES])]
     row = pack(compared)
     in_llamacpp = _in_llamacpp(gguf, compared)  # first: it is refused sooner
@@ -111,17 +114,14 @@ def agreement(base: Compared, gguf: Path, samples: Sequence[Sample]) -> Agreemen
 
 
 def disagreement(base: Compared, gguf: Path, samples: Sequence[Sample], *, allowed: bool = False) -> str | None:
-    """What is to be said of a base and a file, in a line; None where both runtimes run one model.
+    """What is to be said of a base and a file, in a line: they differ, or could not be compared; None where they are one model.
 
     Raises BaseModelError where llama.cpp cannot load the file, and, unless `allowed`, where the two are far apart.
     """
-    size, free = gguf.stat().st_size, psutil.virtual_memory().available
-    if free < 2 * size + _BESIDE:
-        return f"transformers and llama.cpp were not compared on {gguf.name}: too little memory is free ({free / 1e9:.1f} GB)"
     try:
         found = agreement(base, gguf, samples)
     except _NotComparable as error:
-        return f"transformers and llama.cpp cannot be compared on {gguf.name} ({error})"
+        return f"transformers and llama.cpp were not compared on {gguf.name} ({error})"
     text = found.warning(gguf)
     if text is not None and found.is_far and not allowed:
         raise BaseModelError(text, f"check the file, or say {ALLOW} to go on all the same")

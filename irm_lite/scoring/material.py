@@ -33,11 +33,10 @@ class Extent:
 
     def __post_init__(self) -> None:
         """Raises InputError where a number makes no sense."""
-        if (self.questions or 0) < 0 or (self.new_tokens is not None and not 1 <= self.new_tokens <= 100_000):
-            raise InputError(
-                f"{self.questions} questions with {self.new_tokens} tokens make no sense",
-                "give 0 or more questions, 1 to 100000 tokens",
-            )
+        if (self.questions or 0) < 0:
+            raise InputError(f"{self.questions} questions make no sense", "give 0 or more")
+        if self.new_tokens is not None and not 1 <= self.new_tokens <= 100_000:
+            raise InputError(f"answers of {self.new_tokens} tokens make no sense", "give 1 to 100000")
 
 
 @dataclass(frozen=True)

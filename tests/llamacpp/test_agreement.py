@@ -103,7 +103,7 @@ def test_what_cannot_be_streamed_is_compared_as_it_is_loaded(
     base, samples = loaded(llama_folder)
     assert agreement(base, llama_gguf, samples).kl < 1e-5
     told = disagreement(Compared(base.source, base.tokenizer), llama_gguf, samples)  # the figure of a base in memory is another's
-    assert told == "transformers and llama.cpp cannot be compared on tiny.gguf (a model of another make)"
+    assert told == "transformers and llama.cpp were not compared on tiny.gguf (a model of another make)"
     gone = Compared(Source("owner/not-here", None, None), base.tokenizer)
     assert "owner/not-here is not on this machine" in (disagreement(gone, llama_gguf, samples) or "")
 
@@ -203,7 +203,7 @@ def test_a_folder_that_has_changed_is_measured_anew(change: str, llama_gguf: Pat
 def test_too_little_memory_is_said_and_refuses_nothing(llama_gguf: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, samples = on_disk(llama_gguf)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1 << 30}))
-    assert "were not compared on tiny.gguf: too little memory is free (1.1 GB)" in (disagreement(base, llama_gguf, samples) or "")
+    assert "were not compared on tiny.gguf (too little memory is free: 1.1 GB)" in (disagreement(base, llama_gguf, samples) or "")
 
 
 def test_a_file_that_llamacpp_cannot_load_is_named_with_its_reason(llama_folder: Path, llama_gguf: Path, tmp_path: Path) -> None:
