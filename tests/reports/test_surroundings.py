@@ -58,7 +58,7 @@ def test_closed_streams_are_nowhere(closed: tuple[int, ...], vector: Path, tmp_p
 
 @pytest.mark.slow
 def test_a_file_called_like_a_library_is_not_run(llama_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody worked in a folder with a llama_cpp.py of their own: a model was said to crash llama.cpp, whose trial ran that file."""
+    """Somebody worked in a folder with a llama_cpp.py of their own: a model was said to crash llama.cpp, whose trial ran it."""
     (tmp_path / "llama_cpp.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
     require_survival(llama_gguf)
