@@ -114,3 +114,10 @@ def test_json_that_is_none_is_a_valueerror(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match="."):
         read_json(tmp_path / "a.json")
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    """As Windows' Notepad writes: in a configuration it was an invalid statement, in a chat template a token."""
+    (tmp_path / "run.toml").write_bytes(b"\xef\xbb\xbfmodel = 'demo'")
+    assert read_toml(tmp_path / "run.toml") == {"model": "demo"}
+    assert read_text(tmp_path / "run.toml") == "model = 'demo'"

@@ -42,7 +42,7 @@ def test_standard_input_is_utf_8_or_what_the_terminal_says(monkeypatch: pytest.M
         read_all(io.TextIOWrapper(io.BytesIO(b"\xff"), encoding="ascii"))
     assert argument_text("na\u00efve") == "na\u00efve"
     assert argument_text(os.fsdecode(b"na\xc3")[:2] + "\udcc3\udcaf") == "na\u00ef"
-    for size, kept in (("0", False), ("00", False), ("80", True), ("", False)):
+    for size, kept in (("0", False), ("00", False), ("80", True), ("", True), ("99999999", False)):
         monkeypatch.setenv("COLUMNS", size)
         forget_size_of_nothing()
         assert ("COLUMNS" in os.environ) is kept

@@ -28,11 +28,11 @@ def open_ordinary(path: Path | str) -> BinaryIO:
 
 
 def read_text(path: Path | str, most: int = 1 << 20) -> str:
-    """The UTF-8 text of a file of at most `most` bytes."""
+    """The UTF-8 text of a file of at most `most` bytes, without the mark that Windows' editors put before it."""
     with open_ordinary(path) as file:
         require_size(file, path, most)
         data = file.read(most)
-    return data.decode("utf-8")
+    return data.decode("utf-8-sig")
 
 
 def read_json(path: Path | str, most: int = 4 << 20) -> Any:
