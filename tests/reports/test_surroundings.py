@@ -64,7 +64,7 @@ def test_a_file_called_like_a_library_is_not_run(llama_gguf: Path, tmp_path: Pat
     monkeypatch.chdir(tmp_path)
     require_survival(llama_gguf)
     monkeypatch.syspath_prepend(str(tmp_path))  # where this process looks, the child does
-    another = shutil.copy(llama_gguf, tmp_path / "another.gguf")  # a file is tried once
+    another = Path(shutil.copy(llama_gguf, tmp_path / "another.gguf"))  # a file is tried once
     with pytest.raises(BaseModelError, match="code 3"):
         require_survival(another)
 
