@@ -74,6 +74,12 @@ def test_mean_is_the_mean_over_answer_positions(runs: dict[str, TrainedRun]) -> 
     assert observed.dependent_share.overall == pytest.approx(float(variance.sum() / power.sum()), rel=1e-3)
 
 
+def test_of_no_output_nothing_varies() -> None:
+    """An IRM right after its start puts out zeros: 0.0% overall, and 100% of each layer, were said in one line."""
+    share = Observed(torch.zeros(2, 4), torch.zeros(2), []).dependent_share
+    assert (share.overall, share.by_layer) == (0.0, (0.0, 0.0))
+
+
 def test_layer_zero_goes_to_the_first_block_that_has_a_direction() -> None:
     irm = build_irm("static", 2, (0, 1, 3))
     directions = block_directions(torch.tensor([[1.0, 0], [0, 2], [3, 3]]), irm, 5)
