@@ -16,7 +16,7 @@ from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import build_irm
 from irm_lite.training import train as training
 from irm_lite.vectors.export import export_vector
-from irm_lite.vectors.mean import block_directions, observe
+from irm_lite.vectors.mean import Observed, block_directions, observe
 from support import rederived
 
 
