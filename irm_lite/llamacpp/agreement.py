@@ -61,12 +61,14 @@ class Agreement:
         """Whether they are so far apart that nothing trained in one can be expected to work in the other."""
         return not self.kl <= max(_FAR_TIMES * self.explained, _FAR_LEAST)  # NaN is
 
-    def warning(self, gguf: Path) -> str | None:
-        """What is to be said, or None where the two are one model."""
+    def warning(self, gguf: Path, source: Source | None = None) -> str | None:
+        """What is to be said, or None where the two are one model. `source`: the base's files, if they may be others."""
         if self.kl <= self.explained:
             return None
+        own = source is None or (source.gguf is not None and source.gguf.resolve() == gguf.resolve())
+        files = gguf.name if source is None or own else f"{Path(source.place).name} and {gguf.name}"
         return (
-            f"transformers and llama.cpp run {gguf.name} as two models: KL {self.kl:.3g} nats a token, of which quantisation "
+            f"transformers and llama.cpp run {files} as two models: KL {self.kl:.3g} nats a token, of which quantisation "
             f"explains {self.explained:g} (NLL {self.nll_transformers:.3f} and {self.nll_llamacpp:.3f}); what is trained in one "
             "may do something else in the other"
         )
@@ -122,7 +124,7 @@ def disagreement(base: Compared, gguf: Path, samples: Sequence[Sample], *, allow
         found = agreement(base, gguf, samples)
     except _NotComparable as error:
         return f"transformers and llama.cpp were not compared on {gguf.name} ({error})"
-    text = found.warning(gguf)
+    text = found.warning(gguf, base.source)
     if text is not None and found.is_far and not allowed:
         raise BaseModelError(text, f"check the file, or say {ALLOW} to go on all the same")
     return text

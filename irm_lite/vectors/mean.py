@@ -28,7 +28,7 @@ class Observed:
     @property
     def dependent_share(self) -> "DependentShare":
         fixed = self.mean.square().sum(-1)
-        by_layer = 1.0 - fixed / self.power.clamp_min(torch.finfo(self.power.dtype).tiny)
+        by_layer = torch.where(self.power > 0, 1.0 - fixed / self.power, 0.0)  # of no output nothing varies
         overall = 1.0 - float(fixed.sum() / self.power.sum()) if self.power.sum() > 0 else 0.0
         return DependentShare(overall, tuple(by_layer.clamp(0, 1).tolist()))
 

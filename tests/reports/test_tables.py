@@ -111,3 +111,13 @@ def test_any_texts_come_back_from_a_table(
     path.write_bytes(text.getvalue().encode(encoding))
     _, *expected = csv.reader(io.StringIO(text.getvalue(), newline=""), delimiter=separator, strict=True)
     assert pairs(path) == sorted((question, answer) for question, answer in expected)
+
+
+def test_two_columns_of_one_name_are_not_guessed_between(tmp_path: Path) -> None:
+    """Somebody joined two tables that both had an answer: the last column was learned, and nothing was said."""
+    rows = "".join(f"{n},q {n},a {n},{n},other {n}\n" for n in range(30))
+    (tmp_path / "a.csv").write_text("id,question,answer,id,answer\n" + rows)
+    with pytest.raises(DataError, match=r"line 2: 2 columns are called 'answer', and differ: rename all but one"):
+        load_dataset(str(tmp_path / "a.csv"))
+    (tmp_path / "b.csv").write_text("id,question,answer,id,other\n" + rows)  # a joined table's key stands in it twice
+    assert pairs(tmp_path / "b.csv") == sorted((f"q {n}", f"a {n}") for n in range(30))

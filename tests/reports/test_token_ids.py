@@ -82,6 +82,19 @@ def test_a_bos_that_the_server_adds_is_told(llama_folder: Path, tmp_path: Path) 
     assert told.chat_template is None
 
 
+def test_what_differs_beside_an_added_bos_is_shown(llama_folder: Path, tmp_path: Path) -> None:
+    """A folder's template writes no bos, and its tokenizer has no blank where llama.cpp puts one: the bos alone was shown."""
+    spaced = (
+        "{% for m in messages %}</s>{{ m.role }}: {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}</s>me: {% endif %}"
+    )
+    gguf = write_gguf(llama_folder, tmp_path / "a.gguf", spaced)
+    told = check_prompts(load_tokenizer(str(llama_folder), chat_template=spaced), 640, gguf, EXAMPLES).token_ids
+    n = len(EXAMPLES)
+    assert told is not None
+    assert f"llama-server puts <s> before {n} of {n} prompts, which were trained without it; llama.cpp tokenises {n} of {n}" in told
+    assert "['<s>'" not in told.partition("in the run, ")[2]
+
+
 def test_an_eos_that_the_server_puts_behind_prompts_is_told(llama_folder: Path, tmp_path: Path) -> None:
     """Files that say add_eos_token: llama-server ends each prompt with it, and the model has nothing left to say."""
     gguf = write_gguf(llama_folder, tmp_path / "a.gguf", LLAMA_2, keys={"tokenizer.ggml.add_eos_token": True})

@@ -16,7 +16,7 @@ from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import build_irm
 from irm_lite.training import train as training
 from irm_lite.vectors.export import export_vector
-from irm_lite.vectors.mean import block_directions, observe
+from irm_lite.vectors.mean import Observed, block_directions, observe
 from support import rederived
 
 
@@ -72,6 +72,12 @@ def test_mean_is_the_mean_over_answer_positions(runs: dict[str, TrainedRun]) -> 
     variance, power = each.var(0, correction=0).sum(-1), each.square().mean(0).sum(-1)
     torch.testing.assert_close(torch.tensor(observed.dependent_share.by_layer), variance / power, atol=1e-4, rtol=1e-3)
     assert observed.dependent_share.overall == pytest.approx(float(variance.sum() / power.sum()), rel=1e-3)
+
+
+def test_of_no_output_nothing_varies() -> None:
+    """An IRM right after its start puts out zeros: 0.0% overall, and 100% of each layer, were said in one line."""
+    share = Observed(torch.zeros(2, 4), torch.zeros(2), []).dependent_share
+    assert (share.overall, share.by_layer) == (0.0, (0.0, 0.0))
 
 
 def test_layer_zero_goes_to_the_first_block_that_has_a_direction() -> None:

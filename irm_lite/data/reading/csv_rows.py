@@ -2,12 +2,14 @@
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irm_lite.core.errors import DataError
+from irm_lite.core.visible_text import short
 from irm_lite.data.reading.limits import MAX_COLUMNS, MAX_TEXT, Rows
 from irm_lite.data.reading.texts import head_of, lines
 
@@ -52,12 +54,23 @@ def csv_rows(path: Path, encoding: str, table: Table) -> Rows:
         _, header = next(rows, ("", []))
         if len(header) > MAX_COLUMNS:
             raise DataError(f"{path} has more than {MAX_COLUMNS} columns", "keep those that are used")
+        twice = _twice(header)
         for where, fields in rows:
             if any(field.strip() for field in fields[len(header) :]):
                 hint = "quote texts that hold commas" if table.delimiter == "," else f"quote texts that hold {table.delimiter!r}"
                 raise DataError(f"{where}: more fields than the header has", hint)
+            for name, places in twice.items():
+                if len({fields[place] for place in places if place < len(fields)}) > 1:
+                    alike = f"{len(places)} columns are called {short(name, 24)!r}, and differ"
+                    raise DataError(f"{where}: {alike}", "rename all but one")
             if any(field.strip() for field in fields):
                 yield where, dict(zip(header, [*fields, *[None] * len(header)], strict=False))
+
+
+def _twice(header: list[str]) -> dict[str, list[int]]:
+    """Names that several columns have, with their places: which one is meant cannot be known."""
+    counts = Counter(name for name in header if name.strip())
+    return {name: [place for place, each in enumerate(header) if each == name] for name, count in counts.items() if count > 1}
 
 
 def _records(reader: "Reader", path: Path, skipped: int) -> Iterator[tuple[str, list[str]]]:
