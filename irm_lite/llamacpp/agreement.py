@@ -42,8 +42,8 @@ _BESIDE = 2 << 30  # bytes: a block and the head in float32, and what llama.cpp 
 _SAMPLES, _LAST = 3, 20  # of the data, beside the paragraph, and of each its last tokens: every token costs both runtimes
 
 # KL a token that is explained, in nats, and what is far beyond it (docs/log.md has what was measured).
-_QUANTISED_BASE, _OTHER_FILE, _QUANTISED_FILE, _HALF, _SAME = 1.0, 0.3, 0.05, 0.02, 1e-4
-_FAR_TIMES, _FAR_LEAST = 10.0, 0.5
+_QUANTISED_BASE, _OTHER_FILE, _QUANTISED_FILE, _HALF, _SAME = 1.0, 0.3, 0.03, 0.02, 1e-4
+_FAR_TIMES, _FAR_LEAST, _FAR_MOST = 10.0, 0.5, 1.5
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Agreement:
     @property
     def is_far(self) -> bool:
         """Whether they are so far apart that nothing trained in one can be expected to work in the other."""
-        return not self.kl <= max(_FAR_TIMES * self.explained, _FAR_LEAST)  # NaN is
+        return not self.kl <= min(max(_FAR_TIMES * self.explained, _FAR_LEAST), _FAR_MOST)  # NaN is
 
     def warning(self, gguf: Path, source: Source | None = None) -> str | None:
         """What is to be said, or None where the two are one model. `source`: the base's files, if they may be others."""

@@ -141,8 +141,10 @@ def test_the_demo_model_is_hashed_as_torch_rounds_its_gains(demo_gguf: Path) -> 
     places = read_header(demo_gguf).tensors
     names = [f"blk.{n}.{norm}.weight" for n in range(30) for norm in ("attn_norm", "ffn_norm")]
     gains = [np.fromfile(demo_gguf, "<f4", count=576, offset=places[name].offset) for name in [*names, "output_norm.weight"]]
-    found = fingerprint_gguf(demo_gguf)
-    assert found == Fingerprint("llama", 30, 576, hash_with_torch(gains), "Q4_1", found.graph)  # its graph: test_graph_facts.py
+    graph = fingerprint_gguf(demo_gguf).graph
+    assert fingerprint_gguf(demo_gguf) == Fingerprint("llama", 30, 576, hash_with_torch(gains), "Q4_1", graph)
+    assert graph.startswith("heads=9 kv_heads=3 head_size=64 epsilon=1e-05 rope=")  # as its card says
+    assert graph.endswith(" biases=none other=none")
 
 
 def test_a_control_vector_is_refused_as_a_model(tmp_path: Path) -> None:
@@ -197,7 +199,7 @@ PRINT = Fingerprint("llama", 30, 576, "ab" * 32, "Q4_1")
 
 
 @quick
-@given(st.builds(Fingerprint, st.text(), st.integers(0, 10**6), st.integers(0, 10**6), st.text(), st.text()))
+@given(st.builds(Fingerprint, st.text(), st.integers(0, 10**6), st.integers(0, 10**6), st.text(), st.text(), st.text()))
 def test_a_fingerprint_survives_json(fingerprint: Fingerprint) -> None:
     assert Fingerprint.from_dict(json.loads(json.dumps(fingerprint.to_dict()))) == fingerprint
 

@@ -155,6 +155,23 @@ def test_a_prompt_too_long_for_the_context_is_refused_not_the_end(data: Path, ll
     assert [(row["question"], row["tried"]) for row in result.refused] == [("Long?", [])]
 
 
+@pytest.mark.parametrize("change", [{}, {"weights": "0" * 64}, {"graph": "heads=8"}])
+def test_a_file_of_before_graphs_were_noted_goes_on(change: Row, data: Path, llama_gguf: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o.jsonl"
+    with pytest.raises(Interrupted):
+        rewrite(str(data), llama_gguf, ["angry"], out, prompt=SHORT, should_stop=stop_after(1))
+    notes = out.with_suffix(".rewrite.jsonl")
+    head, *others = lines(notes)
+    head["model"] = {name: value for name, value in head["model"].items() if name != "graph"} | change
+    notes.write_text("".join(json.dumps(row) + "\n" for row in (head, *others)))
+    if change:
+        with pytest.raises(InputError, match="was made with another model"):
+            rewrite(str(data), llama_gguf, ["angry"], out, prompt=SHORT)
+    else:
+        (done,) = rewrite(str(data), llama_gguf, ["angry"], out, prompt=SHORT)
+        assert done.rows + len(done.refused) == 6
+
+
 def test_a_file_made_with_anything_else_is_refused_and_left_alone(data: Path, llama_gguf: Path, tmp_path: Path) -> None:
     out = tmp_path / "o.jsonl"
     rewrite(str(data), llama_gguf, ["angry"], out, prompt=SHORT, limit=1)
