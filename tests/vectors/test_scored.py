@@ -1,5 +1,6 @@
 """The score of runs on a tiny model, in both runtimes, and what is said where it cannot be taken."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from irm_lite.base.fingerprint import fingerprint_gguf
 from irm_lite.cli.tables import score_line, score_shown
@@ -84,6 +86,16 @@ def test_irm_and_a_vector_that_is_the_same_have_the_same_score(run: TrainedRun) 
     for column, name in enumerate(STEERINGS, 1):
         preference = (plain[:, column] / plain[:, 0] - toned[:, column] / toned[:, 0]).mean()
         assert evaluation.scores[name].figures["preference"] == pytest.approx(preference, abs=2e-3)
+
+
+def test_its_table_fits_into_eighty_columns(run: TrainedRun) -> None:
+    said = Console(file=io.StringIO(), width=80)
+    for line in score_shown(evaluate_run(run, the_same(run.irm), None, extent=FEW).scores):
+        said.print(line)
+    shown = said.file.getvalue()  # type: ignore[attr-defined]
+    assert "\u2026" not in shown  # nothing is cut
+    assert all(name in shown for name in (*PARTS, "perplexity, times", "IRM", "3 questions, 12 choices"))
+    assert all(len(line) <= 80 for line in shown.splitlines())
 
 
 def test_transformers_and_llamacpp_agree_on_it(run: TrainedRun) -> None:
