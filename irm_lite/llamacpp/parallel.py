@@ -20,7 +20,7 @@ from irm_lite.llamacpp.sampling import Sampling, sampler_chain
 if TYPE_CHECKING:
     from irm_lite.llamacpp.runtime import Placed, Runtime
 
-SEQUENCES = 16  # side by side: more gain little on a CPU
+SEQUENCES = 8  # side by side: more gain nothing on a CPU (docs/log.md), and each takes its part of the cache
 
 
 def n_ctx_for(longest: int, sequences: int = SEQUENCES) -> int:
