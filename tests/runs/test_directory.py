@@ -36,6 +36,7 @@ def test_a_new_run_holds_its_configuration_and_its_base(run: RunDirectory) -> No
         "hidden_size": 576,
         "weights": "ab" * 32,
         "quantisation": "nf4",
+        "graph": "",
     }
     assert sorted(path.name for path in run.path.iterdir()) == ["base.json", "run.toml"]
 
