@@ -6,12 +6,10 @@ between them; what is beyond it is told, and what is far beyond it is refused. F
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import psutil
 import torch
 from torch import Tensor
@@ -22,12 +20,11 @@ from irm_lite.base.forward import answer_logits
 from irm_lite.base.load import Base, Source
 from irm_lite.base.streamed import streamed_answer_logits
 from irm_lite.core.errors import BaseModelError, IrmLiteError
-from irm_lite.core.types import FloatArray
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack
 from irm_lite.llamacpp.agreement_kept import has_run, identity_of_base, identity_of_file, libraries, read_kept, write_kept
-from irm_lite.llamacpp.likelihood import context_for
+from irm_lite.llamacpp.likelihood import context_for, llamacpp_log_probabilities
 from irm_lite.llamacpp.model import Model
 from irm_lite.llamacpp.runtime import Runtime
 from irm_lite.steering.likelihood import kl
@@ -102,9 +99,11 @@ def agreement(base: Compared, gguf: Path, samples: Sequence[Sample]) -> Agreemen
         raise _NotComparable(f"too little memory is free: {free / 1e9:.1f} GB")
     compared = [_whole(base.tokenizer(_PARAGRAPH)["input_ids"]), *(_whole(each.ids[-_LAST:]) for each in samples[:_SAMPLES])]
     row = pack(compared)
-    in_transformers, streamed, in_llamacpp = _side_by_side(base, gguf, compared, row)
+    in_llamacpp = _in_llamacpp(gguf, compared)  # first: it is refused sooner
+    logits, streamed = _in_transformers(base, row)
+    in_transformers = F.log_softmax(logits.float().cpu(), dim=-1)
     shared = min(in_transformers.shape[1], in_llamacpp.shape[1])  # rows that pad a vocabulary are never given
-    p, q = F.log_softmax(in_llamacpp, dim=-1)[:, :shared], F.log_softmax(in_transformers, dim=-1)[:, :shared]
+    p, q = in_llamacpp[:, :shared], in_transformers[:, :shared]
     found = Agreement(
         kl(p, q).mean().item(),
         F.nll_loss(q, row["labels"]).item(),
@@ -147,28 +146,6 @@ class _NotComparable(Exception):
     """transformers cannot be asked."""
 
 
-def _side_by_side(base: Compared, gguf: Path, samples: Sequence[Sample], row: Row) -> tuple[Tensor, bool, Tensor]:
-    """Logits (A, V) of transformers, whether they are of the files, and those of llama.cpp.
-
-    Both at once, each with half of the cores: reading weights keeps one core busy at a time, and threads that wait for each other
-    wait long beside other work.
-    """
-    threads = torch.get_num_threads()
-    half = max(1, threads // 2)
-    torch.set_num_threads(half)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            theirs = pool.submit(_in_llamacpp, gguf, samples, half)
-            try:
-                ours, streamed = _in_transformers(base, row)
-            except _NotComparable:
-                theirs.result()  # that llama.cpp cannot load it weighs more
-                raise
-            return ours.float().cpu(), streamed, torch.from_numpy(np.concatenate(theirs.result()))
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _in_transformers(base: Compared, row: Row) -> tuple[Tensor, bool]:
     """Logits (A, V), and whether they are of the files, unquantised."""
     place = base.source.gguf or base.source.folder()
@@ -183,10 +160,10 @@ def _in_transformers(base: Compared, row: Row) -> tuple[Tensor, bool]:
         return answer_logits(base.loaded.model, row), False
 
 
-def _in_llamacpp(gguf: Path, samples: Sequence[Sample], threads: int) -> list[FloatArray]:
-    """Logits (A, V) of each sample, at its answer positions."""
-    with Runtime(gguf, n_ctx=context_for(samples), n_gpu_layers=0, n_threads=threads) as runtime:
-        return [runtime.logits(each.ids[:-1], range(each.answer_start - 1, len(each.ids) - 1)) for each in samples]
+def _in_llamacpp(gguf: Path, samples: Sequence[Sample]) -> Tensor:
+    """Log-probabilities (A, V)."""
+    with Runtime(gguf, n_ctx=context_for(samples), n_gpu_layers=0) as runtime:
+        return torch.cat([llamacpp_log_probabilities(runtime, sample) for sample in samples])
 
 
 def _whole(ids: Sequence[int]) -> Sample:
