@@ -114,6 +114,7 @@ def test_nothing_is_reported_unasked(llama_folder: Path, tmp_path: Path, monkeyp
     assert made == []
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_who_waits_for_others_is_told_for_what(monkeypatch: pytest.MonkeyPatch) -> None:
     """All that a launcher sets was left over: the training waited for half an hour without a word, deaf to ctrl+c."""
     for name, value in LAUNCH.items():
