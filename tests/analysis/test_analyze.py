@@ -99,6 +99,7 @@ def test_the_command_writes_report_with_ablations(
     assert (tmp_path / "report" / "report.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["report.html", "report.json"])
 def test_a_report_that_is_there_is_replaced_only_with_force(
     runs: list[TrainedRun], tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
@@ -158,6 +159,7 @@ def test_what_was_measured_before_a_new_training_is_left_out(runs: list[TrainedR
     assert load_ablations(RunDirectory(one)) == []
 
 
+@pytest.mark.slow
 def test_a_base_whose_gains_are_all_one_is_explained_by_what_is_left(tmp_path: Path) -> None:
     folder = write_hf_folder(tmp_path / "base", chat_template=presets()["llama-2-7b-chat"].chat_template)
     model = LlamaForCausalLM.from_pretrained(folder)

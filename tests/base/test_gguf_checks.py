@@ -151,6 +151,7 @@ def test_norms_of_another_size_or_unending_layers_are_refused(sound: Path, tmp_p
             fingerprint_gguf(damaged(sound, change, tmp_path / "a.gguf"))
 
 
+@pytest.mark.slow
 def test_an_architecture_that_is_not_known_is_tried_in_a_child(tmp_path: Path) -> None:
     path = tiny_model(tmp_path / "other.gguf", "granite", {"granite.logit_scale": 1.0})
     with Runtime(path, n_ctx=64, n_gpu_layers=0) as runtime:

@@ -66,6 +66,7 @@ def held(name: str, folder: Path, data: Path, max_steps: int | None) -> list[dic
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_each_contender_sees_every_token_once_an_epoch(name: str, llama_folder: Path, data: Path, samples: list[Sample]) -> None:
     """Whatever order they are in, the turns of an epoch hold the data set's own number of tokens."""

@@ -124,6 +124,7 @@ def test_train_export_eval_generate_by_json(llama_gguf: Path, tmp_path: Path) ->
     assert json.loads(generated.stdout)["vectors"] == ["v.gguf:0.5"]
 
 
+@pytest.mark.slow
 def test_config_file_fills_what_the_flags_leave_open(
     llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

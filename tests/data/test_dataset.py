@@ -229,6 +229,7 @@ def test_a_line_separator_inside_a_text_does_not_end_a_row(tmp_path: Path) -> No
 # The split
 
 
+@pytest.mark.slow
 @quick
 @given(st.randoms(use_true_random=False), st.integers(100, 200))
 def test_the_split_does_not_depend_on_the_answers_or_the_order(
@@ -352,6 +353,7 @@ def test_a_bad_row_is_refused_with_its_file_and_line(tmp_path: Path, line: str, 
     assert fragment in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "fragment"),
     [

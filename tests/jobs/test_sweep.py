@@ -356,6 +356,7 @@ def test_events_of_odd_types_are_not_counted(
 # The verb
 
 
+@pytest.mark.slow
 def test_the_verb_gives_a_table_fails_with_1_and_goes_on(
     llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def quick(model: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**{**settings, "max_steps": 2, "batch_size": 2, "eval_steps": 2, "sample_tokens": 0, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "left",
     [

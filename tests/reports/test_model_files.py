@@ -48,6 +48,7 @@ def blob(llama_gguf: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(llama_gguf, tmp_path / "sha256-6f85a640a97cf2bf5b8e764087b1e83da0fdb51d7c9fab7d0fece9385611df83"))
 
 
+@pytest.mark.slow
 def test_a_blob_of_ollama_is_read_by_its_magic(blob: Path, llama_gguf: Path, tmp_path: Path, said: Said) -> None:
     """Somebody named the file that Ollama keeps, which has no ending; training said that no such model was on the machine."""
     assert locate(str(blob)).gguf == blob

@@ -52,6 +52,7 @@ def test_a_notebooks_backend_and_a_matplotlibrc_change_no_picture(vector: Path, 
     assert b"matplotlibrc in this folder" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_users_own_rc_is_left_as_it_is(tmp_path: Path) -> None:
     """Somebody draws our pictures in a script with a style of their own."""
     values = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)

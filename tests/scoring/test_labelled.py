@@ -53,6 +53,7 @@ def test_they_are_of_many_kinds(rows: list[Row]) -> None:
         assert 0.2 <= sum(row[label] for row in rows) / len(rows) <= 0.6, label
 
 
+@pytest.mark.slow
 def test_the_rules_agree_with_who_read_them(rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
     """docs/score.md has these figures. `right` is a proxy, and only moderate."""
     tuned, held_out = kappas(rows[::2]), kappas(rows[1::2])

@@ -302,6 +302,7 @@ def test_a_sum_is_the_sum_of_the_dense_arrays(a: ControlVector, b: ControlVector
     assert set((a + b).layers) == set(a.layers) | set(b.layers)
 
 
+@pytest.mark.slow
 @quick
 @given(vectors(hidden_size=3), vectors(hidden_size=3), vectors(hidden_size=3))
 def test_addition_commutes_and_associates(a: ControlVector, b: ControlVector, c: ControlVector) -> None:
@@ -388,6 +389,7 @@ def test_a_sum_beyond_float32_is_refused() -> None:
 # Choosing blocks
 
 
+@pytest.mark.slow
 @quick
 @given(vectors(), st.sets(st.integers(0, BLOCKS)))
 def test_a_selection_has_the_chosen_blocks_alone(vector: ControlVector, wanted: set[int]) -> None:

@@ -129,6 +129,7 @@ def test_serve_says_it_of_each_column(
     assert all("was made for llama with 3 layers" in each for each in errors)
 
 
+@pytest.mark.slow
 def test_inject_refuses_warns_and_tells(run: Path, llama_folder: Path, others: dict[str, Path]) -> None:
     trained = load_run(run)
     vector = ControlVector.load(run / "export" / "vector.gguf")

@@ -328,6 +328,7 @@ def test_a_training_tells_its_peaks_and_warns_where_they_are_beyond_what_is_free
     assert "0.1 GB are free" in warnings[0]
 
 
+@pytest.mark.slow
 def test_a_base_whose_sizes_are_told_otherwise_is_trained_unpredicted(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -44,12 +44,14 @@ def warnings(run: Path) -> list[dict[str, Any]]:
     return [event for event in RunDirectory(run).events.read() if event["kind"] == "warning"]
 
 
+@pytest.mark.slow
 def test_a_sound_file_is_trained_on_without_a_word(llama_gguf: Path, tmp_path: Path) -> None:
     training.train(config(llama_gguf), tmp_path / "run")
     assert warnings(tmp_path / "run") == []
     assert "graph" in json.loads((tmp_path / "run" / "base.json").read_text())
 
 
+@pytest.mark.slow
 def test_another_model_is_told_before_the_first_step(llama_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disagree(monkeypatch, 1.5)
     training.train(config(llama_gguf), tmp_path / "run")
@@ -60,6 +62,7 @@ def test_another_model_is_told_before_the_first_step(llama_gguf: Path, tmp_path:
     assert "as two models" in told["text"]
 
 
+@pytest.mark.slow
 def test_quite_another_model_is_refused_and_nothing_is_written(
     llama_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +79,7 @@ def test_quite_another_model_is_refused_and_nothing_is_written(
     assert RunDirectory(tmp_path / "run").config().allow_disagreement
 
 
+@pytest.mark.slow
 def test_what_has_begun_may_go_on(llama_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: Path) -> None:
     """A run of before the comparison, or of another llama.cpp, is never refused when it is resumed."""
     steps: list[object] = []
@@ -97,6 +101,7 @@ def test_a_file_that_llamacpp_cannot_load_is_refused_before_the_base_is_loaded(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_it_is_trained_on_where_the_user_says_so(not_for_llamacpp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agreement, "agreement", lambda *_: pytest.fail("compared"))
     training.train(config(not_for_llamacpp, allow_disagreement=True), tmp_path / "run")
@@ -105,6 +110,7 @@ def test_it_is_trained_on_where_the_user_says_so(not_for_llamacpp: Path, tmp_pat
     assert "--allow" not in told["text"]
 
 
+@pytest.mark.slow
 def test_keys_that_nobody_knows_are_told(llama_folder: Path, tmp_path: Path) -> None:
     template = presets()["llama-2-7b-chat"].chat_template
     gguf = write_gguf(llama_folder, tmp_path / "a.gguf", template, keys={"llama.of_tomorrow": 7})
@@ -114,6 +120,7 @@ def test_keys_that_nobody_knows_are_told(llama_folder: Path, tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resumed", [False, True])
 def test_another_graph_in_the_place_of_the_base_is_told(resumed: bool, llama_folder: Path, tmp_path: Path) -> None:
     """A run that is resumed, or exported, on a file of the same weights that are rotated otherwise."""

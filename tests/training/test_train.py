@@ -55,6 +55,7 @@ def config(folder: Path, **changes: Any) -> TrainConfig:
     return TrainConfig(**{**settings, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quant", ["nf4", "none"])
 def test_only_the_irm_moves(llama_folder: Path, tmp_path: Path, quant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bases = []
@@ -254,6 +255,7 @@ def test_a_split_of_the_rows_outlives_a_death(llama_folder: Path, tmp_path: Path
     assert sizes == [2] * 8
 
 
+@pytest.mark.slow
 def test_checkpoints_come_by_minutes_too(llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Clock:
         now = 0.0
@@ -432,6 +434,7 @@ def test_the_penalty_on_dependence_makes_the_output_depend_less(llama_folder: Pa
     assert shares[1] < 0.5 * shares[0]
 
 
+@pytest.mark.slow
 def test_run_directory_and_events_are_as_designed(llama_folder: Path, tmp_path: Path) -> None:
     seen: list[Event] = []
     run = tmp_path / "run"
@@ -493,6 +496,7 @@ def raised(loss: torch.Tensor) -> torch.Tensor:
     return loss + 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [(poisoned, "the gradient's norm became nan at step 6"), (raised, "the training diverges: by step 24 the loss")],
@@ -585,6 +589,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_base_is_loaded(
         training.train(config(llama_folder), Path("/proc/run"))
 
 
+@pytest.mark.slow
 def test_a_live_snapshot_that_cannot_be_written_is_a_warning(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,7 @@ async def test_the_palette_unloads_the_chats_model(tmp_path: Path, monkeypatch: 
         await until(pilot, lambda: "the model is unloaded" in screen_text(app), "the unloading")
 
 
+@pytest.mark.slow
 async def test_preferences_are_kept(tmp_path: Path, own_place: Path) -> None:
     plant_run(tmp_path / "runs" / "run")
     app = IrmLiteApp(tmp_path / "runs")
@@ -178,6 +179,7 @@ async def test_the_heatmaps_colours_are_kept(tmp_path: Path, own_place: Path) ->
     assert (kept["colours"], kept["robust"]) == ("purple-green", False)
 
 
+@pytest.mark.slow
 async def test_keys_of_ones_own(tmp_path: Path, own_place: Path) -> None:
     own_place.mkdir()
     (own_place / "tui.toml").write_text('theme = "gone"\n[keys]\n"mode.train" = "f2,9"\n')
@@ -198,6 +200,7 @@ async def test_quit_at_once_where_nothing_runs(tmp_path: Path) -> None:
         await until(pilot, lambda: not app.is_running or app._exit)
 
 
+@pytest.mark.slow
 async def test_quit_asks_while_a_child_runs_and_leaves_it_running(tmp_path: Path, script: Callable[[Script], None]) -> None:
     script([["err", "at work"], ["until interrupted"], ["exit", 130]])
     app = IrmLiteApp(tmp_path)
@@ -278,6 +281,7 @@ async def test_no_colour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert all(each is not None and each.red == each.green == each.blue for each in colours)
 
 
+@pytest.mark.slow
 def test_the_application_loads_no_engine() -> None:
     program = (
         "import sys, irm_lite_tui.app, irm_lite_tui.runs.screen, irm_lite_tui.train.screen, irm_lite_tui.dashboard.screen\n"

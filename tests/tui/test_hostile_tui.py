@@ -55,6 +55,7 @@ def test_a_home_that_is_none_is_a_line() -> None:
         expanded(f"{NOBODY}/x")
 
 
+@pytest.mark.slow
 async def test_half_a_home_in_a_field_is_no_end(tmp_path: Path) -> None:
     bare = ExportApp(None)
     async with bare.run_test(size=(100, 40)) as pilot:
@@ -87,6 +88,7 @@ async def test_the_users_own_preferences_are_not_written_over(tmp_path: Path, ow
     assert (own_place / "state.toml").exists()
 
 
+@pytest.mark.slow
 async def test_the_heatmap_has_the_keys_again_after_an_escape(tmp_path: Path) -> None:
     write_recording(tmp_path / "one", TEXTS)
     app = HeatmapApp(tmp_path / "one")
@@ -99,6 +101,7 @@ async def test_the_heatmap_has_the_keys_again_after_an_escape(tmp_path: Path) ->
         assert app.grid.window.index != before
 
 
+@pytest.mark.slow
 async def test_names_of_folders_act_nowhere(tmp_path: Path) -> None:
     for name in (EVIL, f"{EVIL}2"):
         plant_run(tmp_path / name, training(3, 40))
@@ -119,6 +122,7 @@ async def test_names_of_folders_act_nowhere(tmp_path: Path) -> None:
         assert not {"\x1b", "\u202e"} & set(screen_text(app))
 
 
+@pytest.mark.slow
 async def test_a_new_chat_in_mid_answer_is_ready(chat_app: Callable[..., ChatApp]) -> None:
     bare = chat_app("slow.gguf")
     async with bare.run_test(size=(140, 45)) as pilot:
@@ -175,6 +179,7 @@ async def test_a_training_is_not_started_twice(tmp_path: Path, script: Callable[
         await until(pilot, lambda: child_of(tmp_path / "half") is None, "the end")
 
 
+@pytest.mark.slow
 async def test_ending_at_once_is_asked_first(tmp_path: Path) -> None:
     """A second x is a question, since it costs what came after the last checkpoint."""
     run = plant_run(tmp_path / "live", training(3, 40))
@@ -266,6 +271,7 @@ async def test_the_path_of_a_name_that_is_no_utf8_is_copied(tmp_path: Path) -> N
         assert app.copied.endswith("r\\udcff")
 
 
+@pytest.mark.slow
 async def test_a_chat_with_half_a_character_is_saved(chat_app: Callable[..., ChatApp], tmp_path: Path) -> None:
     bare = chat_app(irm=os.fsdecode(b"runs/r\xff"))
     async with bare.run_test(size=(140, 45)) as pilot:
@@ -279,6 +285,7 @@ async def test_a_chat_with_half_a_character_is_saved(chat_app: Callable[..., Cha
         assert "half \\ud800 a character" in next(tmp_path.glob("chat-*.md")).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 async def test_a_chat_in_a_folder_that_is_gone_is_not_lost(
     chat_app: Callable[..., ChatApp], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +300,7 @@ async def test_a_chat_in_a_folder_that_is_gone_is_not_lost(
         monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.slow
 async def test_nothing_is_loading_once_the_server_was_killed(chat_app: Callable[..., ChatApp]) -> None:
     bare = chat_app()
     async with bare.run_test(size=(140, 45)) as pilot:
@@ -378,6 +386,7 @@ async def test_an_export_is_not_taken_for_a_training(
             await until(pilot, lambda: not running_children(), "the end")
 
 
+@pytest.mark.slow
 async def test_data_with_a_name_too_long_for_a_run_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()

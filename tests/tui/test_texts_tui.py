@@ -92,6 +92,7 @@ async def test_the_table_and_its_dialogs(run: Path) -> None:
     assert other.started()
 
 
+@pytest.mark.slow
 async def test_a_name_that_is_left_as_it_is_stays(run: Path) -> None:
     app = RunsApp(run.parent)
     async with app.run_test(size=WIDE) as pilot:
@@ -143,6 +144,7 @@ async def test_the_datas_head(tmp_path: Path) -> None:
         shown(app)
 
 
+@pytest.mark.slow
 async def test_export(run: Path) -> None:
     app = ExportApp(run)
     async with app.run_test(size=WIDE) as pilot:
@@ -154,6 +156,7 @@ async def test_export(run: Path) -> None:
         shown(app)
 
 
+@pytest.mark.slow
 async def test_heatmaps_and_their_dialogs(tmp_path: Path) -> None:
     write_recording(tmp_path / NAME / "recordings" / NAME, [["<s>", TEXT, TEXT, "!"]], run=TEXT)
     vector = tmp_path / f"v{NAME[1:]}.gguf"
@@ -178,6 +181,7 @@ async def test_heatmaps_and_their_dialogs(tmp_path: Path) -> None:
         shown(app)
 
 
+@pytest.mark.slow
 async def test_the_chat(chat_app: Callable[..., ChatApp]) -> None:
     bare = chat_app(gguf=f"{NAME}.gguf", vector=f"{NAME}.gguf", irm=f"runs/{NAME}")
     async with bare.run_test(size=WIDE) as pilot:
@@ -206,6 +210,7 @@ async def test_the_chat(chat_app: Callable[..., ChatApp]) -> None:
         assert bare.chat.sources.vector == f"{NAME}.gguf"
 
 
+@pytest.mark.slow
 async def test_the_app_its_palette_and_its_complaints(run: Path, own_place: Path) -> None:
     own_place.mkdir()
     (own_place / "tui.toml").write_text(f"theme = {json.dumps(TEXT.replace(chr(127), ''))}\n")
@@ -251,6 +256,7 @@ async def test_a_pipe_holds_no_reader_up(tmp_path: Path, name: str) -> None:
             load_source(run.live)
 
 
+@pytest.mark.slow
 async def test_a_folder_that_may_only_be_read_is_a_line_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chat_app: Callable[..., ChatApp]
 ) -> None:

@@ -98,6 +98,7 @@ def test_the_verb_draws_and_writes_the_best(
     assert "--control-vector-layer-range" in shown
 
 
+@pytest.mark.slow
 def test_bad_calibrations_are_one_line(vector: Path, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nameless = ControlVector(ControlVector.load(vector).directions, "llama")
     nameless.save(tmp_path / "nameless.gguf")

@@ -39,6 +39,7 @@ def run(trained: Path) -> TrainedRun:
     return load_run(trained)
 
 
+@pytest.mark.slow
 def test_a_warning_stands_in_the_export_and_in_fidelity_json(run: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     disagree(monkeypatch, 1.5)
     result = export_vector(run, run.directory.default_vector)
@@ -46,6 +47,7 @@ def test_a_warning_stands_in_the_export_and_in_fidelity_json(run: TrainedRun, mo
     assert json.loads(run.directory.fidelity.read_text())["disagreement"] == result.warnings[0]
 
 
+@pytest.mark.slow
 def test_the_verbs_say_it_and_their_documents_hold_it(
     run: TrainedRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], llama_gguf: Path, tmp_path: Path
 ) -> None:
@@ -63,6 +65,7 @@ def test_the_verbs_say_it_and_their_documents_hold_it(
         assert "as two models" in captured.err
 
 
+@pytest.mark.slow
 def test_without_a_disagreement_nothing_is_said(run: TrainedRun, llama_gguf: Path, tmp_path: Path) -> None:
     result = export_vector(run, tmp_path / "v.gguf")
     assert result.disagreement is None
@@ -70,6 +73,7 @@ def test_without_a_disagreement_nothing_is_said(run: TrainedRun, llama_gguf: Pat
     assert calibrate(result.vector, llama_gguf, "anger", grid=Grid((1.0,), [(1, 2)])).disagreement is None
 
 
+@pytest.mark.slow
 def test_quite_another_model_is_refused_before_any_work(
     run: TrainedRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,6 +93,7 @@ def test_quite_another_model_is_refused_before_any_work(
         evaluate_run(run, vector, None, extent=Extent(questions=0))
 
 
+@pytest.mark.slow
 def test_what_was_allowed_in_training_is_allowed_on_that_file_alone(
     run: TrainedRun, monkeypatch: pytest.MonkeyPatch, llama_gguf: Path, llama_folder: Path, tmp_path: Path
 ) -> None:
@@ -109,6 +114,7 @@ def test_a_file_that_llamacpp_cannot_load_is_refused_before_the_vector_is_made(
         export_vector(run, tmp_path / "v.gguf", gguf=broken, allow_disagreement=True)
 
 
+@pytest.mark.slow
 def test_a_vector_of_one_graph_on_another_is_told(
     run: TrainedRun, llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

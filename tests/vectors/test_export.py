@@ -52,6 +52,7 @@ def test_exact_export_is_the_trained_vectors_and_loses_nothing(runs: dict[str, T
     assert result.comparison.nll_vector == pytest.approx(result.comparison.nll_irm, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_mean_is_the_mean_over_answer_positions(runs: dict[str, TrainedRun]) -> None:
     run = runs["lite"]
     samples, _ = encode_all(run.base.tokenizer, run.dataset.train[:5], 512)

@@ -69,6 +69,7 @@ def shipped_rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 def test_irm_and_a_vector_that_is_the_same_have_the_same_score(run: TrainedRun) -> None:
     evaluation = evaluate_run(run, the_same(run.irm), None, extent=FEW)
     assert list(evaluation.scores) == ["base", "irm", "vector"]
@@ -88,6 +89,7 @@ def test_irm_and_a_vector_that_is_the_same_have_the_same_score(run: TrainedRun) 
         assert evaluation.scores[name].figures["preference"] == pytest.approx(preference, abs=2e-3)
 
 
+@pytest.mark.slow
 def test_its_table_fits_into_eighty_columns(run: TrainedRun) -> None:
     said = Console(file=io.StringIO(), width=80)
     for line in score_shown(evaluate_run(run, the_same(run.irm), None, extent=FEW).scores):
@@ -98,6 +100,7 @@ def test_its_table_fits_into_eighty_columns(run: TrainedRun) -> None:
     assert all(len(line) <= 80 for line in shown.splitlines())
 
 
+@pytest.mark.slow
 def test_transformers_and_llamacpp_agree_on_it(run: TrainedRun) -> None:
     vector, material = the_same(run.irm), material_of(run, FEW)
     there = evaluate_run(run, vector, None, extent=FEW).scores["vector"].figures
@@ -107,6 +110,7 @@ def test_transformers_and_llamacpp_agree_on_it(run: TrainedRun) -> None:
         assert figures[name] == pytest.approx(there[name], abs=5e-3), name
 
 
+@pytest.mark.slow
 def test_a_folder_is_scored_in_transformers(llama_folder: Path, run: TrainedRun, tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path / "other")
     config = TrainConfig(model=str(llama_folder), data="joy", quant="none", dtype="float32", device="cpu")
@@ -118,6 +122,7 @@ def test_a_folder_is_scored_in_transformers(llama_folder: Path, run: TrainedRun,
     assert found.generations is not None
 
 
+@pytest.mark.slow
 def test_no_questions_no_score(run: TrainedRun) -> None:
     evaluation = evaluate_run(run, the_same(run.irm), None, extent=Extent(0))
     assert (evaluation.scores, evaluation.generations, evaluation.to_dict()["score"]) == ({}, None, None)
@@ -126,6 +131,7 @@ def test_no_questions_no_score(run: TrainedRun) -> None:
         Extent(-1)
 
 
+@pytest.mark.slow
 def test_data_without_neutral_answers_are_scored_as_far_as_they_can_be(llama_gguf: Path, tmp_path: Path) -> None:
     rows = [{key: value for key, value in row.items() if key != "neutral"} for row in shipped_rows(10)]
     found = of_file(tmp_path / "bare", llama_gguf, rows).scores["vector"]
@@ -138,6 +144,7 @@ def test_data_without_neutral_answers_are_scored_as_far_as_they_can_be(llama_ggu
     assert found.to_dict()["interval_95"] is None
 
 
+@pytest.mark.slow
 def test_ten_rows_are_scored_by_preference_and_it_is_said(llama_gguf: Path, tmp_path: Path) -> None:
     found = of_file(tmp_path / "ten", llama_gguf, shipped_rows(10)).scores["vector"]
     assert found.value is not None
@@ -153,6 +160,7 @@ def test_texts_have_no_score_and_it_is_said(llama_gguf: Path, tmp_path: Path) ->
     assert "ask no questions" in score_line(evaluation.scores["vector"])
 
 
+@pytest.mark.slow
 def test_an_export_keeps_its_score_beside_its_fidelity(run: TrainedRun, tmp_path: Path) -> None:
     result = export_vector(run, run.directory.default_vector)
     before = json.loads(run.directory.fidelity.read_text())
@@ -169,6 +177,7 @@ def test_an_export_keeps_its_score_beside_its_fidelity(run: TrainedRun, tmp_path
     assert np.isfinite(scores["vector"].figures["perplexity_ratio"])
 
 
+@pytest.mark.slow
 def test_a_score_that_fails_does_not_lose_the_export(run: TrainedRun) -> None:
     result = export_vector(run, run.directory.default_vector)
     scores, failed = score_export(run, result, Extent(questions=3, new_tokens=600))  # the model has a context of 512

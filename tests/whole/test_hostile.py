@@ -112,6 +112,7 @@ def test_misuse_of_inject_and_load_base_is_named(llama_folder: Path) -> None:
         build_irm("static", 64, (1,), "foo")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "content"),
     [
@@ -152,6 +153,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken_and_that_is_told(finished:
     assert whole == {path.name: path.read_bytes() for path in (finished / "checkpoints" / "step-2").iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_run_without_a_sound_checkpoint_is_one_line(finished: Path) -> None:
     for number in (1, 2):
         (finished / "checkpoints" / f"step-{number}" / "rng.json").write_text("")
@@ -162,6 +164,7 @@ def test_a_run_without_a_sound_checkpoint_is_one_line(finished: Path) -> None:
     assert load_run(finished).directory.events.finished()
 
 
+@pytest.mark.slow
 def test_a_missing_irm_is_one_line(finished: Path) -> None:
     (finished / "irm.safetensors").unlink()
     with pytest.raises(RunError, match=r"irm\.safetensors is missing"):
@@ -195,6 +198,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.count("not an ordinary file") == 2
 
 
+@pytest.mark.slow
 def test_odd_arguments_are_one_line_and_exit_2(capsys: pytest.CaptureFixture[str], llama_gguf: Path, finished: Path) -> None:
     generate = ["generate", "--gguf", str(llama_gguf), "-p", "x"]
     for arguments in (
@@ -279,6 +283,7 @@ def test_the_benchmark_of_tones_says_in_a_line_what_is_no_run(tmp_path: Path) ->
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the device that shall be missing is here")
 def test_a_run_of_a_device_that_is_not_here_is_told_its_own_fix(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = (finished / "run.toml").read_text()

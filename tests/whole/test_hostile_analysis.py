@@ -86,6 +86,7 @@ def test_a_run_of_one_layer_is_ranked_ablated_and_analysed(runs: Path, capsys: p
     assert ("two_way" in single, "two_way" in anger) == (False, True)
 
 
+@pytest.mark.slow
 def test_nothing_is_recorded_where_one_of_the_runs_is_none(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = complaint(capsys, "record", runs / "anger", runs / "absent", *FEW, "--name", "new")
     assert "absent is not a run directory" in said
@@ -297,6 +298,7 @@ def test_a_runs_name_cannot_act_on_the_terminal(made: Path, tmp_path: Path, caps
     assert "\x1b" not in captured.out + captured.err
 
 
+@pytest.mark.slow
 def test_bars_of_nothing_stand_at_the_foot_and_the_legend_covers_none(runs: Path) -> None:
     recording = load_recording(runs / "anger" / "recordings" / "held-out")
     for each in recording.statistics.values():

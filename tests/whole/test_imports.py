@@ -36,6 +36,7 @@ def test_nothing_heavy(code: str) -> None:
     assert loaded_by(code) == set()
 
 
+@pytest.mark.slow
 def test_the_ui_loads_no_engine() -> None:
     """Every module of it, the screens too, each in its turn: the last line names what came with all of them."""
     walk = (

@@ -140,6 +140,7 @@ def test_any_control_vector_comes_back(scratch: Path, values: dict[int, float], 
     }
 
 
+@pytest.mark.slow
 @quick
 @given(
     values=st.dictionaries(

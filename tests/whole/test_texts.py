@@ -78,6 +78,7 @@ def run(place: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_training_and_what_is_made_of_it(place: Path, say: Any, tmp_path: Path) -> None:
     data = ["--model", place / "model", "--data", place / "data.jsonl", "--site", "block", "--layers", "1-2"]
     out = tmp_path / NAME
@@ -111,6 +112,7 @@ def test_the_demo_and_a_sweep(place: Path, say: Any, tmp_path: Path) -> None:
         say("sweep", good, "--out", tmp_path / f"o{NAME[1:]}")
 
 
+@pytest.mark.slow
 def test_answers_and_the_server(place: Path, run: Path, say: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = ["generate", "--gguf", place / "model.gguf", "-p", TEXT, "--max-new-tokens", "4"]
     for steering in ([], ["--vector", run / "export" / "vector.gguf"], ["--irm", run]):
@@ -133,6 +135,7 @@ def test_answers_and_the_server(place: Path, run: Path, say: Any, monkeypatch: p
     assert {each["id"] for each in events if each["kind"] == "token"} == {NAME}
 
 
+@pytest.mark.slow
 def test_calibrate(place: Path, run: Path, say: Any, tmp_path: Path) -> None:
     choice = ["--strengths", "1", "--layers", "1", "--gguf", place / "model.gguf", "--data", place / "data.jsonl"]
     say("calibrate", run / "export" / "vector.gguf", *choice, "--picture", tmp_path / f"p{NAME[1:]}.png")
@@ -181,6 +184,7 @@ def test_a_warning_of_a_library_is_one_line_of_text(capsys: pytest.CaptureFixtur
     assert said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_pictures_and_the_report(run: Path, say: Any, tmp_path: Path) -> None:
     for kind in ("png", "svg"):
         folder = tmp_path / f"{kind}{NAME[1:]}"

@@ -48,6 +48,7 @@ def test_llama_2_format_as_folder(llama_folder: Path, llama_gguf: Path, tmp_path
     assert evaluation.generations.texts["irm"] != evaluation.generations.texts["base"]
 
 
+@pytest.mark.slow
 def test_llama_2_format_as_gguf(llama_gguf: Path, tmp_path: Path) -> None:
     run = training.train(quick(llama_gguf), tmp_path / "run")
     assert run.base.gguf_path == llama_gguf
@@ -69,6 +70,7 @@ def test_folder_and_gguf_of_the_same_weights_are_the_same_base(llama_folder: Pat
         assert (folder.model(ids).logits - gguf.model(ids).logits).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["mistral", "qwen2"])
 def test_other_families_as_folder(kind: str, tmp_path: Path) -> None:
     folder = write_hf_folder(tmp_path / kind, kind, chat_template=presets()["llama-2-7b-chat"].chat_template)
@@ -83,6 +85,7 @@ def test_other_families_as_folder(kind: str, tmp_path: Path) -> None:
             assert runtime.set_vector(vector) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quant", ["fp4", "int8"])
 def test_other_quantisations_train(llama_folder: Path, llama_gguf: Path, quant: str, tmp_path: Path) -> None:
     for number, model in enumerate((llama_folder, llama_gguf)):
@@ -90,6 +93,7 @@ def test_other_quantisations_train(llama_folder: Path, llama_gguf: Path, quant: 
         assert run.base.fingerprint.quantisation == quant
 
 
+@pytest.mark.slow
 def test_double_quantisation_trains(llama_folder: Path, tmp_path: Path) -> None:
     run = training.train(quick(llama_folder, double_quant=True, max_steps=4, eval_steps=4), tmp_path / "run")
     weight = run.base.model.model.layers[0].mlp.up_proj.weight

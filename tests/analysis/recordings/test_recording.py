@@ -80,6 +80,7 @@ def test_running_statistics_are_those_of_all_tokens_at_once(sizes: list[int], se
     np.testing.assert_array_equal(got.largest_of_all, winners)
 
 
+@pytest.mark.slow
 def test_a_recording_is_what_one_forward_over_prompt_and_answer_shows(run: TrainedRun, recorded: Recording) -> None:
     """Token by token with a cache, against the whole text at once without one."""
     for number, question in enumerate(run.held_out_questions[:2]):

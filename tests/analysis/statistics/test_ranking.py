@@ -56,6 +56,7 @@ def test_an_index_of_one_layer_does_not_stand_out() -> None:
     assert prominent(values, 199).indices == []
 
 
+@pytest.mark.slow
 def test_noise_has_a_prominent_index_no_more_often_than_the_level() -> None:
     """With a planted one too: then the false finds are the others."""
     false = np.zeros(2)

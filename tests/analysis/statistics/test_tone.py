@@ -23,6 +23,7 @@ def runs(seed: int, width: int = 80) -> DoubleArray:
     return found
 
 
+@pytest.mark.slow
 def test_against_every_labelling() -> None:
     """Two settings of one chosen run and two others: 3 x 3 labellings, each with the same chance."""
     importances = runs(1, 12)[:6]

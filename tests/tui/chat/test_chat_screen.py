@@ -84,6 +84,7 @@ async def test_strength_and_layers_move_while_it_writes(app: Callable[..., ChatA
         assert saved.read_text().count(strengths) == saved.read_text().count(layers) == 2  # vector and IRM, not base
 
 
+@pytest.mark.slow
 async def test_a_request_that_is_refused_can_be_asked_again(app: Callable[..., ChatApp]) -> None:
     bare = app()
     async with bare.run_test(size=(80, 24)) as pilot:
@@ -223,6 +224,7 @@ async def test_another_vector_in_mid_answer(app: Callable[..., ChatApp]) -> None
         assert all(answer.whole and not answer.error for answer in answers)
 
 
+@pytest.mark.slow
 async def test_the_model_is_unloaded_and_loaded_again(app: Callable[..., ChatApp]) -> None:
     bare = app()
     async with bare.run_test(size=(100, 30)) as pilot:

@@ -149,6 +149,7 @@ def test_figures_that_cannot_be_read_are_said_to_be(wrong: str, tmp_path: Path) 
     assert read_measured({**FIGURES, "score": None}).score is None
 
 
+@pytest.mark.slow
 def test_the_screens_load_no_engine() -> None:
     assert loaded_by("import irm_lite_tui.chat.screen, irm_lite_tui.export.screen") == {"textual"}
     assert loaded_by("from irm_lite_tui.watch.chat_sources import sources_of; sources_of(None)") == set()

@@ -98,6 +98,7 @@ async def test_a_training_that_fails_to_start(tmp_path: Path, script: Callable[[
         assert not app.opened
 
 
+@pytest.mark.slow
 async def test_a_killed_training_is_stopped_and_can_be_resumed(tmp_path: Path, script: Callable[[Script], None]) -> None:
     out = tmp_path / "runs" / "new"
     script([["begin"], *(["event", kind, values] for kind, values in training(5, 40)), ["until", str(tmp_path / "never")]])
@@ -116,6 +117,7 @@ async def test_a_killed_training_is_stopped_and_can_be_resumed(tmp_path: Path, s
         await until(pilot, lambda: app.state == "stopped", "the end")
 
 
+@pytest.mark.slow
 async def test_an_old_failure_is_gone_after_a_resume(tmp_path: Path, script: Callable[[Script], None]) -> None:
     run = plant_run(tmp_path / "run", training(3, 40, ended="memory ran out"))
     go = tmp_path / "go"
@@ -231,6 +233,7 @@ async def test_sizes_down_to_nothing(tmp_path: Path) -> None:
         assert "20/40" in screen_text(app)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_how_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     monkeypatch.chdir(tmp_path)

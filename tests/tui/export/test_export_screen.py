@@ -64,6 +64,7 @@ async def test_an_export_shows_its_progress_its_figures_and_its_lines(
         assert bare.clipboard == lines.lines[1][1]
 
 
+@pytest.mark.slow
 async def test_a_bake_gives_the_lines_for_its_file(run: RunDirectory, script: Callable[[Script], None]) -> None:
     ControlVector({1: np.ones(64, np.float32)}, "llama").save(run.default_vector)
     script([["out", json.dumps({"gguf": "angry.gguf", "from": "base.gguf", "slot": "ffn_down", "layers": [1]})]])
@@ -127,6 +128,7 @@ async def test_what_goes_wrong_is_said(steps: Script, said: str, run: RunDirecto
         await until(pilot, lambda: said in bare.line("export"), said)
 
 
+@pytest.mark.slow
 async def test_stop_interrupts_the_child(run: RunDirectory, script: Callable[[Script], None]) -> None:
     script([["err", "begun"], ["until interrupted"], ["exit", 130]])
     bare = ExportApp(run.path)
@@ -157,6 +159,7 @@ async def test_missing_and_damaged_runs_are_states(run: RunDirectory) -> None:
         assert "give the run to export" in screen_text(pilot.app)
 
 
+@pytest.mark.slow
 async def test_that_the_runtimes_disagree_stands_beside_the_fidelity(run: RunDirectory, script: Callable[[Script], None]) -> None:
     told = "transformers and llama.cpp run base.gguf as two models: KL 0.29 nats a token\x1b[31m"
     document = {**FIGURES, "vector": str(run.default_vector)}

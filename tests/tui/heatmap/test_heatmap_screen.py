@@ -43,6 +43,7 @@ def recording(tmp_path: Path) -> Path:
     return run.recordings / "held-out"
 
 
+@pytest.mark.slow
 async def test_the_crosshair_reads_what_the_recording_holds(recording: Path) -> None:
     picture = load_source(recording).picture(Choice())
     app = HeatmapApp(recording)
@@ -81,6 +82,7 @@ async def test_keys_that_come_in_one_burst_go_to_the_prompt(recording: Path) -> 
         assert app.focused is app.grid
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "said"),
     [("99", "there is no index 99"), ("l4", "layer 4 is not here"), ("t9", "no token 9"), ("p2", "prompt 2"), ("x", "'x'")],
@@ -255,6 +257,7 @@ async def test_more_layers_than_rows_scroll(tmp_path: Path) -> None:
         assert app.lines()[last - 1].startswith(" 77 ")
 
 
+@pytest.mark.slow
 async def test_the_list_moves_the_crosshair(recording: Path) -> None:
     top = load_source(recording).picture(Choice()).top(4)
     app = HeatmapApp(recording)
@@ -401,6 +404,7 @@ async def test_the_proposed_name_tells_what_is_shown_and_nothing_is_overwritten(
         assert first.with_stem(f"{first.stem}-3").read_bytes() == held
 
 
+@pytest.mark.slow
 async def test_a_live_snapshot_is_followed(tmp_path: Path) -> None:
     run = a_run(tmp_path / "runs" / "angry")
     a_snapshot(run.live)
@@ -451,6 +455,7 @@ async def test_after_the_last_of_many_snapshots_all_that_is_shown_is_of_the_file
         await until(pilot, lambda: seen(app) == expected, "margins, title, list and picture of the last snapshot")
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_drawn_is_a_state_and_another_can_be_opened(recording: Path, tmp_path: Path) -> None:
     empty = a_run(tmp_path / "runs" / "new [red]run")
     app = HeatmapApp(empty.path)
@@ -497,6 +502,7 @@ async def test_text_of_a_model_does_not_act(tmp_path: Path) -> None:
         assert "\\x1b]0;x\\x07[b]" in app.text("#title")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(20, 5), (1, 1), (10, 40), (300, 6)])
 async def test_no_size_is_too_small(recording: Path, size: tuple[int, int]) -> None:
     app = HeatmapApp(recording)
@@ -510,6 +516,7 @@ async def test_no_size_is_too_small(recording: Path, size: tuple[int, int]) -> N
         assert app.grid.window.width > 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_screen_looks_as_it_did(recording: Path, size: tuple[int, int]) -> None:
     app = HeatmapApp(recording)

@@ -187,6 +187,7 @@ async def test_delete_asks_first(tmp_path: Path) -> None:
         await until(pilot, lambda: "No runs" in screen_text(app), "the empty table")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shell_script", [False, True])
 async def test_stop_reaches_a_training_started_elsewhere(tmp_path: Path, shell_script: bool) -> None:
     run = plant_run(tmp_path / "live", training(3, 40))
@@ -264,6 +265,7 @@ async def test_resume_starts_the_command_line(tmp_path: Path, script: Callable[[
         assert run.lock.holder() is None
 
 
+@pytest.mark.slow
 async def test_a_failed_resume_says_why(tmp_path: Path, script: Callable[[Script], None]) -> None:
     plant_run(tmp_path / "runs" / "half", training(3, 40, ended="interrupted"))
     script([["err", "irm-lite: half has no checkpoint yet: remove it and train again"], ["exit", 2]])
@@ -328,6 +330,7 @@ async def test_the_path_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert notified(app) == f"sent to the terminal's clipboard: {run.path}"
 
 
+@pytest.mark.slow
 async def test_two_runs_compared(tmp_path: Path) -> None:
     plant_run(tmp_path / "a", training(40, 40, ended="done"), seed=3)
     plant_run(tmp_path / "b", training(20, 40, ended="interrupted"), data="joy")
@@ -358,6 +361,7 @@ async def test_two_runs_compared(tmp_path: Path) -> None:
         await until(pilot, lambda: isinstance(app.screen, RunsScreen))
 
 
+@pytest.mark.slow
 async def test_enter_opens_the_dashboard_of_a_sound_run(tmp_path: Path) -> None:
     plant_run(tmp_path / "good", training(3, 9))
     (tmp_path / "bad").mkdir()
@@ -388,6 +392,7 @@ async def test_a_tiny_terminal(tmp_path: Path) -> None:
         assert list(rows(app)) == ["a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_how_it_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     monkeypatch.chdir(tmp_path)

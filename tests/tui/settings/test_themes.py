@@ -91,6 +91,7 @@ async def test_runs(tmp_path: Path) -> None:
     await check_change(lambda: Bare(RunsScreen(tmp_path)), rows_there)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_rest")
 async def test_the_cells_of_the_table_have_the_themes_colours(tmp_path: Path) -> None:
     plant_run(tmp_path / "done", training(40, 40, ended="done"))

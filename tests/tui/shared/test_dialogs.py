@@ -85,6 +85,7 @@ class Heatmap(App[None]):
         self.push_screen(HeatmapScreen())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 async def test_the_name_of_a_picture(size: tuple[int, int]) -> None:
     app: App[Any] = Heatmap()

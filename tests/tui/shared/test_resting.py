@@ -79,6 +79,7 @@ async def test_a_screen_that_is_not_seen_rests(counted: tuple[Callable[[], Scree
         await until(pilot, lambda: len(looks) > before + 3, "looks behind a window, where it is seen")
 
 
+@pytest.mark.slow
 async def test_it_looks_at_once_when_it_is_seen_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("runs", "dashboard"):
         monkeypatch.setattr(f"irm_lite_tui.{module}.screen.EVERY_SECONDS", 3600)

@@ -87,6 +87,7 @@ def test_the_line_about_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 # The screen
 
 
+@pytest.mark.slow
 async def test_fields_help_and_errors() -> None:
     app = TrainApp()
     async with app.run_test(size=(120, 40)) as pilot:
@@ -103,6 +104,7 @@ async def test_fields_help_and_errors() -> None:
         assert app.form.query_one("#row-batch_size").has_class("changed")
 
 
+@pytest.mark.slow
 async def test_a_preset_fills_in_what_suits_it() -> None:
     app = TrainApp()
     async with app.run_test(size=(120, 40)) as pilot:
@@ -127,6 +129,7 @@ async def test_a_preset_fills_in_what_suits_it() -> None:
         assert not app.form.would_lose()
 
 
+@pytest.mark.slow
 async def test_the_data_is_shown_or_what_is_wrong_with_it(tmp_path: Path) -> None:
     rows = [{"question": f"[red]Question {n}\x1b[2J?", "answer": f"Answer {n}"} for n in range(40)]
     good = tmp_path / "mine.jsonl"
@@ -145,6 +148,7 @@ async def test_the_data_is_shown_or_what_is_wrong_with_it(tmp_path: Path) -> Non
         await until(pilot, lambda: "there is no tone or file 'nonsense'" in app.preview, "the error")
 
 
+@pytest.mark.slow
 async def test_start_runs_what_the_form_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[[Script], None]
 ) -> None:
