@@ -121,8 +121,6 @@ class TrainConfig:
     AdamW."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, a third slower."""
-    allow_disagreement: bool = False
-    """Train on a .gguf that llama.cpp cannot load, or makes quite another model of than transformers."""
     cache_prefix: bool = True
     """Keep what the IRM cannot change, the blocks below its first layer, over the epochs: in memory, or in a file."""
     seed: int = 0
@@ -142,6 +140,8 @@ class TrainConfig:
     """Length of the text generated at each validation; 0: none."""
     report_to: Literal["none", "tensorboard"] = "none"
     """Also report to TensorBoard, into the run directory."""
+    allow_disagreement: bool = False
+    """Train on a .gguf that llama.cpp cannot load, or makes quite another model of than transformers."""
 
     def __post_init__(self) -> None:
         positive = ("rank", "width", "batch_size", "gradient_accumulation_steps", "save_total_limit")

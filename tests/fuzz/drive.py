@@ -49,8 +49,10 @@ def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, Any]:
             command, env={**os.environ, "FIGURES": str(figures), "TMPDIR": folder}, capture_output=True, text=True, check=False
         )
         row = json.loads(figures.read_text()) if figures.exists() else {"inputs": 0, "rate": 0, "grown": 0, "slowest": 0}
-    verdict = "" if done.returncode == 0 else f"FAILED, see {options.found}"
-    if verdict:
+    stopped = "libFuzzer: run interrupted" in done.stderr  # by a signal from outside: nothing was found
+    failed = done.returncode != 0 and not stopped
+    verdict = "STOPPED from outside" if stopped else f"FAILED, see {options.found}" if failed else ""
+    if failed:
         options.found.mkdir(parents=True, exist_ok=True)
         (options.found / f"{name}.log").write_text(done.stderr[-20_000:])
     elif row["slowest"] > _SLOWEST or row["grown"] > _MOST_MIB:
