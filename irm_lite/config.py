@@ -136,8 +136,9 @@ class TrainConfig:
     """Checkpoints kept."""
     early_stopping_patience: int = 4
     """End after so many validations without improvement; 0: never."""
-    sample_tokens: int = 32
-    """Length of the text generated at each validation; 0: none."""
+    sample_tokens: int = 48
+    """Tokens of each of the eight answers written at a validation, which count in which step is the best where they are babble;
+    0: none."""
     report_to: Literal["none", "tensorboard"] = "none"
     """Also report to TensorBoard, into the run directory."""
     allow_disagreement: bool = False

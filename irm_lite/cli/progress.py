@@ -106,6 +106,10 @@ def training_progress(output: Output, title: str = "") -> Iterator[Callable[[dic
             elif kind == "sample":
                 output.note(f"{before}  {event['prompt']}", style="dim")
                 output.note(f"  -> {' '.join(event['text'].split())}", style="dim")
+            elif kind == "text" and event["sound"] < event["answers"]:
+                output.note(
+                    f"{before}  {event['sound']} of {event['answers']} answers are sound ({event['base_sound']} of the base's)"
+                )
             elif kind == "warning":
                 output.warn(before + event["text"])
             elif kind == "end":

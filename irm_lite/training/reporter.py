@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from irm_lite.base.generate import generate
 from irm_lite.core.errors import TrainingFailed
 from irm_lite.core.files.atomic import atomic_path
 from irm_lite.core.files.tensors import save_tensors
@@ -19,13 +18,16 @@ from irm_lite.steering.layers import format_layers
 from irm_lite.training.divergence import STEPS, lower_rate_hint, steps_far_above
 from irm_lite.training.setup.prepare import Job
 from irm_lite.training.step.injected_model import InjectedModel
+from irm_lite.training.text_check import TextCheck
 
 
 class Reporter(TrainerCallback):  # type: ignore[misc]
     """Listens to the Trainer of one job."""
 
-    def __init__(self, job: Job, model: InjectedModel, emit: Callable[..., None], should_stop: Callable[[], bool]) -> None:
-        self.job, self.model, self.emit, self.should_stop = job, model, emit, should_stop
+    def __init__(
+        self, job: Job, model: InjectedModel, emit: Callable[..., None], should_stop: Callable[[], bool], check: TextCheck | None
+    ) -> None:
+        self.job, self.model, self.emit, self.should_stop, self.check = job, model, emit, should_stop, check
         self.device = job.base.plan.device
         self.clock, self.first_step, self.first_tokens = time.monotonic(), 0, 0
         self.step_began = self.saved = self.clock
@@ -89,10 +91,15 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
     ) -> None:
         self.emit("eval", step=state.global_step, nll=metrics["eval_loss"], perplexity=metrics["eval_perplexity"], of="irm")
-        example, tokens = self.job.samples.validation[0].example, self.job.config.sample_tokens
-        if tokens and example.messages and processes.first():
-            text = generate(self.job.base, example.messages[:-1], tokens)
-            self.emit("sample", step=state.global_step, prompt=example.question, text=text)
+        check = self.check
+        if check is None or check.base is None or check.newest is None:  # only the first process writes
+            return
+        first, written = check.newest.answers[0], check.newest
+        self.emit("sample", step=state.global_step, prompt=check.questions[0].example.question, text=first.text)
+        counts = {"answers": len(written.answers), "sound": written.sound, "ended": written.ended, "base_sound": check.base.sound}
+        self.emit("text", step=state.global_step, **counts)
+        if text := written.warning(check.base, state.global_step):
+            self.emit("warning", text=text, of="text")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.saved = time.monotonic()

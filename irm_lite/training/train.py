@@ -24,20 +24,19 @@ from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.files.paths import is_utf8
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import DEVICES, available, decide, probe
-from irm_lite.core.machine.launch import not_heeded, set_aside
+from irm_lite.core.machine.launch import set_aside
 from irm_lite.core.machine.malloc import freed_memory_kept
 from irm_lite.core.machine.memory import peak_bytes, reset_peak
 from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
 from irm_lite.core.machine.quiet import quiet_libraries
-from irm_lite.data.turn import adaptations
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.events import Event
 from irm_lite.runs.trained import TrainedRun
 from irm_lite.runs.versions import installed_versions
 from irm_lite.runs.write_failure import write_errors_as_failure
-from irm_lite.steering.injection import inject
+from irm_lite.steering.injection import Injection, inject
 from irm_lite.steering.irm_files import load_irm
-from irm_lite.steering.layers import format_layers
+from irm_lite.training.announce import announce
 from irm_lite.training.memory_fit import seen_again
 from irm_lite.training.nll import mean_nll, perplexity
 from irm_lite.training.reporter import Reporter
@@ -47,6 +46,7 @@ from irm_lite.training.setup.settings import absolute
 from irm_lite.training.step.dequantised import dequantised_once
 from irm_lite.training.step.injected_model import InjectedModel, compute_dtype
 from irm_lite.training.step.prefix import first_reached
+from irm_lite.training.text_check import TextCheck
 from irm_lite.training.trainer import IrmTrainer
 
 Listener = Callable[[Event], None]
@@ -169,7 +169,7 @@ def _locked(run: RunDirectory) -> Iterator[None]:
 def _carry_out(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callable[[], bool]) -> TrainedRun:
     """The training from the start event to the end event; `reached`: where it is resumed. Raises as `train` does."""
     base, config = job.base, job.config
-    _announce(job, reached, emit)
+    announce(job, reached, emit)
     reset_peak(base.plan.device)
     if reached is None:
         with out_of_memory_as_failure("take a smaller --model, or a lower --max-length"):
@@ -194,49 +194,6 @@ def _carry_out(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Cal
     return _finish(job, state, stopped, round(time.monotonic() - started, 1), emit)
 
 
-def _announce(job: Job, reached: ResumedAt | None, emit: Emit) -> None:
-    """The start event, and the warnings."""
-    config, base, irm, samples = job.config, job.base, job.irm, job.samples
-    predicted, free = job.memory.predicted, job.memory.free
-    emit(
-        "start",
-        model=config.model,
-        data=config.data,
-        irm=irm.kind,
-        parameters=sum(parameter.numel() for parameter in irm.parameters()),
-        layers=format_layers(irm.layers),
-        device=base.plan.device,
-        dtype=base.plan.dtype,
-        samples={"train": len(samples.train), "validation": len(samples.validation), "too_long": sum(samples.too_long.values())},
-        data_read=samples.described(),
-        data_sha256=samples.digest,
-        max_steps=job.arguments.max_steps,
-        processes=processes.count(),
-        rows=job.memory.rows,
-        load_peak_bytes=job.load_peak,
-        predicted_load_bytes=predicted and predicted.load_peak,
-        predicted_training_bytes=predicted and predicted.training_peak,
-        resumed_from=reached.checkpoint.name if reached else None,
-    )
-    if text := not_heeded():
-        emit("warning", text=text)
-    if predicted and predicted.training_peak > free:
-        hint = (
-            "--gradient-checkpointing"
-            if config.batch == "auto"
-            else "--batch auto, a smaller --batch-size or --gradient-checkpointing"
-        )
-        needed = f"{predicted.training_peak / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
-        emit("warning", text=f"this training needs about {needed}: {hint} would need less")
-    for text in samples.left_out(config) if reached is None else ():
-        emit("warning", text=text)
-    if reached is None:
-        for text in adaptations(sample.adapted for sample in (*samples.train, *samples.validation)):
-            emit("warning", text=text)
-    for text in job.told:
-        emit("warning", text=text, of="runtimes")
-
-
 def _finish(job: Job, state: TrainerState, stopped: bool, seconds: float, emit: Emit) -> TrainedRun:
     """The end event, and the run to work with. Raises Interrupted where the user has stopped it."""
     run, base = job.run, job.base
@@ -249,7 +206,7 @@ def _finish(job: Job, state: TrainerState, stopped: bool, seconds: float, emit: 
         "end",
         reason="no more improvement" if early else "done",
         step=state.global_step,
-        best_nll=state.best_metric,
+        best_nll=_nll_at(run, state),
         best_step=state.best_global_step,
         seconds=seconds,
         training_peak_bytes=peak,
@@ -261,6 +218,13 @@ def _finish(job: Job, state: TrainerState, stopped: bool, seconds: float, emit: 
     gc.collect()  # the Trainer refers to itself
     trained.irm.to(base.plan.device)
     return trained
+
+
+def _nll_at(run: RunDirectory, state: TrainerState) -> float | None:
+    """The validation NLL of the best step; what makes it the best counts what is written, too."""
+    best = state.best_global_step
+    nlls = [event["nll"] for event in run.events.read() if event["kind"] == "eval" and event.get("step") == best and best]
+    return float(nlls[-1]) if nlls else state.best_metric
 
 
 def _steps(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callable[[], bool]) -> tuple[TrainerState, bool]:
@@ -284,16 +248,23 @@ def _steps(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callabl
         injection.compute_dtype = compute_dtype(base, irm)
         model = InjectedModel(base, injection, config.l1, config.dependence_penalty, recompute)
         _keep_prefix(job, model, emit)
-        reporter = Reporter(job, model, emit, should_stop)
+        check = _text_check(job, injection)
+        reporter = Reporter(job, model, emit, should_stop, check)
         callbacks: list[TrainerCallback] = [reporter]
         if config.early_stopping_patience:
             callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
         if config.report_to == "tensorboard" and processes.first():
             callbacks.append(_tensorboard(job.run))
-        trainer = IrmTrainer(model, job, warn_of_split, callbacks=callbacks)
+        trainer = IrmTrainer(model, job, warn_of_split, check, callbacks=callbacks)
         trainer.remove_callback(PrinterCallback)
         trainer.train(resume_from_checkpoint=str(reached.checkpoint) if reached else None)
     return trainer.state, reporter.stopped
+
+
+def _text_check(job: Job, injection: Injection) -> TextCheck | None:
+    """None where no text is wanted, or the data ask nothing."""
+    check = TextCheck(job.base, injection, job.samples.validation, job.config.sample_tokens)
+    return check if job.config.sample_tokens and check.questions else None
 
 
 def _keep_prefix(job: Job, model: InjectedModel, emit: Emit) -> None:

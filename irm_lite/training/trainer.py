@@ -25,17 +25,22 @@ from irm_lite.training.nll import perplexity
 from irm_lite.training.setup.prepare import Job
 from irm_lite.training.step.injected_model import InjectedModel
 from irm_lite.training.step.rounding_adamw import RoundingAdamW
+from irm_lite.training.text_check import TextCheck
 
 
 class IrmTrainer(CheckpointingTrainer):
     """Trains the IRM of an InjectedModel on a job's samples."""
 
-    def __init__(self, model: InjectedModel, job: Job, on_split: Callable[[int], None], **options: Any) -> None:
-        """A step goes through in the rows that the job plans, more once memory has run out: `on_split` gets their number then."""
+    def __init__(
+        self, model: InjectedModel, job: Job, on_split: Callable[[int], None], check: TextCheck | None = None, **options: Any
+    ) -> None:
+        """A step goes through in the rows that the job plans, more once memory has run out: `on_split` gets their number then.
+        `check`: what is written counts in which step is the best."""
         numbers = range(len(job.samples.train))
         data = {"data_collator": _numbered, "train_dataset": numbers, "eval_dataset": numbers}
         super().__init__(model, job.run, job.memory.rows, args=job.arguments, **data, **options)
         self.samples, self.validation, self.on_split = job.samples.train, job.samples.validation, on_split
+        self.check = check
 
     def create_accelerator_and_postprocess(self) -> None:
         """Without DistributedDataParallel: its backward cannot be repeated after memory has run out, and its buckets are a second
@@ -103,17 +108,31 @@ class IrmTrainer(CheckpointingTrainer):
         return total
 
     def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Mean NLL a token over the validation answers, in nats, and its exponential."""
+        """Mean NLL a token over the validation answers, in nats, and its exponential. `figure`: that NLL, raised where answers
+        that the base writes soundly have become babble; the step where it is lowest is the best."""
         with processes.agreed():
             own = sum(map(self.injected.nll, processes.share(list(rows(self.validation)))))
         nll = processes.sum_of(own) / sum(sample.n_answer for sample in self.validation)
         if not math.isfinite(nll):
             hint = lower_rate_hint(self.args.learning_rate)
             raise TrainingFailed(f"the validation NLL became {nll} at step {self.state.global_step}", hint)
-        metrics = {f"{metric_key_prefix}_loss": nll, f"{metric_key_prefix}_perplexity": perplexity(nll)}
+        figure = nll + self._price_of_text()
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in _metrics(nll, figure).items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _price_of_text(self) -> float:
+        """In nats, the same in all processes; the first one writes."""
+        price = 0.0
+        with processes.agreed():
+            if self.check is not None and processes.first():
+                price = self.check.ask()
+        return float(processes.sum_of(price))
+
+
+def _metrics(nll: float, figure: float) -> dict[str, float]:
+    return {"loss": nll, "perplexity": perplexity(nll), "figure": figure}
 
 
 def _numbered(numbers: list[int]) -> dict[str, Tensor]:

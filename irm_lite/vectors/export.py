@@ -1,7 +1,7 @@
 """A run's control vector: the method chosen, the vector made, measured, and written with its provenance."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM, StaticIRM
 from irm_lite.steering.layers import format_layers, parse_layers
-from irm_lite.vectors.distil import Fitting, distil
+from irm_lite.vectors.distil import ENOUGH, Fitting, distil
 from irm_lite.vectors.evaluation import measure
 from irm_lite.vectors.fidelity.comparison import GOOD_FIDELITY, Comparison
 from irm_lite.vectors.mean import DependentShare, block_directions, observe
@@ -39,6 +39,7 @@ class ExportResult:
     method: str
     comparison: Comparison
     dependent_share: DependentShare | None  # None: a static IRM, which depends on nothing
+    mean_loses: float | None  # the share of what the IRM does that its mean loses, on validation answers; None: not asked
     disagreement: str | None  # of transformers and llama.cpp on the file that was measured on
     prompts: PromptCheck  # of the run against llama-server's on that file
 
@@ -65,7 +66,8 @@ def export_vector(
     """Write `out` (.gguf); for the run's own vector export/fidelity.json too.
 
     `distil` fits vectors to the IRM, as long and in the order that `fitting` says; `mean` takes its mean output; `exact`
-    copies a static IRM trained at site `block`; `auto` is exact where that can be, else distil. `layers` are the blocks
+    copies a static IRM trained at site `block`; `auto` is exact where that can be, else the mean where that loses at most 3%, else
+    distil. `layers` are the blocks
     that get a vector, from 1. The fidelity is measured in llama.cpp on `gguf` (default: the base's own file), or in
     transformers where there is none. Raises an InputError where something cannot be used, before any work: among it a `gguf`
     of which llama.cpp makes quite another model than transformers does of the base, unless that is allowed here or was in training.
@@ -88,14 +90,14 @@ def export_vector(
     chosen = _method(run.irm, method, blocks)
     prompts = PromptCheck() if gguf is None else prompts_on(run, gguf)
     told = None if gguf is None else _disagreement(run, gguf, allow_disagreement)
-    directions, share = _directions(run, chosen, blocks, fitting, on_progress)
-    vector = _vector(directions, run.base, run.irm, chosen, run.config.data)
+    made = _directions(run, chosen, blocks, fitting, on_progress)
+    vector = _vector(made.directions, run.base, run.irm, made.method, run.config.data)
     comparison = measure(run, vector, gguf, run.held_out, on_progress)
     vector.metadata["fidelity"] = comparison.fidelity
     quantisation = (runs_on or run.base.fingerprint).quantisation
     vector.metadata["fidelity.on"] = f"{comparison.measured_in}, {quantisation}"
     vector.save(out)
-    result = ExportResult(out, gguf, vector, chosen, comparison, share, told, prompts)
+    result = ExportResult(out, gguf, vector, made.method, comparison, made.dependent_share, made.mean_loses, told, prompts)
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file
         write_text(run.directory.fidelity, json.dumps(_report(result, gguf), indent=2) + "\n")
     return result
@@ -106,22 +108,30 @@ def _disagreement(run: TrainedRun, gguf: Path, allowed: bool) -> str | None:
     return disagreement(base, gguf, run.held_out, allowed=allowed or run.allows_disagreement(gguf))
 
 
-def _directions(
-    run: TrainedRun, method: Method, blocks: tuple[int, ...], fitting: Fitting, on_progress: Progress
-) -> tuple[dict[int, Tensor], DependentShare | None]:
-    """The vector of each block, (H,), and what share of the IRM's output depends on the input; None where none does."""
+@dataclass(frozen=True)
+class _Made:
+    """The vector of each block, (H,), how it was made, and the IRM's shares as in ExportResult."""
+
+    directions: dict[int, Tensor]
+    method: str
+    dependent_share: DependentShare | None = None
+    mean_loses: float | None = None
+
+
+def _directions(run: TrainedRun, method: Method, blocks: tuple[int, ...], fitting: Fitting, on_progress: Progress) -> _Made:
     base, irm = run.base, run.irm
     if method == "exact":
         assert isinstance(irm, StaticIRM)
-        return {layer: irm.vectors[index] for index, layer in enumerate(irm.layers) if layer in blocks}, None
+        return _Made({layer: irm.vectors[index] for index, layer in enumerate(irm.layers) if layer in blocks}, method)
     train, _ = encode_all(base.tokenizer, run.dataset.train, run.config.max_length)
     if method == "mean":
         observed = observe(base, irm, train, on_progress)
         mean = block_directions(observed.mean, irm, base.n_layers)
-        return {block: mean[block] for block in blocks}, observed.dependent_share
+        return _Made({block: mean[block] for block in blocks}, method, observed.dependent_share)
     validation, _ = encode_all(base.tokenizer, run.dataset.validation, run.config.max_length)
-    distilled = distil(base, irm, train, validation, blocks, fitting, on_progress)
-    return distilled.directions, distilled.dependent_share
+    fitting = replace(fitting, enough=ENOUGH if method == "auto" else 0.0)
+    found = distil(base, irm, train, validation, blocks, fitting, on_progress)
+    return _Made(found.directions, "distil" if found.fitted else "mean", found.dependent_share, found.lost)
 
 
 def _report(result: ExportResult, gguf: Path | None) -> dict[str, Any]:
@@ -129,6 +139,7 @@ def _report(result: ExportResult, gguf: Path | None) -> dict[str, Any]:
     return {
         "vector": str(result.path),
         "method": result.method,
+        "mean_loses": result.mean_loses,
         "gguf": str(gguf) if gguf else None,
         "disagreement": result.disagreement,
         "prompts": result.prompts.to_dict(),
@@ -143,7 +154,7 @@ def _method(irm: IRM, method: Method, blocks: tuple[int, ...]) -> Method:
         raise InputError(
             "this IRM cannot be copied exactly", "exact needs --irm static --site block and layers from 1; use --method distil"
         )
-    return ("exact" if exact else "distil") if method == "auto" else method
+    return "exact" if exact and method == "auto" else method
 
 
 def _vector(directions: dict[int, Tensor], base: Base, irm: IRM, method: str, data: str) -> ControlVector:

@@ -15,6 +15,8 @@ from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import build_irm
 from irm_lite.training import train as training
+from irm_lite.vectors.distil import ENOUGH, Fitting, distil
+from irm_lite.vectors.evaluation import measure
 from irm_lite.vectors.export import export_vector
 from irm_lite.vectors.mean import Observed, block_directions, observe
 from support import rederived
@@ -102,6 +104,22 @@ def test_distilled_beats_mean_and_says_so(runs: dict[str, TrainedRun], tmp_path:
     report = json.loads(runs["lite"].directory.fidelity.read_text())
     assert report["fidelity"] == pytest.approx(mean.comparison.fidelity)  # of the run's own vector, not of those written elsewhere
     assert bool(mean.warnings) == (mean.comparison.fidelity < 0.8)
+
+
+@pytest.mark.slow
+def test_auto_fits_only_where_the_mean_loses_too_much(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
+    """What the mean loses, against the comparison of the mean's own vector on the same answers."""
+    run = runs["lite"]
+    train, validation = (encode_all(run.base.tokenizer, part, 512)[0] for part in (run.dataset.train, run.dataset.validation))
+    kept = distil(run.base, run.irm, train, validation, (1, 2), Fitting(enough=1.0))
+    mean = export_vector(run, tmp_path / "mean.gguf", method="mean").vector
+    assert not kept.fitted
+    assert all(torch.allclose(kept.directions[block].cpu(), torch.from_numpy(mean.directions[block])) for block in (1, 2))
+    found = measure(run, mean, None, validation)
+    assert (kept.kl_mean, kept.kl_base) == pytest.approx((found.kl_irm_vector, found.kl_irm_base), rel=1e-4)
+    assert kept.lost > ENOUGH  # this IRM acts before the MLP, which no mean at the blocks' outputs does
+    result = export_vector(run, tmp_path / "auto.gguf")
+    assert (result.method, result.mean_loses) == ("distil", pytest.approx(kept.lost))
 
 
 @pytest.mark.slow

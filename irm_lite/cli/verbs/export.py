@@ -19,7 +19,8 @@ class ExportFlags:
     out: Annotated[Path | None, Parameter(alias="-o")] = None
     """The .gguf to write [default: RUN/export/vector.gguf]."""
     method: Literal["auto", "distil", "mean", "exact"] = "auto"
-    """distil: fit vectors to the IRM; mean: its mean output; exact: copy a static IRM of site block."""
+    """distil: fit vectors to the IRM; mean: its mean output; exact: copy a static IRM of site block; auto: exact where that can
+    be, else the mean where it loses at most 3% of what the IRM does, else distil."""
     layers: str = "all"
     """Blocks that get a vector, from 1."""
     epochs: float = 2.0
@@ -88,11 +89,15 @@ def export(
             f"of the IRM's output {100 * share.overall:.1f}% varies with the input ({low:.1f} to {high:.1f}% by layer): "
             "no static vector carries that, irm-lite generate --irm does"
         )
+    if result.mean_loses is not None:
+        kept = "kept as it is (fitted vectors: --method distil)" if result.method == "mean" else "so vectors were fitted"
+        lines.append(f"the IRM's mean loses {100 * result.mean_loses:.1f}% of what the IRM does: {kept}")
     if scores:
         lines.append(score_line(scores["vector"]))
     document = {
         "vector": str(result.path),
         "method": result.method,
+        "mean_loses": result.mean_loses,
         "disagreement": result.disagreement,
         "input_dependent_share": asdict(share) if share else None,
         "score": scores_document(scores),

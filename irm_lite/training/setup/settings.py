@@ -86,7 +86,7 @@ def _training_arguments(config: TrainConfig, run: Path, n_train: int) -> Trainin
         save_strategy="steps",
         save_steps=config.save_steps,
         save_total_limit=config.save_total_limit,
-        metric_for_best_model="loss",
+        metric_for_best_model="figure",
         greater_is_better=False,
         logging_steps=1,
         logging_nan_inf_filter=False,  # a loss that is not finite ends the training

@@ -27,7 +27,7 @@ from irm_lite_tui.watch.chat_sources import sources_of
 
 _WIDTHS = [(0, "-narrow"), (110, "-wide")]
 _METHODS = [
-    ("auto: exact where it can be, else distil", "auto"),
+    ("auto: exact, or the mean if enough", "auto"),
     ("distil: fitted to the IRM", "distil"),
     ("mean: the IRM's mean output", "mean"),
     ("exact: copy of a static IRM", "exact"),

@@ -1,0 +1,78 @@
+"""What is written at each validation, beside what the base writes: a training must not end in babble that its NLL likes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from irm_lite.base.load import Base
+from irm_lite.base.speaker import BaseSpeaker
+from irm_lite.data.encoding import Sample
+from irm_lite.scoring.loops import loops, words
+from irm_lite.scoring.speaker import Answer, Decoding
+from irm_lite.steering.injection import Injection
+
+QUESTIONS = 8  # side by side in one batch
+_TOLD = 0.25  # of the answers lost, beside the base's: one of eight may be chance
+
+
+@dataclass(frozen=True)
+class Written:
+    """Greedy answers to validation questions, in their order."""
+
+    answers: list[Answer]
+
+    @property
+    def sound(self) -> int:
+        """Those that say something and do not go round in circles."""
+        return sum(map(_is_sound, self.answers))
+
+    @property
+    def ended(self) -> int:
+        """Those that came to their end in time."""
+        return sum(answer.ended for answer in self.answers)
+
+    def share_lost(self, base: "Written") -> float:
+        """How much of the base's sound answers is no longer sound, in [0, 1]; 0 where it had none."""
+        return max(0.0, 1 - self.sound / base.sound) if base.sound else 0.0
+
+    def price(self, base: "Written") -> float:
+        """What a validation NLL is raised by, in nats: -ln of the share that is kept, as if half an answer were left of none."""
+        kept = 1 - self.share_lost(base)
+        return -math.log(max(kept, 0.5 / base.sound)) if kept < 1 else 0.0
+
+    def warning(self, base: "Written", step: int) -> str | None:
+        """What is to be said of them, in a line; None where nothing is."""
+        if self.share_lost(base) <= _TOLD:
+            return None
+        babble = next(answer.text for answer in self.answers if not _is_sound(answer))
+        excerpt = " ".join(babble.split())[:60]
+        return (
+            f"step {step} writes babble: {len(self.answers) - self.sound} of {len(self.answers)} answers to validation questions "
+            f"go round in circles or say nothing, of the base's {len(base.answers) - base.sound} (as {excerpt!r})"
+        )
+
+
+class TextCheck:
+    """Asks an injected base the validation questions, again and again. `new_tokens`: of an answer, at most."""
+
+    def __init__(self, base: Base, injection: Injection, validation: Sequence[Sample], new_tokens: int) -> None:
+        self.questions = [sample for sample in validation if sample.example.messages][:QUESTIONS]
+        self._speaker, self._injection = BaseSpeaker(base), injection
+        self._decoding = Decoding("greedy", new_tokens=new_tokens)
+        self.base: Written | None = None  # what is written without the IRM
+        self.newest: Written | None = None
+
+    def ask(self) -> float:
+        """Have the questions answered as the base is injected at the moment; returns what that costs, in nats (Written.price)."""
+        if self.base is None:
+            with self._injection.paused():
+                self.base = self._written()
+        self.newest = self._written()
+        return self.newest.price(self.base)
+
+    def _written(self) -> Written:
+        return Written(self._speaker.answers(self.questions, self._decoding))
+
+
+def _is_sound(answer: Answer) -> bool:
+    return bool(words(answer.text)) and not loops(answer.text)
