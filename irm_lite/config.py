@@ -28,14 +28,16 @@ class KindFacts:
     dependence_penalty: float  # 1 where it reads the input and is to become static vectors; 0 where it is to vary freely
     site: Literal["attn", "block"]
     large: bool = False
+    loop_penalty: float = 1.0
+    scaled: bool = False  # its outputs, and so its steps, are in units of the base's residual stream in each layer
     reads_input: bool = True  # or it adds the same whatever it is given
     options: tuple[str, ...] = ()  # settings that `build_irm` is given
 
 
 KINDS: dict[Kind, KindFacts] = {
-    "paper": KindFacts(1e-4, 0.0, "attn", large=True),  # its own rate and site
-    "lite": KindFacts(2e-3, 1.0, "block", options=("width", "rank")),  # the demo's (docs/log.md)
-    "static": KindFacts(1e-2, 0.0, "block", reads_input=False),
+    "paper": KindFacts(1e-4, 0.0, "attn", loop_penalty=0.0, large=True),  # its own rate and site
+    "lite": KindFacts(1e-3, 1.0, "block", scaled=True, options=("width", "rank")),  # the demo's (docs/log.md)
+    "static": KindFacts(1e-2, 0.0, "block", scaled=True, reads_input=False),
 }
 
 
@@ -141,12 +143,24 @@ class TrainConfig:
     0: none."""
     report_to: Literal["none", "tensorboard"] = "none"
     """Also report to TensorBoard, into the run directory."""
+    loop_penalty: float = -1.0
+    """Weight of what makes the model's own loops less likely (unlikelihood; every 10 steps it answers 16 training questions); 0:
+    not, -1: 1 for lite and static, 0 for paper."""
     allow_disagreement: bool = False
     """Train on a .gguf that llama.cpp cannot load, or makes quite another model of than transformers."""
 
     def __post_init__(self) -> None:
         positive = ("rank", "width", "batch_size", "gradient_accumulation_steps", "save_total_limit")
-        natural = ("learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps", "save_minutes")
+        natural = (
+            "learning_rate",
+            "weight_decay",
+            "max_grad_norm",
+            "l1",
+            "seed",
+            "eval_steps",
+            "save_steps",
+            "save_minutes",
+        )
         check_keys(self.to_dict(), "settings")
         for name, value in self.to_dict().items():
             if isinstance(value, int) and abs(value) >= 2**53:  # a float cannot hold it exactly, or at all
@@ -171,6 +185,8 @@ class TrainConfig:
             raise InputError("--batch-size times --gradient-accumulation-steps is absurdly large", "give at most 1000000")
         if not (0 <= self.dependence_penalty <= 1000 or self.dependence_penalty == -1):
             raise InputError(f"--dependence-penalty {self.dependence_penalty} makes no sense", "give 0 to 1000, or -1")
+        if not (0 <= self.loop_penalty <= 1000 or self.loop_penalty == -1):
+            raise InputError(f"--loop-penalty {self.loop_penalty} makes no sense", "give 0 to 1000, or -1")
         if self.l1 > 1000:
             raise InputError(f"--l1 {self.l1} is absurdly large", "give at most 1000")
         if self.learning_rate > 100:
@@ -191,6 +207,10 @@ class TrainConfig:
     @property
     def chosen_dependence_penalty(self) -> float:
         return KINDS[self.irm].dependence_penalty if self.dependence_penalty == -1 else self.dependence_penalty
+
+    @property
+    def chosen_loop_penalty(self) -> float:
+        return KINDS[self.irm].loop_penalty if self.loop_penalty == -1 else self.loop_penalty
 
     @property
     def irm_options(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ An IRM reads layer 0's hidden state after attention, h0 (B, T, H), and gives (B,
 """
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
@@ -62,6 +63,27 @@ class IRM(nn.Module):
         return self.outputs(self.encode(h0))
 
 
+class ScaledIRM(IRM):
+    """One whose outputs are in units of the residual stream: the weights' output times `scale` (L,), how large the stream is there.
+
+    So one learning rate fits models whose streams differ tenfold (docs/log.md), and early layers as well as late ones, which are
+    ten times as large. All ones (the default): the weights' outputs as they are.
+    """
+
+    scale: Tensor
+
+    def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site, scale: Sequence[float] | None = None) -> None:
+        super().__init__(hidden_size, layers, site)
+        given = torch.tensor([1.0] * len(layers) if scale is None else list(scale), device="cpu")
+        if given.shape != (len(layers),) or not bool((given.isfinite() & (given > 0)).all()):
+            raise InputError(f"an IRM on {len(layers)} layers takes as many scales above 0", "give one a layer")
+        self.register_buffer("scale", given, persistent=False)  # it stands among the options
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {} if bool((self.scale == 1).all()) else {"scale": self.scale.tolist()}
+
+
 class PaperIRM(IRM):
     """The paper's MLP, as its code has it: H -> 3H, three times 3H -> 3H, -> H * L; ReLU between, none on the output.
 
@@ -92,7 +114,7 @@ class PaperIRM(IRM):
         return torch.stack(code, dim=-2)
 
 
-class LiteIRM(IRM):
+class LiteIRM(ScaledIRM):
     """A trunk of two layers and, for each injected layer, a head of low rank whose last factor starts at zero.
 
     h0 is first brought to unit RMS, since the residual stream's scale differs by orders of magnitude between models.
@@ -100,8 +122,16 @@ class LiteIRM(IRM):
 
     kind = "lite"
 
-    def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site, width: int = 256, rank: int = 16) -> None:
-        super().__init__(hidden_size, layers, site)
+    def __init__(
+        self,
+        hidden_size: int,
+        layers: tuple[int, ...],
+        site: Site,
+        width: int = 256,
+        rank: int = 16,
+        scale: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(hidden_size, layers, site, scale)
         self.width = width
         self.rank = rank
         self.trunk = nn.Sequential(nn.Linear(hidden_size, self.width), nn.SiLU(), nn.Linear(self.width, self.width), nn.SiLU())
@@ -112,7 +142,7 @@ class LiteIRM(IRM):
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"width": self.width, "rank": self.rank}
+        return {"width": self.width, "rank": self.rank, **super().options}
 
     def encode(self, h0: Tensor) -> Tensor:
         h0 = h0.to(self.up.dtype)
@@ -120,50 +150,59 @@ class LiteIRM(IRM):
         return code  # (B, T, width)
 
     def layer_output(self, code: Tensor, index: int) -> Tensor:
-        return F.linear(F.linear(code, self.down[index]), self.up[index], self.bias[index])
+        scale = self.scale[index]
+        return F.linear(F.linear(code, self.down[index]) * scale, self.up[index], self.bias[index] * scale)
 
     def outputs(self, code: Tensor) -> Tensor:
         low = F.linear(code, self.down.flatten(0, 1)).view(-1, len(self.layers), self.rank)  # (B T, L, rank)
-        by_layer = torch.baddbmm(self.bias[:, None], low.transpose(0, 1), self.up.transpose(1, 2))  # (L, B T, H)
+        bias, up = self.bias[:, None] * self.scale[:, None, None], self.up * self.scale[:, None, None]
+        by_layer = torch.baddbmm(bias, low.transpose(0, 1), up.transpose(1, 2))  # (L, B T, H)
         return by_layer.transpose(0, 1).view(*code.shape[:-1], len(self.layers), self.hidden_size)
 
     def moments(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """As of the outputs, without making them: up's share of a covariance C (rank, rank) is the trace of up C up^T."""
         low = F.linear(code, self.down.flatten(0, 1)).view(-1, len(self.layers), self.rank).transpose(0, 1).float()
+        scale = self.scale.float()
         up, middle = self.up.float(), low.mean(1, keepdim=True)
         centred = low - middle
         covariance = centred.mT @ centred / low.shape[1]  # (L, rank, rank)
         spreads = (covariance * (up.mT @ up)).sum((1, 2))
-        return self.bias.float() + (up @ middle.mT)[..., 0], spreads
+        return scale[:, None] * (self.bias.float() + (up @ middle.mT)[..., 0]), scale**2 * spreads
 
 
-class StaticIRM(IRM):
+class StaticIRM(ScaledIRM):
     """One vector a layer, whatever the input: a control vector in training."""
 
     kind = "static"
 
-    def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site) -> None:
-        super().__init__(hidden_size, layers, site)
-        self.vectors = nn.Parameter(torch.zeros(len(layers), hidden_size))
+    def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site, scale: Sequence[float] | None = None) -> None:
+        super().__init__(hidden_size, layers, site, scale)
+        self.vectors = nn.Parameter(torch.zeros(len(layers), hidden_size))  # in units of `scale`
+
+    @property
+    def added(self) -> Tensor:
+        """What is added at each layer, (L, H)."""
+        return self.vectors * self.scale[:, None]
 
     def encode(self, h0: Tensor) -> Tensor:
         return h0  # unused: only its shape and device matter
 
     def layer_output(self, code: Tensor, index: int) -> Tensor:
-        return self.vectors[index].expand(*code.shape[:-1], self.hidden_size)
+        return (self.vectors[index] * self.scale[index]).expand(*code.shape[:-1], self.hidden_size)
 
     def outputs(self, code: Tensor) -> Tensor:
-        return self.vectors.expand(*code.shape[:-1], *self.vectors.shape)
+        return self.added.expand(*code.shape[:-1], *self.vectors.shape)
 
     def moments(self, code: Tensor) -> tuple[Tensor, Tensor]:
-        return self.vectors.float(), self.vectors.new_zeros(len(self.layers), dtype=torch.float32)
+        return self.added.float(), self.vectors.new_zeros(len(self.layers), dtype=torch.float32)
 
 
 NETWORKS: dict[str, type[IRM]] = {each.kind: each for each in (PaperIRM, LiteIRM, StaticIRM)}
 
 
 def build_irm(kind: str, hidden_size: int, layers: tuple[int, ...], site: Site = "attn", **options: Any) -> IRM:
-    """A fresh IRM. `options` are `width` and `rank` of `lite`. Raises InputError on an unknown kind or no layers."""
+    """A fresh IRM. `options` are `width` and `rank` of `lite`, and `scale` of `lite` and `static`. Raises InputError on an
+    unknown kind, no layers, or scales that do not fit."""
     if kind not in NETWORKS:
         raise InputError(f"there is no IRM kind {kind!r}", f"choose one of {', '.join(NETWORKS)}")
     if site not in ("attn", "block"):

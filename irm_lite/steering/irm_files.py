@@ -18,7 +18,7 @@ from irm_lite.core.files.tensors import save_tensors
 from irm_lite.steering.irm import IRM, Site, build_irm
 from irm_lite.steering.layers import format_layers, parse_layers
 
-FORMAT = 1
+FORMAT = 2  # 1 of an IRM without a scale, which an older irm-lite reads
 _MOST_LAYERS = 4096
 _HEADER = 1 << 20  # bytes that a safetensors file may have beside its tensors
 
@@ -30,7 +30,7 @@ def save_irm(irm: IRM, folder: Path) -> None:
         with temporary.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     description = {
-        "format": FORMAT,
+        "format": FORMAT if "scale" in irm.options else 1,
         "kind": irm.kind,
         "hidden_size": irm.hidden_size,
         "layers": format_layers(irm.layers),
@@ -53,7 +53,7 @@ def load_irm(folder: Path, device: str | torch.device = "cpu") -> IRM:
         irm.load_state_dict(load_file(folder / "irm.safetensors", device=str(device)), assign=True)
         if not all(torch.isfinite(parameter).all() for parameter in irm.parameters()):
             raise ValueError("it holds NaN or infinity")
-        return irm.float()
+        return irm.float().to(device)
 
 
 @dataclass(frozen=True)

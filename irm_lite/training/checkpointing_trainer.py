@@ -73,7 +73,10 @@ class CheckpointingTrainer(Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         with _damage_named(resume_from_checkpoint):
-            self.injected.irm.load_state_dict(load_irm(Path(resume_from_checkpoint)).state_dict())
+            saved = load_irm(Path(resume_from_checkpoint))
+            self.injected.irm.load_state_dict(saved.state_dict())
+            for name, buffer in saved.named_buffers():  # an older run's IRM is not in units of the stream, and stays so
+                self.injected.irm.get_buffer(name).copy_(buffer)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:

@@ -24,6 +24,7 @@ from irm_lite.training.divergence import lower_rate_hint
 from irm_lite.training.nll import perplexity
 from irm_lite.training.setup.prepare import Job
 from irm_lite.training.step.injected_model import InjectedModel
+from irm_lite.training.step.own_loops import OwnLoops
 from irm_lite.training.step.rounding_adamw import RoundingAdamW
 from irm_lite.training.text_check import TextCheck
 
@@ -41,6 +42,7 @@ class IrmTrainer(CheckpointingTrainer):
         super().__init__(model, job.run, job.memory.rows, args=job.arguments, **data, **options)
         self.samples, self.validation, self.on_split = job.samples.train, job.samples.validation, on_split
         self.check = check
+        self.own_loops, self.loop_penalty = _own_loops(job), job.config.loop_penalty
 
     def create_accelerator_and_postprocess(self) -> None:
         """Without DistributedDataParallel: its backward cannot be repeated after memory has run out, and its buckets are a second
@@ -73,6 +75,7 @@ class IrmTrainer(CheckpointingTrainer):
         samples = [self.samples[number] for number in inputs["numbers"].tolist()]
         with processes.agreed():
             loss = self._in_rows_that_fit(model, processes.share(samples), sum(sample.n_answer for sample in samples))
+            self._away_from_loops()
         if processes.count() > 1:
             for parameter in self.injected.irm.parameters():
                 if parameter.grad is None:  # there was no sample for this process
@@ -80,6 +83,16 @@ class IrmTrainer(CheckpointingTrainer):
                 processes.add_up(parameter.grad)
         self.state.num_input_tokens_seen += sum(len(sample.ids) for sample in samples)
         return processes.add_up(loss)
+
+    def _away_from_loops(self) -> None:
+        """Add to the gradients what makes the model's own loops less likely, where it is time to look for some."""
+        step = self.state.global_step
+        if self.own_loops is None or not self.own_loops.due(step):
+            return
+        loops = self.own_loops.found(step, processes.number())
+        if loops:
+            with self.injected.stepping():
+                self.accelerator.backward(self.loop_penalty * self.injected.unlikelihood(loops) / processes.count())
 
     def _in_rows_that_fit(self, model: nn.Module, samples: list[Sample], items: int) -> Tensor:
         """Forward and backward in `self.rows` rows. Where memory runs out, the gradients so far are dropped and the samples go
@@ -129,6 +142,12 @@ class IrmTrainer(CheckpointingTrainer):
             if self.check is not None and processes.first():
                 price = self.check.ask()
         return float(processes.sum_of(price))
+
+
+def _own_loops(job: Job) -> OwnLoops | None:
+    """None where loops cost nothing."""
+    config = job.config
+    return OwnLoops(job.base, job.samples.train, job.arguments.max_steps, config.seed) if config.loop_penalty else None
 
 
 def _metrics(nll: float, figure: float) -> dict[str, float]:

@@ -63,7 +63,7 @@ def _of_run(source: str, model: Fingerprint, name: str, scale: float, layers: st
     match = run.match(model, name)
     require_scale(strength * scale)
     chosen = run.irm.layers if layers is None else parse_layers(layers, model.n_layers)
-    vectors = run.irm.vectors.detach().float().cpu().numpy() * strength * scale
+    vectors = run.irm.added.detach().float().cpu().numpy() * strength * scale
     values = {layer: vector for layer, vector in zip(run.irm.layers, vectors, strict=True) if layer in chosen}
     if not values:
         raise InputError(f"{path} has no vector at layers {layers}", "choose others")

@@ -122,7 +122,7 @@ def _directions(run: TrainedRun, method: Method, blocks: tuple[int, ...], fittin
     base, irm = run.base, run.irm
     if method == "exact":
         assert isinstance(irm, StaticIRM)
-        return _Made({layer: irm.vectors[index] for index, layer in enumerate(irm.layers) if layer in blocks}, method)
+        return _Made({layer: irm.added[index] for index, layer in enumerate(irm.layers) if layer in blocks}, method)
     train, _ = encode_all(base.tokenizer, run.dataset.train, run.config.max_length)
     if method == "mean":
         observed = observe(base, irm, train, on_progress)

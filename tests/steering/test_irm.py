@@ -53,6 +53,39 @@ def test_saved_and_loaded_again_it_is_the_same_function(kind: Kind, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["irm.json", "irm.safetensors"]
 
 
+@pytest.mark.parametrize("kind", ["lite", "static"])
+def test_scaled_outputs_are_the_weights_outputs_times_the_scale(kind: Kind, tmp_path: Path) -> None:
+    scale, h0 = [0.5, 3.0, 20.0], torch.randn(2, 3, 16)
+    torch.manual_seed(1)
+    plain = build_irm(kind, 16, (1, 2, 5), "block")
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter)
+    scaled = build_irm(kind, 16, (1, 2, 5), "block", scale=scale)
+    scaled.load_state_dict(plain.state_dict())
+    code = scaled.encode(h0)
+    expected = plain(h0) * torch.tensor(scale)[:, None]
+    one_by_one = torch.stack([scaled.layer_output(code, index) for index in range(3)], dim=-2)
+    for found in (scaled(h0), one_by_one):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-2)
+    means, spreads = scaled.moments(code)
+    flat = expected.flatten(0, 1)
+    torch.testing.assert_close(means, flat.mean(0), rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(spreads, (flat - flat.mean(0)).square().sum(-1).mean(0), rtol=1e-3, atol=1e-1)
+    save_irm(scaled, tmp_path)
+    again = load_irm(tmp_path)
+    assert torch.equal(again(h0), scaled(h0))
+    assert again.options["scale"] == scale
+    assert json.loads((tmp_path / "irm.json").read_text())["format"] == 2  # an older irm-lite says that it is too old
+    save_irm(plain, tmp_path)
+    assert json.loads((tmp_path / "irm.json").read_text())["format"] == 1  # and can read this one
+
+
+@pytest.mark.parametrize("scale", [[1.0], [1.0, 0.0], [1.0, -2.0], [1.0, float("nan")]])
+def test_scales_that_do_not_fit_are_refused(scale: list[float]) -> None:
+    with pytest.raises(InputError, match="as many scales above 0"):
+        build_irm("static", 16, (1, 2), "block", scale=scale)
+
+
 def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="irm.json is missing"):
         load_irm(tmp_path)
@@ -62,7 +95,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
         (tmp_path / "irm.json").write_text(json.dumps({**description, **change}))
         with pytest.raises(RunError, match="damaged"):
             load_irm(tmp_path)
-    (tmp_path / "irm.json").write_text(json.dumps({**description, "format": 2}))
+    (tmp_path / "irm.json").write_text(json.dumps({**description, "format": 3}))
     with pytest.raises(RunError, match="pip install -U"):
         load_irm(tmp_path)
     (tmp_path / "irm.json").write_text(json.dumps(description))

@@ -15,7 +15,8 @@ from transformers import TrainingArguments, set_seed
 
 from irm_lite.base.load import Base
 from irm_lite.base.sources.shape import shape_of_config
-from irm_lite.config import TrainConfig
+from irm_lite.base.stream_size import stream_sizes
+from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import BaseModelError, DataError, InputError, MissingPart
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import decide, probe
@@ -114,7 +115,7 @@ def prepare(
     samples = _encode(dataset, base, config.max_length)
     told = told or told_of_runtimes(base, samples.train, samples.validation, allowed=allowed)
     config = resolved(config, base, layers, len(samples.train))
-    irm = _new_irm(config, base, layers)
+    irm = _new_irm(config, base, layers, samples.train)
     arguments = training_arguments(config, run.path, len(samples.train))
     disk_growth = require_disk_space(config, run, irm, arguments.max_steps)
     memory = _plan_memory(config, base, samples, arguments.max_steps, rows)
@@ -148,10 +149,15 @@ def _encode(dataset: Dataset, base: Base, max_length: int) -> Samples:
     return Samples(encoded["train"][0], encoded["validation"][0], too_long, dataset.unanswered, dataset.reading, read)
 
 
-def _new_irm(config: TrainConfig, base: Base, layers: tuple[int, ...]) -> IRM:
+def _new_irm(config: TrainConfig, base: Base, layers: tuple[int, ...], samples: list[Sample]) -> IRM:
     """Seeds every random generator, so that the IRM and the order of the samples depend on --seed alone."""
+    options = config.irm_options
+    if KINDS[config.irm].scaled:
+        with out_of_memory_as_failure("take a smaller --model, or a lower --max-length"):
+            sizes = stream_sizes(base, samples)
+        options["scale"] = [sizes[layer] for layer in layers]
     set_seed(config.seed)
-    irm = build_irm(config.irm, base.hidden_size, layers, config.chosen_site, **config.irm_options)
+    irm = build_irm(config.irm, base.hidden_size, layers, config.chosen_site, **options)
     return irm.to(base.plan.device, getattr(torch, config.irm_dtype))
 
 

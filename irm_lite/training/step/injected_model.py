@@ -8,18 +8,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.forward import answers_of, run_base
 from irm_lite.base.load import Base
 from irm_lite.config import KINDS
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import pack
+from irm_lite.data.packing import Row, pack
 from irm_lite.steering.injection import Injection
 from irm_lite.steering.irm import IRM
 from irm_lite.training.step.answer_loss import answer_nll
+from irm_lite.training.step.own_loops import Loop
 from irm_lite.training.step.prefix import FrozenPrefix, blocks_from
 
+_SURE = 1 - 1e-4  # a token that is surer than that would have a gradient without bounds
 LIVE_SECONDS = 2.0  # the live heatmap's snapshot is taken no more often
 
 
@@ -77,16 +80,33 @@ class InjectedModel(nn.Module):
         injection.observers.clear()
         return float(self._answers_nll(samples))
 
-    def _answers_nll(self, samples: Sequence[Sample]) -> Tensor:
+    def unlikelihood(self, loops: Sequence[Loop]) -> Tensor:
+        """-log(1 - p) of the tokens that come round again in these texts, mean over them, in nats."""
         base, injection = self._hidden
+        injection.observers.clear()
+        row = pack([loop.sample for loop in loops])
+        ends = torch.tensor([0, *(loop.sample.n_answer for loop in loops[:-1])]).cumsum(0).tolist()
+        places = torch.tensor([end + place for end, loop in zip(ends, loops, strict=True) for place in loop.places])
+        head = base.model.get_output_embeddings()
+        hidden = self._answer_states([loop.sample for loop in loops], row)[places].to(next(head.parameters()).device)
+        log_p = -F.cross_entropy(head(hidden).float(), row["labels"][places].to(hidden.device), reduction="none")
+        return -torch.log1p(-log_p.exp().clamp_max(_SURE)).mean().to(base.plan.device)
+
+    def _answers_nll(self, samples: Sequence[Sample]) -> Tensor:
+        base, _ = self._hidden
         row = pack(samples)
+        hidden = self._answer_states(samples, row)
+        return answer_nll(base.model.get_output_embeddings(), hidden, row["labels"]).to(base.plan.device)
+
+    def _answer_states(self, samples: Sequence[Sample], row: Row) -> Tensor:
+        """The injected base's final hidden states (A, H) where the row's answers are predicted."""
+        base, injection = self._hidden
         with injection.paused():
             states = self.prefix.states(samples, row)
         with injection.fed():
             stream = injection.feed(states.get("h0"), states.get("stream"), self.prefix.first)
             with blocks_from(base.model, self.prefix.first), _recomputed(base) if self.recompute else nullcontext():
-                hidden = answers_of(run_base(base.model, row, stream), row)
-        return answer_nll(base.model.get_output_embeddings(), hidden, row["labels"]).to(base.plan.device)
+                return answers_of(run_base(base.model, row, stream), row)
 
     def _observe(self, layer: int, vector: Tensor) -> None:
         self.mean_abs[layer] = vector.detach().abs().mean(dim=(0, 1), dtype=torch.float32).cpu()
