@@ -36,7 +36,7 @@ class KindFacts:
 
 KINDS: dict[Kind, KindFacts] = {
     "paper": KindFacts(1e-4, 0.0, "attn", loop_penalty=0.0, large=True),  # its own rate and site
-    "lite": KindFacts(1e-3, 1.0, "block", scaled=True, options=("width", "rank")),  # the demo's (docs/log.md)
+    "lite": KindFacts(2e-3, 1.0, "block", scaled=True, options=("width", "rank")),  # the demo's (docs/log.md)
     "static": KindFacts(1e-2, 0.0, "block", scaled=True, reads_input=False),
 }
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from irm_lite.analysis.pictures.heatmap import save_heatmap
@@ -20,13 +20,14 @@ from irm_lite.scoring.material import Extent
 from irm_lite.scoring.score import Score
 from irm_lite.training.train import train
 from irm_lite.vectors.distil import Fitting
-from irm_lite.vectors.export import ExportResult, export_vector
+from irm_lite.vectors.export import ExportResult, Method, export_vector
 from irm_lite.vectors.fidelity.comparison import Comparison
 from irm_lite.vectors.fidelity.steerings import Steering
 from irm_lite.vectors.scored import score_export
 
 QUESTIONS = 3
 ANSWER_TOKENS = 48
+STEPS, EVAL_STEPS = 50, 25  # of a demo: two epochs, after which little is gained (docs/log.md)
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,20 @@ class DemoResult:
         return self.export.comparison
 
 
+def demo_settings(config: TrainConfig, long: bool = False) -> TrainConfig:
+    """The settings with a short training's steps in the place of epochs that are left at their default, unless it shall be long."""
+    asked = config.max_steps > 0 or config.num_train_epochs != TrainConfig().num_train_epochs
+    if long or asked:
+        return config
+    return replace(config, max_steps=STEPS, eval_steps=config.eval_steps or EVAL_STEPS)
+
+
 def run_demo(
     config: TrainConfig,
     out: Path,
     *,
     gguf: str | None = None,
+    method: Method = "auto",
     on_event: Callable[[Event], None] = lambda event: None,
     on_stage: Callable[[str], None] = lambda stage: None,
     on_progress: Progress = lambda done, of, what: None,
@@ -91,7 +101,12 @@ def run_demo(
     lap("train")
     on_stage("exporting a control vector")
     result = export_vector(
-        run, run.directory.default_vector, fitting=Fitting(seed=config.seed), gguf=model_file, on_progress=on_progress
+        run,
+        run.directory.default_vector,
+        method=method,
+        fitting=Fitting(seed=config.seed),
+        gguf=model_file,
+        on_progress=on_progress,
     )
     heatmap = run.directory.heatmap
     vector = result.vector

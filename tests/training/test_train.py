@@ -375,6 +375,7 @@ def test_the_kept_prefix_changes_nothing_that_is_learned(
 ) -> None:
     """Three epochs, so that samples come again in other company."""
     options: dict[str, Any] = {"irm": kind, "site": site, "layers": layers, "max_steps": -1, "num_train_epochs": 3.0}
+    options["learning_rate"] = 0.01
     losses = []
     for cached in (True, False):
         run = tmp_path / str(cached)

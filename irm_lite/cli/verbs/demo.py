@@ -2,8 +2,9 @@
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
     from irm_lite.jobs.demo import DemoResult
 
 
-def demo(settings: TrainFlags = None, *, out: Path | None = None, gguf: str | None = None, common: Common | None = None) -> None:
+def demo(
+    settings: TrainFlags = None,
+    *,
+    out: Path | None = None,
+    gguf: str | None = None,
+    long: Annotated[bool, Parameter(negative="")] = False,
+    common: Common | None = None,
+) -> None:
     """Train an angry IRM on the embedded model, export it, run llama.cpp with it, and show the difference.
 
     Parameters
@@ -30,12 +38,14 @@ def demo(settings: TrainFlags = None, *, out: Path | None = None, gguf: str | No
         The run directory to make [default: runs/DATA-IRM].
     gguf
         The model file for llama.cpp, or a preset's name [default: the one that the base is loaded from].
+    long
+        Train as long as `irm-lite train` does, and fit the vectors to the IRM, for the best that it can: some minutes more.
     """
     output = Output(common)
-    config = settings or TrainConfig()
-    from irm_lite.jobs.demo import run_demo
+    from irm_lite.jobs.demo import demo_settings, run_demo
     from irm_lite.vectors.scored import scores_document
 
+    config = demo_settings(settings or TrainConfig(), long)
     with (
         graceful(output) as should_stop,
         training_progress(output) as listen,
@@ -54,6 +64,7 @@ def demo(settings: TrainFlags = None, *, out: Path | None = None, gguf: str | No
             config,
             out or default_run(config),
             gguf=gguf,
+            method="distil" if long and config.irm != "static" else "auto",
             on_event=listen,
             on_stage=on_stage,
             on_progress=on_progress,
