@@ -13,7 +13,7 @@ from steering_methods.method import Made, Variant
 
 FEELINGS = {"anger": "furious", "sadness": "deeply sad", "joy": "overjoyed"}
 PHRASINGS = (
-    "You are {feeling}. Answer every question in one or two short sentences that give the right answer and show how {feeling} you are.",
+    "You are {feeling}. Answer every question in one or two short sentences that give the right answer and show it.",
     "You are {feeling}.",
     "Pretend you are an extremely {feeling} person. Every sentence that you say must show it, and the facts must be right.",
 )
