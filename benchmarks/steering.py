@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from irm_lite.core.errors import EXIT_INTERRUPTED, InputError, IrmLiteError
+from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.visible_text import safe
 from steering_methods.arena import Arena, Extents
 from steering_methods.measuring import Judge, measure
@@ -50,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.add_argument("--model", default="demo", help="demo, or a .gguf file")
     found.add_argument("--data", default="anger", help="a shipped tone, or a file")
-    found.add_argument("--seeds", type=lambda text: [int(each) for each in text.split(",")], default=[0, 1, 2])
-    found.add_argument("--methods", type=lambda text: text.split(","), default=list(USUAL), help=f"of {', '.join(BY_NAME)}")
+    found.add_argument("--seeds", type=numbers, default=[0, 1, 2])
+    found.add_argument("--methods", type=names, default=list(USUAL), help=f"of {', '.join(BY_NAME)}")
     found.add_argument("--questions", type=int, help="test questions (all)")
     found.add_argument("--choices", type=int, default=Extents.choices, help="multiple-choice questions at most (108)")
     found.add_argument("--steps", type=int, default=Extents.steps, help="optimiser steps of each training (100)")
@@ -62,6 +63,14 @@ def parser() -> argparse.ArgumentParser:
     return found
 
 
+def numbers(text: str) -> list[int]:
+    return list(dict.fromkeys(int(each) for each in text.split(",")))
+
+
+def names(text: str) -> list[str]:
+    return list(dict.fromkeys(text.split(",")))
+
+
 def compare(options: argparse.Namespace) -> Store:
     """All that the store does not have yet. Raises InputError for what the user gave."""
     unknown = [name for name in options.methods if name not in BY_NAME]
@@ -70,8 +79,10 @@ def compare(options: argparse.Namespace) -> Store:
     if options.steps < 1 or options.choices < 0 or (options.questions or 1) < 1 or (options.variants or 1) < 1:
         raise InputError("--steps, --questions, --choices or --variants makes no sense", "give 1 or more")
     extents = Extents(options.questions, options.choices, options.steps)
-    names = ("model", "data", "questions", "choices", "steps", "prompt")
-    store = Store(options.json, {name: getattr(options, name) for name in names})
+    if options.json:
+        require_folder(options.json.parent)
+    settings = ("model", "data", "questions", "choices", "steps", "prompt")
+    store = Store(options.json, {name: getattr(options, name) for name in settings})
     with _work(options.json) as work:
         arena = Arena(options.model, options.data, extents, work, options.prompt)
         try:

@@ -17,6 +17,7 @@ from irm_lite.base.forward import answer_logits
 from irm_lite.base.load import Base, load_base
 from irm_lite.base.speaker import BaseSpeaker
 from irm_lite.core.errors import DataError, InputError
+from irm_lite.data.choices import shipped_choices
 from irm_lite.data.dataset import Dataset, Example, load_dataset
 from irm_lite.data.encoding import Sample, encode, encode_all
 from irm_lite.data.packing import pack
@@ -95,8 +96,9 @@ class Arena:
         test = split == "test"
         held_out = encode_all(self.base.tokenizer, examples, MAX_LENGTH)[0]
         questions = self.extents.questions if test else min(CHOOSING_QUESTIONS, self.extents.questions or CHOOSING_QUESTIONS)
-        every = gather(self.data, self.dataset, held_out, self.encode, extent=Extent(None, self.extents.new_tokens)).choices
         found = gather(self.data, self.dataset, held_out, self.encode, extent=Extent(questions, self.extents.new_tokens))
+        choices = [[self.encode(each) for each in choice.examples] for choice in shipped_choices()]
+        every = [whole for answers in choices if len(whole := [each for each in answers if each]) == len(answers)]
         own = every[:-CHOOSING_CHOICES][: self.extents.choices] if test else every[-CHOOSING_CHOICES:][: self.extents.choices]
         return replace(found, choices=own)
 

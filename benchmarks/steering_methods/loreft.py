@@ -39,12 +39,18 @@ class LoReft(nn.Module):
 
     def __init__(self, hidden_size: int, rank: int = RANK) -> None:
         super().__init__()
-        self.rotation = orthogonal(nn.Linear(hidden_size, rank, bias=False))  # R (rank, H)
+        self.rotation = orthogonal(nn.Linear(hidden_size, rank, bias=False))
         self.source = nn.Linear(hidden_size, rank)  # W, b
+
+    @property
+    def basis(self) -> Tensor:
+        """R (rank, H)."""
+        basis: Tensor = self.rotation.weight  # type: ignore[assignment]
+        return basis
 
     def forward(self, hidden: Tensor) -> Tensor:
         """What is added to hidden states (..., H)."""
-        basis: Tensor = self.rotation.weight  # type: ignore[assignment]
+        basis = self.basis  # it is made orthonormal at each look
         found: Tensor = (self.source(hidden) - F.linear(hidden, basis)) @ basis
         return found
 

@@ -130,7 +130,7 @@ def bipo(arena: Arena, seed: int, variant: Variant, held: ExitStack) -> Made:
         steered = upper.of_pairs(pairs, added(vector, torch.full((2 * len(pairs),), sign)))
         return bipo_loss(steered, upper.reference(pairs), sign)
 
-    return _trained(arena, seed, variant, arena.pairs, loss, decay=BIPO_DECAY)
+    return _trained(arena, seed, variant, arena.pairs, loss, decay=BIPO_DECAY, zero=True)
 
 
 def _trained(
@@ -140,9 +140,10 @@ def _trained(
     items: Sequence[T],
     loss: Callable[[Tensor, list[T], random.Random], Tensor],
     decay: float = 0.0,
+    zero: bool = False,
 ) -> Made:
     started = time.monotonic()
-    vector = start(arena.base.hidden_size, seed).to(arena.base.model.device)
+    vector = nn.Parameter(start(arena.base.hidden_size, seed, zero).to(arena.base.model.device))
     draw, steps = random.Random(seed), arena.extents.steps
     with arena.dequantised():
         losses = fit(
@@ -158,10 +159,12 @@ def _trained(
     return Made(lambda strength: arena.vector_voice(found, strength), seconds, vector.numel(), losses=losses)
 
 
-def start(hidden_size: int, seed: int) -> nn.Parameter:
-    """A short vector in a random direction: nulling one of no length would mean nothing."""
+def start(hidden_size: int, seed: int, zero: bool = False) -> Tensor:
+    """A short vector in a random direction, since nulling one of no length would mean nothing; or BiPO's zeros."""
+    if zero:
+        return torch.zeros(hidden_size)
     torch.manual_seed(seed)
-    return nn.Parameter(torch.empty(hidden_size).uniform_(-1, 1) / hidden_size**0.5)  # nn.Linear's default, AxBench's start
+    return torch.empty(hidden_size).uniform_(-1, 1) / hidden_size**0.5  # nn.Linear's default, AxBench's start
 
 
 def lengths_of(pairs: list[Pair]) -> Likelihoods:

@@ -131,7 +131,7 @@ def test_a_lorefts_edit_is_dense_algebra() -> None:
     torch.manual_seed(3)
     edit = loreft.LoReft(16)
     hidden = torch.randn(5, 16)
-    basis, weight, bias = (each.detach().double().numpy() for each in (edit.rotation.weight, edit.source.weight, edit.source.bias))
+    basis, weight, bias = (each.detach().double().numpy() for each in (edit.basis, edit.source.weight, edit.source.bias))
     assert np.allclose(basis @ basis.T, np.eye(loreft.RANK), atol=1e-5)
     for row, found in zip(hidden.double().numpy(), edit(hidden).detach().numpy(), strict=True):
         assert np.allclose(found, basis.T @ (weight @ row + bias - basis @ row), atol=1e-4)
@@ -235,7 +235,7 @@ def test_one_trained_vector_does_the_same_in_llama_cpp(arena: Arena) -> None:
     pairs = arena.pairs[:2]
     samples = [sample for pair in pairs for sample in pair]
     upper = one_layer.Upper(arena, samples)
-    vector = one_layer.start(arena.base.hidden_size, 0).detach() * 5
+    vector = one_layer.start(arena.base.hidden_size, 0) * 5
     with torch.no_grad():
         here = upper.likelihoods(samples, one_layer.added(vector, torch.ones(4)))
     there = arena.vector_voice(ControlVector({arena.layer: vector.numpy()}, "llama")).speaker.nll(samples)[:, 1]
