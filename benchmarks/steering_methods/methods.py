@@ -9,7 +9,7 @@ STATIC_RATES = (1e-2, 2e-2, 5e-3)
 LITE_RATES = (2e-3, 4e-3, 1e-3)
 PAPER_RATES = (1e-4, 2e-4)
 ONE_LAYER_RATES = (0.03, 0.1, 0.01)
-LOREFT_RATES = (4e-3, 9e-4, 2e-2)
+LOREFT_RATES = (4e-3, 9e-4, 1e-2)
 LORA_RATES = (2e-4, 1e-3)
 LAYERS = fixed(activations.ALL, activations.MIDDLE)
 
