@@ -164,7 +164,8 @@ def start(hidden_size: int, seed: int, zero: bool = False) -> Tensor:
     if zero:
         return torch.zeros(hidden_size)
     torch.manual_seed(seed)
-    return torch.empty(hidden_size).uniform_(-1, 1) / hidden_size**0.5  # nn.Linear's default, AxBench's start
+    found: Tensor = torch.empty(hidden_size).uniform_(-1, 1) / hidden_size**0.5  # nn.Linear's default, AxBench's start
+    return found
 
 
 def lengths_of(pairs: list[Pair]) -> Likelihoods:
