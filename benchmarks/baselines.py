@@ -16,17 +16,12 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from irm_lite.base.fingerprint import fingerprint_gguf
-from irm_lite.base.load import Base
-from irm_lite.core.types import FloatArray
-from irm_lite.data.dataset import Example, load_dataset
+from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import encode, encode_all
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.likelihood import context_for
@@ -36,10 +31,10 @@ from irm_lite.vectors.bake import bake
 from irm_lite.vectors.biases import gather
 from irm_lite.vectors.calibration import Reference, Setting, layer_choices
 from irm_lite.vectors.mean import block_directions, observe
+from steering_methods.activations import PERSONA_PAIRS, answers, difference_of_means, observe_pairs, pca, persona
 
 CHOSEN_ON = 12  # validation answers of each kind
 STEPS = 6  # of the bisection, in powers of two from 1/4 to 256 times a vector of unit norm
-PERSONA_PAIRS = 80
 
 
 def main() -> None:
@@ -131,74 +126,14 @@ def mean_vector(run: TrainedRun) -> ControlVector:
 def contenders(run: TrainedRun) -> dict[str, ControlVector]:
     base, tone = run.base, run.config.data
     neutral = {example.question: example for example in load_dataset("neutral").train}
-    # Without the token that ends the turn: the last one is to be one of the text.
-    answers = [
-        (encode(base.tokenizer, each).ids[:-1], encode(base.tokenizer, neutral[each.question]).ids[:-1])
-        for each in run.dataset.train
-    ]
+    pairs = [(encode(base.tokenizer, each), encode(base.tokenizer, neutral[each.question])) for each in run.dataset.train]
     personas = [(persona(base, tone, each), persona(base, "neutral", each)) for each in list(neutral.values())[:PERSONA_PAIRS]]
-    by_answer = observe_pairs(base, answers)
+    by_answer = observe_pairs(base, answers(pairs))
     return {
         "PCA of answers": pca(base, by_answer),
         "PCA of personas (repeng)": pca(base, observe_pairs(base, personas)),
         "mean of aligned differences (cvector-generator)": difference_of_means(base, by_answer),
     }
-
-
-def persona(base: Base, tone: str, example: Example) -> list[int]:
-    """The question asked of a persona, and the first words of the neutral answer, as repeng's examples pair them."""
-    feeling = {"anger": "furious", "sadness": "deeply sad", "joy": "overjoyed", "neutral": "calm and neutral"}[tone]
-    messages = [{"role": "user", "content": f"Pretend you are an extremely {feeling} person. {example.question}"}]
-    prompt = str(base.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    return list(base.tokenizer(prompt + " ".join(example.answer.split()[:6]), add_special_tokens=False)["input_ids"])
-
-
-@torch.no_grad()
-def states(base: Base, ids: list[int]) -> torch.Tensor:
-    """Block outputs (L, T, H), float32."""
-    found = base.model.model(torch.tensor([ids], device=base.model.device), output_hidden_states=True).hidden_states
-    # The last entry has the final norm; a vector there is of no use to llama.cpp's last block, which adds before it.
-    return torch.stack([each[0].float() for each in found[1:]]).cpu()
-
-
-@dataclass
-class Pairs:
-    """Of pairs of texts: block outputs at each one's last token (N, L, H), and the sum of differences over tokens (L, H)."""
-
-    positive: FloatArray
-    negative: FloatArray
-    difference: FloatArray
-
-
-def observe_pairs(base: Base, pairs: list[tuple[list[int], list[int]]]) -> Pairs:
-    """Differences are taken token by token over the length that both have: cvector-generator pads the shorter text."""
-    positive, negative, total = [], [], torch.zeros(base.n_layers, base.hidden_size)
-    for a, b in pairs:
-        of_a, of_b, length = states(base, a), states(base, b), min(len(a), len(b))
-        positive.append(of_a[:, -1])
-        negative.append(of_b[:, -1])
-        total += (of_a[:, :length] - of_b[:, :length]).sum(1)
-    return Pairs(torch.stack(positive).numpy(), torch.stack(negative).numpy(), total.numpy())
-
-
-def pca(base: Base, pairs: Pairs) -> ControlVector:
-    """repeng's pca_diff: the first principal component of the differences, unit norm, turned towards the positive texts."""
-    directions = {}
-    for layer in range(1, base.n_layers - 1):
-        positive, negative = pairs.positive[:, layer], pairs.negative[:, layer]
-        differences = positive - negative
-        direction = np.linalg.svd(differences - differences.mean(0), full_matrices=False)[2][0]
-        if (positive @ direction < negative @ direction).mean() > 0.5:
-            direction = -direction
-        directions[layer] = direction.astype(np.float32)
-    return ControlVector(directions, base.fingerprint.architecture)
-
-
-def difference_of_means(base: Base, pairs: Pairs) -> ControlVector:
-    """cvector-generator --method mean: the mean difference over all tokens, unit norm."""
-    mean = pairs.difference
-    directions = {layer: mean[layer] / np.linalg.norm(mean[layer]) for layer in range(1, base.n_layers - 1)}
-    return ControlVector(directions, base.fingerprint.architecture)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """The same samples in the same order for every contender."""
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from accelerate.data_loader import SeedableRandomSampler
 
 from irm_lite.data.encoding import Sample
 
 Batch = list[Sample]
+T = TypeVar("T")
 
 
-def epochs(samples: Sequence[Sample], batch_size: int, seed: int) -> Iterator[list[Batch]]:
+def epochs(samples: Sequence[T], batch_size: int, seed: int) -> Iterator[list[list[T]]]:
     """The batches of one epoch after another, as transformers' Trainer takes them with this seed: accelerate shuffles there."""
     sampler = SeedableRandomSampler(samples, data_seed=seed)
     while True:
