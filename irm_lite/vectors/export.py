@@ -1,6 +1,7 @@
 """A run's control vector: the method chosen, the vector made, measured, and written with its provenance."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +46,9 @@ class ExportResult:
     @property
     def warnings(self) -> list[str]:
         found = [*([] if self.disagreement is None else [self.disagreement]), *self.prompts.warnings]
-        if self.comparison.fidelity < GOOD_FIDELITY:
+        if self.comparison.unsteered is not None:
+            found.append(self.comparison.unsteered)
+        elif self.comparison.fidelity < GOOD_FIDELITY:
             fidelity = f"fidelity {self.comparison.fidelity:.2f} is below {GOOD_FIDELITY}"
             found.append(f"{fidelity}: static vectors carry only part of this IRM")
         return found
@@ -91,9 +94,9 @@ def export_vector(
     directions, share = _directions(run, chosen, blocks, fitting, on_progress)
     vector = _vector(directions, run.base, run.irm, chosen, run.config.data)
     comparison = measure(run, vector, gguf, run.held_out, on_progress)
-    vector.metadata["fidelity"] = comparison.fidelity
-    quantisation = (runs_on or run.base.fingerprint).quantisation
-    vector.metadata["fidelity.on"] = f"{comparison.measured_in}, {quantisation}"
+    if not math.isnan(comparison.fidelity):
+        quantisation = (runs_on or run.base.fingerprint).quantisation
+        vector.metadata |= {"fidelity": comparison.fidelity, "fidelity.on": f"{comparison.measured_in}, {quantisation}"}
     vector.save(out)
     result = ExportResult(out, gguf, vector, chosen, comparison, share, told, prompts)
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file

@@ -71,7 +71,7 @@ def evaluate(
     output.tell_matches(trained.matches + result.matches)
     if result.disagreement is not None:
         output.warn(result.disagreement)
-    for line in result.prompts.warnings:
+    for line in [*result.prompts.warnings, *filter(None, [result.aligned.unsteered])]:
         output.warn(line)
     output.result(
         {"fidelity": result.aligned.fidelity, "run": str(run), "vectors": names, **result.to_dict()},

@@ -147,6 +147,9 @@ def test_figures_that_cannot_be_read_are_said_to_be(wrong: str, tmp_path: Path) 
     assert read.score is not None
     assert (read.score.value, read.score.interval, read.score.questions) == (0.84, (0.79, 0.88), 16)
     assert read_measured({**FIGURES, "score": None}).score is None
+    none = {**FIGURES, "fidelity": None, "intervals_95": {**FIGURES["intervals_95"], "fidelity": None}, "unsteered": "nothing"}
+    read = read_measured(none)
+    assert (read.fidelity, read.fidelity_interval, read.unsteered) == (None, None, "nothing")
 
 
 @pytest.mark.slow

@@ -175,6 +175,15 @@ async def test_that_the_runtimes_disagree_stands_beside_the_fidelity(run: RunDir
     run.fidelity.write_text(json.dumps({**document, "disagreement": told}))
     async with ExportApp(run.path).run_test(size=(140, 45)) as pilot:  # of an export of before
         assert "as two models" in screen_text(pilot.app)
+    intervals = {**FIGURES["intervals_95"], "fidelity": None}
+    run.fidelity.write_text(
+        json.dumps({**document, "fidelity": None, "intervals_95": intervals, "unsteered": "nothing is steered"})
+    )
+    async with ExportApp(run.path).run_test(size=(140, 45)) as pilot:
+        shown = " ".join(screen_text(pilot.app).split())
+        assert "fidelity - " in shown
+        assert "warning: nothing is steered" in shown
+        assert "below" not in shown
     run.fidelity.write_text(json.dumps({**document, "disagreement": None}))
     async with ExportApp(run.path).run_test(size=(140, 45)) as pilot:
         assert "0.980" in screen_text(pilot.app)
