@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from irm_lite.base.fingerprint import UNQUANTISED, fingerprint_gguf
 from irm_lite.base.forward import answer_logits
-from irm_lite.base.load import Base, Source
+from irm_lite.base.load import Base, Source, locate
 from irm_lite.base.streamed import streamed_answer_logits
 from irm_lite.core.errors import BaseModelError, IrmLiteError
 from irm_lite.data.dataset import Example
@@ -66,7 +66,7 @@ class Agreement:
         if self.kl <= self.explained:
             return None
         own = source is None or (source.gguf is not None and source.gguf.resolve() == gguf.resolve())
-        files = gguf.name if source is None or own else f"{Path(source.place).name} and {gguf.name}"
+        files = gguf.name if source is None or own else f"{(source.gguf or Path(source.place)).name} and {gguf.name}"
         return (
             f"transformers and llama.cpp run {files} as two models: KL {self.kl:.3g} nats a token, of which quantisation "
             f"explains {self.explained:g} (NLL {self.nll_transformers:.3f} and {self.nll_llamacpp:.3f}); what is trained in one "
@@ -81,6 +81,11 @@ class Compared:
     source: Source
     tokenizer: "PreTrainedTokenizerBase"
     loaded: Base | None = None
+
+    @classmethod
+    def of_file(cls, gguf: Path, tokenizer: "PreTrainedTokenizerBase", loaded: Base | None = None) -> "Compared":
+        """Of a base that is a GGUF."""
+        return cls(locate(str(gguf)), tokenizer, loaded)
 
 
 def agreement(base: Compared, gguf: Path, samples: Sequence[Sample]) -> Agreement:
@@ -138,7 +143,7 @@ def not_taken(gguf: Path) -> str | None:
             return None
         Model(gguf, n_gpu_layers=0, repack=False).close()
     except IrmLiteError as error:
-        return f"{error}; nothing that is trained on it would run there"
+        return f"{error.what}; nothing that is trained on it would run there"
     return None
 
 

@@ -68,9 +68,7 @@ def evaluate(
             on_stage=output.note,
             on_progress=on_progress,
         )
-    output.tell_matches(trained.matches + result.matches)
-    if result.disagreement is not None:
-        output.warn(result.disagreement)
+    output.tell_matches(trained.matches + result.matches, result.disagreement)
     for line in [*result.prompts.warnings, *filter(None, [result.aligned.unsteered])]:
         output.warn(line)
     output.result(

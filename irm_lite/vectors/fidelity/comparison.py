@@ -79,9 +79,8 @@ class Comparison:
         still = [name for name, key in (("IRM", "kl_irm_base"), ("vector", "kl_base_vector")) if self.means[key] <= _NEGLIGIBLE]
         if not still:
             return None
-        what = (
-            f"nothing is steered by the {' or by the '.join(still)}: the model says the same as without (KL below {_NEGLIGIBLE:g})"
-        )
+        same = f"the model says the same as without (KL below {_NEGLIGIBLE:g})"
+        what = f"nothing is steered by the {' or by the '.join(still)}: {same}"
         return f"{what}, and there is no fidelity; train it longer, or at a higher --learning-rate" if "IRM" in still else what
 
     def to_dict(self) -> dict[str, Any]:
