@@ -10,7 +10,7 @@ import pytest
 
 from irm_lite.base.fingerprint import fingerprint_gguf
 from irm_lite.base.load import load_base, load_tokenizer, locate
-from irm_lite.base.presets import presets
+from irm_lite.base.presets import find_gguf, presets
 from irm_lite.base.sources.graph_facts import SHARED
 from irm_lite.core.errors import BaseModelError
 from irm_lite.llamacpp import Runtime
@@ -96,7 +96,23 @@ def test_a_quantised_file_is_no_other_model(kind: str, llama_folder: Path, tmp_p
     assert llama_cpp.llama_model_quantize(str(plain).encode(), str(gguf).encode(), options) == 0
     found = measured(gguf)
     assert found.kl < found.explained / 2
+    of_folder = agreement(Compared(locate(str(folder)), load_tokenizer(str(folder), chat_template=TEMPLATE)), gguf, [])
+    assert of_folder.warning(gguf) is None
+    assert of_folder.explained >= (found.explained if kind in ("F16", "BF16") else 4 * found.explained)  # the packing counts too
     assert fingerprint_gguf(gguf).match(fingerprint_gguf(plain), "a vector", "it").warning is None
+
+
+@pytest.mark.slow
+@pytest.mark.demo
+def test_a_small_file_of_a_small_model(tmp_path: Path) -> None:
+    """Someone trained on the whole file, and used the vector on one of three bits: twice what was thought that loses."""
+    own, gguf = find_gguf("demo"), tmp_path / "small.gguf"
+    options = llama_cpp.llama_model_quantize_default_params()
+    options.ftype, options.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_Q3_K_S, True
+    assert llama_cpp.llama_model_quantize(str(own).encode(), str(gguf).encode(), options) == 0
+    found = agreement(Compared.of_file(own, load_tokenizer(str(own))), gguf, [])
+    assert found.kl > 0.3
+    assert found.warning(gguf) is None
 
 
 def test_a_vector_of_the_last_release(llama_gguf: Path) -> None:
