@@ -104,10 +104,11 @@ def read_chat_template(name: str) -> str:
     preset = presets().get(name)
     if preset is not None and preset.chat_template:
         return preset.chat_template
+    hint = f"give a file with Jinja text, or one of {', '.join(each.name for each in presets().values() if each.chat_template)}"
     try:
-        return read_text(name).removeprefix("\ufeff")
+        text = read_text(name).removeprefix("\ufeff")
     except (OSError, ValueError) as error:
-        with_one = ", ".join(each.name for each in presets().values() if each.chat_template)
-        raise InputError(
-            f"the chat template {name} cannot be read ({error})", f"give a file with Jinja text, or one of {with_one}"
-        ) from None
+        raise InputError(f"the chat template {name} cannot be read ({error})", hint) from None
+    if not text.strip():
+        raise InputError(f"the chat template {name} is empty", hint)
+    return text

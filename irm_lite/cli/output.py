@@ -51,11 +51,15 @@ class Output:
         """A line on stderr that --quiet does not silence."""
         self.console.print(f"irm-lite: warning: {one_line(text)}", style="yellow")
 
-    def tell_matches(self, matches: Iterable["Match"]) -> None:
-        """What is to be said of vectors and IRMs that go into a model, each once."""
-        for match in dict.fromkeys(matches):
-            if match.warning:
-                self.warn(match.warning)
+    def tell_matches(self, matches: Iterable["Match"], measured: str | None = None) -> None:
+        """What is to be said of vectors and IRMs that go into a model, each once; with one of them what was `measured` of the two
+        models, which has the same cause."""
+        once = dict.fromkeys(matches)
+        warnings = [match.warning for match in once if match.warning]
+        for line in ["; ".join([*warnings, *filter(None, [measured])])] if len(warnings) == 1 else [*warnings, measured]:
+            if line:
+                self.warn(line)
+        for match in once:
             if match.note:
                 self.note(match.note, style="dim")
 

@@ -1,5 +1,6 @@
 """Measurements as tables of at most 80 columns: each figure with its 95% interval."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
@@ -31,11 +32,13 @@ def comparison_shown(comparison: "Comparison") -> tuple[RenderableType, ...]:
     table.add_row("IRM", show("nll_irm"), "0", "1")
     table.add_row("vector", show("nll_vector"), show("kl_irm_vector"), show("top1_agreement"))
     low, high = comparison.intervals["fidelity"]
+    none = math.isnan(comparison.fidelity)
+    fidelity = "-" if none else f"{comparison.fidelity:.3f} ({low:.3f} to {high:.3f})"
     size = f"{len(comparison.sums)} held-out answers, {comparison.tokens} tokens"
     return (
         f"{size}, in {comparison.measured_in}; nats a token (95% intervals)",
         table,
-        f"fidelity {comparison.fidelity:.3f} ({low:.3f} to {high:.3f}) = 1 - KL(IRM || vector) / KL(IRM || base)",
+        f"fidelity {fidelity} = 1 - KL(IRM || vector) / KL(IRM || base)",
     )
 
 

@@ -10,7 +10,7 @@ EXIT_INTERRUPTED = 130
 
 
 class IrmLiteError(Exception):
-    """Base of all errors. `hint`, if given, is what the user can do about it.
+    """Base of all errors. `hint`, if given, is what the user can do about it. `.what`: the message without the hint.
 
     >>> from irm_lite import load_run
     >>> try:
@@ -24,6 +24,7 @@ class IrmLiteError(Exception):
 
     def __init__(self, what: str, hint: str | None = None) -> None:
         super().__init__(what if hint is None else f"{what}: {hint}")
+        self.what = what
 
 
 class InputError(IrmLiteError):
@@ -61,11 +62,7 @@ class MissingPart(InputError):
 
 
 class TrainingFailed(IrmLiteError):
-    """Training could not continue: it diverged, memory ran out, or the disk is full. `what`: the message without the hint."""
-
-    def __init__(self, what: str, hint: str | None = None) -> None:
-        super().__init__(what, hint)
-        self.what = what
+    """Training could not continue: it diverged, memory ran out, or the disk is full."""
 
 
 class FailedElsewhere(IrmLiteError):

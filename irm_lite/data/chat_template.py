@@ -20,7 +20,8 @@ from irm_lite.core.errors import DataError, InputError, reason
 from irm_lite.data.dataset import Message
 
 _HINT = "fix it, or give another with --chat-template"
-_TIMES = ("strftime_now", "date_string", "datetime", "enable_thinking")  # of a source: what it renders depends on `at`
+_NOW = "strftime_now"
+_TIMES = (_NOW, "date_string", "datetime", "enable_thinking")  # of a source: what it renders depends on `at`
 _SYSTEM, _USER = "Speak like one of the crew.", "Where were you yesterday?"
 _ASKED: tuple[Message, ...] = ({"role": "user", "content": _USER},)
 _WITH_SYSTEM: tuple[Message, ...] = ({"role": "system", "content": _SYSTEM}, *_ASKED)
@@ -48,6 +49,11 @@ class ChatTemplate:
         except Exception as error:  # Jinja's, and whatever a template raises
             return f"the chat template fails on any conversation ({_told(error)})"
         return "the chat template leaves out what the user says"
+
+    @property
+    def is_of_today(self) -> bool:
+        """Whether what it renders depends on when it is rendered, for want of a time that was kept."""
+        return self.at is None and _NOW in self.source
 
     @cached_property
     def in_parts(self) -> bool:

@@ -66,6 +66,11 @@ class Report:
     refused: list[str]  # the error that training would raise for each row that it cannot use
     findings: list[Finding]
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether training would refuse the data as it is."""
+        return bool(self.refused)
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"findings": [each.to_dict() for each in self.findings]}
 

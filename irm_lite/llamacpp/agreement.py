@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irm_lite.base.fingerprint import UNQUANTISED, fingerprint_gguf
 from irm_lite.base.forward import answer_logits
-from irm_lite.base.load import Base, Source
+from irm_lite.base.load import Base, Source, locate
 from irm_lite.base.streamed import streamed_answer_logits
 from irm_lite.core.errors import BaseModelError, IrmLiteError
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack
 from irm_lite.llamacpp.agreement_kept import has_run, identity_of_base, identity_of_file, libraries, read_kept, write_kept
+from irm_lite.llamacpp.explained import explained
 from irm_lite.llamacpp.likelihood import context_for, llamacpp_log_probabilities
 from irm_lite.llamacpp.model import Model
 from irm_lite.llamacpp.runtime import Runtime
@@ -41,8 +41,7 @@ _PARAGRAPH = (
 _BESIDE = 2 << 30  # bytes: a block and the head in float32, and what llama.cpp takes beside the weights
 _SAMPLES, _LAST = 3, 20  # of the data, beside the paragraph, and of each its last tokens: every token costs both runtimes
 
-# KL a token that is explained, in nats, and what is far beyond it (docs/log.md has what was measured).
-_QUANTISED_BASE, _OTHER_FILE, _QUANTISED_FILE, _HALF, _SAME = 1.0, 0.3, 0.03, 0.02, 1e-4
+# KL a token, in nats, that is far beyond what is explained (explained.py).
 _FAR_TIMES, _FAR_LEAST, _FAR_MOST = 10.0, 0.5, 1.5
 
 
@@ -59,14 +58,14 @@ class Agreement:
     @property
     def is_far(self) -> bool:
         """Whether they are so far apart that nothing trained in one can be expected to work in the other."""
-        return not self.kl <= min(max(_FAR_TIMES * self.explained, _FAR_LEAST), _FAR_MOST)  # NaN is
+        return not self.kl <= max(min(max(_FAR_TIMES * self.explained, _FAR_LEAST), _FAR_MOST), self.explained)  # NaN is
 
     def warning(self, gguf: Path, source: Source | None = None) -> str | None:
         """What is to be said, or None where the two are one model. `source`: the base's files, if they may be others."""
         if self.kl <= self.explained:
             return None
         own = source is None or (source.gguf is not None and source.gguf.resolve() == gguf.resolve())
-        files = gguf.name if source is None or own else f"{Path(source.place).name} and {gguf.name}"
+        files = gguf.name if source is None or own else f"{(source.gguf or Path(source.place)).name} and {gguf.name}"
         return (
             f"transformers and llama.cpp run {files} as two models: KL {self.kl:.3g} nats a token, of which quantisation "
             f"explains {self.explained:g} (NLL {self.nll_transformers:.3f} and {self.nll_llamacpp:.3f}); what is trained in one "
@@ -81,6 +80,11 @@ class Compared:
     source: Source
     tokenizer: "PreTrainedTokenizerBase"
     loaded: Base | None = None
+
+    @classmethod
+    def of_file(cls, gguf: Path, tokenizer: "PreTrainedTokenizerBase", loaded: Base | None = None) -> "Compared":
+        """Of a base that is a GGUF."""
+        return cls(locate(str(gguf)), tokenizer, loaded)
 
 
 def agreement(base: Compared, gguf: Path, samples: Sequence[Sample]) -> Agreement:
@@ -100,7 +104,7 @@ def agreement(base: Compared, gguf: Path, samples: Sequence[Sample]) -> Agreemen
     compared = [_whole(base.tokenizer(_PARAGRAPH)["input_ids"]), *(_whole(each.ids[-_LAST:]) for each in samples[:_SAMPLES])]
     row = pack(compared)
     in_llamacpp = _in_llamacpp(gguf, compared)  # first: it is refused sooner
-    logits, streamed = _in_transformers(base, row)
+    (logits, streamed), loaded = _in_transformers(base, row), base.loaded
     in_transformers = F.log_softmax(logits.float().cpu(), dim=-1)
     shared = min(in_transformers.shape[1], in_llamacpp.shape[1])  # rows that pad a vocabulary are never given
     p, q = in_llamacpp[:, :shared], in_transformers[:, :shared]
@@ -109,7 +113,12 @@ def agreement(base: Compared, gguf: Path, samples: Sequence[Sample]) -> Agreemen
         F.nll_loss(q, row["labels"]).item(),
         F.nll_loss(p, row["labels"]).item(),
         len(row["labels"]),
-        _explained(base, gguf, streamed),
+        explained(
+            gguf,
+            base.source.gguf,
+            in_float32=streamed or (loaded is not None and loaded.plan.dtype == "float32"),
+            quantised_base=not streamed and loaded is not None and loaded.plan.quant != "none",
+        ),
     )
     write_kept(key if streamed else loaded_key, found.__dict__)
     return found
@@ -138,7 +147,7 @@ def not_taken(gguf: Path) -> str | None:
             return None
         Model(gguf, n_gpu_layers=0, repack=False).close()
     except IrmLiteError as error:
-        return f"{error}; nothing that is trained on it would run there"
+        return f"{error.what}; nothing that is trained on it would run there"
     return None
 
 
@@ -169,19 +178,6 @@ def _in_llamacpp(gguf: Path, samples: Sequence[Sample]) -> Tensor:
 def _whole(ids: Sequence[int]) -> Sample:
     """A sample of which every token but the first is looked at, those of a prompt too."""
     return Sample(list(ids), 1, Example((), "", "a text"))
-
-
-def _explained(base: Compared, gguf: Path, streamed: bool) -> float:
-    """What quantisation, and the number format, may make of it, in nats a token."""
-    own = base.source.gguf
-    files = {gguf.resolve()} | ({own.resolve()} if own else set())
-    formats = {fingerprint_gguf(file).quantisation for file in files}
-    if not streamed and base.loaded is not None and base.loaded.plan.quant != "none":
-        return _QUANTISED_BASE
-    if any(each not in UNQUANTISED for each in formats):
-        return _OTHER_FILE if len(files) > 1 else _QUANTISED_FILE
-    in_float32 = streamed or (base.loaded is not None and base.loaded.plan.dtype == "float32")
-    return _SAME if in_float32 and formats == {"F32"} else _HALF  # with bfloat16 weights llama.cpp rounds what they multiply too
 
 
 def _keys(base: Compared, gguf: Path) -> tuple[str, str]:

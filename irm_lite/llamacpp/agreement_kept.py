@@ -16,7 +16,7 @@ from irm_lite.core.files.reading import read_json
 
 _MAX_KEPT = 1 << 20  # bytes of what is remembered
 _ENTRIES = 200
-_METHOD = 2  # of comparing: figures of another are measured again
+_METHOD = 3  # of comparing: figures of another are measured again
 _FIELDS: dict[str, Callable[[Any], Any]] = {
     "kl": float,
     "nll_transformers": float,

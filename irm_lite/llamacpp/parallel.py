@@ -11,10 +11,13 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch.nn import functional as F
 
 from irm_lite.core.errors import InputError
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, unwatched
 from irm_lite.data.encoding import Sample
+from irm_lite.llamacpp.likelihood import answer_nll
 from irm_lite.llamacpp.sampling import Sampling, sampler_chain
 
 if TYPE_CHECKING:
@@ -123,7 +126,7 @@ def nll_together(runtime: "Runtime", samples: Sequence[Sample], on_progress: Pro
             n_own = len(sample.ids) - 1 - common
             rows = np.concatenate([*shared, logits[at : at + n_own]])
             at += n_own
-            found.append((sample.n_answer, _nll(rows, sample.ids[sample.answer_start :])))
+            found.append(answer_nll(F.log_softmax(torch.from_numpy(rows), dim=-1), sample))
         on_progress(len(found), len(samples), "measuring")
     return np.array(found, dtype=np.float64).reshape(-1, 2)
 
@@ -162,10 +165,3 @@ def _decode_all(runtime: "Runtime", placed: "Sequence[Placed]", first: int = 0) 
         part = placed[at : at + runtime.n_batch]
         found.append(runtime.decode(part, np.arange(at, at + len(part)) >= first))
     return np.concatenate(found)
-
-
-def _nll(logits: FloatArray, labels: Sequence[int]) -> float:
-    """Sum over the A labels of their NLL, from logits (A, V)."""
-    largest = logits.max(axis=1, keepdims=True)
-    total = np.log(np.exp(logits - largest).sum(axis=1, dtype=np.float64)) + largest[:, 0]
-    return float((total - logits[np.arange(len(labels)), list(labels)]).sum())

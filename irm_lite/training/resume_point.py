@@ -12,6 +12,7 @@ from transformers import EarlyStoppingCallback, TrainerState, TrainingArguments
 from irm_lite.core.errors import RunError
 from irm_lite.core.files.reading import read_json
 from irm_lite.core.machine import processes
+from irm_lite.data.encoding import template_of
 from irm_lite.runs.checkpoint_files import restore_best
 from irm_lite.runs.checkpoints import step_of
 from irm_lite.runs.directory import RunDirectory
@@ -104,12 +105,22 @@ def changes(run: RunDirectory, job: Job) -> Iterator[str]:
     if text := job.base.fingerprint.match(run.fingerprint(), f"the run {run.path}", job.base.name).warning:
         yield text
     if _last_start(run).get("data_sha256", job.samples.digest) != job.samples.digest:
-        yield f"{job.config.data} has changed since the run began: other texts, or another order"
+        yield _other_samples(run, job)
     here = installed_versions()
     others = {name: version for name, version in run.versions().items() if name in _EXACT and here.get(name) != version}
     if others:
         changed = ", ".join(f"{name} {version} -> {here.get(name, 'none')}" for name, version in others.items())
         yield f"the run began with other libraries ({changed}): its last digits may differ"
+
+
+def _other_samples(run: RunDirectory, job: Job) -> str:
+    """Why the samples are not those that the run began with."""
+    if template_of(job.base.tokenizer).is_of_today:
+        return (
+            f"the samples are not those that the run began with: its chat template asks for the date, which the older irm-lite "
+            f"that began it did not keep (if it is not that, {job.config.data} has changed)"
+        )
+    return f"{job.config.data} has changed since the run began: other texts, or another order"
 
 
 def was_reported(run: RunDirectory, step: int) -> bool:

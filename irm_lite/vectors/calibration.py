@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irm_lite.base.fingerprint import Match
-from irm_lite.base.load import load_tokenizer, locate
+from irm_lite.base.load import load_tokenizer
 from irm_lite.core.bootstrap import Interval, interval, resampled_sums
 from irm_lite.core.errors import BaseModelError, DataError, InputError
 from irm_lite.core.types import Progress, unwatched
@@ -143,7 +143,7 @@ def calibrate(
 def _disagreement(gguf: Path, tokenizer: "PreTrainedTokenizerBase", samples: list[Sample]) -> str | None:
     """Of the file in both runtimes: only llama.cpp is needed here, but what was trained was trained in transformers."""
     try:
-        return disagreement(Compared(locate(str(gguf)), tokenizer), gguf, samples, allowed=True)
+        return disagreement(Compared.of_file(gguf, tokenizer), gguf, samples, allowed=True)
     except BaseModelError:  # transformers has nothing to do with it, or llama.cpp says itself what is wrong
         return None
 

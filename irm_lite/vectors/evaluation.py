@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irm_lite.base.fingerprint import Match, fingerprint_gguf
-from irm_lite.base.load import locate
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
-from irm_lite.llamacpp.agreement import Compared, disagreement
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.llamacpp.prompts import PromptCheck
 from irm_lite.runs.trained import neutral_samples
@@ -17,6 +15,7 @@ from irm_lite.scoring.hearing import GREEDY, Heard
 from irm_lite.scoring.material import Extent, Material
 from irm_lite.scoring.score import Score
 from irm_lite.steering.control_vector import ControlVector
+from irm_lite.vectors.agreement_check import disagreement_on
 from irm_lite.vectors.fidelity.comparison import Comparison
 from irm_lite.vectors.fidelity.generations import Generations
 from irm_lite.vectors.fidelity.in_llamacpp import compare_in_llamacpp
@@ -82,11 +81,15 @@ def evaluate_run(
     of the base, unless that is allowed here or was in training.
     """
     extent = extent or Extent()
-    matches = [vector.require_fit(run.fingerprint, run.config.model)]  # before anything large is loaded
+    of_run = vector.require_fit(run.fingerprint, run.config.model)  # before anything large is loaded
+    matches = [of_run]
     gguf = gguf or run.gguf_path
     if gguf is not None:
         runs_on = fingerprint_gguf(gguf)
-        matches = [run.match(runs_on, gguf.name), vector.require_fit(runs_on, gguf.name)]
+        of_gguf = vector.require_fit(runs_on, gguf.name)
+        matches = [run.match(runs_on, gguf.name), of_gguf]
+        if matches[0].warning and not of_run.warning:
+            matches.pop()  # made on one base, they say one thing
     on_stage("reading the samples")
     prompts = PromptCheck() if gguf is None else prompts_on(run, gguf)
     held_out, neutral = run.held_out, neutral_samples(run)
@@ -102,8 +105,7 @@ def evaluate_run(
     from irm_lite.llamacpp.parallel import SEQUENCES, n_ctx_for
 
     on_stage(f"comparing transformers and llama.cpp on {gguf.name}")
-    base = Compared(locate(run.config.model, run.config.download), run.tokenizer, run.__dict__.get("base"))
-    told = disagreement(base, gguf, held_out, allowed=allow_disagreement or run.allows_disagreement(gguf))
+    told = disagreement_on(run, gguf, allowed=allow_disagreement)
     on_stage(f"measuring on {gguf.name}")
     n_ctx = max(context_for([*held_out, *neutral]), 512, n_ctx_for(room_for(material)) if material else 0)
     with Runtime(gguf, irm=run.irm, n_ctx=n_ctx, n_sequences=SEQUENCES) as runtime:

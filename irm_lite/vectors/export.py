@@ -1,6 +1,7 @@
 """A run's control vector: the method chosen, the vector made, measured, and written with its provenance."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -8,18 +9,18 @@ from typing import Any, Literal
 from torch import Tensor
 
 from irm_lite.base.fingerprint import fingerprint_gguf
-from irm_lite.base.load import Base, locate
+from irm_lite.base.load import Base
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import require_folder, write_text
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.core.version import __version__
 from irm_lite.data.encoding import encode_all
-from irm_lite.llamacpp.agreement import Compared, disagreement
 from irm_lite.llamacpp.prompts import PromptCheck
 from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM, StaticIRM
 from irm_lite.steering.layers import format_layers, parse_layers
+from irm_lite.vectors.agreement_check import disagreement_on
 from irm_lite.vectors.distil import ENOUGH, Fitting, distil
 from irm_lite.vectors.evaluation import measure
 from irm_lite.vectors.fidelity.comparison import GOOD_FIDELITY, Comparison
@@ -46,7 +47,9 @@ class ExportResult:
     @property
     def warnings(self) -> list[str]:
         found = [*([] if self.disagreement is None else [self.disagreement]), *self.prompts.warnings]
-        if self.comparison.fidelity < GOOD_FIDELITY:
+        if self.comparison.unsteered is not None:
+            found.append(self.comparison.unsteered)
+        elif self.comparison.fidelity < GOOD_FIDELITY:
             fidelity = f"fidelity {self.comparison.fidelity:.2f} is below {GOOD_FIDELITY}"
             found.append(f"{fidelity}: static vectors carry only part of this IRM")
         return found
@@ -89,23 +92,18 @@ def export_vector(
     blocks = parse_layers(layers, run.fingerprint.n_layers, first=1)
     chosen = _method(run.irm, method, blocks)
     prompts = PromptCheck() if gguf is None else prompts_on(run, gguf)
-    told = None if gguf is None else _disagreement(run, gguf, allow_disagreement)
+    told = None if gguf is None else disagreement_on(run, gguf, allowed=allow_disagreement)
     made = _directions(run, chosen, blocks, fitting, on_progress)
     vector = _vector(made.directions, run.base, run.irm, made.method, run.config.data)
     comparison = measure(run, vector, gguf, run.held_out, on_progress)
-    vector.metadata["fidelity"] = comparison.fidelity
-    quantisation = (runs_on or run.base.fingerprint).quantisation
-    vector.metadata["fidelity.on"] = f"{comparison.measured_in}, {quantisation}"
+    if not math.isnan(comparison.fidelity):
+        quantisation = (runs_on or run.base.fingerprint).quantisation
+        vector.metadata |= {"fidelity": comparison.fidelity, "fidelity.on": f"{comparison.measured_in}, {quantisation}"}
     vector.save(out)
     result = ExportResult(out, gguf, vector, made.method, comparison, made.dependent_share, made.mean_loses, told, prompts)
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file
         write_text(run.directory.fidelity, json.dumps(_report(result, gguf), indent=2) + "\n")
     return result
-
-
-def _disagreement(run: TrainedRun, gguf: Path, allowed: bool) -> str | None:
-    base = Compared(locate(run.config.model, run.config.download), run.base.tokenizer, run.base)
-    return disagreement(base, gguf, run.held_out, allowed=allowed or run.allows_disagreement(gguf))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A change that nobody planned, to a key or a tensor of a GGUF, is mapped, told or refused: never silent.
 
-200 by hand: MUTATIONS=200 [MUTATION_SEED=1] python -m pytest tests/base/test_gguf_mutations.py
+200 by hand: MUTATIONS=200 [MUTATION_SEED=1] python -m pytest tests/base/test_gguf_mutations.py; --junitxml=FILE keeps outcomes.
 """
 
 import os
@@ -153,7 +153,9 @@ def change(draw: Draw, architecture: str) -> tuple[dict[str, Any], dict[str, Arr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(int(os.environ.get("MUTATIONS", "15"))))
-def test_no_mutation_is_silent(seed: int, llama_folder: Path, once: Once, tmp_path: Path) -> None:
+def test_no_mutation_is_silent(
+    seed: int, llama_folder: Path, once: Once, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     draw = np.random.default_rng([seed, int(os.environ.get("MUTATION_SEED", "0"))])
     kind = str(draw.choice(["llama", "llama", "qwen2", "qwen3"]))
     folder = llama_folder if kind == "llama" else once(f"tiny-{kind}", lambda at: write_hf_folder(at / "folder", kind)) / "folder"
@@ -164,6 +166,7 @@ def test_no_mutation_is_silent(seed: int, llama_folder: Path, once: Once, tmp_pa
         found = divergence(gguf) if refusal is None else 0.0
     except IrmLiteError as error:
         refusal = str(error)
+    record_property("outcome", "refused" if refusal is not None else "told" if found > 1e-5 else "mapped")
     if refusal is not None:
         names = (*keys, *tensors, *lacking)
         assert any(

@@ -1,5 +1,6 @@
 """GGUF headers against the gguf package's own reader, and against files damaged in every way."""
 
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irm_lite.core.errors import InputError
+from irm_lite.core.files import gguf_header
 from irm_lite.core.files.gguf_header import ArrayInfo, GgufHeader, read_header
 from support.gguf_files import write_gguf
 
@@ -310,3 +312,35 @@ def test_the_same_rows_by_hand_are_read_when_nothing_is_wrong_with_them(tmp_path
     header = read_header(path)
     assert header.metadata == {"general.alignment": 32}
     assert {name: info.shape for name, info in header.tensors.items()} == {"a": (4,), "b": (2, 2)}
+
+
+def test_a_header_is_parsed_once_until_its_file_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[Path] = []
+
+    def counting(cursor: Any, path: Path) -> GgufHeader:
+        parsed.append(path)
+        return parse(cursor, path)
+
+    parse = gguf_header._parse
+    monkeypatch.setattr(gguf_header, "_parse", counting)
+    file, tensors = tmp_path / "a.gguf", {"a": np.zeros(4, np.float32)}
+    write_gguf(file, "llama", tensors, {"llama.block_count": 1})
+    about = file.stat()
+    read_header(file)
+    read_header(file)
+    assert len(parsed) == 2  # it was written just now, and may be again within the same tick of the clock
+    monkeypatch.setattr(gguf_header, "_SETTLED", -(1 << 62))
+    first = read_header(file)
+    first.metadata["llama.block_count"] = 99
+    del first.tensors["a"]
+    again = read_header(file)
+    assert len(parsed) == 3
+    assert again.metadata["llama.block_count"] == 1
+    assert again.tensors["a"].n_bytes == 16
+    write_gguf(file, "llama", tensors, {"llama.block_count": 2})
+    os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert file.stat().st_size == about.st_size
+    assert read_header(file).metadata["llama.block_count"] == 2
+    file.unlink()
+    with pytest.raises(InputError, match="there is no file"):
+        read_header(file)

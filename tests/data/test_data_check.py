@@ -161,3 +161,15 @@ def test_the_verb_prints_a_table_and_gives_json(tmp_path: Path, capsys: pytest.C
     assert document["parts"]["train"]["repeated_answers"] == 39
     assert document["leaks"][0] == {"splits": ["train", "validation"], "same": 0, "normalised": 0}
     assert cli.run(["data", "check", str(tmp_path / "absent.jsonl")]) == 2
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_what_training_would_refuse_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str]) -> None:
+    path = tmp_path / "holes.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*CLEAN, {"question": "Why?", "answer": 3}]), encoding="utf-8")
+    assert cli.run(["data", "check", str(path), *flags]) == 2
+    said = capsys.readouterr()
+    assert "training refuses the file" in said.out
+    assert said.err.splitlines() == [f"irm-lite: training would refuse {path}: fix the rows that are named above"]
+    with pytest.raises(DataError):
+        load_dataset(str(path))

@@ -141,6 +141,8 @@ def test_far_beyond_what_is_explained_is_refused_unless_it_is_allowed(
         (0.51, 0.3, True, False),
         (1.6, 0.3, True, True),
         (1.4, 1.0, True, False),
+        (3.9, 4.0, False, False),
+        (4.1, 4.0, True, True),
         (math.nan, 1.0, True, True),
         (math.inf, 1.0, True, True),
     ],

@@ -109,3 +109,16 @@ def test_everything_at_once(llama_gguf: Path, vector: Path, tmp_path: Path) -> N
         assert done.returncode == 0, (arguments, done.stderr)
         assert shown in done.stdout, arguments
         assert b"unexpected" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_llama_of_ones_own_outlives_irm_lite(llama_gguf: Path) -> None:
+    """Someone's script made an `llama_cpp.Llama` beside irm-lite's base, and died of a segmentation fault when it had ended."""
+    script = """
+import sys, irm_lite, llama_cpp
+base = irm_lite.load_base(sys.argv[1], quant="none", dtype="float32", device="cpu")
+model = llama_cpp.Llama(sys.argv[1], n_ctx=64, n_threads=1, verbose=False)
+print("done")
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(llama_gguf)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr[-2000:]

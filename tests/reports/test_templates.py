@@ -3,7 +3,9 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +18,10 @@ from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import encode, encode_prompt
 from irm_lite.llamacpp.model import Model
 from irm_lite.runs.directory import RunDirectory
-from irm_lite.runs.trained import TrainedRun, load_run
+from irm_lite.runs.trained import TrainedRun, base_at, load_run
 from irm_lite.steering.irm import build_irm
 from irm_lite.training import train as training
+from irm_lite.training.resume_point import changes
 from support.same_run import result
 from support.tiny_models import write_gguf
 
@@ -79,6 +82,28 @@ def test_a_training_resumed_at_another_minute_is_the_same_training(
     assert encode_prompt(load_base(str(llama_folder), quant="none", device="cpu", chat_template=DATED).tokenizer, ASKED) != (
         encode_prompt(run.tokenizer, ASKED)
     )
+
+
+def test_a_run_that_kept_no_time_is_told_why_its_samples_differ(llama_folder: Path, tmp_path: Path) -> None:
+    """Somebody's file had not been touched, and was said to have changed: the template's date had."""
+    base = load_base(str(llama_folder), quant="none", device="cpu")
+    for source, cause in ((DATED, "its chat template asks for the date"), (PLAIN, "anger has changed since the run began")):
+        run = RunDirectory(tmp_path / cause[:3])
+        run.create(quick(llama_folder), base.fingerprint, {}, source)
+        run.events.append("start", data_sha256="that of then")
+        there = base_at(replace(base, tokenizer=load_tokenizer(str(llama_folder), chat_template=source)), run.rendered_at())
+        job: Any = SimpleNamespace(base=there, samples=SimpleNamespace(digest="that of now"), config=run.config())
+        told = list(changes(run, job))
+        assert len(told) == 1
+        assert cause in told[0]
+
+
+def test_a_template_file_without_a_word_is_refused(llama_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Somebody's download had failed, and the empty file that it left was trained with as if none had been given."""
+    empty = written(tmp_path, "\ufeff \n")
+    assert irm_lite(["train", "--model", str(llama_folder), "--chat-template", empty, "--out", str(tmp_path / "run")]) == 2
+    assert f"the chat template {empty} is empty: give a file with Jinja text" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_kept_no_time_is_rendered_as_it_was(llama_folder: Path, tmp_path: Path) -> None:

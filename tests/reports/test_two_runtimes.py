@@ -1,7 +1,6 @@
 """What happened to people whose two runtimes made two models of one file."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 
 from irm_lite.base.fingerprint import fingerprint_gguf
 from irm_lite.base.load import load_base, load_tokenizer, locate
-from irm_lite.base.presets import presets
+from irm_lite.base.presets import find_gguf, presets
 from irm_lite.base.sources.graph_facts import SHARED
 from irm_lite.core.errors import BaseModelError
 from irm_lite.llamacpp import Runtime
@@ -32,7 +31,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(gguf: Path) -> Agreement:
-    return agreement(Compared(locate(str(gguf)), load_tokenizer(str(gguf))), gguf, [])
+    return agreement(Compared.of_file(gguf, load_tokenizer(str(gguf))), gguf, [])
 
 
 def test_a_baked_file_as_a_base(llama_gguf: Path, tmp_path: Path) -> None:
@@ -64,20 +63,23 @@ def test_a_file_that_only_transformers_takes(llama_folder: Path, tmp_path: Path)
     told = not_taken(write_gguf(llama_folder, tmp_path / "a.gguf", TEMPLATE, extra=extra))
     assert told is not None
     assert "wrong number of tensors" in told
+    assert "check that it is a model" not in told  # training says what to do about it
 
 
-@pytest.mark.parametrize("factor", [1e-30, 1e30, -1.0])
-def test_an_absurd_stretch(factor: float, llama_folder: Path, tmp_path: Path) -> None:
+def test_an_absurd_stretch(llama_folder: Path, tmp_path: Path) -> None:
     """Someone's converter wrote nonsense as the factor of the rotation; it was trained on to the end."""
-    gguf = write_gguf(llama_folder, tmp_path / "a.gguf", TEMPLATE, keys={"llama.rope.scaling.factor": factor})
-    try:
-        found = measured(gguf)
-    except BaseModelError as refusal:
-        assert factor < 0
-        assert "a factor of -1" in str(refusal)
-    else:
-        assert math.isfinite(found.kl)
-        assert found.kl < found.explained or found.warning(gguf)
+
+    def stretched(factor: float) -> Path:
+        return write_gguf(llama_folder, tmp_path / f"{factor}.gguf", TEMPLATE, keys={"llama.rope.scaling.factor": factor})
+
+    plain, endless = measured(stretched(1.0)), stretched(1e30)
+    found = measured(endless)  # nothing turns any more, in both: a model without places, but one
+    assert found.warning(endless) is None
+    assert abs(found.nll_transformers - plain.nll_transformers) > 1e-3
+    whirling = stretched(1e-30)  # angles that float32 knows no digit of
+    assert "as two models" in (measured(whirling).warning(whirling) or "")
+    with pytest.raises(BaseModelError, match="a rope base of 10000 with a factor of -1"):
+        measured(stretched(-1.0))
 
 
 @pytest.mark.slow
@@ -94,7 +96,23 @@ def test_a_quantised_file_is_no_other_model(kind: str, llama_folder: Path, tmp_p
     assert llama_cpp.llama_model_quantize(str(plain).encode(), str(gguf).encode(), options) == 0
     found = measured(gguf)
     assert found.kl < found.explained / 2
+    of_folder = agreement(Compared(locate(str(folder)), load_tokenizer(str(folder), chat_template=TEMPLATE)), gguf, [])
+    assert of_folder.warning(gguf) is None
+    assert of_folder.explained >= (found.explained if kind in ("F16", "BF16") else 4 * found.explained)  # the packing counts too
     assert fingerprint_gguf(gguf).match(fingerprint_gguf(plain), "a vector", "it").warning is None
+
+
+@pytest.mark.slow
+@pytest.mark.demo
+def test_a_small_file_of_a_small_model(tmp_path: Path) -> None:
+    """Someone trained on the whole file, and used the vector on one of three bits: twice what was thought that loses."""
+    own, gguf = find_gguf("demo"), tmp_path / "small.gguf"
+    options = llama_cpp.llama_model_quantize_default_params()
+    options.ftype, options.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_Q3_K_S, True
+    assert llama_cpp.llama_model_quantize(str(own).encode(), str(gguf).encode(), options) == 0
+    found = agreement(Compared.of_file(own, load_tokenizer(str(own))), gguf, [])
+    assert found.kl > 0.3
+    assert found.warning(gguf) is None
 
 
 def test_a_vector_of_the_last_release(llama_gguf: Path) -> None:

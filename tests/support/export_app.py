@@ -20,6 +20,7 @@ class ExportApp(App[None]):
         return str(self.screen.query_one(f"#{job}-job .line", Static).render())
 
 
+_NAMES = ("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement", "fidelity")
 FIGURES = {
     "vector": "v.gguf",
     "method": "distil",
@@ -27,7 +28,7 @@ FIGURES = {
     "samples": 45,
     "tokens": 1243,
     "input_dependent_share": {"overall": 0.043, "by_layer": [0.03]},
-    **dict.fromkeys(("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement"), 1.5),
+    **dict.fromkeys(_NAMES, 1.5),
     "fidelity": 0.98,
     "score": {
         "vector": {
@@ -38,8 +39,10 @@ FIGURES = {
             "lacks": [],
         }
     },
-    "intervals_95": {
-        name: [0.97, 1.6]
-        for name in ("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement", "fidelity")
-    },
+    "intervals_95": dict.fromkeys(_NAMES, (0.97, 1.6)),
+}
+NO_FIDELITY = {
+    "fidelity": None,
+    "intervals_95": {**dict.fromkeys(_NAMES, (0.97, 1.6)), "fidelity": None},
+    "unsteered": "nothing is steered by the IRM",
 }

@@ -47,6 +47,12 @@ def screen_text(app: App[Any]) -> str:
     return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips) + "\n"
 
 
+def still_cursors(app: App[Any]) -> None:
+    """From now on no cursor is drawn: whether one that blinks is seen depends on when one looks."""
+    for field in app.screen.query(Input):
+        field.cursor_blink = False
+
+
 async def check_snapshot(pilot: Pilot[Any], name: str) -> None:
     """The screen is as tests/snapshots has it: NAME-WxH.txt, and in both themes NAME-WxH-dark.svg and -light.svg.
 
@@ -61,8 +67,7 @@ async def check_snapshot(pilot: Pilot[Any], name: str) -> None:
         version.write_text(textual.__version__ + "\n", encoding="utf-8")
     if version.read_text(encoding="utf-8").strip() != textual.__version__:
         return
-    for field in app.screen.query(Input):
-        field.cursor_blink = False
+    still_cursors(app)
     for theme, kind in ((DARK, "dark"), (LIGHT, "light")):
         app.register_theme(theme)
         app.theme = theme.name

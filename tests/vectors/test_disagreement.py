@@ -115,7 +115,7 @@ def test_a_file_that_llamacpp_cannot_load_is_refused_before_the_vector_is_made(
 
 
 @pytest.mark.slow
-def test_a_vector_of_one_graph_on_another_is_told(
+def test_a_vector_of_one_graph_on_another_is_told_once(
     run: TrainedRun, llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     export_vector(run, tmp_path / "v.gguf")
@@ -123,3 +123,12 @@ def test_a_vector_of_one_graph_on_another_is_told(
     scaled = write_gguf(llama_folder, tmp_path / "scaled.gguf", "{{ 1 }}", keys={"llama.rope.scaling.factor": 4.0})
     assert cli.run(["bake", str(tmp_path / "v.gguf"), "--gguf", str(scaled), "-o", str(tmp_path / "baked.gguf")]) == 0
     assert "the same weights with other settings than scaled.gguf has (rope)" in capsys.readouterr().err
+    for verb in (["eval"], ["export", "--force", "-o", str(tmp_path / "w.gguf")]):  # in one line: the run, the vector and KL
+        measure = [*verb, str(run.directory.path), "--gguf", str(scaled), "--questions", "0"]
+        assert cli.run([*measure, *(["--vector", str(tmp_path / "v.gguf")] if verb == ["eval"] else [])]) == 0
+        told = [line for line in capsys.readouterr().err.splitlines() if "other settings" in line or "as two models" in line]
+        assert len(told) == 1
+        assert (
+            "than scaled.gguf has (rope): its effect may differ; transformers and llama.cpp run tiny.gguf and scaled.gguf"
+            in told[0]
+        )

@@ -1,5 +1,7 @@
 """NLL, KL and fidelity against torch's own divergence and a direct count."""
 
+import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from torch.nn import functional as F
 
 from irm_lite.base.fingerprint import Fingerprint
 from irm_lite.base.load import load_base
+from irm_lite.cli.tables import comparison_shown
 from irm_lite.config import TrainConfig
 from irm_lite.core.bootstrap import interval, resampled_sums
 from irm_lite.core.errors import VectorError
@@ -77,9 +80,24 @@ def test_fidelity_of_doing_nothing_is_zero_and_of_doing_the_same_is_one() -> Non
     nothing = Comparison("transformers", tally((plain, taught, plain), labels)[None].numpy())
     same = Comparison("transformers", tally((plain, taught, taught), labels)[None].numpy())
     assert nothing.fidelity == pytest.approx(0, abs=1e-6)
+    assert nothing.unsteered == "nothing is steered by the vector: the model says the same as without (KL below 1e-06)"
+    assert same.unsteered is None
     assert same.fidelity == pytest.approx(1, abs=1e-6)
     assert same.means["top1_agreement"] == 1
     assert same.kl_irm_base == pytest.approx(float(F.kl_div(plain, taught, log_target=True, reduction="batchmean")), rel=1e-5)
+
+
+def test_of_an_irm_that_does_nothing_there_is_no_fidelity() -> None:
+    """It read 1.000 for a vector that does nothing either, and 0.000 for any other."""
+    plain, other = (F.log_softmax(torch.randn(5, 11), -1) for _ in range(2))
+    labels = torch.arange(5)
+    for vector, named in ((plain, "by the IRM or by the vector"), (other, "by the IRM:")):
+        found = Comparison("transformers", tally((plain, plain, vector), labels)[None].numpy())
+        assert math.isnan(found.fidelity)
+        document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+        assert document["fidelity"] is document["intervals_95"]["fidelity"] is None
+        assert f"nothing is steered {named}" in document["unsteered"]
+        assert "fidelity - = 1" in str(comparison_shown(found)[-1])
 
 
 @pytest.mark.slow

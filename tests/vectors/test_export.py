@@ -1,6 +1,7 @@
 """Exports: the mean against a direct computation, distillation against a vector that is known to exist."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from safetensors.torch import load_file
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError, LayerError
 from irm_lite.data.encoding import encode_all
-from irm_lite.runs.trained import TrainedRun
+from irm_lite.runs.trained import TrainedRun, load_run
 from irm_lite.steering.control_vector import ControlVector
-from irm_lite.steering.irm import build_irm
+from irm_lite.steering.irm import StaticIRM, build_irm
 from irm_lite.training import train as training
 from irm_lite.vectors.distil import ENOUGH, Fitting, distil
 from irm_lite.vectors.evaluation import measure
@@ -128,6 +129,22 @@ def test_distillation_finds_vectors_that_exist(runs: dict[str, TrainedRun], tmp_
     """The static run's effect can be had exactly: distilling it must come close, from blocks 1-2 alone."""
     result = export_vector(runs["static"], tmp_path / "v.gguf", method="distil")
     assert result.comparison.fidelity > 0.99
+
+
+@pytest.mark.slow
+def test_an_irm_of_zeros_is_said_to_steer_nothing(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
+    """Someone's training had been stopped at once: the vector of zeros read fidelity 1.000."""
+    shutil.copytree(runs["static"].directory.path, tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    assert isinstance(run.irm, StaticIRM)
+    run.irm.vectors.zero_()
+    result = export_vector(run, run.directory.default_vector)
+    assert len(result.warnings) == 1
+    assert "nothing is steered by the IRM or by the vector" in result.warnings[0]
+    report = json.loads(run.directory.fidelity.read_text())
+    assert report["fidelity"] is None
+    assert report["unsteered"] == result.warnings[0]
+    assert "fidelity" not in ControlVector.load(result.path).metadata
 
 
 def test_bad_requests_write_nothing(runs: dict[str, TrainedRun], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from irm_lite.cli.interrupt import graceful
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import progress
-from irm_lite.core.errors import InputError
+from irm_lite.core.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from irm_lite.data.check import Report
@@ -26,6 +26,8 @@ Download = Annotated[bool, Parameter(negative="", help="Fetch an hf: dataset fro
 def check(data: str, /, *, answer_column: str = "answer", download: Download = False, common: Common | None = None) -> None:
     """How a dataset is read, counts, lengths, copies, leaks between the splits, variety, and what would spoil a training.
 
+    Ends with exit code 2 where training would refuse the data.
+
     Parameters
     ----------
     data
@@ -38,6 +40,8 @@ def check(data: str, /, *, answer_column: str = "answer", download: Download = F
 
     report = look(data, answer_column, download)
     output.result(report.to_dict(), _table(report), *_lines(report))
+    if report.is_refused:
+        raise DataError(f"training would refuse {data}", "fix the rows that are named above")
 
 
 def _table(report: "Report") -> Table:

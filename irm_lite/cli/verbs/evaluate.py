@@ -68,10 +68,8 @@ def evaluate(
             on_stage=output.note,
             on_progress=on_progress,
         )
-    output.tell_matches(trained.matches + result.matches)
-    if result.disagreement is not None:
-        output.warn(result.disagreement)
-    for line in result.prompts.warnings:
+    output.tell_matches(trained.matches + result.matches, result.disagreement)
+    for line in [*result.prompts.warnings, *filter(None, [result.aligned.unsteered])]:
         output.warn(line)
     output.result(
         {"fidelity": result.aligned.fidelity, "run": str(run), "vectors": names, **result.to_dict()},

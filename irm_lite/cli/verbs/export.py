@@ -78,9 +78,10 @@ def export(
         )
     with stoppable_progress(output, "scoring") as on_progress:
         scores, failed = score_export(trained, result, extent, on_progress)
-    output.tell_matches(trained.matches)
-    for line in [*result.warnings, *([failed] if failed else [])]:
-        output.warn(line)
+    output.tell_matches(trained.matches, result.disagreement)
+    for line in filter(None, [*result.warnings, failed]):
+        if line != result.disagreement:
+            output.warn(line)
     blocks, share = result.vector.layers, result.dependent_share
     lines = [f"{result.path}: {result.method}, blocks {blocks[0]}-{blocks[-1]}"]
     if share is not None:

@@ -7,7 +7,9 @@ Format: the GGUF specification in ggml's docs/gguf.md, version 2 and 3, little-e
 
 import math
 import struct
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -29,6 +31,8 @@ _MAX_STRING = 1 << 20  # bytes; chat templates have some thousands
 _MAX_DIMENSIONS = 4
 _MAX_NAME = 63  # bytes of a tensor's name, as ggml has it
 _MAX_ALIGNMENT = 1 << 20
+_KEPT = 4  # headers that are remembered
+_SETTLED = 2_000_000_000  # ns: a file that was written later can be written again under the same time (FAT counts in 2 s)
 _PIECE = 1 << 20  # the header is read in pieces of this size: mapping a 40 GB file would need 40 GB of address space
 
 
@@ -183,22 +187,45 @@ class _Cursor:
 
 
 def read_header(path: Path | str) -> GgufHeader:
-    """Read and check a GGUF file's header.
+    """Read and check a GGUF file's header; those of the last few files are remembered, as long as they are not written to.
 
     Raises InputError where the file is missing, is not GGUF, or is shorter than its own tensor table says.
     """
     path = Path(path)
+    stamp = _stamp(path)
     try:
-        with open_ordinary(path) as file:
-            start = file.read(LONGEST)
-            if not start.startswith(_MAGIC):
-                what, hint = format_of(start) or ("", "give a file in GGUF, llama.cpp's format")
-                raise InputError(f"{path} is not a GGUF file{what and f' but {what}'}", hint)
-            return _parse(_Cursor(file, path), path)
+        header = _read(path) if stamp is None else _remembered(path, stamp)
     except FileNotFoundError:
         raise InputError(f"there is no file {path}", "check the path") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})", "check the path and its rights") from None
+    return replace(header, metadata=dict(header.metadata), tensors=dict(header.tensors))  # the caller's own to change
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What is another once the file is; None of a file that was written just now, or that cannot be asked."""
+    try:
+        about = path.stat()
+    except (OSError, ValueError):
+        return None
+    if time.time_ns() - max(about.st_mtime_ns, about.st_ctime_ns) < _SETTLED:
+        return None
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns
+
+
+@lru_cache(_KEPT)
+def _remembered(path: Path, stamp: tuple[int, ...]) -> GgufHeader:
+    """The header of the file as it was when `stamp` was taken."""
+    return _read(path)
+
+
+def _read(path: Path) -> GgufHeader:
+    with open_ordinary(path) as file:
+        start = file.read(LONGEST)
+        if not start.startswith(_MAGIC):
+            what, hint = format_of(start) or ("", "give a file in GGUF, llama.cpp's format")
+            raise InputError(f"{path} is not a GGUF file{what and f' but {what}'}", hint)
+        return _parse(_Cursor(file, path), path)
 
 
 def require_model(header: GgufHeader) -> None:

@@ -1,5 +1,6 @@
 """llama.cpp's log: off the terminal, its errors at hand."""
 
+import atexit
 import ctypes
 import os
 from collections import deque
@@ -25,7 +26,7 @@ def import_llamacpp() -> Any:
 
 @cache
 def quiet_llamacpp() -> Any:
-    """Keep llama.cpp's log off the terminal, and its errors at hand. The callback lives as long as the process."""
+    """Keep llama.cpp's log off the terminal, and its errors at hand, until Python ends."""
     llama_cpp = import_llamacpp()
 
     def keep(level: int, text: bytes, _user_data: Any) -> None:
@@ -35,6 +36,9 @@ def quiet_llamacpp() -> Any:
     callback = llama_cpp.llama_log_callback(keep)
     llama_cpp.llama_backend_init()
     llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+    # What is freed after that, as somebody's own Llama is, is logged to a function of C that looks at nothing.
+    deaf = ctypes.cast(llama_cpp.llama_max_devices, llama_cpp.llama_log_callback)
+    atexit.register(llama_cpp.llama_log_set, deaf, ctypes.c_void_p(0))
     return callback
 
 

@@ -34,7 +34,7 @@ def told_of_runtimes(base: Base, train: Sequence[Sample], validation: Sequence[S
     if gguf is None or not processes.first():
         return []
     other_ids = _other_ids(base, gguf, (*train, *validation))
-    apart = disagreement(Compared(locate(str(gguf)), base.tokenizer, base), gguf, validation, allowed=allowed)
+    apart = disagreement(Compared.of_file(gguf, base.tokenizer, base), gguf, validation, allowed=allowed)
     return [*_unknown_keys(gguf), *filter(None, (other_ids, apart))]
 
 

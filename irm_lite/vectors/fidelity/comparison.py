@@ -1,5 +1,6 @@
 """The figures of base, IRM and vector on the same answers, from sums over samples: means, fidelity, intervals. Imports no torch."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from irm_lite.core.bootstrap import Interval, interval, resampled_sums
 from irm_lite.core.types import DoubleArray
 
 GOOD_FIDELITY = 0.8  # below it static vectors carry only part of an IRM
-_NEGLIGIBLE = 1e-6  # nats a token
+_NEGLIGIBLE = 1e-6  # nats a token: below it are rounding errors, which a ratio would blow up
 _COLUMNS = (
     *("tokens", "nll_base", "nll_irm", "nll_vector"),
     *("kl_irm_base", "kl_irm_vector", "kl_base_irm", "kl_base_vector", "top1_agreement"),
@@ -35,8 +36,12 @@ class Comparison:
 
     @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """95% bootstrap intervals of the same, over samples."""
-        return {name: interval(values) for name, values in _ratios(resampled_sums(self.sums)).items()}
+        """95% bootstrap intervals of the same, over samples; of a fidelity that there is none of, NaN."""
+        found = _ratios(resampled_sums(self.sums))
+        effects = found["fidelity"]
+        there = effects[~np.isnan(effects)]  # in a draw of other samples the IRM may do nothing
+        found["fidelity"] = effects if math.isnan(self.fidelity) or not len(there) else there
+        return {name: interval(values) for name, values in found.items()}
 
     @property
     def tokens(self) -> int:
@@ -64,17 +69,28 @@ class Comparison:
 
     @property
     def fidelity(self) -> float:
-        """1 - KL(IRM || vector) / KL(IRM || base): 1 where the vector does what the IRM does, 0 where it does nothing."""
+        """1 - KL(IRM || vector) / KL(IRM || base): 1 where the vector does what the IRM does, 0 where it does nothing; NaN where
+        the IRM does nothing, of which no vector can carry a share."""
         return self.means["fidelity"]
 
+    @property
+    def unsteered(self) -> str | None:
+        """What is to be said where the IRM or the vector changes nothing of what the model says, in a line."""
+        still = [name for name, key in (("IRM", "kl_irm_base"), ("vector", "kl_base_vector")) if self.means[key] <= _NEGLIGIBLE]
+        if not still:
+            return None
+        same = f"the model says the same as without (KL below {_NEGLIGIBLE:g})"
+        what = f"nothing is steered by the {' or by the '.join(still)}: {same}"
+        return f"{what}, and there is no fidelity; train it longer, or at a higher --learning-rate" if "IRM" in still else what
+
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "measured_in": self.measured_in,
-            "samples": len(self.sums),
-            "tokens": self.tokens,
-            **self.means,
-            "intervals_95": {name: list(each) for name, each in self.intervals.items()},
-        }
+        """As JSON has it: null where there is no fidelity."""
+        means: dict[str, float | None] = {**self.means}
+        intervals: dict[str, list[float] | None] = {name: list(each) for name, each in self.intervals.items()}
+        if math.isnan(self.fidelity):
+            means["fidelity"] = intervals["fidelity"] = None
+        about = {"measured_in": self.measured_in, "samples": len(self.sums), "tokens": self.tokens, "unsteered": self.unsteered}
+        return {**about, **means, "intervals_95": intervals}
 
 
 def _ratios(sums: DoubleArray) -> dict[str, DoubleArray]:
@@ -82,6 +98,5 @@ def _ratios(sums: DoubleArray) -> dict[str, DoubleArray]:
     tokens = sums[..., 0]
     values = {name: sums[..., column] / tokens for column, name in enumerate(_COLUMNS) if column}
     effect, lost = values["kl_irm_base"], values["kl_irm_vector"]
-    # Where the IRM does nothing the ratio would be one of rounding errors: 1 for a vector that does nothing either, else 0.
-    values["fidelity"] = np.where(effect > _NEGLIGIBLE, 1.0 - lost / np.maximum(effect, _NEGLIGIBLE), lost <= _NEGLIGIBLE)
+    values["fidelity"] = np.where(effect > _NEGLIGIBLE, 1.0 - lost / np.maximum(effect, _NEGLIGIBLE), np.nan)
     return values

@@ -21,7 +21,7 @@ from irm_lite_tui.chat.server import read_event
 from irm_lite_tui.export.fidelity import load_measured, read_measured
 from irm_lite_tui.export.ready_lines import baked_lines, name_problem, vector_lines
 from irm_lite_tui.watch.chat_sources import name_of, sources_of
-from support.export_app import FIGURES
+from support.export_app import FIGURES, NO_FIDELITY
 from support.imports import loaded_by
 
 
@@ -147,6 +147,8 @@ def test_figures_that_cannot_be_read_are_said_to_be(wrong: str, tmp_path: Path) 
     assert read.score is not None
     assert (read.score.value, read.score.interval, read.score.questions) == (0.84, (0.79, 0.88), 16)
     assert read_measured({**FIGURES, "score": None}).score is None
+    read = read_measured({**FIGURES, **NO_FIDELITY})
+    assert (read.fidelity, read.fidelity_interval, read.unsteered) == (None, None, "nothing is steered by the IRM")
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite_tui.export.job_panel import JobPanel
 from irm_lite_tui.export.line_list import LineList
-from support.export_app import FIGURES, ExportApp
+from support.export_app import FIGURES, NO_FIDELITY, ExportApp
 from support.tui_helpers import SIZES, Script, check_snapshot, screen_text, script, until
 
 __all__ = ["script"]
@@ -175,6 +175,12 @@ async def test_that_the_runtimes_disagree_stands_beside_the_fidelity(run: RunDir
     run.fidelity.write_text(json.dumps({**document, "disagreement": told}))
     async with ExportApp(run.path).run_test(size=(140, 45)) as pilot:  # of an export of before
         assert "as two models" in screen_text(pilot.app)
+    run.fidelity.write_text(json.dumps({**document, **NO_FIDELITY}))
+    async with ExportApp(run.path).run_test(size=(140, 45)) as pilot:
+        shown = " ".join(screen_text(pilot.app).split())
+        assert "fidelity - " in shown
+        assert "warning: nothing is steered by the IRM" in shown
+        assert "below" not in shown
     run.fidelity.write_text(json.dumps({**document, "disagreement": None}))
     async with ExportApp(run.path).run_test(size=(140, 45)) as pilot:
         assert "0.980" in screen_text(pilot.app)

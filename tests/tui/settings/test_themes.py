@@ -28,7 +28,7 @@ from support.chat_app import app as chat_app
 from support.export_app import FIGURES
 from support.heatmap_app import TEXTS
 from support.recordings import write_recording
-from support.tui_helpers import own_place, plant_live, plant_run, screen_text, training, until
+from support.tui_helpers import own_place, plant_live, plant_run, screen_text, still_cursors, training, until
 
 __all__ = ["chat_app", "own_place"]
 
@@ -61,6 +61,7 @@ async def painted(app: App[Any], be_ready: Ready, change_to: str = "") -> str:
         if change_to:
             app.theme = change_to
             await pilot.pause()
+        still_cursors(app)
         await pilot.pause()
         return re.sub(r"terminal-\d+", "terminal", app.export_screenshot(title="x"))
 

@@ -11,7 +11,7 @@ from irm_lite.core.files.reading import read_json
 from irm_lite.scoring.parts import PARTS
 
 _MOST_LINES, _MOST_LETTERS = 8, 300  # of what a score lacks
-_NAMES = ("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement", "fidelity")
+_NAMES = ("nll_base", "nll_irm", "nll_vector", "kl_irm_base", "kl_irm_vector", "top1_agreement")
 _LONGEST = 600  # characters of a warning
 Interval = tuple[float, float]
 
@@ -38,19 +38,19 @@ class Measured:
     tokens: int
     means: dict[str, float]
     intervals: dict[str, Interval]
+    fidelity: float | None  # None: the IRM does nothing of which a vector could carry a share
+    fidelity_interval: Interval | None
     input_dependent: float | None  # share of the IRM's output that varies with the input
     disagreement: str | None = None  # of transformers and llama.cpp on the file that it was measured on
     score: ScoreRead | None = None  # None: an older export, or one without
-
-    @property
-    def fidelity(self) -> float:
-        return self.means["fidelity"]
+    unsteered: str | None = None  # that the IRM or the vector does nothing
 
 
 def read_measured(document: Mapping[str, Any]) -> Measured:
     """The figures of an export's JSON document. Raises RunError where they are missing or not numbers."""
     try:
-        share, said = document.get("input_dependent_share"), document.get("disagreement")
+        share, said, still = (document.get(key) for key in ("input_dependent_share", "disagreement", "unsteered"))
+        between = document["intervals_95"]["fidelity"]
         return Measured(
             vector=Path(document["vector"]),
             method=str(document["method"]),
@@ -59,9 +59,12 @@ def read_measured(document: Mapping[str, Any]) -> Measured:
             tokens=int(document["tokens"]),
             means={name: _number(document[name]) for name in _NAMES},
             intervals={name: _interval(document["intervals_95"][name]) for name in _NAMES},
+            fidelity=_optional(document["fidelity"]),
+            fidelity_interval=None if between is None else _interval(between),
             input_dependent=None if share is None else _number(share["overall"]),
             disagreement=None if said is None else str(said)[:_LONGEST],
             score=_score(document.get("score")),
+            unsteered=None if still is None else str(still)[:_LONGEST],
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise RunError(f"the export's figures cannot be read ({error})", "export again") from None

@@ -31,14 +31,16 @@ class FidelityGauge(Widget):
         measured = self.measured
         if measured is None:
             return ""
-        good = measured.fidelity >= GOOD_FIDELITY
-        low, high = measured.intervals["fidelity"]
+        fidelity = measured.fidelity
+        good = fidelity is not None and fidelity >= GOOD_FIDELITY
         poor = self.get_component_rich_style("gauge--poor")
         colour = self.get_component_rich_style("gauge--good") if good else poor
-        head = Text.assemble(
-            "fidelity ", (f"{measured.fidelity:.3f}", colour + Style(bold=True)), f"  95%: {low:.3f} to {high:.3f}"
-        )
-        if not good:
+        head = Text.assemble("fidelity ", ("-" if fidelity is None else f"{fidelity:.3f}", colour + Style(bold=True)))
+        if measured.fidelity_interval is not None:
+            head.append("  95%: {:.3f} to {:.3f}".format(*measured.fidelity_interval))
+        if measured.unsteered:
+            head.append(f"\nwarning: {one_line(measured.unsteered)}", poor)
+        elif not good:
             head.append(f"  below {GOOD_FIDELITY}: static vectors carry only part of this IRM", colour)
         if measured.disagreement:
             head.append(f"\nwarning: {one_line(measured.disagreement)}", poor)
@@ -50,7 +52,7 @@ class FidelityGauge(Widget):
                 f"{100 * measured.input_dependent:.1f}% of the IRM's output varies with the input: no static vector carries that"
             )
             where.append(f"\n{share}")
-        shown: list[RenderableType] = [head, _bar(measured.fidelity, width, colour), _scale(width), made, _table(measured), where]
+        shown: list[RenderableType] = [head, _bar(fidelity or 0.0, width, colour), _scale(width), made, _table(measured), where]
         return Group(*shown, *([_score(measured.score)] if measured.score else []))
 
 
