@@ -24,7 +24,7 @@ from irm_lite.training.divergence import lower_rate_hint
 from irm_lite.training.nll import perplexity
 from irm_lite.training.setup.prepare import Job
 from irm_lite.training.step.injected_model import InjectedModel
-from irm_lite.training.step.own_loops import OwnLoops
+from irm_lite.training.step.own_loops import LOOPS, OwnLoops, read_loops
 from irm_lite.training.step.rounding_adamw import RoundingAdamW
 from irm_lite.training.text_check import TextCheck
 
@@ -86,13 +86,20 @@ class IrmTrainer(CheckpointingTrainer):
 
     def _away_from_loops(self) -> None:
         """Add to the gradients what makes the model's own loops less likely, where it is time to look for some."""
-        step = self.state.global_step
-        if self.own_loops is None or not self.own_loops.due(step):
+        own, step = self.own_loops, self.state.global_step
+        if own is None:
             return
-        loops = self.own_loops.found(step, processes.number())
+        if own.newest is None:  # of a resumed training the checkpoint knows them
+            own.newest = read_loops(self.state.stateful_callbacks.get(LOOPS))
+        if own.due(step):
+            own.ask(step)
+        loops = own.of_step(step)
+        places = sum(len(loop.places) for loop in loops)
+        loops = processes.share(loops)
+        self.state.stateful_callbacks[LOOPS] = own.state()
         if loops:
             with self.injected.stepping():
-                self.accelerator.backward(self.loop_penalty * self.injected.unlikelihood(loops) / processes.count())
+                self.accelerator.backward(self.loop_penalty / places * self.injected.unlikelihood(loops))
 
     def _in_rows_that_fit(self, model: nn.Module, samples: list[Sample], items: int) -> Tensor:
         """Forward and backward in `self.rows` rows. Where memory runs out, the gradients so far are dropped and the samples go

@@ -1,5 +1,6 @@
 """The model's own loops: found by a second derivation, priced as the formula says, and written less after a training with them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import build_irm
 from irm_lite.training.step.injected_model import InjectedModel
-from irm_lite.training.step.own_loops import EVERY, Loop, OwnLoops, repeated
+from irm_lite.training.step.own_loops import EVERY, Loop, OwnLoops, read_loops, repeated
 
 
 @given(st.lists(st.integers(0, 2), max_size=30))
@@ -49,7 +50,7 @@ def test_unlikelihood_is_of_the_places_alone(base: Base, samples: list[Sample]) 
                 prices.append(-torch.log(1 - logits[at - 1].softmax(-1)[loop.sample.ids[at]]))
         found = InjectedModel(base, injection).unlikelihood(loops)
         torch.autograd.backward(found)
-    assert found.item() == pytest.approx(torch.stack(prices).mean().item(), rel=1e-5)
+    assert found.item() == pytest.approx(torch.stack(prices).sum().item(), rel=1e-5)
     assert irm.get_parameter("vectors").grad is not None
 
 
@@ -57,7 +58,23 @@ def test_it_is_asked_after_a_third_every_ten_steps_whatever_went_before(base: Ba
     own = OwnLoops(base, samples, max_steps=100, seed=3)
     assert [step for step in range(100) if own.due(step)] == list(range(30, 100, EVERY))
     assert not any(OwnLoops(base, samples, max_steps=EVERY, seed=3).due(step) for step in range(EVERY))  # too short to tell
-    assert own.found(40) == OwnLoops(base, samples, max_steps=100, seed=3).found(40)  # as a resumed training does
+    assert own.of_step(31) == []
+    own.ask(40)
+    assert own.newest
+    again = OwnLoops(base, samples, max_steps=100, seed=3)
+    again.newest = read_loops(json.loads(json.dumps(own.state())))  # as a checkpoint keeps it
+    taken = [own.of_step(step) for step in range(41, 50)]
+    assert [again.of_step(step) for step in range(41, 50)] == taken
+    seen = {tuple(loop.sample.ids) for loops in taken for loop in loops}
+    assert seen == {tuple(loop.sample.ids) for loop in own.newest}  # each has its turn
+
+
+@pytest.mark.parametrize(
+    "damaged", [[[[1, 2], 1]], [[[1, 2, 3], 1, [5]]], [[[1, -2, 3], 1, [1]]], [[["a", 2, 3], 1, [1]]], [[[1, 2], 1, []]], 7, [3]]
+)
+def test_damaged_loops_of_a_checkpoint_are_refused(damaged: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        read_loops(damaged)
 
 
 def test_a_random_model_loops_less_for_it(base: Base, samples: list[Sample]) -> None:
@@ -67,8 +84,9 @@ def test_a_random_model_loops_less_for_it(base: Base, samples: list[Sample]) -> 
     with inject(base.model, irm) as injection:
         model = InjectedModel(base, injection)
         optimiser = torch.optim.Adam(irm.parameters(), 0.02)
-        loops = own.found(10)
-        assert loops
+        own.ask(10)
+        assert own.newest
+        loops = own.newest
         before = model.unlikelihood(loops).item()
         for _ in range(10):
             optimiser.zero_grad()

@@ -81,7 +81,7 @@ class InjectedModel(nn.Module):
         return float(self._answers_nll(samples))
 
     def unlikelihood(self, loops: Sequence[Loop]) -> Tensor:
-        """-log(1 - p) of the tokens that come round again in these texts, mean over them, in nats."""
+        """-log(1 - p) of the tokens that come round again in these texts, summed over them, in nats."""
         base, injection = self._hidden
         injection.observers.clear()
         row = pack([loop.sample for loop in loops])
@@ -90,7 +90,7 @@ class InjectedModel(nn.Module):
         head = base.model.get_output_embeddings()
         hidden = self._answer_states([loop.sample for loop in loops], row)[places].to(next(head.parameters()).device)
         log_p = -F.cross_entropy(head(hidden).float(), row["labels"][places].to(hidden.device), reduction="none")
-        return -torch.log1p(-log_p.exp().clamp_max(_SURE)).mean().to(base.plan.device)
+        return -torch.log1p(-log_p.exp().clamp_max(_SURE)).sum().to(base.plan.device)
 
     def _answers_nll(self, samples: Sequence[Sample]) -> Tensor:
         base, _ = self._hidden

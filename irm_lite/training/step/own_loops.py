@@ -2,22 +2,25 @@
 
 An NLL never sees such texts, since it is taken of answers that people wrote: a training by it alone ends with a model that starts
 well and goes round in circles. So its own greedy answers to training questions are asked for now and then, and where they come
-back to the same words, those lose likelihood.
+back to the same words, those lose likelihood: a few of the newest loops in each step; in one of ten it did little (docs/log.md).
 """
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from irm_lite.base.load import Base
 from irm_lite.base.speaker import BaseSpeaker
 from irm_lite.data.encoding import Sample
+from irm_lite.data.example import Example
 from irm_lite.scoring.speaker import Decoding
 
-EVERY = 10  # steps; asking costs about as much as four of them
+LOOPS = "loops"  # the newest, among the callbacks' states in a checkpoint's trainer_state.json
+EVERY = 10  # steps from one asking to the next; asking costs about as much as four of them
 FROM = 0.3  # of the training: what is written before says little of what will be
 _ASKED, _NEW_TOKENS = 16, 48  # questions side by side
-_TEXTS = 6  # that loop, at most: they go through in one row
+_KEPT, _A_STEP = 12, 3  # loops of an asking, and how many of them go through in a step
 _NGRAM, _FEWEST = 3, 3  # a text comes back to what it said where three of its tokens end three tokens that stood there before
 
 
@@ -30,27 +33,52 @@ class Loop:
 
 
 class OwnLoops:
-    """Asks an injected base for its own answers to the training questions that have some."""
+    """Asks an injected base for its own answers to the training questions, and keeps the newest that loop. All processes ask the
+    same."""
 
     def __init__(self, base: Base, samples: Sequence[Sample], max_steps: int, seed: int) -> None:
         self._speaker, self._seed = BaseSpeaker(base), seed
         self._asked = [sample for sample in samples if sample.example.messages]
         self._first = max(round(FROM * max_steps), EVERY)
+        self.newest: list[Loop] | None = None  # None: never asked
 
     def due(self, step: int) -> bool:
-        """Whether it is time, at this 0-based step. It depends on nothing else, so that a resumed training does the same."""
+        """Whether it is time to ask, at this 0-based step."""
         return bool(self._asked) and step >= self._first and (step - self._first) % EVERY == 0
 
-    def found(self, step: int, part: int = 0) -> list[Loop]:
-        """The loops among answers to questions drawn for this step; `part`: of which process."""
-        drawn = random.Random(f"{self._seed} {step} {part}").sample(self._asked, min(_ASKED, len(self._asked)))
+    def ask(self, step: int) -> None:
+        """Look for loops among the answers to questions drawn for this step."""
+        drawn = random.Random(f"{self._seed} {step}").sample(self._asked, min(_ASKED, len(self._asked)))
         answers = self._speaker.answers(drawn, Decoding("greedy", new_tokens=_NEW_TOKENS))
         loops = [
-            Loop(Sample([*asked.ids[: asked.answer_start], *answer.ids], asked.answer_start, asked.example), places)
+            _loop([*asked.ids[: asked.answer_start], *answer.ids], asked.answer_start, places)
             for asked, answer in zip(drawn, answers, strict=True)
             if len(places := repeated(answer.ids)) >= _FEWEST
         ]
-        return loops[:_TEXTS]
+        self.newest = loops[:_KEPT]
+
+    def of_step(self, step: int) -> list[Loop]:
+        """Those whose turn it is."""
+        loops = self.newest or []
+        return [loops[(_A_STEP * step + at) % len(loops)] for at in range(min(_A_STEP, len(loops)))]
+
+    def state(self) -> list[list[Any]] | None:
+        """For a checkpoint's JSON."""
+        return None if self.newest is None else [[each.sample.ids, each.sample.answer_start, each.places] for each in self.newest]
+
+
+def read_loops(state: Any) -> list[Loop] | None:
+    """What `OwnLoops.state` gave. Raises ValueError or TypeError where it is none."""
+    if state is None:
+        return None
+    loops = [_loop(list(ids), start, list(places)) for ids, start, places in state]
+    for loop in loops:
+        ids, places = loop.sample.ids, loop.places
+        if not all(type(each) is int and each >= 0 for each in (*ids, *places, loop.sample.answer_start)):
+            raise ValueError("a loop holds something else than token ids")
+        if not places or not 0 < loop.sample.answer_start <= len(ids) - 1 - max(places):
+            raise ValueError("a loop is shorter than its places")
+    return loops
 
 
 def repeated(ids: Sequence[int]) -> list[int]:
@@ -67,3 +95,7 @@ def repeated(ids: Sequence[int]) -> list[int]:
             places.append(end - 1)
         seen.add(ngram)
     return places
+
+
+def _loop(ids: list[int], answer_start: int, places: list[int]) -> Loop:
+    return Loop(Sample(ids, answer_start, Example((), None, "")), places)
