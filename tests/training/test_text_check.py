@@ -64,4 +64,6 @@ def test_a_step_that_babbles_is_never_the_best(llama_folder: Path, tmp_path: Pat
     assert (end["best_step"], end["best_nll"]) == (4, nlls[4])
     texts = [event for event in seen if event["kind"] == "text"]
     assert [(event["sound"], event["base_sound"]) for event in texts] == [(QUESTIONS, QUESTIONS)] * 2 + [(0, QUESTIONS)]
-    assert any(event["kind"] == "warning" and event.get("of") == "text" and "step 6 writes babble" in event["text"] for event in seen)
+    assert any(
+        event["kind"] == "warning" and event.get("of") == "text" and "step 6 writes babble" in event["text"] for event in seen
+    )
