@@ -3,7 +3,7 @@ by score, preference above what it costs, over the strengths."""
 
 from pathlib import Path
 
-from irm_lite.analysis.pictures.canvas import new_figure, save_figure
+from irm_lite.analysis.pictures.canvas import literal, new_figure, save_figure
 from irm_lite.analysis.pictures.own_style import own_style
 from irm_lite.vectors.calibration import Calibration
 from irm_lite.vectors.dial import Dial
@@ -53,8 +53,8 @@ def save_dial(dial: Dial, path: Path, title: str) -> None:
         above.plot(strengths, curve, color="grey", linewidth=0.6, alpha=0.5, label=label)
     above.plot(strengths, [point.preference for point in dial.points], color="black", marker="o", markersize=4, label="mean")
     above.axhline(0, color="grey", linewidth=1, linestyle="--")
-    above.set_ylabel(f"preference for {dial.data}, nats a token")
-    above.set_title(title)
+    above.set_ylabel(f"preference for {literal(Path(dial.data).name)}, nats a token")
+    above.set_title(literal(title))
     for name, marker in (("tone", "^"), ("sense", "s"), ("fluency", "v")):
         below.plot(strengths, [point.score.figures[name] for point in dial.points], marker=marker, markersize=4, label=name)
     tried, best = dial.tried, dial.best
@@ -63,9 +63,15 @@ def save_dial(dial: Dial, path: Path, title: str) -> None:
     below.fill_between(positive, lows, highs, color="black", alpha=0.1, linewidth=0)
     below.plot(positive, [point.value for point in tried], color="black", linewidth=2, label="score, with its 95% interval")
     below.plot(best.strength, best.value, marker="*", markersize=16, color="black", linestyle="none", zorder=5)
-    below.annotate(f"best: {best.strength:g}", (best.strength, best.value), xytext=(8, 8), textcoords="offset points")
+    below.annotate(
+        f"best: {best.strength:g}",
+        (best.strength, best.value),
+        xytext=(-10, 8),
+        textcoords="offset points",
+        horizontalalignment="right",
+    )
     below.set_xlabel("strength (0: no vector)")
-    below.set_ylim(-0.05, 1.05)
+    below.set_ylim(-0.05, 1.12)  # room for the label of the best
     for axes in (above, below):
         axes.axvline(0, color="grey", linewidth=1, linestyle="--")
         axes.grid(alpha=0.3)
