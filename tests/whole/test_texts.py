@@ -139,6 +139,8 @@ def test_answers_and_the_server(place: Path, run: Path, say: Any, monkeypatch: p
 def test_calibrate(place: Path, run: Path, say: Any, tmp_path: Path) -> None:
     choice = ["--strengths", "1", "--layers", "1", "--gguf", place / "model.gguf", "--data", place / "data.jsonl"]
     say("calibrate", run / "export" / "vector.gguf", *choice, "--picture", tmp_path / f"p{NAME[1:]}.png")
+    dial = ["--by", "score", "--questions", "1", "--strengths", "1", "--gguf", place / "model.gguf", "--data", "anger"]
+    say("calibrate", run / "export" / "vector.gguf", *dial, "--picture", tmp_path / f"d{NAME[1:]}.png")
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
