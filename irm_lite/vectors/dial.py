@@ -114,7 +114,7 @@ class Dial:
 
     @cached_property
     def best(self) -> Point:
-        """The positive strength with the highest score, the smallest of equals."""
+        """The positive strength with the highest score, the smallest of equals; where all are 0, it says nothing."""
         return max(self.tried, key=lambda point: point.value)
 
     def at(self, strength: float) -> Point | None:
@@ -168,7 +168,8 @@ class Dial:
             "gguf": str(self.gguf),
             "data": self.data,
             "disagreement": self.disagreement,
-            "best": {"strength": best.strength, "score": best.value, "score_95": list(best.value_95), "of": len(self.tried)},
+            "best": None if best.value == 0 else {"strength": best.strength, "score": best.value, "score_95": list(best.value_95)},
+            "chosen_among": len(self.tried),
             "dial": {
                 "rising": self.rising,
                 "rank_correlations": None if correlations is None else correlations.tolist(),

@@ -125,6 +125,7 @@ def test_what_a_dial_is_too_short_for_is_said() -> None:
     json.dumps(short.to_dict(), allow_nan=False)
     falling = by_hand((0.0, 0.5, 1.0), np.array([[0.0, -1, -2]]), [0, 0, 0])
     assert falling.half is None
+    assert falling.to_dict()["best"] is None
     assert any("no strength has a score" in line for line in dial_shown(falling) if isinstance(line, str))
 
 

@@ -62,14 +62,10 @@ def save_dial(dial: Dial, path: Path, title: str) -> None:
     lows, highs = ([point.value_95[end] for point in tried] for end in (0, 1))
     below.fill_between(positive, lows, highs, color="black", alpha=0.1, linewidth=0)
     below.plot(positive, [point.value for point in tried], color="black", linewidth=2, label="score, with its 95% interval")
-    below.plot(best.strength, best.value, marker="*", markersize=16, color="black", linestyle="none", zorder=5)
-    below.annotate(
-        f"best: {best.strength:g}",
-        (best.strength, best.value),
-        xytext=(-10, 8),
-        textcoords="offset points",
-        horizontalalignment="right",
-    )
+    if best.value > 0:
+        below.plot(best.strength, best.value, marker="*", markersize=16, color="black", linestyle="none", zorder=5)
+        place = {"xytext": (-10, 8), "textcoords": "offset points", "horizontalalignment": "right"}
+        below.annotate(f"best: {best.strength:g}", (best.strength, best.value), **place)
     below.set_xlabel("strength (0: no vector)")
     below.set_ylim(-0.05, 1.12)  # room for the label of the best
     for axes in (above, below):
