@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 _SAMPLES = 24  # of each kind at most: the time grows with them, and the intervals say what they are worth
-_MAX_LENGTH = 512  # tokens
+MAX_LENGTH = 512  # tokens
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,13 @@ def calibrate(
     grid = grid or Grid()
     tokenizer = load_tokenizer(model or str(gguf))
     aligned, neutral = (
-        encode_all(tokenizer, dataset.validation, _MAX_LENGTH)[0][:_SAMPLES]
+        encode_all(tokenizer, dataset.validation, MAX_LENGTH)[0][:_SAMPLES]
         for dataset in (load_dataset(data, answer_column), load_dataset("neutral"))
     )
     if not aligned:
-        raise DataError(f"none of {data}'s validation samples has at most {_MAX_LENGTH} tokens", "give more or shorter rows")
+        raise DataError(f"none of {data}'s validation samples has at most {MAX_LENGTH} tokens", "give more or shorter rows")
     settings = list(product(layer_choices(vector) if grid.choices is None else grid.choices, grid.strengths))
-    told = _disagreement(gguf, tokenizer, aligned)
+    told = disagreement_of_file(gguf, tokenizer, aligned)
     found: list[Setting] = []
     with Runtime(gguf, n_ctx=context_for([*aligned, *neutral])) as runtime:
         match = vector.require_fit(runtime.model.fingerprint, gguf.name)
@@ -140,7 +140,7 @@ def calibrate(
     return Calibration(gguf, data, plain.nll, found, len(aligned), match, told)
 
 
-def _disagreement(gguf: Path, tokenizer: "PreTrainedTokenizerBase", samples: list[Sample]) -> str | None:
+def disagreement_of_file(gguf: Path, tokenizer: "PreTrainedTokenizerBase", samples: list[Sample]) -> str | None:
     """Of the file in both runtimes: only llama.cpp is needed here, but what was trained was trained in transformers."""
     try:
         return disagreement(Compared.of_file(gguf, tokenizer), gguf, samples, allowed=True)

@@ -12,7 +12,7 @@ from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample, encode
 from irm_lite.scoring.hearing import Heard, hear
-from irm_lite.scoring.material import Extent, Material, gather
+from irm_lite.scoring.material import Encode, Extent, Material, gather
 from irm_lite.scoring.score import Score, score
 from irm_lite.scoring.speaker import Speaker
 from irm_lite.steering.control_vector import ControlVector
@@ -20,6 +20,8 @@ from irm_lite.vectors.fidelity.steerings import Steering
 from irm_lite.vectors.speakers import speakers
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from irm_lite.llamacpp import Runtime
     from irm_lite.runs.trained import TrainedRun
     from irm_lite.vectors.export import ExportResult
@@ -29,15 +31,21 @@ _LARGEST = 1 << 20  # bytes of fidelity.json
 
 def material_of(run: "TrainedRun", extent: Extent) -> Material:
     """What a run is scored on: its held-out questions."""
+    encoded = encoder(run.tokenizer, run.config.max_length)
+    return gather(run.config.data, run.dataset, run.held_out, encoded, answer_column=run.config.answer_column, extent=extent)
+
+
+def encoder(tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Encode:
+    """Samples of at most so many tokens, as the score takes them."""
 
     def encoded(example: Example) -> Sample | None:
         try:
-            sample = encode(run.tokenizer, example)
+            sample = encode(tokenizer, example)
         except DataError:  # a template that hides some answer: it is left out, as one that is too long
             return None
-        return sample if len(sample.ids) <= run.config.max_length else None
+        return sample if len(sample.ids) <= max_length else None
 
-    return gather(run.config.data, run.dataset, run.held_out, encoded, answer_column=run.config.answer_column, extent=extent)
+    return encoded
 
 
 def room_for(material: Material) -> int:

@@ -48,6 +48,7 @@ def others(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
 def commands(run: Path, gguf: Path, out: Path) -> dict[str, list[str]]:
     ask = ["generate", "--gguf", str(gguf), "-p", "x", "--max-new-tokens", "2"]
     vector = str(run / "export" / "vector.gguf")
+    calibrate = ["calibrate", vector, "--gguf", str(gguf), "--strengths", "1", "--picture", str(out / "p.png")]
     return {
         "generate --vector": [*ask, "--vector", vector],
         "generate --irm": [*ask, "--irm", str(run)],
@@ -56,18 +57,8 @@ def commands(run: Path, gguf: Path, out: Path) -> dict[str, list[str]]:
         "record": ["record", str(run), "--gguf", str(gguf), "--limit", "1", "--new-tokens", "1", "--force"],
         "bake a vector": ["bake", vector, "--gguf", str(gguf), "-o", str(out / f"v-{gguf.stem}.gguf")],
         "bake a run": ["bake", str(run), "--gguf", str(gguf), "-o", str(out / f"r-{gguf.stem}.gguf")],
-        "calibrate": [
-            "calibrate",
-            vector,
-            "--gguf",
-            str(gguf),
-            "--strengths",
-            "1",
-            "--layers",
-            "1",
-            "--picture",
-            str(out / "p.png"),
-        ],
+        "calibrate": [*calibrate, "--layers", "1"],
+        "calibrate by score": [*calibrate, "--by", "score", "--questions", "1"],
     }
 
 

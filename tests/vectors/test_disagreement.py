@@ -57,6 +57,20 @@ def test_the_verbs_say_it_and_their_documents_hold_it(
         ["export", path, "--force"],
         ["eval", path, "--questions", "0"],
         ["calibrate", vector, "--gguf", str(llama_gguf), "--data", "anger", "--strengths", "1", "--layers", "1-2"],
+        [
+            "calibrate",
+            vector,
+            "--gguf",
+            str(llama_gguf),
+            "--data",
+            "anger",
+            "--strengths",
+            "1",
+            "--by",
+            "score",
+            "--questions",
+            "1",
+        ],
     ]
     for verb in verbs:
         assert cli.run([*verb, "--json"]) == 0

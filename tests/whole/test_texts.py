@@ -16,11 +16,13 @@ from rich.console import Console
 from rich.table import Table
 
 from irm_lite.analysis.report.page import write_report
+from irm_lite.base.speaker import BaseSpeaker
 from irm_lite.cli import main as cli
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import training_progress
 from irm_lite.core.visible_text import one_line, visible
 from irm_lite.llamacpp import Model
+from irm_lite.scoring.speaker import Answer
 from support.analysed import analysed
 from support.hostile_texts import NAME, TEXT, acting
 
@@ -46,7 +48,7 @@ def place(llama_folder: Path, llama_gguf: Path, tmp_path_factory: pytest.TempPat
 def hostile_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a model is asked, it says the worst, letter by letter."""
     monkeypatch.setattr(Model, "decode_pieces", lambda *_: iter(TEXT))
-    monkeypatch.setattr("irm_lite.training.reporter.generate", lambda *_: TEXT)
+    monkeypatch.setattr(BaseSpeaker, "_answer", lambda _speaker, tokens: Answer(TEXT, tuple(tokens), False))
 
 
 @pytest.fixture
@@ -139,6 +141,8 @@ def test_answers_and_the_server(place: Path, run: Path, say: Any, monkeypatch: p
 def test_calibrate(place: Path, run: Path, say: Any, tmp_path: Path) -> None:
     choice = ["--strengths", "1", "--layers", "1", "--gguf", place / "model.gguf", "--data", place / "data.jsonl"]
     say("calibrate", run / "export" / "vector.gguf", *choice, "--picture", tmp_path / f"p{NAME[1:]}.png")
+    dial = ["--by", "score", "--questions", "1", "--strengths", "1", "--gguf", place / "model.gguf", "--data", "anger"]
+    say("calibrate", run / "export" / "vector.gguf", *dial, "--picture", tmp_path / f"d{NAME[1:]}.png")
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])

@@ -5,15 +5,16 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
+from irm_lite.cli.dial_shown import dial_shown
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import stoppable_progress
-from irm_lite.core.errors import InputError
+from irm_lite.core.errors import InputError, IrmLiteError
 from irm_lite.core.files.atomic import require_folder
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class CalibrateFlags:
 
     gguf: str
     """The model file, or the name of a preset whose package carries one."""
+    by: Literal["trade", "score"] = "trade"
+    """What is best: NLL gained against KL lost, or the score of what is written (docs/score.md), which takes longer."""
     data: str | None = None
     """The tone or file whose answers the vector is for [default: the shipped tone that it says it was trained on]."""
     answer_column: str = "answer"
@@ -37,11 +40,13 @@ class CalibrateFlags:
     model: str | None = None
     """Where tokenizer and chat template come from, if not from the GGUF: a preset or a Hugging Face folder."""
     strengths: str | None = None
-    """Strengths to try, as in 0.5,1,1.5 [default: seven from 0.25 to 2]."""
+    """Strengths to try, as in 0.5,1,1.5 [default: seven from 0.25 to 2; by score, six from -2 to -0.25 too]."""
     layers: str | None = None
-    """Only these layers, as in 10-20 [default: all, and the first, middle and last half]."""
+    """Only these layers, as in 10-20 [default: all, and by trade the first, middle and last half]."""
+    questions: int | None = None
+    """By score: validation questions that are answered at each strength [default: 12]."""
     picture: Path | None = None
-    """The curve as PNG or SVG [default: beside the vector, with the ending .calibration.png]."""
+    """The curve as PNG or SVG [default: beside the vector, with the ending .calibration.png; by score .dial.png]."""
     out: Annotated[Path | None, Parameter(alias="-o")] = None
     """The .gguf to write: the vector at its best setting, which becomes strength 1."""
 
@@ -61,53 +66,115 @@ def calibrate(
         The control vector.
     """
     output = Output(common)
-    from irm_lite.analysis.pictures.calibration_curve import save_trade
     from irm_lite.analysis.pictures.own_style import require_matplotlib
-    from irm_lite.base.presets import find_gguf
     from irm_lite.steering.control_vector import ControlVector
-    from irm_lite.steering.layers import parse_layers
-    from irm_lite.vectors.best_setting import at_setting, llamacpp_flags
-    from irm_lite.vectors.calibration import Grid
-    from irm_lite.vectors.calibration import calibrate as find_best
 
+    if flags.questions is not None and flags.by == "trade":
+        raise InputError("--questions is for --by score alone", "leave it out")
     loaded = ControlVector.load(vector)
-    data = flags.data or _shipped_tone(vector, loaded)
-    out, picture = flags.out, flags.picture or vector.with_suffix(".calibration.png")
-    if out is not None and (os.path.lexists(out) or out.suffix.lower() != ".gguf"):
-        raise InputError(f"{out} exists, or does not end in .gguf", "choose another -o")
+    picture = flags.picture or vector.with_suffix(".calibration.png" if flags.by == "trade" else ".dial.png")
+    if flags.out is not None and (os.path.lexists(flags.out) or flags.out.suffix.lower() != ".gguf"):
+        raise InputError(f"{flags.out} exists, or does not end in .gguf", "choose another -o")
     if picture.suffix.lower() not in (".png", ".svg"):
         raise InputError(f"{picture} is neither .png nor .svg", "choose another --picture")
-    for written in filter(None, (out, picture)):
+    for written in filter(None, (flags.out, picture)):
         require_folder(written.parent)
     require_matplotlib()
-    strengths = _strengths(flags.strengths)
-    choices = None if flags.layers is None else [parse_layers(flags.layers, max(loaded.layers) + 1, first=1)]
+    asked = _Asked(vector, loaded, flags.data or _shipped_tone(vector, loaded), picture, flags)
+    (_by_trade if flags.by == "trade" else _by_score)(asked, output)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A calibration that can begin."""
+
+    path: Path
+    vector: "ControlVector"
+    data: str
+    picture: Path
+    flags: CalibrateFlags
+
+    def layers(self) -> tuple[int, ...] | None:
+        from irm_lite.steering.layers import parse_layers
+
+        return None if self.flags.layers is None else parse_layers(self.flags.layers, max(self.vector.layers) + 1, first=1)
+
+
+def _by_trade(asked: _Asked, output: Output) -> None:
+    from irm_lite.analysis.pictures.calibration_curve import save_trade
+    from irm_lite.base.presets import find_gguf
+    from irm_lite.vectors.best_setting import at_setting, llamacpp_flags
+    from irm_lite.vectors.calibration import STRENGTHS, Grid
+    from irm_lite.vectors.calibration import calibrate as find_best
+
+    flags, layers = asked.flags, asked.layers()
+    strengths = _strengths(flags.strengths, STRENGTHS)
     with stoppable_progress(output, "calibrating") as on_progress:
         gguf = find_gguf(flags.gguf)
         result = find_best(
-            loaded,
+            asked.vector,
             gguf,
-            data,
+            asked.data,
             model=flags.model,
             answer_column=flags.answer_column,
-            grid=Grid(strengths, choices),
+            grid=Grid(strengths, None if layers is None else [layers]),
             on_progress=on_progress,
         )
     output.tell_matches([result.match])
     if result.disagreement is not None:
         output.warn(result.disagreement)
-    if out is not None:
-        at_setting(loaded, result.best).save(out)
-    lines = [*_verdict(result), f"as a picture: {picture}"]
-    llamacpp = llamacpp_flags(loaded, vector, result.best)
-    if out is not None:
-        lines.append(f"{out}: the vector at that setting, as strength 1")
+    if flags.out is not None:
+        at_setting(asked.vector, result.best).save(flags.out)
+    used = _how_to_use(asked, gguf, llamacpp_flags(asked.vector, asked.path, result.best), "setting")
+    save_trade(result, asked.picture, f"{asked.path.name} on {gguf.name}")
+    document = {"vector": str(asked.path), "picture": str(asked.picture), **result.to_dict()}
+    output.result(document, *_curves(result), *_verdict(result), *used)
+
+
+def _by_score(asked: _Asked, output: Output) -> None:
+    from irm_lite.analysis.pictures.calibration_curve import save_dial
+    from irm_lite.base.presets import find_gguf
+    from irm_lite.scoring.material import Extent
+    from irm_lite.vectors.best_setting import at_strength, flags_at
+    from irm_lite.vectors.dial import QUESTIONS, STRENGTHS, Turning, turn
+
+    flags, layers = asked.flags, asked.layers()
+    chosen = asked.vector if layers is None else asked.vector.select(layers)
+    extent = Extent(QUESTIONS if flags.questions is None else flags.questions)
+    turning = Turning(_strengths(flags.strengths, STRENGTHS), extent)
+    with stoppable_progress(output, "turning the dial") as on_progress:
+        gguf = find_gguf(flags.gguf)
+        dial = turn(
+            chosen,
+            gguf,
+            asked.data,
+            model=flags.model,
+            answer_column=flags.answer_column,
+            turning=turning,
+            on_progress=on_progress,
+        )
+    output.tell_matches([dial.match])
+    if dial.disagreement is not None:
+        output.warn(dial.disagreement)
+    best = dial.best
+    if flags.out is not None and best.value > 0:
+        at_strength(chosen, best.strength).save(flags.out)
+    used = _how_to_use(asked, gguf, flags_at(asked.path, chosen.layers, best.strength), "strength") if best.value > 0 else []
+    save_dial(dial, asked.picture, f"{asked.path.name} on {gguf.name}")
+    output.result({"vector": str(asked.path), "picture": str(asked.picture), **dial.to_dict()}, *dial_shown(dial), *used)
+    if flags.out is not None and not best.value > 0:
+        raise IrmLiteError(f"{flags.out} was not written, since no strength has a score", "calibrate --by trade")
+
+
+def _how_to_use(asked: _Asked, gguf: Path, llamacpp: list[str] | None, what: str) -> list[str]:
+    lines = [f"as a picture: {asked.picture}"]
+    if asked.flags.out is not None:
+        lines.append(f"{asked.flags.out}: the vector at that {what}, as strength 1")
     elif llamacpp is not None:
         lines.append("  " + shlex.join(["llama-cli", "-m", str(gguf), *llamacpp]))
     else:
         lines.append("llama.cpp's flags cannot say this: write it to a file with -o")
-    save_trade(result, picture, f"{vector.name} on {gguf.name}")
-    output.result({"vector": str(vector), "picture": str(picture), **result.to_dict()}, *_curves(result), *lines)
+    return lines
 
 
 def _shipped_tone(path: Path, vector: "ControlVector") -> str:
@@ -121,11 +188,9 @@ def _shipped_tone(path: Path, vector: "ControlVector") -> str:
     raise InputError(f"{path} {about}", "name the data with --data, as in --data anger")
 
 
-def _strengths(listed: str | None) -> Sequence[float]:
-    from irm_lite.vectors.calibration import STRENGTHS
-
+def _strengths(listed: str | None, default: Sequence[float]) -> Sequence[float]:
     try:
-        return STRENGTHS if listed is None else [float(each) for each in listed.split(",")]
+        return default if listed is None else [float(each) for each in listed.split(",")]
     except ValueError:
         raise InputError(f"--strengths {listed!r} is not a list of numbers", "write 0.5,1,1.5") from None
 
