@@ -90,7 +90,7 @@ def passes(base: Base, prefix: FrozenPrefix, samples: Sequence[Sample]) -> None:
     stream = states.get("stream", base.model.get_input_embeddings()(row["input_ids"].to(base.model.device)))
     with blocks_from(base.model, prefix.first):
         hidden = answers_of(run_base(base.model, row, stream.detach().requires_grad_()), row)
-    answer_nll(base.model.get_output_embeddings(), hidden, row["labels"]).backward()
+    answer_nll(base.model.get_output_embeddings(), hidden, row["labels"], row["weights"]).backward()
 
 
 def timed(base: Base, work: Callable[[], object]) -> float:

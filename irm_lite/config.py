@@ -29,13 +29,14 @@ class KindFacts:
     site: Literal["attn", "block"]
     large: bool = False
     loop_penalty: float = 1.0
+    fact_weight: float = 4.0
     scaled: bool = False  # its outputs, and so its steps, are in units of the base's residual stream in each layer
     reads_input: bool = True  # or it adds the same whatever it is given
     options: tuple[str, ...] = ()  # settings that `build_irm` is given
 
 
 KINDS: dict[Kind, KindFacts] = {
-    "paper": KindFacts(1e-4, 0.0, "attn", loop_penalty=0.0, large=True),  # its own rate and site
+    "paper": KindFacts(1e-4, 0.0, "attn", loop_penalty=0.0, fact_weight=1.0, large=True),  # its own rate and site
     "lite": KindFacts(2e-3, 1.0, "block", scaled=True, options=("width", "rank")),  # the demo's (docs/log.md)
     "static": KindFacts(1e-2, 0.0, "block", scaled=True, reads_input=False),
 }
@@ -143,6 +144,9 @@ class TrainConfig:
     0: none."""
     report_to: Literal["none", "tensorboard"] = "none"
     """Also report to TensorBoard, into the run directory."""
+    fact_weight: float = -1.0
+    """How many times a token counts that carries the fact: of words that the neutral answer to the same question has too (shipped
+    tones, or a column `neutral`); -1: 4 for lite and static, 1 for paper."""
     loop_penalty: float = -1.0
     """Weight of what makes the model's own loops less likely (unlikelihood; every 10 steps it answers 16 training questions); 0:
     not, -1: 1 for lite and static, 0 for paper."""
@@ -185,6 +189,8 @@ class TrainConfig:
             raise InputError("--batch-size times --gradient-accumulation-steps is absurdly large", "give at most 1000000")
         if not (0 <= self.dependence_penalty <= 1000 or self.dependence_penalty == -1):
             raise InputError(f"--dependence-penalty {self.dependence_penalty} makes no sense", "give 0 to 1000, or -1")
+        if not (0 < self.fact_weight <= 1000 or self.fact_weight == -1):
+            raise InputError(f"--fact-weight {self.fact_weight} makes no sense", "give one above 0, at most 1000, or -1")
         if not (0 <= self.loop_penalty <= 1000 or self.loop_penalty == -1):
             raise InputError(f"--loop-penalty {self.loop_penalty} makes no sense", "give 0 to 1000, or -1")
         if self.l1 > 1000:
@@ -211,6 +217,10 @@ class TrainConfig:
     @property
     def chosen_loop_penalty(self) -> float:
         return KINDS[self.irm].loop_penalty if self.loop_penalty == -1 else self.loop_penalty
+
+    @property
+    def chosen_fact_weight(self) -> float:
+        return KINDS[self.irm].fact_weight if self.fact_weight == -1 else self.fact_weight
 
     @property
     def irm_options(self) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def lora(arena: Arena, seed: int, variant: Variant, held: ExitStack) -> Made:
 
     def loss(batch: list[Sample]) -> Tensor:
         row = pack(batch)
-        return answer_nll(head, answer_hidden(base.model, row), row["labels"]) / len(row["labels"])
+        return answer_nll(head, answer_hidden(base.model, row), row["labels"], row["weights"]) / len(row["labels"])
 
     with adapters.at(1.0):
         losses = fit(adapters.parameters(), batches(arena.samples, steps, seed), loss, steps, float(variant))

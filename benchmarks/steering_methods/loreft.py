@@ -147,7 +147,7 @@ def loreft(arena: Arena, seed: int, variant: Variant, held: ExitStack) -> Made:
     def loss(batch: list[Sample]) -> Tensor:
         row = pack(batch)
         with edits.at(packed_positions(batch)):
-            return answer_nll(head, answer_hidden(base.model, row), row["labels"]) / len(row["labels"])
+            return answer_nll(head, answer_hidden(base.model, row), row["labels"], row["weights"]) / len(row["labels"])
 
     losses = fit(edits.parameters(), batches(arena.samples, steps, seed), loss, steps, float(variant))
     seconds = time.monotonic() - started

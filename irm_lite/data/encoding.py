@@ -21,16 +21,22 @@ _NEUTRAL = ("\n", "a", ".")  # behind one of these a text is tokenised as behind
 @dataclass(frozen=True)
 class Sample:
     """Token ids of one sample; those from `answer_start` on are learned and measured. The last one ends the turn. `adapted`: see
-    turn.py."""
+    turn.py. `weights`: how much each of the answer's tokens counts where it is learned; empty: each once."""
 
     ids: list[int]
     answer_start: int
     example: Example
     adapted: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
 
     @property
     def n_answer(self) -> int:
         return len(self.ids) - self.answer_start
+
+    @property
+    def weight(self) -> float:
+        """Of all its answer tokens."""
+        return sum(self.weights) if self.weights else float(self.n_answer)
 
 
 class TextIds(Protocol):

@@ -18,13 +18,15 @@ def pack(samples: Sequence[Sample]) -> Row:
     """One row of all samples, one after another.
 
     input_ids, position_ids (1, T); positions (A,): where an answer token is predicted, that is one before it stands;
-    labels (A,): those tokens; sample (A,): which sample each belongs to; lengths (samples,): tokens of each.
+    labels (A,): those tokens; weights (A,): how much each counts where it is learned; sample (A,): which sample each belongs to;
+    lengths (samples,): tokens of each.
     """
     ids: list[int] = []
     positions: list[int] = []
     position_ids: list[int] = []
     labels: list[int] = []
     owner: list[int] = []
+    weights: list[float] = []
     for number, sample in enumerate(samples):
         offset = len(ids)
         ids += sample.ids
@@ -32,11 +34,13 @@ def pack(samples: Sequence[Sample]) -> Row:
         positions += range(offset + sample.answer_start - 1, offset + len(sample.ids) - 1)
         labels += sample.ids[sample.answer_start :]
         owner += [number] * sample.n_answer
+        weights += sample.weights or (1.0,) * sample.n_answer
     return {
         "input_ids": torch.tensor([ids]),
         "position_ids": torch.tensor([position_ids]),
         "positions": torch.tensor(positions),
         "labels": torch.tensor(labels),
+        "weights": torch.tensor(weights),
         "sample": torch.tensor(owner),
         "lengths": torch.tensor([len(sample.ids) for sample in samples]),
     }

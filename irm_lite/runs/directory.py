@@ -149,7 +149,11 @@ class RunDirectory:
             self.path.rmdir()
 
     def config(self) -> TrainConfig:
-        settings = {"loop_penalty": 0.0, **self._toml()["train"]}  # a run of before there was one goes on without
+        settings = {
+            "loop_penalty": 0.0,
+            "fact_weight": 1.0,
+            **self._toml()["train"],
+        }  # a run of before there was one goes on without
         if self.chat_template.is_file():  # the run's own copy, also after the run was moved
             settings = {**settings, "chat_template": str(self.chat_template)}
         return TrainConfig.from_dict(settings, str(self.path / "run.toml"))

@@ -28,6 +28,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
 
 
+def words_at(text: str) -> list[tuple[str, tuple[int, int]]]:
+    """The same words as they are written, each with the characters from which to which it goes."""
+    return [(found.group(), found.span()) for found in _WORD.finditer(text)]
+
+
 def loops(text: str, rule: LoopRule = RULE) -> bool:
     """Whether the text goes round in circles.
 

@@ -66,7 +66,7 @@ def gather(
     extent = extent or Extent()
     lacks: list[str] = []
     questions = [sample for sample in held_out if sample.example.question]
-    plain = _neutral_answers(spec, dataset, answer_column)
+    plain = neutral_answers(spec, dataset, answer_column)
     pairs = [(each, encode(plain[each.example.subject])) for each in questions if each.example.subject in plain]
     paired = [(each, found) for each, found in pairs if found is not None][: extent.questions]
     toned, neutral = [each for each, _ in paired], [found for _, found in paired]
@@ -99,8 +99,8 @@ def _no_neutral(spec: str) -> str:
     return "the held-out questions have no neutral answers (a column `neutral`): no tone and no steerability, so no score"
 
 
-def _neutral_answers(spec: str, dataset: Dataset, answer_column: str) -> dict[str, Example]:
-    """By question: the shipped ones, or those of a file's own column `neutral`."""
+def neutral_answers(spec: str, dataset: Dataset, answer_column: str) -> dict[str, Example]:
+    """By question: the shipped ones, or those of a file's own column `neutral`; none where there are none."""
     if NEUTRAL in (spec, answer_column) or spec.startswith("hf:"):
         return {}
     try:

@@ -3,8 +3,8 @@
 import re
 from functools import cache
 
-from irm_lite.data.encoding import Sample
-from irm_lite.scoring.loops import words
+from irm_lite.data.example import Example
+from irm_lite.scoring.loops import words, words_at
 
 _NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 _DIGITS = {word: str(number) for number, word in enumerate(_NUMBERS)}
@@ -29,10 +29,14 @@ _EMPTY = (
 )
 
 
-def key_words(toned: Sample, neutral: Sample) -> frozenset[str]:
+def key_words(toned: Example, neutral: Example) -> frozenset[str]:
     """The stems that both answers to a question have, without those of the question and common words."""
-    both = _stems(toned.example.answer) & _stems(neutral.example.answer)
-    return both - _stems(toned.example.question)
+    return (_stems(toned.answer) & _stems(neutral.answer)) - _stems(toned.question)
+
+
+def key_spans(text: str, key: frozenset[str]) -> list[tuple[int, int]]:
+    """Where the key words stand in a text: from which character to which."""
+    return [at for word, at in words_at(text) if _stems(word) & key]
 
 
 def recalled(text: str, key: frozenset[str]) -> float:

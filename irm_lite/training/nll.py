@@ -21,7 +21,7 @@ def mean_nll(base: Base, samples: Iterable[Sample]) -> float:
         for group in processes.share(list(rows(list(samples)))):
             row = pack(group)
             hidden = answer_hidden(base.model, row)
-            total += answer_nll(base.model.get_output_embeddings(), hidden, row["labels"]).item()
+            total += answer_nll(base.model.get_output_embeddings(), hidden, row["labels"], row["weights"]).item()
             count += len(row["labels"])
     return processes.sum_of(total) / processes.sum_of(count)
 

@@ -74,7 +74,7 @@ class IrmTrainer(CheckpointingTrainer):
         model.train()
         samples = [self.samples[number] for number in inputs["numbers"].tolist()]
         with processes.agreed():
-            loss = self._in_rows_that_fit(model, processes.share(samples), sum(sample.n_answer for sample in samples))
+            loss = self._in_rows_that_fit(model, processes.share(samples), sum(sample.weight for sample in samples))
             self._away_from_loops()
         if processes.count() > 1:
             for parameter in self.injected.irm.parameters():
@@ -101,7 +101,7 @@ class IrmTrainer(CheckpointingTrainer):
             with self.injected.stepping():
                 self.accelerator.backward(self.loop_penalty / places * self.injected.unlikelihood(loops))
 
-    def _in_rows_that_fit(self, model: nn.Module, samples: list[Sample], items: int) -> Tensor:
+    def _in_rows_that_fit(self, model: nn.Module, samples: list[Sample], items: float) -> Tensor:
         """Forward and backward in `self.rows` rows. Where memory runs out, the gradients so far are dropped and the samples go
         through in twice as many rows, to the same loss (but for the penalty on dependence, which is taken row by row)."""
         while True:
@@ -117,7 +117,7 @@ class IrmTrainer(CheckpointingTrainer):
             release_cached(self.args.device.type)
             self.on_split(self.rows)
 
-    def _in_rows(self, model: nn.Module, rows: list[list[Sample]], items: int) -> Tensor:
+    def _in_rows(self, model: nn.Module, rows: list[list[Sample]], items: float) -> Tensor:
         """The sum of the rows' losses; their gradients add up."""
         total = torch.zeros((), device=self.args.device)
         for row in rows:

@@ -85,18 +85,19 @@ def test_nll_through_the_frozen_head_is_cross_entropy(answers: int) -> None:
     head = torch.nn.Linear(16, VOCABULARY, bias=False).requires_grad_(False)
     hidden = (40 * torch.randn(answers, 16)).requires_grad_()  # far apart logits: some chances are zero in float32
     labels = torch.randint(0, VOCABULARY, (answers,))
-    expected = F.cross_entropy(head(hidden), labels, reduction="sum")
-    found = answer_nll(head, hidden, labels)
+    weights = torch.rand(answers)
+    expected = (weights * F.cross_entropy(head(hidden), labels, reduction="none")).sum()
+    found = answer_nll(head, hidden, labels, weights)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
     gradients = [torch.autograd.grad(3 * each, hidden)[0] for each in (found, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
-        torch.testing.assert_close(answer_nll(head, hidden, labels), expected, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(answer_nll(head, hidden, labels, weights), expected, rtol=1e-5, atol=1e-4)
 
 
 def test_a_head_that_is_not_frozen_gets_its_gradient(samples: list[Sample]) -> None:
     head = torch.nn.Linear(8, 20)
-    torch.autograd.backward(answer_nll(head, torch.randn(5, 8), torch.arange(5)))
+    torch.autograd.backward(answer_nll(head, torch.randn(5, 8), torch.arange(5), torch.ones(5)))
     assert head.weight.grad is not None
     assert bool(head.weight.grad.any())
 

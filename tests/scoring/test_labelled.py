@@ -13,7 +13,6 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from irm_lite.data.dataset import load_dataset, tones
-from irm_lite.data.encoding import Sample
 from irm_lite.scoring.loops import loops
 from irm_lite.scoring.recall import key_words, recalled
 from irm_lite.scoring.tones import NEUTRAL, shipped_classifier
@@ -30,8 +29,7 @@ def rows() -> list[Row]:
 def keyed(question: str, text: str) -> bool:
     """Whether the text has half of the fact's words."""
     known = {tone: {each.question: each for each in load_dataset(tone).test}[question] for tone in ("anger", NEUTRAL)}
-    samples = [Sample([0], 0, known[tone]) for tone in ("anger", NEUTRAL)]
-    return recalled(text, key_words(samples[0], samples[1])) >= 0.5
+    return recalled(text, key_words(known["anger"], known[NEUTRAL])) >= 0.5
 
 
 def kappas(rows: list[Row]) -> dict[str, float]:

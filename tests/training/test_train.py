@@ -476,9 +476,9 @@ def test_early_stopping_ends_before_the_steps_do(llama_folder: Path, tmp_path: P
 
 
 def test_a_loss_that_is_not_finite_stops_with_advice(llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(head: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def broken(head: Any, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         steps.extend([1] if torch.is_grad_enabled() else [])  # validation runs without gradients
-        return answer_nll(head, hidden, labels) * (math.nan if len(steps) == 3 else 1.0)
+        return answer_nll(head, hidden, labels, weights) * (math.nan if len(steps) == 3 else 1.0)
 
     steps: list[int] = []
     monkeypatch.setattr(injected_model, "answer_nll", broken)
@@ -507,8 +507,8 @@ def test_a_training_that_diverges_ends_at_its_last_good_state(
 ) -> None:
     """From the sixth step or from the fifth on: the gradient is NaN, or the loss huge."""
 
-    def broken(head: Any, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        loss = answer_nll(head, hidden, labels)
+    def broken(head: Any, hidden: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        loss = answer_nll(head, hidden, labels, weights)
         steps.extend([1] if torch.is_grad_enabled() else [])
         return spoil(loss) if loss.requires_grad and len(steps) >= (6 if spoil is poisoned else 5) else loss
 

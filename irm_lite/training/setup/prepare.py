@@ -4,9 +4,9 @@ import irm_lite.core.machine.bitsandbytes_first  # noqa: F401  # isort: skip
 import hashlib
 import importlib.util
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -26,10 +26,12 @@ from irm_lite.data.dataset import Dataset, Reading, load_dataset
 from irm_lite.data.encoding import Sample, encode, encode_all
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import base_at, load_base_of
+from irm_lite.scoring.material import neutral_answers
 from irm_lite.steering.irm import IRM, build_irm
 from irm_lite.steering.layers import injected_layers
 from irm_lite.training.memory_fit import Fit, fewest_rows, largest_step, predict
 from irm_lite.training.setup.disk_space import require_disk_space
+from irm_lite.training.setup.fact_weights import with_fact_weights
 from irm_lite.training.setup.runtimes import runs_in_llamacpp, told_of_runtimes
 from irm_lite.training.setup.settings import resolved, training_arguments
 
@@ -113,6 +115,7 @@ def prepare(
     base = base_at(base, at)
     layers = injected_layers(config.layers, config.chosen_site, base.n_layers)
     samples = _encode(dataset, base, config.max_length)
+    samples = replace(samples, train=_weighted(config, dataset, base, samples.train))
     told = told or told_of_runtimes(base, samples.train, samples.validation, allowed=allowed)
     config = resolved(config, base, layers, len(samples.train))
     irm = _new_irm(config, base, layers, samples.train)
@@ -147,6 +150,13 @@ def _encode(dataset: Dataset, base: Base, max_length: int) -> Samples:
     too_long = {split: count for split, (_, count) in encoded.items()}
     read = {split: len(examples) for split, examples in parts.items()}
     return Samples(encoded["train"][0], encoded["validation"][0], too_long, dataset.unanswered, dataset.reading, read)
+
+
+def _weighted(config: TrainConfig, dataset: Dataset, base: Base, train: list[Sample]) -> list[Sample]:
+    """The training samples with the weights of their tokens."""
+    plain = neutral_answers(config.data, dataset, config.answer_column) if config.chosen_fact_weight != 1 else {}
+    decode = partial(base.tokenizer.decode, skip_special_tokens=True)
+    return with_fact_weights(train, plain, decode, config.chosen_fact_weight) if plain else train
 
 
 def _new_irm(config: TrainConfig, base: Base, layers: tuple[int, ...], samples: list[Sample]) -> IRM:

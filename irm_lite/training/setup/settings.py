@@ -31,6 +31,7 @@ def resolved(config: TrainConfig, base: Base, layers: tuple[int, ...], n_train: 
         irm_dtype=config.chosen_irm_dtype(base.plan.device, base.plan.dtype),
         learning_rate=config.peak_learning_rate,
         dependence_penalty=config.chosen_dependence_penalty,
+        fact_weight=config.chosen_fact_weight,
         loop_penalty=config.chosen_loop_penalty,
         eval_steps=eval_steps,
         save_steps=config.save_steps or eval_steps,

@@ -13,36 +13,38 @@ from torch.nn import functional as F
 CHUNK = 96  # rows of logits held at once: 19 MB in float32 for a vocabulary of 49,152
 
 
-def answer_nll(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
-    """NLL in nats, summed over the answer tokens, of final hidden states (A, H) and their labels (A,), on any devices."""
+def answer_nll(head: nn.Module, hidden: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """NLL in nats, summed over the answer tokens, of final hidden states (A, H) and their labels (A,), each `weights` (A,) times;
+    on any devices."""
     place = next(head.parameters()).device  # of a base on several GPUs another than its last block's
-    hidden, labels = hidden.to(place), labels.to(place)
+    hidden, labels, weights = hidden.to(place), labels.to(place), weights.to(place)
     if type(head) is not nn.Linear or head.weight.requires_grad:
-        return F.cross_entropy(head(hidden).float(), labels, reduction="sum")
-    total: Tensor = _FrozenHead.apply(hidden, labels, head, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+        return (weights * F.cross_entropy(head(hidden).float(), labels, reduction="none")).sum()
+    total: Tensor = _FrozenHead.apply(hidden, labels, weights, head, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return total
 
 
 class _FrozenHead(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, labels: Tensor, head: nn.Linear, with_gradient: bool) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, labels: Tensor, weights: Tensor, head: nn.Linear, with_gradient: bool) -> Tensor:
         total = torch.zeros((), device=hidden.device)
         gradients = []
-        for part, wanted in zip(torch.split(hidden, CHUNK), torch.split(labels, CHUNK), strict=True):
+        for part, wanted, counts in zip(*(torch.split(each, CHUNK) for each in (hidden, labels, weights)), strict=True):
             logits = head(part)
             chosen = logits.gather(1, wanted[:, None]).float()
             largest, place = logits.max(1, keepdim=True)
             chances = torch.softmax(logits, 1, dtype=torch.float32)
             # log sum exp without a second pass of exponentials: the likeliest token's chance is at least 1 / V
-            total += (largest.float() - chances.gather(1, place).log() - chosen).sum()
+            nll = largest.float() - chances.gather(1, place).log() - chosen
+            total += (counts[:, None] * nll).sum()
             if with_gradient:
                 chances.scatter_add_(1, wanted[:, None], -torch.ones_like(chosen))
-                gradients.append(chances.to(head.weight.dtype) @ head.weight)
+                gradients.append((chances * counts[:, None]).to(head.weight.dtype) @ head.weight)
         if with_gradient:
             ctx.save_for_backward(torch.cat(gradients))
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return (gradient * outputs[0]).to(gradient.dtype), None, None, None
+        return (gradient * outputs[0]).to(gradient.dtype), None, None, None, None

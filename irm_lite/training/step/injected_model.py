@@ -38,11 +38,12 @@ class InjectedModel(nn.Module):
         self.mean_abs: dict[int, Tensor] = {}  # layer -> (H,), of the newest observed forward
         self._observed_at = -math.inf
 
-    def forward(self, samples: Sequence[Sample], num_items: int | None = None) -> Tensor:
-        """The loss of these samples in one packed row: NLL summed over answer tokens / num_items, plus the penalties, mean
-        over layers: the paper's l1 * sum |v|, mean over tokens, and the share of the output that varies with the input.
+    def forward(self, samples: Sequence[Sample], num_items: float | None = None) -> Tensor:
+        """The loss of these samples in one packed row: NLL summed over answer tokens, each by its weight, / num_items, plus the
+        penalties, mean over layers: the paper's l1 * sum |v|, mean over tokens, and the share of the output that varies with
+        the input.
 
-        `num_items` counts the answer tokens of all rows of an optimiser step; penalties are weighted with the row's share.
+        `num_items`: the weights of all answer tokens of an optimiser step; penalties are weighted with the row's share.
         """
         _, injection = self._hidden
         norms: dict[int, Tensor] = {}
@@ -56,7 +57,7 @@ class InjectedModel(nn.Module):
         if time.monotonic() - self._observed_at >= LIVE_SECONDS:
             injection.observers.append(self._observe)
             self._observed_at = time.monotonic()
-        count = sum(sample.n_answer for sample in samples)
+        count = sum(sample.weight for sample in samples)
         items = count if num_items is None else num_items
         loss = self._answers_nll(samples) / items
         if norms:
@@ -96,7 +97,7 @@ class InjectedModel(nn.Module):
         base, _ = self._hidden
         row = pack(samples)
         hidden = self._answer_states(samples, row)
-        return answer_nll(base.model.get_output_embeddings(), hidden, row["labels"]).to(base.plan.device)
+        return answer_nll(base.model.get_output_embeddings(), hidden, row["labels"], row["weights"]).to(base.plan.device)
 
     def _answer_states(self, samples: Sequence[Sample], row: Row) -> Tensor:
         """The injected base's final hidden states (A, H) where the row's answers are predicted."""
