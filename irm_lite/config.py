@@ -24,11 +24,11 @@ class KindFacts:
     `layer_output` are not), its weights are bfloat16 on a GPU, and the optimiser is the one that saves memory.
     """
 
-    learning_rate: float  # from a sweep on the demo model's validation NLL (docs/log.md, "Learning rate of the lite IRM")
+    learning_rate: float  # docs/log.md, "Steering worth having"
     dependence_penalty: float  # 1 where it reads the input and is to become static vectors; 0 where it is to vary freely
     site: Literal["attn", "block"]
     large: bool = False
-    loop_penalty: float = 1.0
+    loop_penalty: float = 0.3
     fact_weight: float = 4.0
     scaled: bool = False  # its outputs, and so its steps, are in units of the base's residual stream in each layer
     reads_input: bool = True  # or it adds the same whatever it is given
@@ -37,7 +37,7 @@ class KindFacts:
 
 KINDS: dict[Kind, KindFacts] = {
     "paper": KindFacts(1e-4, 0.0, "attn", loop_penalty=0.0, fact_weight=1.0, large=True),  # its own rate and site
-    "lite": KindFacts(2e-3, 1.0, "block", scaled=True, options=("width", "rank")),  # the demo's (docs/log.md)
+    "lite": KindFacts(1e-3, 1.0, "block", scaled=True, options=("width", "rank")),  # the demo's (docs/log.md)
     "static": KindFacts(1e-2, 0.0, "block", scaled=True, reads_input=False),
 }
 
@@ -105,7 +105,7 @@ class TrainConfig:
     max_length: int = 512
     """Tokens a sample; longer ones are left out, and counted."""
     learning_rate: float = 0.0
-    """Peak learning rate; 0: 1e-4 for paper, 2e-3 for lite, 1e-2 for static."""
+    """Peak learning rate; 0: 1e-4 for paper, 1e-3 for lite, 1e-2 for static; of these two in units of the residual stream."""
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     """Course of the learning rate."""
     warmup_ratio: float = 0.1
@@ -149,7 +149,7 @@ class TrainConfig:
     tones, or a column `neutral`); -1: 4 for lite and static, 1 for paper."""
     loop_penalty: float = -1.0
     """Weight of what makes the model's own loops less likely (unlikelihood; every 10 steps it answers 16 training questions); 0:
-    not, -1: 1 for lite and static, 0 for paper."""
+    not, -1: 0.3 for lite and static, 0 for paper."""
     allow_disagreement: bool = False
     """Train on a .gguf that llama.cpp cannot load, or makes quite another model of than transformers."""
 

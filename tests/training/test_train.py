@@ -515,7 +515,7 @@ def test_a_training_that_diverges_ends_at_its_last_good_state(
     steps: list[int] = []
     monkeypatch.setattr(injected_model, "answer_nll", broken)
     settings = config(llama_folder, max_steps=30, eval_steps=4, save_steps=3, early_stopping_patience=0)
-    with pytest.raises(TrainingFailed, match="--learning-rate below 0.002") as failure:
+    with pytest.raises(TrainingFailed, match="--learning-rate below 0.001") as failure:
         training.train(settings, tmp_path / "run")
     assert failure.value.exit_code == 1
     run = RunDirectory(tmp_path / "run")
