@@ -28,7 +28,7 @@ DOUBLED: dict[str, Any] = {
     "max_steps": STEPS,
     "eval_steps": 10,
     "save_total_limit": 5,
-    "lr_scheduler_type": "constant",  # so that a shorter training is the beginning of it
+    "lr_scheduler_type": "constant",
 }
 PENALISED: dict[str, Any] = {"l1": 0.01, "batch_size": 4, "max_steps": 10, "eval_steps": 10}
 NEVER_BETTER: dict[str, Any] = {
@@ -105,7 +105,9 @@ def main(model: str, data: str, out: str) -> None:
     settings = config(model, data, **DOUBLED)
     attempt("taken", lambda: training.train(settings, Path(out) / "doubled", base=base))
     stopped = Path(out) / "stopped"
-    settings = config(model, data, **{**DOUBLED, "max_steps": 20})
+    short = {**DOUBLED, "max_steps": 20}  # whose own loops are looked for from the tenth step on
+    train("whole", **short)
+    settings = config(model, data, **short)
     ask: Callable[[], bool] = lambda: alone and len(forwards) == STOP  # noqa: E731
     attempt("stopped", lambda: training.train(settings, stopped, base=base, should_stop=ask))
     attempt("resumed", lambda: training.resume(stopped, base=base))

@@ -144,7 +144,7 @@ def test_one_who_is_asked_stops_both_and_they_go_on_as_if_never_stopped(together
     assert second["stopped"]["forwards"] == STOP  # in 15 steps: the sixth and the twelfth have nothing for it
     assert first["stopped"]["line"].startswith("stopped after step 15:")
     assert first["stopped"]["code"] == 130
-    last = [RunDirectory(out / name).checkpoints.of_step(20) for name in ("doubled", "stopped")]
+    last = [RunDirectory(out / name).checkpoints.of_step(20) for name in ("whole", "stopped")]
     whole, resumed = (load_file(checkpoint / "irm.safetensors") for checkpoint in last)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 

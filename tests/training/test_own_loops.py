@@ -50,13 +50,15 @@ def test_unlikelihood_is_of_the_places_alone(base: Base, samples: list[Sample]) 
                 prices.append(-torch.log(1 - logits[at - 1].softmax(-1)[loop.sample.ids[at]]))
         found = InjectedModel(base, injection).unlikelihood(loops)
         torch.autograd.backward(found)
-    assert found.item() == pytest.approx(torch.stack(prices).sum().item(), rel=1e-5)
+    assert found.item() == pytest.approx(torch.stack(prices).sum().item(), rel=1e-4)
     assert irm.get_parameter("vectors").grad is not None
 
 
 def test_it_is_asked_after_a_third_every_ten_steps_whatever_went_before(base: Base, samples: list[Sample]) -> None:
     own = OwnLoops(base, samples, max_steps=100, seed=3)
     assert [step for step in range(100) if own.due(step)] == list(range(30, 100, EVERY))
+    long = OwnLoops(base, samples, max_steps=1000, seed=3)
+    assert [step for step in range(1000) if long.due(step)] == list(range(300, 1000, 66))
     assert not any(OwnLoops(base, samples, max_steps=EVERY, seed=3).due(step) for step in range(EVERY))  # too short to tell
     assert own.of_step(31) == []
     own.ask(40)

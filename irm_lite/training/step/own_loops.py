@@ -17,7 +17,8 @@ from irm_lite.data.example import Example
 from irm_lite.scoring.speaker import Decoding
 
 LOOPS = "loops"  # the newest, among the callbacks' states in a checkpoint's trainer_state.json
-EVERY = 10  # steps from one asking to the next; asking costs about as much as four of them
+EVERY = 10  # steps from one asking to the next, more in a training of over 150; asking costs about as much as four of them
+_ASKINGS = 15  # at most, or about: the answers change slowly in a long training
 FROM = 0.3  # of the training: what is written before says little of what will be
 _ASKED, _NEW_TOKENS = 16, 48  # questions side by side
 _KEPT, _A_STEP = 12, 3  # loops of an asking, and how many of them go through in a step
@@ -39,12 +40,12 @@ class OwnLoops:
     def __init__(self, base: Base, samples: Sequence[Sample], max_steps: int, seed: int) -> None:
         self._speaker, self._seed = BaseSpeaker(base), seed
         self._asked = [sample for sample in samples if sample.example.messages]
-        self._first = max(round(FROM * max_steps), EVERY)
+        self._first, self._every = max(round(FROM * max_steps), EVERY), max(EVERY, max_steps // _ASKINGS)
         self.newest: list[Loop] | None = None  # None: never asked
 
     def due(self, step: int) -> bool:
         """Whether it is time to ask, at this 0-based step."""
-        return bool(self._asked) and step >= self._first and (step - self._first) % EVERY == 0
+        return bool(self._asked) and step >= self._first and (step - self._first) % self._every == 0
 
     def ask(self, step: int) -> None:
         """Look for loops among the answers to questions drawn for this step."""
