@@ -30,7 +30,7 @@ QUICK = [
     "--sample-tokens",
     "4",
     "--learning-rate",
-    "0.02",
+    "0.06",
 ]
 
 

@@ -54,7 +54,7 @@ def vector(llama_gguf: Path, data: str, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("turned")
     config = TrainConfig(
         model=str(llama_gguf), data=data, device="cpu", quant="none", irm="static", site="block", layers="1-2", max_steps=15,
-        batch_size=8, eval_steps=15, learning_rate=0.03, sample_tokens=0,
+        batch_size=8, eval_steps=15, learning_rate=0.08, sample_tokens=0, fact_weight=1.0, loop_penalty=0.0,
     )  # fmt: skip
     (export_vector(training.train(config, folder / "run"), folder / "full.gguf").vector * 0.5).save(folder / "half.gguf")
     return folder / "half.gguf"
