@@ -14,10 +14,11 @@ from irm_lite.steering.irm import IRM
 
 
 def irm_outputs(irm: IRM, h0: Tensor) -> Tensor:
-    """(B, T, H) -> (B, T, L, H), from the state dict alone."""
+    """(B, T, H) -> (B, T, L, H), from the state dict and the options alone."""
     weights: dict[str, Tensor] = irm.state_dict()
+    scale = torch.tensor(irm.options.get("scale", [1.0] * len(irm.layers)))[:, None]
     if irm.kind == "static":
-        return weights["vectors"].expand(*h0.shape[:2], -1, -1)
+        return (scale * weights["vectors"]).expand(*h0.shape[:2], -1, -1)
     if irm.kind == "paper":
         x = h0
         for layer in (0, 2, 4, 6):
@@ -30,7 +31,7 @@ def irm_outputs(irm: IRM, h0: Tensor) -> Tensor:
         x = x @ weights[f"trunk.{layer}.weight"].T + weights[f"trunk.{layer}.bias"]
         x = x * torch.sigmoid(x)
     low = torch.einsum("btw,lrw->btlr", x, weights["down"])
-    return torch.einsum("btlr,lhr->btlh", low, weights["up"]) + weights["bias"]
+    return scale * (torch.einsum("btlr,lhr->btlh", low, weights["up"]) + weights["bias"])
 
 
 def logits(model: PreTrainedModel, ids: Tensor, irm: IRM | None, strength: float = 1.0) -> Tensor:

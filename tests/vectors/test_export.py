@@ -47,7 +47,9 @@ def runs(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 def test_exact_export_is_the_trained_vectors_and_loses_nothing(runs: dict[str, TrainedRun], tmp_path: Path) -> None:
     result = export_vector(runs["static"], tmp_path / "v.gguf")
     assert result.method == "exact"
-    trained = load_file(runs["static"].directory.path / "irm.safetensors")["vectors"]
+    path = runs["static"].directory.path
+    scale = torch.tensor(json.loads((path / "irm.json").read_text())["options"]["scale"])
+    trained = load_file(path / "irm.safetensors")["vectors"] * scale[:, None]
     loaded = ControlVector.load(tmp_path / "v.gguf")
     assert loaded.layers == (1, 2)
     assert all(torch.equal(torch.from_numpy(loaded.directions[layer]), trained[layer - 1]) for layer in (1, 2))
