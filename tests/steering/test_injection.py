@@ -111,7 +111,7 @@ def test_gradients_equal_those_of_the_second_derivation(model: PreTrainedModel, 
     values = {name: parameter.detach().clone().requires_grad_(True) for name, parameter in irm.named_parameters()}
 
     class Copy:  # a state dict that autograd sees through
-        hidden_size, layers, site, kind = irm.hidden_size, irm.layers, irm.site, irm.kind
+        hidden_size, layers, site, kind, options = irm.hidden_size, irm.layers, irm.site, irm.kind, irm.options
 
         def state_dict(self) -> dict[str, Tensor]:
             return values
