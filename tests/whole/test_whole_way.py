@@ -25,7 +25,7 @@ def quick(model: Path, **changes: Any) -> TrainConfig:
         "max_steps": 12,
         "batch_size": 8,
         "eval_steps": 6,
-        "learning_rate": 0.02,
+        "learning_rate": 0.06,
         "rank": 4,
         "sample_tokens": 4,
     }
