@@ -27,7 +27,8 @@ from irm_lite.vectors.scored import score_export
 
 QUESTIONS = 3
 ANSWER_TOKENS = 48
-STEPS, EVAL_STEPS = 50, 25  # of a demo: two epochs, after which little is gained (docs/log.md)
+EVAL_STEPS = 20  # each validation writes eight answers, which takes as long as five steps
+LONG = 2  # times the preset's epochs
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,10 @@ class DemoResult:
 
 
 def demo_settings(config: TrainConfig, long: bool = False) -> TrainConfig:
-    """The settings with a short training's steps in the place of epochs that are left at their default, unless it shall be long."""
-    asked = config.max_steps > 0 or config.num_train_epochs != TrainConfig().num_train_epochs
-    if long or asked:
-        return config
-    return replace(config, max_steps=STEPS, eval_steps=config.eval_steps or EVAL_STEPS)
+    """The settings for a demo: few validations, or, where it shall be long, more epochs."""
+    if long:
+        return replace(config, num_train_epochs=LONG * config.num_train_epochs)
+    return replace(config, eval_steps=config.eval_steps or EVAL_STEPS)
 
 
 def run_demo(
