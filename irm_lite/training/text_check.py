@@ -1,15 +1,17 @@
 """What is written at each validation, beside what the base writes: a training must not end in babble that its NLL likes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from irm_lite.base.load import Base
 from irm_lite.base.speaker import BaseSpeaker
 from irm_lite.data.encoding import Sample
+from irm_lite.runs.events import Event
 from irm_lite.scoring.loops import loops, words
 from irm_lite.scoring.speaker import Answer, Decoding
 from irm_lite.steering.injection import Injection
+from irm_lite.training.divergence import lower_rate_hint
 
 QUESTIONS = 8  # side by side in one batch
 _TOLD = 0.25  # of the answers lost, beside the base's: one of eight may be chance
@@ -50,6 +52,15 @@ class Written:
             f"step {step} writes babble: {len(self.answers) - self.sound} of {len(self.answers)} answers to validation questions "
             f"go round in circles or say nothing, of the base's {len(base.answers) - base.sound} (as {excerpt!r})"
         )
+
+
+def warning_of_best(events: Iterable[Event], best_step: int | None, learning_rate: float) -> str | None:
+    """What is to be said at the end of a training whose best step babbles too; None where it does not. `events`: the run's."""
+    texts = [event for event in events if event["kind"] == "text" and event.get("step") == best_step]
+    if not texts or texts[-1]["sound"] >= (1 - _TOLD) * texts[-1]["base_sound"]:
+        return None
+    sound = f"{texts[-1]['sound']} of {texts[-1]['answers']} answers are sound, of the base's {texts[-1]['base_sound']}"
+    return f"the best step, {best_step}, writes babble too ({sound}): {lower_rate_hint(learning_rate)}"
 
 
 class TextCheck:

@@ -46,7 +46,7 @@ from irm_lite.training.setup.settings import absolute
 from irm_lite.training.step.dequantised import dequantised_once
 from irm_lite.training.step.injected_model import InjectedModel, compute_dtype
 from irm_lite.training.step.prefix import first_reached
-from irm_lite.training.text_check import TextCheck
+from irm_lite.training.text_check import TextCheck, warning_of_best
 from irm_lite.training.trainer import IrmTrainer
 
 Listener = Callable[[Event], None]
@@ -202,6 +202,8 @@ def _finish(job: Job, state: TrainerState, stopped: bool, seconds: float, emit: 
     if early and stopped:
         emit("end", reason="interrupted", step=state.global_step, seconds=seconds, training_peak_bytes=peak)
         raise Interrupted(f"stopped after step {state.global_step}", f"go on with irm-lite train --resume {run.path}")
+    if text := warning_of_best(run.events.read(), state.best_global_step, job.config.learning_rate):
+        emit("warning", text=text, of="text")
     emit(
         "end",
         reason="no more improvement" if early else "done",

@@ -8,7 +8,7 @@ import pytest
 
 from irm_lite.config import TrainConfig
 from irm_lite.scoring.speaker import Answer
-from irm_lite.training.text_check import QUESTIONS, Written
+from irm_lite.training.text_check import QUESTIONS, Written, warning_of_best
 from irm_lite.training.train import train
 
 _SOUND, _BABBLE, _NOTHING = "It is blue, and I am furious!", "U, UGH, UGH, UGH, UGH, UGH", "..."
@@ -34,6 +34,19 @@ def test_babble_is_told_with_an_excerpt_and_one_of_eight_is_not() -> None:
     assert told is not None
     assert told.startswith("step 10 writes babble: 3 of 8 answers")
     assert "UGH, UGH" in told
+
+
+def test_a_best_step_that_babbles_is_told_at_the_end() -> None:
+    events: list[dict[str, Any]] = [
+        {"kind": "text", "step": 10, "answers": 8, "sound": 0, "ended": 0, "base_sound": 5},
+        {"kind": "text", "step": 20, "answers": 8, "sound": 4, "ended": 4, "base_sound": 5},
+    ]
+    told = warning_of_best(events, 10, 0.05)
+    assert told is not None
+    assert "the best step, 10, writes babble too (0 of 8" in told
+    assert "--learning-rate below 0.05" in told
+    assert warning_of_best(events, 20, 0.05) is None
+    assert warning_of_best(events, 30, 0.05) is None  # of an older run nothing is known
 
 
 class _Scripted:
