@@ -9,7 +9,7 @@ from irm_lite.analysis.pictures.heatmap import save_heatmap
 from irm_lite.analysis.pictures.own_style import require_matplotlib
 from irm_lite.base.fingerprint import Match, fingerprint_gguf
 from irm_lite.base.load import locate
-from irm_lite.base.presets import find_gguf
+from irm_lite.base.presets import find_gguf, presets
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.core.types import Progress
@@ -28,7 +28,6 @@ from irm_lite.vectors.scored import score_export
 QUESTIONS = 3
 ANSWER_TOKENS = 48
 EVAL_STEPS = 20  # each validation writes eight answers, which takes as long as five steps
-LONG = 2  # times the preset's epochs
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,12 @@ class DemoResult:
 
 
 def demo_settings(config: TrainConfig, long: bool = False) -> TrainConfig:
-    """The settings for a demo: few validations, or, where it shall be long, more epochs."""
+    """The settings for a demo that is not long: few validations, and epochs that only the preset asks for as for any model."""
     if long:
-        return replace(config, num_train_epochs=LONG * config.num_train_epochs)
-    return replace(config, eval_steps=config.eval_steps or EVAL_STEPS)
+        return config
+    preset = presets()[config.model].train.get("num_train_epochs") if config.model in presets() else None
+    epochs = TrainConfig().num_train_epochs if config.num_train_epochs == preset else config.num_train_epochs
+    return replace(config, num_train_epochs=epochs, eval_steps=config.eval_steps or EVAL_STEPS)
 
 
 def run_demo(

@@ -9,6 +9,7 @@ from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import encode_all
+from irm_lite.jobs.demo import demo_settings
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.likelihood import context_for, llamacpp_nll
 from irm_lite.steering.control_vector import ControlVector
@@ -110,3 +111,12 @@ def test_a_short_training_on_the_demo_model_reaches_llamacpp(demo_gguf: Path, tm
         steered = llamacpp_nll(runtime, samples)
     # Q4_1 in llama.cpp against NF4 of it in transformers: other numbers, the same effect
     assert steered - base == pytest.approx(comparison.nll_vector - comparison.nll_base, abs=0.25)
+
+
+def test_a_demo_is_short_unless_it_is_asked_to_be_long() -> None:
+    """The demo preset's four epochs are for `train`; the user's own stay."""
+    of_preset = TrainConfig(num_train_epochs=4.0)
+    assert demo_settings(of_preset).num_train_epochs == 3.0
+    assert demo_settings(of_preset, long=True) == of_preset
+    own = TrainConfig(num_train_epochs=5.0, eval_steps=7)
+    assert demo_settings(own) == own

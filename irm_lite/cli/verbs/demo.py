@@ -39,7 +39,7 @@ def demo(
     gguf
         The model file for llama.cpp, or a preset's name [default: the one that the base is loaded from].
     long
-        Train twice as long, and fit the vectors to the IRM, for the best that it can: some minutes more.
+        Train as long as `train` does, and fit the vectors to the IRM, for the best that it can: some minutes more.
     """
     output = Output(common)
     from irm_lite.jobs.demo import demo_settings, run_demo
