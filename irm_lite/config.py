@@ -155,16 +155,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         positive = ("rank", "width", "batch_size", "gradient_accumulation_steps", "save_total_limit")
-        natural = (
-            "learning_rate",
-            "weight_decay",
-            "max_grad_norm",
-            "l1",
-            "seed",
-            "eval_steps",
-            "save_steps",
-            "save_minutes",
-        )
+        natural = ("learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps", "save_minutes")
         check_keys(self.to_dict(), "settings")
         for name, value in self.to_dict().items():
             if isinstance(value, int) and abs(value) >= 2**53:  # a float cannot hold it exactly, or at all

@@ -18,6 +18,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import pytest
 
 if TYPE_CHECKING:
+    from irm_lite.base.load import Base
     from support.once import Once
 
 pytest.register_assert_rewrite("support")
@@ -52,6 +53,14 @@ def llama_folder(once: "Once") -> Path:
 
     template = presets()["llama-2-7b-chat"].chat_template
     return once("tiny-llama", lambda folder: write_hf_folder(folder / "llama", chat_template=template)) / "llama"
+
+
+@pytest.fixture(scope="session")
+def llama_base(llama_folder: Path) -> "Base":
+    """It, loaded unquantised in float32. What a test injects or hooks into it, it takes out again."""
+    from irm_lite.base.load import load_base
+
+    return load_base(str(llama_folder), quant="none", device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 LARGEST_LIVE = 256 << 20  # bytes of a live snapshot; 40 layers of 5120 are 800 KB
 
+_OF_BEFORE = {"loop_penalty": 0.0, "fact_weight": 1.0}  # of a run that was begun before there were these settings
+
 
 class RunDirectory:
     """Paths and files of one run. Making one reads nothing."""
@@ -149,11 +151,7 @@ class RunDirectory:
             self.path.rmdir()
 
     def config(self) -> TrainConfig:
-        settings = {
-            "loop_penalty": 0.0,
-            "fact_weight": 1.0,
-            **self._toml()["train"],
-        }  # a run of before there was one goes on without
+        settings = {**_OF_BEFORE, **self._toml()["train"]}
         if self.chat_template.is_file():  # the run's own copy, also after the run was moved
             settings = {**settings, "chat_template": str(self.chat_template)}
         return TrainConfig.from_dict(settings, str(self.path / "run.toml"))

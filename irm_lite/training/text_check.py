@@ -35,7 +35,7 @@ class Written:
 
     def share_lost(self, base: "Written") -> float:
         """How much of the base's sound answers is no longer sound, in [0, 1]; 0 where it had none."""
-        return max(0.0, 1 - self.sound / base.sound) if base.sound else 0.0
+        return _share_lost(self.sound, base.sound)
 
     def price(self, base: "Written") -> float:
         """What a validation NLL is raised by, in nats: -ln of the share that is kept, as if half an answer were left of none."""
@@ -57,7 +57,7 @@ class Written:
 def warning_of_best(events: Iterable[Event], best_step: int | None, learning_rate: float) -> str | None:
     """What is to be said at the end of a training whose best step babbles too; None where it does not. `events`: the run's."""
     texts = [event for event in events if event["kind"] == "text" and event.get("step") == best_step]
-    if not texts or texts[-1]["sound"] >= (1 - _TOLD) * texts[-1]["base_sound"]:
+    if not texts or _share_lost(texts[-1]["sound"], texts[-1]["base_sound"]) <= _TOLD:
         return None
     sound = f"{texts[-1]['sound']} of {texts[-1]['answers']} answers are sound, of the base's {texts[-1]['base_sound']}"
     return f"the best step, {best_step}, writes babble too ({sound}): {lower_rate_hint(learning_rate)}"
@@ -83,6 +83,10 @@ class TextCheck:
 
     def _written(self) -> Written:
         return Written(self._speaker.answers(self.questions, self._decoding))
+
+
+def _share_lost(sound: int, of_base: int) -> float:
+    return max(0.0, 1 - sound / of_base) if of_base else 0.0
 
 
 def _is_sound(answer: Answer) -> bool:

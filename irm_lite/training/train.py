@@ -202,13 +202,14 @@ def _finish(job: Job, state: TrainerState, stopped: bool, seconds: float, emit: 
     if early and stopped:
         emit("end", reason="interrupted", step=state.global_step, seconds=seconds, training_peak_bytes=peak)
         raise Interrupted(f"stopped after step {state.global_step}", f"go on with irm-lite train --resume {run.path}")
-    if text := warning_of_best(run.events.read(), state.best_global_step, job.config.learning_rate):
+    at_best = [event for event in run.events.read() if event.get("step") == state.best_global_step and state.best_global_step]
+    if text := warning_of_best(at_best, state.best_global_step, job.config.learning_rate):
         emit("warning", text=text, of="text")
     emit(
         "end",
         reason="no more improvement" if early else "done",
         step=state.global_step,
-        best_nll=_nll_at(run, state),
+        best_nll=_nll_of(at_best, state),
         best_step=state.best_global_step,
         seconds=seconds,
         training_peak_bytes=peak,
@@ -222,10 +223,9 @@ def _finish(job: Job, state: TrainerState, stopped: bool, seconds: float, emit: 
     return trained
 
 
-def _nll_at(run: RunDirectory, state: TrainerState) -> float | None:
-    """The validation NLL of the best step; what makes it the best counts what is written, too."""
-    best = state.best_global_step
-    nlls = [event["nll"] for event in run.events.read() if event["kind"] == "eval" and event.get("step") == best and best]
+def _nll_of(at_best: list[Event], state: TrainerState) -> float | None:
+    """The validation NLL of the best step, of its events; what makes it the best counts what is written, too."""
+    nlls = [event["nll"] for event in at_best if event["kind"] == "eval"]
     return float(nlls[-1]) if nlls else state.best_metric
 
 

@@ -93,13 +93,12 @@ class IrmTrainer(CheckpointingTrainer):
             own.newest = read_loops(self.state.stateful_callbacks.get(LOOPS))
         if own.due(step):
             own.ask(step)
+            self.state.stateful_callbacks[LOOPS] = own.state()
         loops = own.of_step(step)
         places = sum(len(loop.places) for loop in loops)
-        loops = processes.share(loops)
-        self.state.stateful_callbacks[LOOPS] = own.state()
-        if loops:
+        if shared := processes.share(loops):
             with self.injected.stepping():
-                self.accelerator.backward(self.loop_penalty / places * self.injected.unlikelihood(loops))
+                self.accelerator.backward(self.loop_penalty / places * self.injected.unlikelihood(shared))
 
     def _in_rows_that_fit(self, model: nn.Module, samples: list[Sample], items: float) -> Tensor:
         """Forward and backward in `self.rows` rows. Where memory runs out, the gradients so far are dropped and the samples go
@@ -136,8 +135,8 @@ class IrmTrainer(CheckpointingTrainer):
         if not math.isfinite(nll):
             hint = lower_rate_hint(self.args.learning_rate)
             raise TrainingFailed(f"the validation NLL became {nll} at step {self.state.global_step}", hint)
-        figure = nll + self._price_of_text()
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in _metrics(nll, figure).items()}
+        values = {"loss": nll, "perplexity": perplexity(nll), "figure": nll + self._price_of_text()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -155,10 +154,6 @@ def _own_loops(job: Job) -> OwnLoops | None:
     """None where loops cost nothing."""
     config = job.config
     return OwnLoops(job.base, job.samples.train, job.arguments.max_steps, config.seed) if config.loop_penalty else None
-
-
-def _metrics(nll: float, figure: float) -> dict[str, float]:
-    return {"loss": nll, "perplexity": perplexity(nll), "figure": figure}
 
 
 def _numbered(numbers: list[int]) -> dict[str, Tensor]:

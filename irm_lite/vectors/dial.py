@@ -231,7 +231,7 @@ def _hear_each(
         progress.begin(at, strength)
         steered = LlamaCppSpeaker(runtime, partial(runtime.set_vector, vector, strength), progress) if strength else base
         heard[strength] = hear(steered, base, material, (GREEDY,))
-        if score(heard[0.0], heard[0.0], material).value is None:
+        if not strength and score(heard[0.0], heard[0.0], material).value is None:
             raise DataError("no dial: neither choices nor other answers to tell sense by", "give more or shorter rows")
     return {strength: heard[strength] for strength in strengths}
 

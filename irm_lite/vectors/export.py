@@ -69,11 +69,11 @@ def export_vector(
     """Write `out` (.gguf); for the run's own vector export/fidelity.json too.
 
     `distil` fits vectors to the IRM, as long and in the order that `fitting` says; `mean` takes its mean output; `exact`
-    copies a static IRM trained at site `block`; `auto` is exact where that can be, else the mean where that loses at most 3%, else
-    distil. `layers` are the blocks
-    that get a vector, from 1. The fidelity is measured in llama.cpp on `gguf` (default: the base's own file), or in
-    transformers where there is none. Raises an InputError where something cannot be used, before any work: among it a `gguf`
-    of which llama.cpp makes quite another model than transformers does of the base, unless that is allowed here or was in training.
+    copies a static IRM trained at site `block`; `auto` is exact where that can be, else the mean where that loses at most 3%,
+    else distil. `layers` are the blocks that get a vector, from 1. The fidelity is measured in llama.cpp on `gguf` (default:
+    the base's own file), or in transformers where there is none. Raises an InputError where something cannot be used, before
+    any work: among it a `gguf` of which llama.cpp makes quite another model than transformers does of the base, unless that is
+    allowed here or was in training.
 
     >>> from irm_lite import ControlVector, load_run
     >>> result = export_vector(load_run("runs/anger"), Path("anger.gguf"), method="mean")
@@ -120,7 +120,7 @@ def _directions(run: TrainedRun, method: Method, blocks: tuple[int, ...], fittin
     base, irm = run.base, run.irm
     if method == "exact":
         assert isinstance(irm, StaticIRM)
-        return _Made({layer: irm.added[index] for index, layer in enumerate(irm.layers) if layer in blocks}, method)
+        return _Made({layer: added for layer, added in zip(irm.layers, irm.added, strict=True) if layer in blocks}, method)
     train, _ = encode_all(base.tokenizer, run.dataset.train, run.config.max_length)
     if method == "mean":
         observed = observe(base, irm, train, on_progress)

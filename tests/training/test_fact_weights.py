@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from irm_lite.base.load import Base, load_base
+from irm_lite.base.load import Base
 from irm_lite.config import TrainConfig
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode_all
@@ -22,15 +22,10 @@ from irm_lite.training.train import train
 
 
 @pytest.fixture(scope="module")
-def base(llama_folder: Path) -> Base:
-    return load_base(str(llama_folder), quant="none", device="cpu", dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def samples(base: Base) -> list[Sample]:
-    toned = encode_all(base.tokenizer, load_dataset("anger").train[:20], 512)[0]
+def samples(llama_base: Base) -> list[Sample]:
+    toned = encode_all(llama_base.tokenizer, load_dataset("anger").train[:20], 512)[0]
     plain = {each.subject: each for each in load_dataset("neutral").train}
-    return with_fact_weights(toned, plain, partial(base.tokenizer.decode, skip_special_tokens=True), 4.0)
+    return with_fact_weights(toned, plain, partial(llama_base.tokenizer.decode, skip_special_tokens=True), 4.0)
 
 
 def test_key_words_are_found_where_they_stand() -> None:
@@ -39,7 +34,7 @@ def test_key_words_are_found_where_they_stand() -> None:
     assert found == {"away", "gas", "irritates", "sulfur", "tears", "wash"}  # "onions" and "eyes" are in the question
 
 
-def test_tokens_of_key_words_count_more_and_others_once(base: Base, samples: list[Sample]) -> None:
+def test_tokens_of_key_words_count_more_and_others_once(llama_base: Base, samples: list[Sample]) -> None:
     """Against the tokenizer's own offsets in the rendered text."""
     plain = {each.subject: each for each in load_dataset("neutral").train}
     told = 0
@@ -48,21 +43,21 @@ def test_tokens_of_key_words_count_more_and_others_once(base: Base, samples: lis
         answer, ids = sample.example.answer, sample.ids[sample.answer_start :]
         spans = key_spans(answer, key_words(sample.example, plain[sample.example.subject]))
         heavy = [token for token, weight in zip(ids, sample.weights or [1.0] * len(ids), strict=True) if weight == 4.0]
-        joined = "".join(base.tokenizer.decode([token]).strip() for token in heavy)
+        joined = "".join(llama_base.tokenizer.decode([token]).strip() for token in heavy)
         assert all(answer[start:end] in joined for start, end in spans), sample.example.answer
         assert len(heavy) <= sum(end - start for start, end in spans)
         told += len(heavy)
     assert told > 20
 
 
-def test_the_loss_is_the_weighted_mean(base: Base, samples: list[Sample]) -> None:
+def test_the_loss_is_the_weighted_mean(llama_base: Base, samples: list[Sample]) -> None:
     some = samples[:3]
-    irm = build_irm("static", base.hidden_size, (1, 2), "block")
+    irm = build_irm("static", llama_base.hidden_size, (1, 2), "block")
     total = weights = 0.0
-    with inject(base.model, irm) as injection:
-        found = InjectedModel(base, injection)(some, num_items=sum(each.weight for each in some))
+    with inject(llama_base.model, irm) as injection:
+        found = InjectedModel(llama_base, injection)(some, num_items=sum(each.weight for each in some))
         for sample in some:
-            logits = base.model(torch.tensor([sample.ids])).logits[0, sample.answer_start - 1 : -1]
+            logits = llama_base.model(torch.tensor([sample.ids])).logits[0, sample.answer_start - 1 : -1]
             nll = F.cross_entropy(logits, torch.tensor(sample.ids[sample.answer_start :]), reduction="none")
             total += (torch.tensor(sample.weights) * nll).sum().item()
             weights += sum(sample.weights)

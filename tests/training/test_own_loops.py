@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irm_lite.base.load import Base, load_base
+from irm_lite.base.load import Base
 from irm_lite.config import TrainConfig
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode_all
@@ -27,43 +27,38 @@ def test_a_place_is_repeated_where_its_three_tokens_stood_before(ids: list[int])
 
 
 @pytest.fixture(scope="module")
-def base(llama_folder: Path) -> Base:
-    return load_base(str(llama_folder), quant="none", device="cpu", dtype="float32")
+def samples(llama_base: Base) -> list[Sample]:
+    return encode_all(llama_base.tokenizer, load_dataset("anger").train[:6], 512)[0]
 
 
-@pytest.fixture(scope="module")
-def samples(base: Base) -> list[Sample]:
-    return encode_all(base.tokenizer, load_dataset("anger").train[:6], 512)[0]
-
-
-def test_unlikelihood_is_of_the_places_alone(base: Base, samples: list[Sample]) -> None:
+def test_unlikelihood_is_of_the_places_alone(llama_base: Base, samples: list[Sample]) -> None:
     """Against transformers on each text alone; gradients reach the IRM."""
     loops = [Loop(samples[0], [1, 4]), Loop(samples[1], [0, 2, 3])]
-    irm = build_irm("static", base.hidden_size, (1, 2), "block")
+    irm = build_irm("static", llama_base.hidden_size, (1, 2), "block")
     torch.nn.init.normal_(irm.get_parameter("vectors"), std=0.1)
     prices = []
-    with inject(base.model, irm) as injection:
+    with inject(llama_base.model, irm) as injection:
         for loop in loops:
-            logits = base.model(torch.tensor([loop.sample.ids])).logits[0]
+            logits = llama_base.model(torch.tensor([loop.sample.ids])).logits[0]
             for place in loop.places:
                 at = loop.sample.answer_start + place
                 prices.append(-torch.log(1 - logits[at - 1].softmax(-1)[loop.sample.ids[at]]))
-        found = InjectedModel(base, injection).unlikelihood(loops)
+        found = InjectedModel(llama_base, injection).unlikelihood(loops)
         torch.autograd.backward(found)
     assert found.item() == pytest.approx(torch.stack(prices).sum().item(), rel=1e-4)
     assert irm.get_parameter("vectors").grad is not None
 
 
-def test_it_is_asked_after_a_third_every_ten_steps_whatever_went_before(base: Base, samples: list[Sample]) -> None:
-    own = OwnLoops(base, samples, max_steps=100, seed=3)
+def test_it_is_asked_after_a_third_every_ten_steps_whatever_went_before(llama_base: Base, samples: list[Sample]) -> None:
+    own = OwnLoops(llama_base, samples, max_steps=100, seed=3)
     assert [step for step in range(100) if own.due(step)] == list(range(30, 100, EVERY))
-    long = OwnLoops(base, samples, max_steps=1000, seed=3)
+    long = OwnLoops(llama_base, samples, max_steps=1000, seed=3)
     assert [step for step in range(1000) if long.due(step)] == list(range(300, 1000, 66))
-    assert not any(OwnLoops(base, samples, max_steps=EVERY, seed=3).due(step) for step in range(EVERY))  # too short to tell
+    assert not any(OwnLoops(llama_base, samples, max_steps=EVERY, seed=3).due(step) for step in range(EVERY))  # too short to tell
     assert own.of_step(31) == []
     own.ask(40)
     assert own.newest
-    again = OwnLoops(base, samples, max_steps=100, seed=3)
+    again = OwnLoops(llama_base, samples, max_steps=100, seed=3)
     again.newest = read_loops(json.loads(json.dumps(own.state())))  # as a checkpoint keeps it
     taken = [own.of_step(step) for step in range(41, 50)]
     assert [again.of_step(step) for step in range(41, 50)] == taken
@@ -79,12 +74,12 @@ def test_damaged_loops_of_a_checkpoint_are_refused(damaged: Any) -> None:
         read_loops(damaged)
 
 
-def test_a_random_model_loops_less_for_it(base: Base, samples: list[Sample]) -> None:
+def test_a_random_model_loops_less_for_it(llama_base: Base, samples: list[Sample]) -> None:
     """Untrained, its greedy answers soon go round; a few steps against its loops, and fewer of their tokens come again."""
-    irm = build_irm("static", base.hidden_size, (1, 2), "block")
-    own = OwnLoops(base, samples, max_steps=20, seed=0)
-    with inject(base.model, irm) as injection:
-        model = InjectedModel(base, injection)
+    irm = build_irm("static", llama_base.hidden_size, (1, 2), "block")
+    own = OwnLoops(llama_base, samples, max_steps=20, seed=0)
+    with inject(llama_base.model, irm) as injection:
+        model = InjectedModel(llama_base, injection)
         optimiser = torch.optim.Adam(irm.parameters(), 0.02)
         own.ask(10)
         assert own.newest

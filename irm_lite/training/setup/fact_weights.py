@@ -19,7 +19,7 @@ def with_fact_weights(
 
 
 def _weighted(sample: Sample, plain: Example | None, decode: Callable[[list[int]], str], weight: float) -> Sample:
-    if plain is None or weight == 1:
+    if plain is None:
         return sample
     answer = sample.ids[sample.answer_start :]
     ends = [len(decode(answer[: at + 1])) for at in range(len(answer))]  # token by token, blanks would be lost

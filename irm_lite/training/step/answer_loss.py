@@ -39,7 +39,7 @@ class _FrozenHead(torch.autograd.Function):
             total += (counts[:, None] * nll).sum()
             if with_gradient:
                 chances.scatter_add_(1, wanted[:, None], -torch.ones_like(chosen))
-                gradients.append((chances * counts[:, None]).to(head.weight.dtype) @ head.weight)
+                gradients.append(chances.mul_(counts[:, None]).to(head.weight.dtype) @ head.weight)
         if with_gradient:
             ctx.save_for_backward(torch.cat(gradients))
         return total
