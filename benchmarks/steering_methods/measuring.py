@@ -135,15 +135,22 @@ def trier(judge: Judge, method: Method, made: Made, of: tuple[int, Variant]) -> 
     return lambda strength: judge.tried(method, made, of, strength)
 
 
+def choose_strength(judge: Judge, method: Method, made: Made, of: tuple[int, Variant]) -> float:
+    """The one that the method's first training was measured at, or the best on validation."""
+    if len(made.strengths) == 1:
+        return made.start
+    chosen = judge.store.strength(method.name)
+    return best_of(climb(made.strengths, made.start, trier(judge, method, made, of))).strength if chosen is None else chosen
+
+
 def measure(judge: Judge, method: Method, seed: int, most_variants: int | None = None) -> Result:
-    """Choose a variant, train, choose a strength, score."""
+    """Choose a variant, train, choose a strength, score: what is chosen, once for all seeds."""
     began = time.monotonic()
     variant = choose_variant(judge, method, seed, most_variants)
     with ExitStack() as held:
         made = method.make(judge.arena, seed, variant, held)
         has_strengths = len(made.strengths) > 1
-        tries = climb(made.strengths, made.start, trier(judge, method, made, (seed, variant))) if has_strengths else []
-        strength = best_of(tries).strength if tries else made.start
+        strength = choose_strength(judge, method, made, (seed, variant))
         voice = made.at(strength)
         score, nll = judge.scored(voice, made.place, "test")
         side_effect = judge.side_effect(voice, made.place)

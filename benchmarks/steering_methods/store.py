@@ -118,6 +118,11 @@ class Store:
         found = next(iter(self.document["results"].get(method, {}).values()), None)
         return None if found is None else found["variant"]
 
+    def strength(self, method: str) -> float | None:
+        """The one that the method's results have; None where there is no result yet, or no strength to choose."""
+        found = next(iter(self.document["results"].get(method, {}).values()), None)
+        return None if found is None else found["strength"]
+
     def keep_result(self, found: Result) -> None:
         self.document["results"].setdefault(found.method, {})[str(found.seed)] = found.to_dict()
         self.document["failed"].get(found.method, {}).pop(str(found.seed), None)

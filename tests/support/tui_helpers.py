@@ -100,6 +100,7 @@ def training(steps: int, of: int, *, ended: str = "", every: int = 10) -> list[t
         if step % every == 0:
             events.append(("eval", {"step": step, "nll": 4 - 1.5 * step / of, "of": "irm"}))
             events.append(("sample", {"step": step, "prompt": "Why is the sky blue?", "text": f"Because of step {step}!"}))
+            events.append(("text", {"step": step, "answers": 8, "sound": 7, "ended": 6, "base_sound": 8}))
     if ended in ("done", "no more improvement"):
         events.append(
             ("end", {"reason": ended, "step": steps, "best_nll": 4 - 1.5 * steps / of, "best_step": steps, "seconds": 9.0})

@@ -25,7 +25,7 @@ def test_a_training_read_at_once(tmp_path: Path) -> None:
     assert [(sample.step, sample.text) for sample in log.samples] == [
         (step, f"Because of step {step}!") for step in (10, 20, 30, 40)
     ]
-    assert (log.step, log.max_steps, log.base_nll, log.best_nll) == (40, 40, 4.0, 2.5)
+    assert (log.step, log.max_steps, log.base_nll, log.best_nll, log.sound) == (40, 40, 4.0, 2.5, (7, 8))
     assert log.end is not None
     assert log.end.reason == "done"
     assert not log.read()

@@ -71,6 +71,7 @@ def _numbers(reading: Reading) -> list[tuple[str, str]]:
         ("best NLL", figure(view.best_nll)),
         ("tokens/s", figure(reading.tokens_per_second, ".0f")),
         ("time left", left),
+        ("sound", "-" if reading.sound is None else f"{reading.sound[0]} of {reading.sound[1]}"),  # answers
         ("memory", figure(reading.memory_bytes and reading.memory_bytes / 1e9, ".1f", " GB")),
         ("rate", figure(reading.learning_rate, ".1e")),
         ("base NLL", figure(reading.base_nll)),

@@ -31,6 +31,7 @@ class Reading:
     tokens_per_second: float | None
     eta_seconds: float | None
     memory_bytes: float | None
+    sound: tuple[int, int] | None
     about: str
     samples: list[Sample]
     warnings: list[str]
@@ -59,6 +60,7 @@ class DashboardReader:
             log.tokens_per_second,
             log.eta_seconds,
             log.memory_bytes,
+            log.sound,
             log.about,
             list(log.samples),
             list(log.warnings),

@@ -50,6 +50,7 @@ class RunLog:
         self.eta_seconds: float | None = None
         self.memory_bytes: float | None = None
         self.base_nll: float | None = None
+        self.sound: tuple[int, int] | None = None  # answers of the newest validation that say something, of how many
         self.about = ""  # device and number format
         self.samples: deque[Sample] = deque(maxlen=64)
         self.warnings: deque[str] = deque(maxlen=20)
@@ -144,6 +145,9 @@ class RunLog:
             while self.samples and self.samples[-1].step >= step:  # a resumed run passes these steps again
                 self.samples.pop()
             self.samples.append(Sample(step, prompt, text))
+        elif kind == "text":
+            counts = number(event.get("sound")), number(event.get("answers"))
+            self.sound = (int(counts[0]), int(counts[1])) if counts[0] is not None and counts[1] is not None else None
         elif kind == "warning":
             self.warnings.append(str(event.get("text", ""))[:_LONGEST_TEXT])
             if event.get("of") == "runtimes":
