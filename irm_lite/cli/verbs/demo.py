@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def demo(
     settings: TrainFlags = None,
     *,
-    out: Path | None = None,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
     gguf: str | None = None,
     long: Annotated[bool, Parameter(negative="")] = False,
     common: Common | None = None,

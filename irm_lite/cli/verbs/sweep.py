@@ -21,7 +21,7 @@ def sweep(
     file: Path,
     /,
     *,
-    out: Path | None = None,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
     download: Annotated[bool, Parameter(negative="")] = False,
     common: Common | None = None,
 ) -> None:

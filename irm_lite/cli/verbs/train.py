@@ -2,6 +2,9 @@
 
 import shlex
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from irm_lite.cli.flags import TrainFlags
 from irm_lite.cli.interrupt import graceful
@@ -16,7 +19,7 @@ from irm_lite.runs.directory import default_run
 def train(
     settings: TrainFlags = None,
     *,
-    out: Path | None = None,
+    out: Annotated[Path | None, Parameter(alias="-o")] = None,
     config: Path | None = None,
     resume: Path | None = None,
     common: Common | None = None,
