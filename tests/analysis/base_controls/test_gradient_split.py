@@ -136,7 +136,7 @@ def test_what_is_behind_the_last_block_goes_through_the_final_norm_alone(base: B
 
 
 def test_denominators_of_another_text_are_put_in_their_place(llama_base: Base) -> None:
-    """Twice the stream behind the last block: the same logits where the final norm is free, twice as large ones where it is held."""
+    """Twice the stream behind the last block: the same logits where the final norm is free, twice as large where it is held."""
     given, norms = samples(), stream_norms(llama_base.model)
     row = pack(given)
     with torch.no_grad(), recorded(norms) as seen:
