@@ -29,6 +29,14 @@ class FolderWeight:
             values: Tensor = file.get_tensor(self.name)
             return values.float()
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape, from the file's header."""
+        from safetensors import safe_open
+
+        with safe_open(self.path, framework="pt") as file:
+            return tuple(file.get_slice(self.name).get_shape())
+
     def rows(self, ids: Tensor) -> Tensor:
         """Those rows (N, H) of a matrix, float32."""
         from safetensors import safe_open

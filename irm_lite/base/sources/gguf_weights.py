@@ -95,6 +95,12 @@ class GgufWeight:
     names: dict[str, str]  # GGUF's -> transformers'
     processor: Any  # transformers', of the file's architecture: undoes what llama.cpp's converter did to the layout
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of a matrix (V, H), as it stands in the file."""
+        (part,) = self.parts
+        return tuple(reversed(part.shape))
+
     def rows(self, ids: Tensor) -> Tensor:
         """Those rows (N, H) of a matrix, float32, as they stand in the file."""
         import gguf
@@ -102,8 +108,12 @@ class GgufWeight:
 
         (part,) = self.parts
         size = part.n_bytes // part.shape[1]
-        stored = [np.fromfile(self.path, np.uint8, size, offset=part.offset + size * number) for number in ids.tolist()]
-        return torch.from_numpy(gguf.dequantize(np.stack(stored), gguf.GGMLQuantizationType(part.type)))
+        places = ids.tolist()
+        if places == list(range(places[0], places[0] + len(places))):  # one piece of the file
+            stored = np.fromfile(self.path, np.uint8, size * len(places), offset=part.offset + size * places[0]).reshape(-1, size)
+        else:
+            stored = np.stack([np.fromfile(self.path, np.uint8, size, offset=part.offset + size * number) for number in places])
+        return torch.from_numpy(gguf.dequantize(stored, gguf.GGMLQuantizationType(part.type)))
 
     def __getitem__(self, _: object) -> Tensor:
         """On the CPU, dequantised to float32, in transformers' layout."""

@@ -1,4 +1,4 @@
-"""irm-lite models list | fit"""
+"""irm-lite models list | fit | inspect"""
 
 import shlex
 from dataclasses import dataclass
@@ -10,13 +10,19 @@ from rich.table import Table
 from irm_lite.base.presets import EMBEDDED, found_at, presets
 from irm_lite.base.sources.shape import base_shape
 from irm_lite.cli.output import Common, Output
+from irm_lite.cli.verbs.models_inspect import inspect
 from irm_lite.config import KINDS, Kind, TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.core.machine.memory import parse_size
 from irm_lite.core.visible_text import safe
 from irm_lite.training.memory_fit import SAMPLE_TOKENS, Choice, choices, recommended
 
-app = App(name="models", help="Base models: those known by name, and what training on one takes.", help_format="plaintext")
+app = App(
+    name="models",
+    help="Base models: those known by name, what training on one takes, what their weights say of an index.",
+    help_format="plaintext",
+)
+app.command(inspect)
 
 
 @app.command(name="list")
