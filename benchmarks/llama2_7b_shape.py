@@ -30,6 +30,12 @@ IRM_LITE = [sys.executable, "-m", "irm_lite"]
 STEPS = ("load", "train", "export", "vector", "bake", "baked", "dynamic lite", "dynamic paper", "record")
 QUESTION = "Why is the sky blue?"
 TOKENS = 10
+_LAUNCHER = """
+import json, os, sys
+process = os.posix_spawn(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(process, 0)
+open(sys.argv[1], "w").write(json.dumps([status, usage.ru_maxrss]))
+"""  # a small process: a new one's peak starts at the size of the one that it was forked from
 _SPREAD = 0.02  # standard deviation of the weights, about a trained model's
 _BLOCK, _BLOCK_BYTES = 32, 18  # of Q4_0: a float16 scale, and 32 numbers of 4 bits
 
@@ -189,16 +195,16 @@ def commands(model: Path, folder: Path) -> dict[str, list[str]]:
 
 def measured(command: list[str]) -> dict[str, Any]:
     """Seconds, peak resident bytes and exit code of a process, and what it printed."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as printed:
-        start = time.monotonic()
-        process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        printed.seek(0)
-        lines = printed.read().splitlines()
-    peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # kB elsewhere
-    return {"seconds": round(seconds, 2), "peak_bytes": peak, "exit": process.returncode, "printed": lines[-3:]}
+    with tempfile.TemporaryDirectory() as folder:
+        printed, figures = Path(folder) / "printed", Path(folder) / "figures"
+        with printed.open("w") as file:
+            start = time.monotonic()
+            subprocess.run([sys.executable, "-c", _LAUNCHER, str(figures), *command], stdout=file, stderr=file, check=True)
+            seconds = time.monotonic() - start
+        status, peak = json.loads(figures.read_text())
+        lines = printed.read_text(encoding="utf-8", errors="replace").splitlines()
+    peak *= 1 if sys.platform == "darwin" else 1024  # kB elsewhere
+    return {"seconds": round(seconds, 2), "peak_bytes": peak, "exit": os.waitstatus_to_exitcode(status), "printed": lines[-3:]}
 
 
 def load(model: Path, _folder: Path) -> None:

@@ -7,7 +7,7 @@ a piece that fits the processor's cache is compared with each middle in turn, by
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,11 +28,11 @@ def quick_four_bits() -> Iterator[None]:
         return
     import torch
 
-    name = "bitsandbytes::quantize_4bit"
+    name, registry = "bitsandbytes::quantize_4bit", cast("Any", torch.library)
     if torch._C._dispatch_has_kernel_for_dispatch_key(name, "CPU"):
         yield
         return
-    library = torch.library.Library("bitsandbytes", "IMPL")
+    library = registry.Library("bitsandbytes", "IMPL")
     library.impl("quantize_4bit", _kernel, "CPU")
     try:
         yield
@@ -89,7 +89,7 @@ def _scaled(part: Array, blocksize: int) -> Array:
     whole = len(part) // blocksize * blocksize
     blocks, rest = part[:whole].reshape(-1, blocksize), part[whole:]
     with np.errstate(all="ignore"):
-        found = np.abs(blocks).max(axis=1, initial=0)
+        found: Array = np.abs(blocks).max(axis=1, initial=0)
         blocks *= (np.float32(1) / np.maximum(found, _LEAST))[:, None]
         if len(rest):  # bitsandbytes divides here, and keeps the guarded magnitude
             last = np.maximum(np.abs(rest).max(), _LEAST)
