@@ -1,6 +1,7 @@
 """Files whose graph is llama's but for names and the order of rotary halves, baked as llama: in llama.cpp, beside the vector."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from irm_lite.cli import main as cli
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.llamacpp import Runtime
@@ -74,6 +76,17 @@ def test_what_is_llama_but_for_names_and_halves_is_baked_as_llama(architecture: 
     assert float(kl(log_probs(original), baked).mean()) > 1e-2
     unbake(tmp_path / "baked.gguf", tmp_path / "again.gguf")
     assert digest(tmp_path / "again.gguf") == before == digest(original)
+
+
+def test_the_verb_says_so(qwen_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, vector, out = named("qwen2", qwen_folder, tmp_path / "model.gguf"), tmp_path / "v.gguf", tmp_path / "baked.gguf"
+    ControlVector(vectors((1, 2)), "qwen2").save(vector)
+    assert cli.run(["bake", str(vector), "--gguf", str(model), "-o", str(out)]) == 0
+    assert "it is written as llama" in capsys.readouterr().out
+    assert cli.run(["bake", str(vector), "--gguf", str(model), "-o", str(out), "--force", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["architecture"] == "llama"
+    assert cli.run(["bake", "--undo", str(out), "-o", str(tmp_path / "again.gguf")]) == 0
+    assert digest(tmp_path / "again.gguf") == digest(model)
 
 
 def test_without_moving_the_rows_the_halves_would_be_rotated_wrongly(qwen_folder: Path, tmp_path: Path) -> None:
