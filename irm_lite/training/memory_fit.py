@@ -1,8 +1,8 @@
 """How much memory a training will hold at its peak, part by part, predicted from the sizes of base and IRM alone.
 
 Most parts are counted: the tensors that autograd saves or that a step makes (tests compare them with torch's own count). Four are
-measured on a CPU with the demo model (benchmarks/fit.py, docs/log.md): the process, the holes in its heap, what unpacking a .gguf
-takes, and that a recomputed block counts twice. For a GPU only tensors are counted, and nothing was measured. Imports no torch:
+measured on a CPU with the demo model (benchmarks/fit.py, docs/log.md): the process, what training adds to it, the holes in its
+heap, and that a recomputed block counts twice. For a GPU only tensors are counted, and nothing was measured. Imports no torch:
 the TUI uses it.
 """
 
@@ -231,11 +231,12 @@ def _base_weights(base: BaseShape, config: TrainConfig, c: int) -> Parts:
 
 def _reading(base: BaseShape, config: TrainConfig, weights: int, c: int, cpu: bool) -> int:
     """Bytes that loading holds beside the weights that stay. To a GPU the largest weights, as a rule the embeddings, come in their
-    final form; in memory, unpacking ggml's blocks takes 10 bytes a weight, before the others are there if those are quantised."""
+    final form; in memory, a weight of ggml's blocks is unpacked to float32 beside its copy in the base's format, before the
+    others are there if those are quantised."""
     if not cpu:
         return c * max(base.block_matrices)
     largest = max(base.embedding, *base.block_matrices)
-    unpacked = max(0, 10 * largest - weights) if base.from_gguf else 0
+    unpacked = max(0, (4 + c % 4) * largest - weights) if base.from_gguf else 0
     return max(unpacked, 4 * (largest if config.quant == "none" else max(base.block_matrices)))
 
 

@@ -4,7 +4,8 @@ In llama.cpp's llama graph `blk.N.ffn_down.bias` is added where a control vector
 `blk.N.attn_output.bias` at the paper's site, after attention. Both are optional tensors of any dense llama file.
 
 The copy keeps the original's bytes in their order: only the counts at the start change, our keys follow its metadata, our
-rows follow its tensor table, our data its data. What is needed to take all that out again stands in our keys.
+rows follow its tensor table, our data its data. Where an architecture takes no biases but is llama's otherwise, the copy is
+written as llama (as_llama.py). What is needed to take all that out again stands in our keys.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from irm_lite.core.files.gguf_header import GgufHeader, Layout, read_header, req
 from irm_lite.core.files.gguf_types import F32
 from irm_lite.core.types import FloatArray, Progress, unwatched
 from irm_lite.steering.layers import format_layers
+from irm_lite.vectors.as_llama import LLAMA, SAME_AS_LLAMA, Turn, renamed, require_same_graph, turned_pieces, turns
 from irm_lite.vectors.baked_file import (
     NO_DIGEST,
     OWN,
@@ -30,14 +32,14 @@ from irm_lite.vectors.baked_file import (
     original_values,
     own_keys,
     patched,
-    pieces,
     tensor_rows,
 )
 from irm_lite.vectors.biases import Biases
 
 # Architectures whose graph takes both biases where there were none, and adds them unscaled: tests/vectors/test_bake.py runs each
-# in llama.cpp. (Granite and MiniCPM scale what a block adds; Qwen and Gemma refuse a bias; Phi-2 has its own.)
-BAKEABLE = ("llama", "mistral3")
+# in llama.cpp. (Granite and MiniCPM scale what a block adds; Qwen 3 and Gemma refuse a bias; Phi-2 has its own.)
+BAKEABLE = (LLAMA, "mistral3")
+_OTHERWISE = "use the control vector with --control-vector, or an adapter"
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,19 @@ class _Insertions:
 
     n_tensors: int  # rows in `table`
     n_keys: int
+    original: bytes  # its metadata, by llama's names where it is written as llama
     metadata: bytes
     table: bytes
     gap: int  # zeros between the header and the data, in the place of the original's
     padding: int  # zeros after the original's data
     data: bytes
     patches: dict[int, bytes]  # changed values, by offset from the start of the original
+    turns: list[Turn]
 
     def size(self, layout: Layout) -> int:
         """Bytes of the whole copy."""
-        own = len(self.metadata) + len(self.table) + self.gap + self.padding + len(self.data)
-        return layout.table_end + layout.size - layout.data_start + own
+        head = START + len(self.original) + len(self.metadata) + layout.table_end - layout.metadata_end + len(self.table)
+        return head + self.gap + layout.size - layout.data_start + self.padding + len(self.data)
 
 
 def bake(gguf: Path, biases: Biases, out: Path, *, force: bool = False, on_progress: Progress = unwatched) -> None:
@@ -73,13 +77,13 @@ def bake(gguf: Path, biases: Biases, out: Path, *, force: bool = False, on_progr
     with atomic_path(out) as temporary, gguf.open("rb") as source, temporary.open("wb") as target:
         digest = _write_header(source, target, header, insertions)
         done = layout.data_start
-        data = pieces(source, layout.size - layout.data_start, digest)
+        data = turned_pieces(source, layout.data_start, layout.size, insertions.turns, digest=digest)
         for piece in patched(data, layout.data_start, insertions.patches):
             target.write(piece)
             done += len(piece)
             on_progress(done >> 20, layout.size >> 20, "MiB")
         target.write(bytes(insertions.padding) + insertions.data)
-        target.seek(layout.metadata_end + insertions.metadata.index(NO_DIGEST.encode()))
+        target.seek(START + len(insertions.original) + insertions.metadata.index(NO_DIGEST.encode()))
         target.write(digest.hexdigest().encode())
 
 
@@ -114,10 +118,16 @@ def _insertions(header: GgufHeader, biases: Biases) -> _Insertions:
     if end + -end % layout.alignment != data_size + padding:  # llama.cpp wants each tensor right after the one before
         raise InputError(f"{header.path} has bytes after its last tensor", "make it again with llama.cpp's own tools")
     table, data = tensor_rows(added, data_size + padding, layout.alignment)
-    keys = own_keys(header, biases, originals)
+    old = header.architecture
+    new = LLAMA if old in SAME_AS_LLAMA else old
+    keys = own_keys(header, biases, originals, "" if new == old else old)
     metadata = b"".join(metadata_entry(name, value) for name, value in keys.items())
-    gap = -(layout.table_end + len(metadata) + len(table)) % layout.alignment
-    return _Insertions(len(added), len(keys), metadata, table, gap, padding, data, patches)
+    with header.path.open("rb") as file:
+        file.seek(START)
+        original = renamed(file.read(layout.metadata_end - START), layout.entries, old, new)
+    head = START + len(original) + layout.table_end - layout.metadata_end
+    gap = -(head + len(metadata) + len(table)) % layout.alignment
+    return _Insertions(len(added), len(keys), original, metadata, table, gap, padding, data, patches, turns(header, old))
 
 
 def _write_header(source: BinaryIO, target: BinaryIO, header: GgufHeader, insertions: _Insertions) -> Any:
@@ -129,7 +139,7 @@ def _write_header(source: BinaryIO, target: BinaryIO, header: GgufHeader, insert
     if any(rest):  # undo writes zeros there
         raise InputError(f"{header.path} has bytes between its header and its data", "make it again with llama.cpp's own tools")
     target.write(start[:4] + struct.pack("<IQQ", *counts))
-    target.write(metadata + insertions.metadata + table + insertions.table + bytes(insertions.gap))
+    target.write(insertions.original + insertions.metadata + table + insertions.table + bytes(insertions.gap))
     return hashlib.sha256(start + metadata + table + rest)
 
 
@@ -143,57 +153,89 @@ def unbake(gguf: Path, out: Path, *, force: bool = False, on_progress: Progress 
     kept, layout = header.metadata, header.layout
     if OWN + "sha256" not in kept:
         raise InputError(f"{gguf} was not baked by irm-lite", "give a file that `irm-lite bake` wrote")
-    try:
-        version, n_tensors, n_metadata, metadata_end, table_size, data_start, size = (
-            header.integer(OWN + key)
-            for key in ("version", "n_tensors", "n_metadata", "metadata_end", "table_size", "data_start", "size")
-        )
-        own_metadata = layout.metadata_end - metadata_end
-        consistent = own_metadata > 0 and 0 < table_size <= layout.table_end - layout.metadata_end
-        consistent &= metadata_end >= START and metadata_end + table_size <= data_start <= size
-        consistent &= data_start <= layout.data_start and size - data_start <= layout.size - layout.data_start
-        consistent &= version in (2, 3) and min(n_tensors, n_metadata) >= 0
-    except InputError:
-        consistent = False
-    if not consistent:
-        raise InputError(f"{gguf} was changed after it was baked", "get the original from where it came from")
+    changed = InputError(f"{gguf} was changed after it was baked", "get the original from where it came from")
+    original = _original(header)
+    if original is None:
+        raise changed
+    data_start, size = original.data_start, original.size
     _require_place(gguf, out, size, force)
     patches = original_values(header)
     digest = hashlib.sha256()
     with atomic_path(out) as temporary, gguf.open("rb") as source, temporary.open("wb") as target:
-        head = source.read(4) + struct.pack("<IQQ", version, n_tensors, n_metadata)
+        head = source.read(4) + struct.pack("<IQQ", original.version, original.n_tensors, original.n_metadata)
         source.seek(START)
-        head += source.read(metadata_end - START)
+        entries = layout.entries[: original.n_metadata]
+        metadata = source.read(layout.entries[original.n_metadata] - START)
+        head += renamed(metadata, entries, header.architecture, original.architecture)
+        if len(head) != original.metadata_end:
+            raise changed
         source.seek(layout.metadata_end)
-        head += source.read(table_size)
+        head += source.read(original.table_size)
         head += bytes(data_start - len(head))
         digest.update(head)
         target.write(head)
         source.seek(layout.data_start)
-        done = data_start
-        for piece in patched(pieces(source, size - data_start), layout.data_start, patches):
+        done, end = data_start, layout.data_start + size - data_start
+        data = turned_pieces(source, layout.data_start, end, original.turns, back=True)
+        for piece in patched(data, layout.data_start, patches):
             digest.update(piece)
             target.write(piece)
             done += len(piece)
             on_progress(done >> 20, size >> 20, "MiB")
         if digest.hexdigest() != kept[OWN + "sha256"]:
-            raise InputError(f"{gguf} was changed after it was baked", "get the original from where it came from")
+            raise changed
+
+
+@dataclass(frozen=True)
+class _Original:
+    """What the keys of a baked file say of its original, in bytes from its start, and what was moved."""
+
+    version: int
+    n_tensors: int
+    n_metadata: int
+    metadata_end: int
+    table_size: int
+    data_start: int
+    size: int
+    architecture: str
+    turns: list[Turn]
+
+
+def _original(header: GgufHeader) -> _Original | None:
+    """None where the keys do not fit the file."""
+    layout = header.layout
+    names = ("version", "n_tensors", "n_metadata", "metadata_end", "table_size", "data_start", "size")
+    architecture = str(header.metadata.get(OWN + "architecture", header.architecture))
+    try:
+        sizes = {name: header.integer(OWN + name) for name in names}
+        original = _Original(**sizes, architecture=architecture, turns=turns(header, architecture))
+    except InputError:
+        return None
+    consistent = original.version in (2, 3) and original.n_tensors >= 0 and 0 <= original.n_metadata < len(layout.entries)
+    consistent &= 0 < original.table_size <= layout.table_end - layout.metadata_end and original.metadata_end >= START
+    consistent &= original.metadata_end + original.table_size <= original.data_start <= original.size
+    consistent &= original.size - original.data_start <= layout.size - layout.data_start
+    ends = (turn.end - layout.data_start for turn in original.turns)
+    consistent &= max(ends, default=0) <= original.size - original.data_start
+    return original if consistent else None
 
 
 def require_bakeable(header: GgufHeader) -> None:
     """Raise InputError where llama.cpp would ignore or refuse biases in this file, or it is baked already."""
     require_model(header)
-    if header.architecture not in BAKEABLE:
+    if header.architecture not in (*BAKEABLE, *SAME_AS_LLAMA):
         raise InputError(
             f"{header.path} is {header.architecture}, for which baking is not known to work in llama.cpp",
-            f"use the control vector with --control-vector; baking is tested for {', '.join(BAKEABLE)}",
+            f"{_OTHERWISE}; baking is tested for {', '.join((*BAKEABLE, *SAME_AS_LLAMA))}",
         )
     if header.integer(f"{header.architecture}.expert_count", 0) > 0:
-        raise InputError(f"{header.path} is a mixture of experts, which has no place for a bias", "use the control vector")
+        raise InputError(f"{header.path} is a mixture of experts, which has no place for a bias", _OTHERWISE)
     if not header.tensors:
         raise InputError(f"{header.path} has no tensors", "give a model")
     if OWN + "sha256" in header.metadata:
         raise InputError(f"{header.path} is baked already", "take that out with bake --undo first, or bake all vectors at once")
+    if header.architecture in SAME_AS_LLAMA:
+        require_same_graph(header)
 
 
 def _require_place(source: Path, out: Path, size: int, force: bool) -> None:

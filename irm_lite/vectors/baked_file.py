@@ -20,8 +20,9 @@ _ORIGINAL = OWN + "original."  # + a tensor's name: the values that it had
 _PIECE = 4 << 20  # bytes copied at once
 
 
-def own_keys(header: GgufHeader, biases: Biases, originals: Mapping[str, FloatArray]) -> dict[str, Any]:
-    """What is needed to take the biases out again, and where they come from. `originals`: the values that were added to."""
+def own_keys(header: GgufHeader, biases: Biases, originals: Mapping[str, FloatArray], architecture: str = "") -> dict[str, Any]:
+    """What is needed to take the biases out again, and where they come from. `originals`: the values that were added to;
+    `architecture`: the original's, where the copy has another."""
     layout = header.layout
     return {
         OWN + "sha256": NO_DIGEST,
@@ -32,6 +33,7 @@ def own_keys(header: GgufHeader, biases: Biases, originals: Mapping[str, FloatAr
         OWN + "table_size": np.uint64(layout.table_end - layout.metadata_end),
         OWN + "data_start": np.uint64(layout.data_start),
         OWN + "size": np.uint64(layout.size),
+        **({OWN + "architecture": architecture} if architecture else {}),
         OWN + "slot": biases.slot,
         OWN + "layers": format_layers(biases.values),
         **{f"{OWN}vector.{key}": str(value) for key, value in biases.provenance.items()},

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from bitsandbytes import functional
@@ -17,7 +18,7 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeForCausalLM
 from transformers.utils.quantization_config import GgufConfig
 
 from irm_lite.base.load import load_base
-from irm_lite.base.sources.gguf_weights import gguf_weights, skeleton
+from irm_lite.base.sources.gguf_weights import gguf_weights, skeleton, unpacked
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import read_header
 from support.gguf_files import write_gguf as write_tensors
@@ -142,6 +143,26 @@ def test_fused_experts_of_a_qwen3_moe(tmp_path: Path) -> None:
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
         assert torch.equal(tensor, model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q8_0"])
+def test_a_tensor_read_in_pieces_is_the_tensor_read_at_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irm_lite.base.sources.gguf_weights._PIECE", 1000)
+    chance, number = np.random.default_rng(0), gguf.GGMLQuantizationType[kind]
+    tensors = {"row": chance.normal(size=64), "matrix": chance.normal(size=(37, 96)), "experts": chance.normal(size=(3, 5, 64))}
+    given = {name: values.astype(np.float32) for name, values in tensors.items()}
+    path = write_tensors(tmp_path / "t.gguf", "llama", given, types=dict.fromkeys(given, int(number)))
+    read = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for name, info in read_header(path).tensors.items():
+            expected = gguf.dequantize(np.array(read[name].data), number)
+            found = unpacked(path, info)
+            assert found.shape == given[name].shape
+            assert found.tobytes() == expected.astype(np.float32).tobytes()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_file_that_lacks_a_weight_is_refused_by_its_name(llama_gguf: Path, tmp_path: Path) -> None:

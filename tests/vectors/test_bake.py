@@ -150,7 +150,7 @@ def test_what_cannot_be_baked_is_one_line_and_writes_nothing(
     deep = Biases("ffn_down", vectors((3,)), {})
     wide = Biases("ffn_down", vectors((1,), 32), {})
     cases: list[tuple[Path, Biases, Path, str]] = [
-        (other("qwen.gguf", "qwen2"), biases(), out, "not known to work"),
+        (other("gemma.gguf", "gemma3"), biases(), out, "gemma3, .*: use the control vector with --control-vector, or an adapter"),
         (trailing, biases(), out, "bytes after its last tensor"),
         (gap, biases(), out, "between its header and its data"),
         (other("moe.gguf", "llama", expert_count=8), biases(), out, "mixture of experts"),

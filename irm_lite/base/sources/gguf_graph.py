@@ -110,7 +110,7 @@ def read_graph(header: GgufHeader) -> Graph | None:
     """The graph of a file of a MAPPED architecture; None of another. Raises BaseModelError, by name, where it cannot be made."""
     if header.architecture not in MAPPED:
         return None
-    unknown = _unknown_keys(header)
+    unknown = unknown_keys(header)
     _refuse_tensors(header)
     if _number(header, _EPSILON, 0.0) <= 0:
         raise BaseModelError(f"{header.path} has no positive {header.architecture}.{_EPSILON}", _AGAIN)
@@ -132,7 +132,7 @@ def read_graph(header: GgufHeader) -> Graph | None:
     )
 
 
-def _unknown_keys(header: GgufHeader) -> tuple[str, ...]:
+def unknown_keys(header: GgufHeader) -> tuple[str, ...]:
     """Keys of the architecture that are not known here. Raises BaseModelError on one that changes a graph in a way not mapped."""
     prefix, unknown = f"{header.architecture}.", []
     for key, value in header.metadata.items():

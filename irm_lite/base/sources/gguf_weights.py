@@ -14,9 +14,13 @@ from irm_lite.base.sources.gguf_graph import read_graph
 from irm_lite.base.sources.shape import SPARE, shape_of_header
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import GgufHeader, TensorInfo, read_header
+from irm_lite.core.machine.four_bits import in_threads
+from irm_lite.core.types import FloatArray
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+_PIECE = 1 << 18  # values that are dequantised at once: few enough for the cache, and many for numpy
 
 
 def skeleton(gguf: Path) -> "PreTrainedModel":
@@ -117,20 +121,35 @@ class GgufWeight:
 
     def __getitem__(self, _: object) -> Tensor:
         """On the CPU, dequantised to float32, in transformers' layout."""
-        import gguf
         import numpy as np
 
         done: dict[str, Tensor] = {}
         for part in self.parts:
-            kind = gguf.GGMLQuantizationType(part.type)
-            stored = np.fromfile(self.path, np.uint8, part.n_bytes, offset=part.offset)
-            values = gguf.dequantize(stored.reshape(*part.shape[:0:-1], -1), kind)
             processed = self.processor.process(
-                values, part.name, tensor_key_mapping=self.names, parsed_parameters={"tensors": done}
+                unpacked(self.path, part), part.name, tensor_key_mapping=self.names, parsed_parameters={"tensors": done}
             )
             if processed.name is not None:  # else it put the result into `done` itself
                 done[self.names[processed.name]] = torch.from_numpy(np.ascontiguousarray(processed.weights))
         return done[self.name]
+
+
+def unpacked(path: Path, part: TensorInfo) -> FloatArray:
+    """A tensor dequantised to float32, in rows as numpy has them: a few at a time, by as many threads as torch has."""
+    import gguf
+    import numpy as np
+
+    kind, rows = gguf.GGMLQuantizationType(part.type), math.prod(part.shape[1:])
+    size, columns = part.n_bytes // max(rows, 1), part.shape[0] if part.shape else 1
+    values = np.empty((rows, columns), np.float32)
+    step = max(_PIECE // max(columns, 1), 1)
+
+    def work(first: int) -> None:
+        count = min(step, rows - first)
+        stored = np.fromfile(path, np.uint8, count * size, offset=part.offset + first * size)
+        values[first : first + count] = gguf.dequantize(stored.reshape(count, size), kind)
+
+    in_threads(work, range(0, rows, step), torch.get_num_threads())
+    return values.reshape(part.shape[::-1])
 
 
 def _require_dequantisable(header: GgufHeader) -> None:

@@ -69,7 +69,7 @@ def base_shape(name: str) -> BaseShape:
             preset.intermediate_size,
             preset.heads,
             preset.kv_heads,
-            preset.hidden_size // preset.heads,
+            preset.head_size or preset.hidden_size // preset.heads,
             preset.vocabulary,
             preset.tied,
             preset.package is not None,

@@ -47,6 +47,7 @@ def bake(
     from irm_lite.base.fingerprint import fingerprint_gguf
     from irm_lite.base.presets import find_gguf
     from irm_lite.core.files.gguf_header import read_header
+    from irm_lite.vectors.as_llama import LLAMA, SAME_AS_LLAMA
     from irm_lite.vectors.bake import bake as write_baked
     from irm_lite.vectors.bake import require_bakeable, unbake
     from irm_lite.vectors.biases import gather
@@ -71,8 +72,17 @@ def bake(
         biases = gather(sources, fingerprint_gguf(header), model.name, scale=flags.scale, layers=flags.layers)
         output.tell_matches([biases.match])
         write_baked(model, biases, flags.out, force=flags.force, on_progress=on_progress)
+    written = LLAMA if header.architecture in SAME_AS_LLAMA else header.architecture
+    renamed = [] if written == header.architecture else [f"it is written as {written}, which takes biases and computes the same"]
     output.result(
-        {"gguf": str(flags.out), "from": str(model), "slot": biases.slot, "layers": sorted(biases.values)},
+        {
+            "gguf": str(flags.out),
+            "from": str(model),
+            "slot": biases.slot,
+            "layers": sorted(biases.values),
+            "architecture": written,
+        },
         f"{flags.out}: a copy of {model} with {len(biases.values)} biases, blk.N.{biases.slot}.bias; load it like any other model",
+        *renamed,
         f"to take them out: irm-lite bake --undo {flags.out} -o ORIGINAL.gguf",
     )

@@ -68,6 +68,7 @@ class Layout:
     alignment: int
     data_start: int
     size: int
+    entries: tuple[int, ...]  # where each entry of the metadata begins, in their order
 
 
 @dataclass(frozen=True)
@@ -260,7 +261,9 @@ def _parse(cursor: _Cursor, path: Path) -> GgufHeader:
     if max(n_tensors, n_metadata) > _MAX_ENTRIES:
         raise cursor.damaged("its table of contents is absurdly long")
     metadata: dict[str, Any] = {}
+    entries: list[int] = []
     for _ in range(n_metadata):
+        entries.append(cursor.position)
         key = cursor.string()
         if key in metadata:
             raise cursor.damaged(f"the key {key[:80]!r} appears twice")
@@ -295,5 +298,5 @@ def _parse(cursor: _Cursor, path: Path) -> GgufHeader:
         if name in tensors:
             raise cursor.damaged(f"tensor {name!r} appears twice")
         tensors[name] = TensorInfo(name, shape, kind, start + offset, n_bytes)
-    layout = Layout(version, n_metadata, metadata_end, cursor.position, alignment, start, cursor.size)
+    layout = Layout(version, n_metadata, metadata_end, cursor.position, alignment, start, cursor.size, tuple(entries))
     return GgufHeader(path, metadata, tensors, layout)
