@@ -5,11 +5,12 @@ python benchmarks/steering.py --table FILE [FILE ...]
 
 Each method is tried with two or three rates (choices of layers, phrasings) on the first seed; the one that scores best on 20
 validation questions, greedy, is taken for all seeds. Then its strength is chosen there, up or down from the one that it was
-trained at as long as the score rises, and is taken for all seeds too. The table has the score of the test questions, its parts, the NLL of the tone's
-answers, the KL to the base on 24 neutral ones, the seconds of training (of the chosen rate alone) and trained parameters. Methods
-with a star run in transformers (their edits have no counterpart in llama.cpp) on the base in 4 bits as it was trained, and are
-scored beside that base; the others in llama.cpp on the file. Results are kept in the JSON as they are made: a run that was stopped
-goes on where it was, with the same flags; more seeds and methods can be added. Runs of irm_lite's own lie in FILE.runs.
+trained at as long as the score rises, and is taken for all seeds too. The table has the score of the test questions, its
+parts, the NLL of the tone's answers, the KL to the base on 24 neutral ones, the seconds of training (of the chosen rate alone)
+and trained parameters. Methods with a star run in transformers (their edits have no counterpart in llama.cpp) on the base in 4
+bits as it was trained, and are scored beside that base; the others in llama.cpp on the file. Results are kept in the JSON as they
+are made: a run that was stopped goes on where it was, with the same flags; more seeds and methods can be added. Runs of
+irm_lite's own lie in FILE.runs.
 """
 
 import argparse
