@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
-from irm_lite.base.architecture import require_injectable
 from irm_lite.base.fingerprint import Fingerprint, fingerprint_gguf
 from irm_lite.base.model_fingerprint import fingerprint_model
 from irm_lite.base.packed_attention import attend_by_sample
@@ -23,6 +22,7 @@ from irm_lite.base.sources.gguf_tokenizer import GgufTokenizer
 from irm_lite.base.sources.gguf_weights import gguf_weights, rotate, skeleton
 from irm_lite.base.sources.loaded_checks import require_whole
 from irm_lite.base.sources.shape import require_stored
+from irm_lite.base.stream import require_injectable
 from irm_lite.core.errors import BaseModelError, reason
 from irm_lite.core.files.gguf_header import GgufHeader, read_header
 from irm_lite.core.files.paths import expanded, is_hub_id

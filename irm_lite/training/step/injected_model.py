@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.forward import answers_of, run_base
+from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
 from irm_lite.config import KINDS
 from irm_lite.data.encoding import Sample
@@ -88,7 +89,7 @@ class InjectedModel(nn.Module):
         row = pack([loop.sample for loop in loops])
         ends = torch.tensor([0, *(loop.sample.n_answer for loop in loops[:-1])]).cumsum(0).tolist()
         places = torch.tensor([end + place for end, loop in zip(ends, loops, strict=True) for place in loop.places])
-        head = base.model.get_output_embeddings()
+        head = head_of(base.model)
         hidden = self._answer_states([loop.sample for loop in loops], row)[places].to(next(head.parameters()).device)
         log_p = -F.cross_entropy(head(hidden).float(), row["labels"][places].to(hidden.device), reduction="none")
         return -torch.log1p(-log_p.exp().clamp_max(_SURE)).sum().to(base.plan.device)
@@ -97,7 +98,7 @@ class InjectedModel(nn.Module):
         base, _ = self._hidden
         row = pack(samples)
         hidden = self._answer_states(samples, row)
-        return answer_nll(base.model.get_output_embeddings(), hidden, row["labels"], row["weights"]).to(base.plan.device)
+        return answer_nll(head_of(base.model), hidden, row["labels"], row["weights"]).to(base.plan.device)
 
     def _answer_states(self, samples: Sequence[Sample], row: Row) -> Tensor:
         """The injected base's final hidden states (A, H) where the row's answers are predicted."""
