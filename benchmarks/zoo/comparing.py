@@ -126,8 +126,10 @@ def _irm(size: int, layers: tuple[int, ...], site: Site, h0: Site) -> IRM:
     return irm
 
 
-def _same(fingerprint: Any, loaded: Model) -> bool:
-    return bool(fingerprint.weights) and fingerprint.weights == loaded.fingerprint.weights
+def _same(fingerprint: Any, loaded: Model) -> bool | None:
+    """None where neither has gains by which weights are told apart."""
+    of_file = loaded.fingerprint.weights
+    return fingerprint.weights == of_file if fingerprint.weights or of_file else None
 
 
 def _log_probabilities(model: Any, ids: list[int]) -> Tensor:

@@ -38,21 +38,22 @@ def write_folder(tiny: Tiny, folder: Path) -> Path:
     tiny_model(tiny).save_pretrained(folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **tiny.on_the_hub}))
-    _tokenizer().save_pretrained(folder)
+    write_tokenizer(folder)
     return folder
 
 
-def _tokenizer() -> PreTrainedTokenizerFast:
+def write_tokenizer(folder: Path) -> None:
+    """The zoo's tokenizer, byte-level BPE split as GPT-2's, beside a model."""
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=["<pad>", "<s>", "</s>", "<unk>", "<|endoftext|>"],
+        special_tokens=["<pad>", "<s>", "</s>", "<unk>", "<|endoftext|>", "<mask>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     words.train_from_iterator([each.answer for each in load_dataset("neutral").train[:200]], trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
     tokenizer.chat_template = _TEMPLATE
-    return tokenizer
+    tokenizer.save_pretrained(folder)

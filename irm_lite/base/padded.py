@@ -6,7 +6,7 @@ Everything outside the blocks stays in the packed row's order, (1, T, H); what h
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class Padding:
 
 
 _running: "WeakKeyDictionary[nn.Module, Padding]" = WeakKeyDictionary()
+_held: "WeakSet[nn.Module]" = WeakSet()
 
 
 @contextmanager
@@ -47,7 +48,19 @@ def padded_run(model: nn.Module, padding: Padding) -> Iterator[None]:
     try:
         yield
     finally:
-        del _running[model]
+        if model not in _held:
+            del _running[model]
+
+
+@contextmanager
+def held(model: nn.Module) -> Iterator[None]:
+    """Within: the newest run's padding stays until the next one, for a backward pass that runs the blocks again."""
+    _held.add(model)
+    try:
+        yield
+    finally:
+        _held.discard(model)
+        _running.pop(model, None)
 
 
 def as_row(model: nn.Module, hidden: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Every architecture of the table on a tiny random model: the stream is what the table says, samples in one row stay apart, blocks
 can be left out where it says so. What llama.cpp makes of the same: tests/benchmarks/test_architectures_benchmark.py."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from irm_lite.data.packing import pack
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, build_irm
 from irm_lite.training.step.answer_loss import answer_nll
+from irm_lite.training.step.injected_model import InjectedModel
 from irm_lite.training.step.prefix import FrozenPrefix, blocks_from
 from zoo.configs import ZOO, Tiny
 from zoo.models import tiny_model
@@ -122,6 +124,30 @@ def test_a_training_step_through_the_kept_prefix_is_the_whole_model_s(tiny: Tiny
     torch.testing.assert_close(found, whole, rtol=1e-4, atol=1e-4)
     if prefix.first:
         assert stream_of(model).cut
+
+
+@pytest.mark.parametrize("name", ["mamba", "gpt_oss", "phi", "olmo2", "qwen3_next"])
+def test_a_step_that_recomputes_its_blocks_has_the_same_gradients(name: str) -> None:
+    """At site attn where there is one: what is inside a block is run again, hooks too; some versions run a block's own again."""
+    model = tiny_model(next(tiny for tiny in ZOO if tiny.name == name)).requires_grad_(False)
+    attend_by_sample(model)
+    base: Any = SimpleNamespace(model=model, plan=SimpleNamespace(device="cpu"))
+    irm = irm_of(model, "attn" if stream_of(model).attn else "block").requires_grad_(True)
+    found = []
+    for recompute in (False, True):
+        if recompute:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with inject(model, irm) as injection:
+            injected = InjectedModel(base, injection, dependence=0.1, recompute=recompute)
+            irm.zero_grad()
+            with injected.stepping():
+                loss = injected(samples())
+                loss.backward()
+        found.append([loss.detach(), *(each.grad.clone() for each in irm.parameters() if each.grad is not None)])
+    assert len(found[0]) > 3
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+        assert one.abs().max() > 0
 
 
 @pytest.mark.parametrize("name", ["gemma2", "cohere", "granite", "phi"])

@@ -14,6 +14,7 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from irm_lite.base.load import Base
+from irm_lite.base.sources.experts import told_of_experts
 from irm_lite.base.sources.shape import shape_of_config
 from irm_lite.base.stream import require_site, stream_of
 from irm_lite.base.stream_size import stream_sizes
@@ -119,6 +120,7 @@ def prepare(
     samples = _encode(dataset, base, config.max_length)
     samples = replace(samples, train=_weighted(config, dataset, base, samples.train))
     told = told or told_of_runtimes(base, samples.train, samples.validation, allowed=allowed)
+    told = [*told, *filter(None, [told_of_experts(base.model, base.plan.quant)])]
     config = resolved(config, base, layers, len(samples.train))
     irm = _new_irm(config, base, layers, samples.train)
     arguments = training_arguments(config, run.path, len(samples.train))

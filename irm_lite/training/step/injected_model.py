@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.forward import answers_of, run_base
 from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
+from irm_lite.base.padded import held
 from irm_lite.config import KINDS
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack
@@ -67,9 +68,12 @@ class InjectedModel(nn.Module):
             loss = loss + count / items * self.dependence * varying_share(*self.irm.moments(injection.code)).mean()
         return loss
 
-    def stepping(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
         """Around a forward with its backward, which may recompute the forward."""
-        return self._hidden[1].fed()
+        base, injection = self._hidden
+        with injection.fed(), held(base.model):
+            yield
 
     def release(self) -> None:
         """Free what a forward left in memory whose backward failed."""

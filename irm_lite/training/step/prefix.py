@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from irm_lite.base.architecture import block_input, decoder_layers, hidden_state, inner_decoder, list_of_blocks, text_config
 from irm_lite.base.forward import run_base
+from irm_lite.base.padded import as_row
 from irm_lite.base.stream import stream_of
 from irm_lite.config import KINDS
 from irm_lite.core.files.atomic import free_space
@@ -39,7 +40,7 @@ class FrozenPrefix:
         self.model = model
         self.first = first_reached(model, irm)
         self.stream = stream_of(model)
-        self.reads = KINDS[irm.kind].reads_input and self.stream.packed  # whether layer 0's state is wanted; else hooks read it
+        self.reads = KINDS[irm.kind].reads_input  # whether layer 0's state is wanted
         self._rows: dict[int, tuple[int, int]] = {}  # id of a sample -> its first row in the store, and the one after its last
         self._together: dict[int, list[Sample]] = {}  # id of a sample -> those that are run with it
         self._stored: dict[str, Tensor] = {}
@@ -104,12 +105,13 @@ class FrozenPrefix:
 
         def attended(_module: nn.Module, _args: object, output: object) -> None:
             factor = self.stream.multiplier
-            seen["h0"] = seen["entered"] + (hidden_state(output) if factor == 1 else hidden_state(output) * factor)
+            added = hidden_state(output) if factor == 1 else hidden_state(output) * factor
+            seen["h0"] = as_row(self.model, seen["entered"] + added)
             if self.first == 0:
                 raise _Seen
 
         def through(_module: nn.Module, _args: object, output: object) -> None:
-            seen["h0"] = hidden_state(output)
+            seen["h0"] = as_row(self.model, hidden_state(output))
             if self.first == 0:
                 raise _Seen
 
