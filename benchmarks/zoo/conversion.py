@@ -45,7 +45,7 @@ def _child(source: Path, pairs: list[tuple[Path, Path]]) -> None:
     sys.path[:0] = [str(source), str(source / "gguf-py")]
     import gguf
     import torch
-    from conversion import ModelBase, ModelType, get_model_architecture, get_model_class
+    from conversion import ModelBase, ModelType, get_model_architecture, get_model_class  # type: ignore[import-not-found]
 
     loads = ModelBase.load_hparams
 

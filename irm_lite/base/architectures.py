@@ -111,7 +111,7 @@ TABLE: dict[str, Architecture] = {
         "pre_ff_layernorm",
         norms=(_ATTN_NORM, ("ffn_norm", "pre_ff_layernorm")),
         packed=False,
-        node="",
+        node="",  # its ffn_inp is what attention put out, before it is added
         seen_through="ffn_norm",
         cut=False,
     ),
@@ -121,18 +121,16 @@ TABLE: dict[str, Architecture] = {
     "qwen3_5_text": Architecture(
         "qwen35", ("self_attn", "linear_attn"), norms=_BEFORE_MLP, shift=1.0, node="attn_residual", packed=False, cut=False
     ),
-    "falcon_h1": _beside(
-        "falcon-h1", (_ATTN_NORM, ("ffn_norm", "pre_ff_layernorm")), packed=False, cut=False, scale="lm_head_multiplier"
-    ),
+    "falcon_h1": _beside("falcon-h1", packed=False, cut=False, scale="lm_head_multiplier"),
     "lfm2": Architecture(
         "lfm2",
         ("self_attn", "conv"),
         "ffn_norm",
-        norms=(("attn_norm", "operator_norm"), ("ffn_norm", "ffn_norm")),
+        norms=(),  # its file calls the final one an embedding's
         packed=False,
         cut=False,
         node="",
-        seen_through="model.layers.{}.ffn_out",
+        seen_through="model.layers.{}.ffn_out",  # what it names so is the MLP norm's output
     ),
     "granitemoehybrid": Architecture("granitehybrid", ("self_attn", "mamba"), packed=False, **_MULTIPLIED),  # type: ignore[arg-type]
 }

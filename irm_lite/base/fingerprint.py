@@ -62,7 +62,7 @@ class Fingerprint:
         Weights, a quantisation or a graph that are empty are unknown, and not compared. Raises VectorError where the shapes differ.
         """
         self.require_fit(made_on.architecture, made_on.n_layers, made_on.hidden_size, what)
-        if made_on.weights and made_on.weights != self.weights:
+        if made_on.weights and self.weights and made_on.weights != self.weights:
             return Match(warning=f"{what} was made on other weights than those of {name}: its effect may differ")
         if other := differing(self.graph, made_on.graph):
             return Match(

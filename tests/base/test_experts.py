@@ -74,7 +74,7 @@ def test_the_text_part_of_a_vision_model_is_steered(tmp_path: Path) -> None:
     base = load_base(str(tmp_path), quant="none", device="cpu")
     assert (base.fingerprint.architecture, stream_of(base.model).h0, base.n_layers) == ("gemma3", "attn", 3)
     irm = build_irm("static", 64, (1, 2), "block")
-    irm.vectors.normal_()  # type: ignore[union-attr, operator]
+    irm.vectors.normal_()  # type: ignore[operator]
     ids = torch.tensor([[5, 6, 7]])
     plain = base.model(ids).logits
     with inject(base.model, irm):
