@@ -34,8 +34,9 @@ def _cells(row: Mapping[str, Any], other: Mapping[str, str]) -> Iterable[str]:
     worst = max((abs(each) for each in row["kls"].values()), default=None)
     yield from (f"`{row['name']}`", f"`{row['gguf']}`" if row["gguf"] else "-", like, ", ".join(row["sites"]) or "-")
     yield {"attn": "layer 0 after attention", "block": "after block 0"}.get(row["h0"], "-")
-    yield _yes("train" not in row["why"] and row.get("trained"))
-    yield _yes(row.get("trained") and not {"train", "export"} & row["why"].keys())
+    tried = "trained" in row
+    yield _yes(row["trained"]) if tried else "-"
+    yield _yes(not {"train", "export"} & row["why"].keys()) if tried else "-"
     yield _yes(sound(row, "plain") and sound(row, "vector"))
     yield ", ".join(dynamic_sites(row)) or "no"
     yield "-" if worst is None else f"{worst:.0e}"
