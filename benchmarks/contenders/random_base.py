@@ -7,9 +7,10 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from irm_lite.base.fingerprint import Fingerprint, hash_norm_gains
-from irm_lite.base.load import Base, Quant, load_tokenizer, quantisation
+from irm_lite.base.load import Base, Quant, load_tokenizer
 from irm_lite.base.packed_attention import attend_by_sample
 from irm_lite.base.presets import EMBEDDED
+from irm_lite.base.sources.quantised import quantisation
 from irm_lite.core.machine.bitsandbytes_layout import keep_differentiable
 from irm_lite.core.machine.device import decide, probe
 from irm_lite.core.machine.onednn import keep_few_kernels

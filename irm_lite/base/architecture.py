@@ -1,82 +1,70 @@
-"""Which models can be injected: any decoder whose blocks add self_attn's output to the residual stream unchanged."""
+"""The parts of a decoder, whatever its architecture calls them: its blocks, its final norm, its configuration."""
 
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from irm_lite.base.architectures import TABLE
 from irm_lite.core.errors import BaseModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Hugging Face's model_type -> GGUF's general.architecture, where the two differ.
-_GGUF_NAMES = {"mistral": "llama"}
+_INNER = ("language_model", "text_model", "decoder")  # of a model with several parts, the one that decodes
+_LISTS = ("layers", "h", "blocks")
+_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f", "embedding_norm")
+
+
+def text_config(model: nn.Module) -> Any:
+    """The configuration of the model's decoder."""
+    config: Any = model.config
+    return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 
 def gguf_architecture(model: "PreTrainedModel") -> str:
     """GGUF's name for the model's architecture: Llama and Mistral are both 'llama' there."""
-    model_type = str(model.config.model_type)
-    return _GGUF_NAMES.get(model_type, model_type)
+    model_type = str(text_config(model).model_type)
+    return TABLE[model_type].gguf if model_type in TABLE else model_type
+
+
+def inner_decoder(model: nn.Module) -> nn.Module:
+    """The module that holds the blocks and gives the final, normed hidden states."""
+    inner: Any = getattr(model, str(getattr(model, "base_model_prefix", "") or "model"), model)
+    return next((part for name in _INNER if isinstance(part := getattr(inner, name, None), nn.Module)), inner)
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The decoder blocks, 0-based. Raises BaseModelError, by name, where the model has none with `self_attn`."""
-    layers = getattr(getattr(model, "model", None), "layers", None)
-    if not isinstance(layers, nn.ModuleList) or not all(hasattr(layer, "self_attn") for layer in layers):
+    """The decoder blocks, 0-based. Raises BaseModelError, by name, where the model is no decoder with a list of blocks."""
+    return getattr(inner_decoder(model), list_of_blocks(model))  # type: ignore[no-any-return]
+
+
+def list_of_blocks(model: nn.Module) -> str:
+    """The name of the decoder's list of blocks. Raises as `decoder_layers` does."""
+    config: Any = getattr(model, "config", None)
+    if getattr(config, "is_encoder_decoder", False):
         raise BaseModelError(
-            f"{type(model).__name__} cannot be injected", "irm-lite needs a decoder with model.layers[i].self_attn"
+            f"{type(model).__name__} is an encoder-decoder", "irm-lite steers decoders: choose a causal language model"
         )
-    return layers
+    inner = inner_decoder(model)
+    for name in _LISTS:
+        if isinstance(blocks := getattr(inner, name, None), nn.ModuleList) and len(blocks) > 0:
+            return name
+    raise BaseModelError(f"{type(model).__name__} cannot be injected", "irm-lite needs a decoder with a list of blocks")
 
 
-class _Seen(Exception):
-    """Ends the probe's forward as soon as layer 0 has been looked at."""
+def final_norm(model: nn.Module) -> nn.Module:
+    """The norm before the head. Raises BaseModelError where it is not found."""
+    inner = inner_decoder(model)
+    for name in _NORMS:
+        if isinstance(norm := getattr(inner, name, None), nn.Module):
+            return norm
+    raise BaseModelError(f"{type(model).__name__} has no final norm that irm-lite knows", "choose another model")
 
 
-def require_injectable(model: "PreTrainedModel") -> None:
-    """Raise BaseModelError unless layer 0's MLP norm reads exactly (block input + attention output).
-
-    Blocks that scale or normalise the attention's output first (Gemma 2, Granite), or run attention and MLP in
-    parallel (Phi, Cohere), fail this. It runs layer 0 on two tokens and stops there.
-    """
-    import torch
-
-    layer: Any = decoder_layers(model)[0]
-    norm = getattr(layer, "post_attention_layernorm", None)
-    refusal = BaseModelError(
-        f"{type(model).__name__} does not add its attention's output to the residual stream as Llama does",
-        "choose a Llama, Mistral, Qwen2 or SmolLM2 model",
-    )
-    if norm is None:
-        raise refusal
-    seen: dict[str, Tensor] = {}
-
-    def enter(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        seen["input"] = block_input(args, kwargs)
-
-    def attended(_module: nn.Module, _args: object, output: object) -> None:
-        seen["attention"] = hidden_state(output)
-
-    def reached_mlp(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        seen["stream"] = args[0]
-        raise _Seen
-
-    handles = [
-        layer.register_forward_pre_hook(enter, with_kwargs=True),
-        layer.self_attn.register_forward_hook(attended),
-        norm.register_forward_pre_hook(reached_mlp),
-    ]
-    try:
-        with torch.no_grad():
-            hidden = torch.linspace(-1, 1, 2 * model.config.hidden_size, dtype=model.dtype, device=model.device)
-            model(inputs_embeds=hidden.view(1, 2, -1), use_cache=False)
-    except _Seen:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    if seen.keys() != {"input", "attention", "stream"} or not torch.equal(seen["input"] + seen["attention"], seen["stream"]):
-        raise refusal
+def module_of(block: nn.Module, name: str) -> nn.Module | None:
+    """A block's module of this name; None where it has none."""
+    found = getattr(block, name, None)
+    return found if isinstance(found, nn.Module) else None
 
 
 def block_input(args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> Tensor:

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from irm_lite.base.sources.gguf_checks import MAX_LAYERS
+from irm_lite.base.architectures import of_gguf
+from irm_lite.base.sources.gguf_checks import KNOWN, MAX_LAYERS
 from irm_lite.base.sources.graph_facts import bfloat16_bits, differing, graph_of_header
 from irm_lite.core.errors import InputError, VectorError
 from irm_lite.core.files.gguf_header import GgufHeader, read_header, require_model
@@ -61,7 +62,7 @@ class Fingerprint:
         Weights, a quantisation or a graph that are empty are unknown, and not compared. Raises VectorError where the shapes differ.
         """
         self.require_fit(made_on.architecture, made_on.n_layers, made_on.hidden_size, what)
-        if made_on.weights and made_on.weights != self.weights:
+        if made_on.weights and self.weights and made_on.weights != self.weights:
             return Match(warning=f"{what} was made on other weights than those of {name}: its effect may differ")
         if other := differing(self.graph, made_on.graph):
             return Match(
@@ -105,11 +106,15 @@ def fingerprint_gguf(gguf: Path | GgufHeader) -> Fingerprint:
     header = gguf if isinstance(gguf, GgufHeader) else read_header(gguf)
     require_model(header)
     architecture = header.architecture
-    n_layers = header.integer(f"{architecture}.block_count")
+    n_layers = header.integer(f"{architecture}.block_count") - header.integer(f"{architecture}.nextn_predict_layers", 0)
     hidden_size = header.integer(f"{architecture}.embedding_length")
     if not 0 < n_layers <= min(len(header.tensors), MAX_LAYERS):
         raise InputError(f"{header.path} says that it has {n_layers} layers, but holds fewer", "export it again")
-    norms = [f"blk.{n}.{norm}.weight" for n in range(n_layers) for norm in ("attn_norm", "ffn_norm")] + ["output_norm.weight"]
+    known = of_gguf(architecture)
+    of_block = [name for name, _ in known.norms] if known else ["attn_norm", "ffn_norm"]
+    norms = [f"blk.{n}.{norm}.weight" for n in range(n_layers) for norm in of_block] + ["output_norm.weight"]
+    if not of_block or (architecture not in KNOWN and not all(name in header.tensors for name in norms)):
+        return Fingerprint(architecture, n_layers, hidden_size, "", gguf_quantisation(header), graph_of_header(header))
     for name in norms:
         if name not in header.tensors:
             raise InputError(f"{header.path}: no {name!r} in this {architecture} file", "give a Llama-like model")

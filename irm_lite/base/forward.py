@@ -3,6 +3,10 @@
 import torch
 from torch import Tensor
 
+from irm_lite.base.architecture import inner_decoder
+from irm_lite.base.heads import head_of
+from irm_lite.base.padded import Padding, padded_run
+from irm_lite.base.stream import stream_of
 from irm_lite.data.packing import Row
 
 
@@ -10,7 +14,13 @@ def run_base(model: torch.nn.Module, row: Row, stream: Tensor | None = None) -> 
     """The final, normed hidden states (1, T, H) of a packed row; `stream` (1, T, H) in the place of the tokens' embeddings."""
     device = next(model.parameters()).device if stream is None else stream.device  # of a base on several GPUs
     given = {"input_ids": row["input_ids"].to(device)} if stream is None else {"inputs_embeds": stream}
-    output = model.model(  # type: ignore[operator]
+    decoder = inner_decoder(model)
+    if not stream_of(model).packed:
+        padding = Padding.of(row["lengths"])
+        with padded_run(model, padding):
+            output = decoder(**{name: padding.spread(each) for name, each in given.items()}, use_cache=False)
+        return padding.gathered(output.last_hidden_state)
+    output = decoder(
         **given, position_ids=row["position_ids"].to(device), sample_lengths=tuple(row["lengths"].tolist()), use_cache=False
     )
     hidden: Tensor = output.last_hidden_state
@@ -29,5 +39,5 @@ def answer_hidden(model: torch.nn.Module, row: Row) -> Tensor:
 
 def answer_logits(model: torch.nn.Module, row: Row) -> Tensor:
     """Logits (A, V) at the row's answer positions, and nowhere else."""
-    logits: Tensor = model.get_output_embeddings()(answer_hidden(model, row))  # type: ignore[operator]
+    logits: Tensor = head_of(model)(answer_hidden(model, row))
     return logits

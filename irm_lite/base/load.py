@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
-from irm_lite.base.architecture import require_injectable
 from irm_lite.base.fingerprint import Fingerprint, fingerprint_gguf
 from irm_lite.base.model_fingerprint import fingerprint_model
 from irm_lite.base.packed_attention import attend_by_sample
 from irm_lite.base.presets import EMBEDDED, Preset, packaged_gguf, presets
 from irm_lite.base.sources.chat_templates import gguf_templates, no_template
+from irm_lite.base.sources.experts import require_decoder
 from irm_lite.base.sources.folder import choose_code, names_gguf, require_own_files
 from irm_lite.base.sources.folder_lacks import Part, lacks
 from irm_lite.base.sources.gguf_checks import KNOWN, require_loadable
@@ -22,7 +22,9 @@ from irm_lite.base.sources.gguf_read_once import gguf_read_once
 from irm_lite.base.sources.gguf_tokenizer import GgufTokenizer
 from irm_lite.base.sources.gguf_weights import gguf_weights, rotate, skeleton
 from irm_lite.base.sources.loaded_checks import require_whole
+from irm_lite.base.sources.quantised import kept_of, quantisation
 from irm_lite.base.sources.shape import require_stored
+from irm_lite.base.stream import require_injectable
 from irm_lite.core.errors import BaseModelError, reason
 from irm_lite.core.files.gguf_header import GgufHeader, read_header
 from irm_lite.core.files.paths import expanded, is_hub_id
@@ -35,10 +37,11 @@ from irm_lite.core.machine.quiet import import_bitsandbytes, quiet_libraries
 from irm_lite.data.chat_template import chosen
 
 if TYPE_CHECKING:
-    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 Quant = Literal["nf4", "fp4", "int8", "none"]
+_NO_GGUF = ("is not supported yet", "Unknown gguf model_type", "Unknown architecture")  # transformers' words for it
 ALL_GPUS = "all"  # a device: as auto, the model spread over the GPUs by transformers' device_map="auto"
 
 
@@ -214,17 +217,19 @@ def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bo
         "dtype": getattr(torch, plan.dtype),
         "device_map": "auto" if spread and plan.device == "cuda" else one,
         "local_files_only": not download,
-        "quantization_config": quantisation(plan, double_quant),
     }
     try:
         if source.gguf:
             empty = skeleton(source.gguf)
+            options["quantization_config"] = quantisation(plan, double_quant, kept_of(empty.config, plan, str(source.gguf)))
             weights = gguf_weights(source.gguf, empty)
             model, loading = type(empty).from_pretrained(None, config=empty.config, state_dict=weights, **options)
         else:
             config = AutoConfig.from_pretrained(source.place, local_files_only=not download, trust_remote_code=False)
+            require_decoder(config, source.place)
             choose_code(config, source.place)
             require_stored(config.get_text_config().to_dict(), Path(source.place))
+            options["quantization_config"] = quantisation(plan, double_quant, kept_of(config, plan, source.place))
             model, loading = AutoModelForCausalLM.from_pretrained(
                 source.place,
                 config=config,
@@ -254,22 +259,6 @@ def _require_ids(name: str, tokenizer: "PreTrainedTokenizerBase", model: "PreTra
         )
 
 
-def quantisation(plan: DevicePlan, double_quant: bool) -> "BitsAndBytesConfig | None":
-    """The plan's quantisation in transformers' terms; None where there is none."""
-    from transformers import BitsAndBytesConfig
-
-    if plan.quant == "none":
-        return None
-    if plan.quant == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=plan.quant,
-        bnb_4bit_use_double_quant=double_quant,
-        bnb_4bit_compute_dtype=getattr(torch, plan.dtype),
-    )
-
-
 def _explain(error: Exception, source: Source, part: Part) -> BaseModelError:
     """transformers' many errors, in one line with the fix."""
     from huggingface_hub import errors as hub
@@ -293,5 +282,8 @@ def _explain(error: Exception, source: Source, part: Part) -> BaseModelError:
             )
     if source.gguf is None and Path(source.place).is_dir() and (found := lacks(Path(source.place), part)):
         return BaseModelError(*found)
+    if source.gguf is not None and any(each in str(error) for each in _NO_GGUF):
+        what = f"transformers reads no GGUF of the architecture {read_header(source.gguf).architecture} ({source.gguf})"
+        return BaseModelError(what, "give the Hugging Face folder that it was made from; the file is for llama.cpp (--gguf)")
     what = f"the {part} of {source.gguf or source.place} cannot be loaded ({reason(error, 300)})"
     return BaseModelError(what, "check the files")

@@ -1,11 +1,13 @@
 """The fingerprint of a model that is loaded."""
 
 import hashlib
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from irm_lite.base.architecture import decoder_layers, gguf_architecture
+from irm_lite.base.architecture import decoder_layers, final_norm, gguf_architecture, inner_decoder, module_of, text_config
+from irm_lite.base.architectures import of_gguf
 from irm_lite.base.fingerprint import Fingerprint, hash_norm_gains
 from irm_lite.base.sources.gguf_graph import MAPPED
 from irm_lite.base.sources.graph_facts import NONE, SHARED, as_text, digest_of_biases, shared_facts
@@ -39,16 +41,26 @@ _ORDINARY_ROPES = ("default", "linear", "yarn", "llama3")  # the same at every l
 def fingerprint_model(model: "PreTrainedModel", quantisation: str | None = None) -> Fingerprint:
     """The same as that of a GGUF made from it. `quantisation` as training names it; None: what the model's configuration says."""
     layers = decoder_layers(model)
-    norms = [norm for layer in layers for norm in (layer.input_layernorm, layer.post_attention_layernorm)]
-    gains = [norm.weight.detach().float().cpu().numpy() for norm in [*norms, model.model.norm]]
     quantisation = _quantisation(model) if quantisation is None else quantisation
-    shape = gguf_architecture(model), len(layers), int(model.config.hidden_size)
-    return Fingerprint(*shape, hash_norm_gains(gains), quantisation, graph_of_model(model))
+    shape = gguf_architecture(model), len(layers), int(text_config(model).hidden_size)
+    return Fingerprint(*shape, _weights(model), quantisation, graph_of_model(model))
+
+
+def _weights(model: "PreTrainedModel") -> str:
+    """The hash over its norms' gains as a GGUF has them; empty where they are not known to be the same there."""
+    known = of_gguf(gguf_architecture(model))
+    names = [name for _, name in known.norms] if known else ["input_layernorm", "post_attention_layernorm"]
+    norms = [module_of(layer, name) for layer in decoder_layers(model) for name in names]
+    found = [getattr(norm, "weight", None) for norm in (*norms, final_norm(model))]
+    if not names or not all(isinstance(weight, torch.Tensor) for weight in found):
+        return ""
+    shift = known.shift if known else 0.0
+    return hash_norm_gains([(weight.detach().float() + shift).cpu().numpy() for weight in found])  # type: ignore[union-attr]
 
 
 def graph_of_model(model: "PreTrainedModel") -> str:
     """The facts of its graph (sources/graph_facts.py); of its configuration alone where such GGUFs are not mapped."""
-    config: Any = model.config
+    config: Any = text_config(model)
     facts: dict[str, object] = {}
     rope = _rope(model)
     if gguf_architecture(model) in MAPPED and rope is not None:
@@ -71,7 +83,7 @@ def _config_digest(config: Any) -> str:
 
 def _rope(model: Any) -> Any:
     """Radians a token (D/2,) in float64 and the factor of cosines and sines; None where the model has no single rotation."""
-    rotary: Any = getattr(model.model, "rotary_emb", None)
+    rotary: Any = getattr(inner_decoder(model), "rotary_emb", None)
     frequencies = getattr(rotary, "original_inv_freq", None)
     if not isinstance(frequencies, torch.Tensor):
         return None
@@ -86,13 +98,18 @@ def _biases(model: "PreTrainedModel") -> str | None:
     found = []
     for number, layer in enumerate(decoder_layers(model)):
         for slot, name in SHARED.items():
-            bias = getattr(layer.get_submodule(name), "bias", None)
+            bias = getattr(_at(layer, name), "bias", None)
             if bias is None:
                 continue
             if bias.is_meta or bias.dtype == torch.float16:
                 return None
             found.append((number, slot, bias.detach().float().cpu().numpy()))
     return digest_of_biases(found)
+
+
+def _at(block: Any, name: str) -> Any:
+    """A block's module by its dotted name; None where it has none, as experts have none of an MLP's."""
+    return reduce(lambda found, part: getattr(found, part, None), name.split("."), block)
 
 
 def _quantisation(model: "PreTrainedModel") -> str:

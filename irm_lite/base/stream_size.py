@@ -8,6 +8,7 @@ import torch
 from irm_lite.base.architecture import decoder_layers, hidden_state
 from irm_lite.base.forward import run_base
 from irm_lite.base.load import Base
+from irm_lite.base.padded import as_row
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import pack
 
@@ -26,8 +27,8 @@ def stream_sizes(base: Base, samples: Sequence[Sample]) -> list[float]:
     found: list[float] = []
 
     def measure(_module: object, _args: object, output: object) -> None:
-        positions = row["positions"].to(hidden_state(output).device)
-        size = _NORMAL * hidden_state(output)[0, positions].float().abs().median()
+        hidden = as_row(base.model, hidden_state(output))
+        size = _NORMAL * hidden[0, row["positions"].to(hidden.device)].float().abs().median()
         found.append(float(size.clamp_min(1e-3).to(torch.bfloat16)))  # an empty stream has no size
 
     handles: list[Any] = [block.register_forward_hook(measure) for block in decoder_layers(base.model)]

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irm_lite.base.architecture import decoder_layers
+from irm_lite.base.architecture import decoder_layers, final_norm, inner_decoder
 from irm_lite.base.forward import answers_of, run_base
+from irm_lite.base.heads import head_of
 from irm_lite.base.sources.folder_weights import folder_skeleton, folder_weights
 from irm_lite.base.sources.gguf_read_once import gguf_read_once
 from irm_lite.base.sources.gguf_weights import gguf_weights, rotate, skeleton
@@ -31,14 +32,14 @@ def streamed_answer_logits(place: Path, row: Row) -> Tensor:
     model, weights = _read(place)
     tied = model.config.tie_word_embeddings
     embed, head = model.get_input_embeddings(), model.get_output_embeddings()
-    parts = [*decoder_layers(model), model.model.norm, head]
+    parts = [*decoder_layers(model), final_norm(model), head]
     names = {module: name for name, module in model.named_modules()}
     _require_parts(model, [*parts, embed], weights, tied, place)
     ids, places = torch.unique(row["input_ids"], return_inverse=True)
     embed.weight = nn.Parameter(weights[_EMBEDDINGS].rows(ids), requires_grad=False)  # the rest of a large matrix is not read
     embed.padding_idx = None  # it may lie beyond them
     with _filled_when_called(parts, names, weights, {"lm_head.weight": _EMBEDDINGS} if tied else {}):
-        logits: Tensor = head(answers_of(run_base(model.eval(), row, embed(places)), row))
+        logits: Tensor = head_of(model)(answers_of(run_base(model.eval(), row, embed(places)), row))
         return logits
 
 
@@ -47,9 +48,10 @@ def _read(place: Path) -> tuple[Any, dict[str, Any]]:
     with quiet_libraries(), gguf_read_once():
         model: Any = folder_skeleton(place) if place.is_dir() else skeleton(place)
         weights: dict[str, Any] = {**(folder_weights(place) if place.is_dir() else gguf_weights(place, model))}
-    rotary = getattr(model.model, "rotary_emb", None)
+    inner: Any = inner_decoder(model)
+    rotary = getattr(inner, "rotary_emb", None)
     if rotary is not None:
-        model.model.rotary_emb = type(rotary)(config=model.config)
+        inner.rotary_emb = type(rotary)(config=model.config)
         if not place.is_dir():
             rotate(model, place)
     return model, weights

@@ -15,7 +15,7 @@ import torch
 from irm_lite.core.errors import LlamaCppError
 from irm_lite.core.types import FloatArray
 from irm_lite.llamacpp import ggml
-from irm_lite.llamacpp.graph_plan import Action, GraphPlan
+from irm_lite.llamacpp.graph_plan import Action, GraphPlan, nodes_of
 from irm_lite.llamacpp.graph_walk import GraphMoved, GraphWalk
 from irm_lite.steering.injection import Observer
 from irm_lite.steering.injection_checks import chosen_layers, require_shape
@@ -42,8 +42,9 @@ class _MicroBatch:
 class DynamicIRM:
     """An IRM at work in one llama.cpp context. Change `strength`, `enabled` and `layers` between calls as you like."""
 
-    def __init__(self, irm: IRM, n_layers: int, hidden_size: int) -> None:
-        """Raises InputError where the IRM does not fit a model of this shape."""
+    def __init__(self, irm: IRM, n_layers: int, hidden_size: int, architecture: str = "llama") -> None:
+        """`architecture`: GGUF's name for it. Raises InputError where the IRM does not fit a model of this shape, LlamaCppError
+        where llama.cpp's graph has no node for its site."""
         from llama_cpp import ggml_backend_sched_eval_callback
 
         require_shape(irm, n_layers, hidden_size)
@@ -56,7 +57,13 @@ class DynamicIRM:
         self.observers: list[Observer] = []  # called with (layer, the unscaled output (T, H) of the micro-batch)
         self.callback = ggml_backend_sched_eval_callback(self._evaluate)  # kept here: llama.cpp holds its address alone
         self._layers = chosen_layers(irm, None)
-        plan = GraphPlan(irm.site, irm.layers, n_layers)
+        self._nodes = nodes_of(architecture, irm.h0 if irm.reads_input else irm.site)
+        if irm.site == "attn" and not self._nodes.attn:
+            raise LlamaCppError(
+                f"llama.cpp's graph of {architecture} hides the stream between attention and MLP",
+                "use the exported control vector, or train at --site block",
+            )
+        plan = GraphPlan(irm.site, irm.layers, n_layers, self._nodes)
         self._actions = plan.actions
         self._walk = GraphWalk(plan)
         self._batch = _MicroBatch(np.ones(0, dtype=np.bool_), single=False)
@@ -117,7 +124,8 @@ class DynamicIRM:
     def _act(self, tensor: int, action: Action) -> None:
         """Read h0 at the first node, add the IRM's output where the plan has one and its layer is chosen."""
         batch = self._batch
-        rows = self._rows.read(tensor, 1 if batch.single else None)
+        through = self._nodes.through and action.reads_h0
+        rows = self._rows.read(ggml.input_of_norm(tensor) if through else tensor, 1 if batch.single else None)
         if batch.code is None:
             if not action.reads_h0:  # the node where it is read comes before every other, if it is there
                 raise LlamaCppError("llama.cpp's graph of this architecture hides what the IRM reads", "use the control vector")

@@ -14,6 +14,8 @@ from irm_lite.core.errors import LlamaCppError
 from irm_lite.core.types import FloatArray
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "ggml_get_data": (ctypes.c_void_p, [ctypes.c_void_p]),
+    "ggml_op_desc": (ctypes.c_char_p, [ctypes.c_void_p]),
     "ggml_get_name": (ctypes.c_char_p, [ctypes.c_void_p]),
     "ggml_nbytes": (ctypes.c_size_t, [ctypes.c_void_p]),
     "ggml_is_contiguous": (ctypes.c_bool, [ctypes.c_void_p]),
@@ -30,6 +32,27 @@ def function(name: str) -> Callable[..., Any]:
     found: Callable[..., Any] = getattr(libggml, name)
     found.restype, found.argtypes = _SIGNATURES[name]  # type: ignore[attr-defined]
     return found
+
+
+# Of struct ggml_tensor (ggml.h): type, buffer, ne[4], nb[4], op, op_params[64], flags, then these.
+_SRC, _DATA = 152, 152 + 10 * 8 + 16
+
+
+def input_of_norm(tensor: int) -> int:
+    """The tensor that a norm read, from what came out of it: the gain's product, or the bias's sum behind that.
+
+    Raises LlamaCppError where no norm is found.
+    """
+    while tensor and _pointer(tensor, _DATA) == function("ggml_get_data")(tensor):  # else it is another version's struct
+        source = _pointer(tensor, _SRC)
+        if source and function("ggml_op_desc")(tensor) in (b"RMS_NORM", b"NORM"):
+            return source
+        tensor = source or 0
+    raise LlamaCppError("llama.cpp's graph of this architecture hides what the IRM reads", "use the exported control vector")
+
+
+def _pointer(tensor: int, offset: int) -> int | None:
+    return ctypes.c_void_p.from_address(tensor + offset).value
 
 
 class Rows:

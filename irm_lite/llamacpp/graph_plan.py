@@ -1,17 +1,35 @@
 """What an IRM does at which node of llama.cpp's graph: where its input is read, where its outputs are added.
 
-llama.cpp names the residual stream after attention `ffn_inp-N` and after the block `l_out-N`, N the 0-based block.
+llama.cpp names the residual stream after the block `l_out-N`, N the 0-based block, and that after attention `ffn_inp-N` in most
+graphs (base/architectures.py).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 
+from irm_lite.base.architectures import of_gguf
 from irm_lite.steering.irm import Site
 
-_H0 = b"ffn_inp-0"
-_NODES = {"attn": "ffn_inp", "block": "l_out"}
+
+@dataclass(frozen=True)
+class Nodes:
+    """How one architecture's graph calls the stream. `attn`: after attention; empty where it has no name. `h0`: the node at which
+    an IRM's input is read. `through`: the input stands two operations before that node: the stream goes into its norm."""
+
+    attn: str = "ffn_inp"
+    h0: str = "ffn_inp"
+    through: bool = False
+
+
+def nodes_of(architecture: str, h0: Site) -> Nodes:
+    """For a GGUF architecture, and an IRM that reads its input there; one that is not in the table is looked at as Llama's."""
+    known = of_gguf(architecture)
+    attn = known.node if known is not None else "ffn_inp"
+    if h0 == "block":
+        return Nodes(attn, "l_out")
+    return Nodes(attn, attn or (known.seen_through if known else ""), through=not attn)
 
 
 @dataclass(frozen=True)
@@ -28,15 +46,16 @@ class Action:
 class GraphPlan:
     """The nodes for an IRM of these layers at this site, in a model of `n_layers` blocks.
 
-    Raises ValueError where the layers do not ascend within the model, or the site is unknown.
+    Raises ValueError where the layers do not ascend within the model, or the site is unknown or has no node.
     """
 
     site: Site
     layers: tuple[int, ...]
     n_layers: int
+    nodes: Nodes = field(default_factory=Nodes)
 
     def __post_init__(self) -> None:
-        if self.site not in _NODES:
+        if self.site not in ("attn", "block") or not self.node(0)[:-2]:
             raise ValueError(f"no node of the graph is known for the site {self.site!r}")
         if not self.layers or self.layers != tuple(sorted(set(self.layers))):
             raise ValueError(f"the layers {self.layers} do not ascend, each once")
@@ -46,15 +65,16 @@ class GraphPlan:
     @cached_property
     def actions(self) -> Mapping[bytes, Action]:
         """By the node's name, in the order in which the graph comes to them: h0 is read before anything is added."""
-        actions = {_H0: Action(0, None, reads_h0=True, is_last=False)}
+        h0 = f"{self.nodes.h0}-0".encode()
+        actions = {h0: Action(0, None, reads_h0=True, is_last=False)}
         for index, layer in enumerate(self.layers):
             node = self.node(layer)
-            actions[node] = Action(layer, index, reads_h0=node == _H0, is_last=layer == self.n_layers - 1)
+            actions[node] = Action(layer, index, reads_h0=node == h0, is_last=layer == self.n_layers - 1)
         return MappingProxyType(actions)
 
     def node(self, layer: int) -> bytes:
         """The name of the node where this layer's output is added."""
-        return f"{_NODES[self.site]}-{layer}".encode()
+        return f"{self.nodes.attn if self.site == 'attn' else 'l_out'}-{layer}".encode()
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,9 @@ class Runtime:
             if irm is not None:
                 from irm_lite.llamacpp import dynamic  # torch, which plain generation does not wait for
 
-                self.dynamic = dynamic.DynamicIRM(irm, self.model.n_layers, self.model.hidden_size)
+                self.dynamic = dynamic.DynamicIRM(
+                    irm, self.model.n_layers, self.model.hidden_size, self.model.fingerprint.architecture
+                )
                 parameters.cb_eval = self.dynamic.callback
             forget_complaints()
             self._context = llama_cpp.llama_init_from_model(self.model.handle, parameters)

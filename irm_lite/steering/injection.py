@@ -1,7 +1,8 @@
 """Adds an IRM's outputs to the residual stream by PyTorch hooks, and leaves no trace when it ends.
 
-Site `attn`: the output of self_attn is what the block adds to the residual stream before its MLP, so a vector added to
-it arrives in the stream right there. Site `block`: the vector is added to the block's output, as llama.cpp does it.
+Site `attn`: the output of self_attn (of the norm behind it in Gemma's blocks) is what the block adds to the residual stream
+before its MLP, so a vector added to it arrives in the stream right there. Site `block`: the vector is added to the block's
+output, as llama.cpp does it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,9 +13,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from irm_lite.base.architecture import block_input, decoder_layers, hidden_state, with_hidden_state
+from irm_lite.base.architecture import block_input, decoder_layers, hidden_state, text_config, with_hidden_state
+from irm_lite.base.padded import as_row, as_seen
+from irm_lite.base.stream import require_site, stream_of
 from irm_lite.core.errors import InputError
-from irm_lite.steering.injection_checks import chosen_layers, require_shape
+from irm_lite.steering.injection_checks import chosen_layers, require_input, require_shape
 from irm_lite.steering.irm import IRM, StaticIRM
 from irm_lite.steering.other_base import warn_of_other_base
 
@@ -31,8 +34,11 @@ class Injection:
 
     def __init__(self, model: nn.Module, irm: IRM, strength: float, layers: Iterable[int] | None) -> None:
         blocks = decoder_layers(model)
-        require_shape(irm, len(blocks), model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+        require_shape(irm, len(blocks), text_config(model).hidden_size)
+        require_site(model, irm.site)
         self.model = model
+        self._stream = stream_of(model)
+        require_input(irm, self._stream.h0)
         self.irm = irm
         self.strength = strength
         self.enabled = True
@@ -94,10 +100,13 @@ class Injection:
     def _attach(self) -> None:
         blocks: Any = decoder_layers(self.model)
         keep = self._handles.append
-        keep(blocks[0].register_forward_pre_hook(self._enter, with_kwargs=True))
-        keep(blocks[0].self_attn.register_forward_hook(self._read))  # before layer 0's own injection: h0 is untouched
+        if self._stream.attn:
+            keep(blocks[0].register_forward_pre_hook(self._enter, with_kwargs=True))
+            keep(self._stream.attention(blocks[0]).register_forward_hook(self._read))  # before layer 0's own injection
+        else:
+            keep(blocks[0].register_forward_hook(self._read))
         for index, layer in enumerate(self.irm.layers):
-            module = blocks[layer].self_attn if self.irm.site == "attn" else blocks[layer]
+            module = self._stream.attention(blocks[layer]) if self.irm.site == "attn" else blocks[layer]
             keep(module.register_forward_hook(self._adder(index, layer)))
 
     def _detach(self) -> None:
@@ -111,23 +120,28 @@ class Injection:
 
     def _read(self, _module: nn.Module, _args: object, output: object) -> None:
         if self.enabled and (not self._fed or self.code is None):
-            assert self._h0_residual is not None
-            self._encode(self._h0_residual + hidden_state(output))
+            h0 = hidden_state(output)
+            if self._stream.attn:
+                assert self._h0_residual is not None
+                h0 = self._h0_residual + (h0 if self._stream.multiplier == 1 else h0 * self._stream.multiplier)
+            self._encode(as_row(self.model, h0))
 
     def _adder(self, index: int, layer: int) -> Callable[[nn.Module, object, object], object]:
         def add(_module: nn.Module, _args: object, output: object) -> object:
             if not self.enabled or layer not in self._layers:
                 return output
-            return with_hidden_state(output, self._added(index, layer, hidden_state(output)))
+            factor = self._stream.multiplier if self.irm.site == "attn" else 1.0
+            return with_hidden_state(output, self._added(index, layer, hidden_state(output), factor))
 
         return add
 
-    def _added(self, index: int, layer: int, stream: Tensor) -> Tensor:
+    def _added(self, index: int, layer: int, stream: Tensor, multiplied_by: float = 1.0) -> Tensor:
+        """`stream` with what the IRM adds at this layer; what the block will multiply is divided before."""
         assert self.code is not None
         vector = self.irm.layer_output(self.code, index)
         for observe in self.observers:
             observe(layer, vector)
-        return stream + (self.strength * vector).to(stream)
+        return stream + as_seen(self.model, (self.strength / multiplied_by * vector).to(stream))
 
 
 @contextmanager

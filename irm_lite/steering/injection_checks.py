@@ -10,12 +10,24 @@ if TYPE_CHECKING:
     from irm_lite.steering.irm import IRM
 
 
+_PLACES = {"attn": "layer 0's attention", "block": "block 0"}
+
+
 def require_shape(irm: "IRM", n_layers: int, hidden_size: int) -> None:
     """Raise InputError where the IRM is for another hidden size, or injects a layer that a model of this shape lacks."""
     if irm.hidden_size != hidden_size or irm.layers[-1] >= n_layers:
         raise InputError(
             f"this IRM is for a hidden size of {irm.hidden_size} and layers up to {irm.layers[-1]}, "
             f"the model has {hidden_size} and {n_layers} layers",
+            "use the model that it was trained on",
+        )
+
+
+def require_input(irm: "IRM", h0: str) -> None:
+    """Raise InputError where the IRM was made for another place than this model has to read its input at."""
+    if irm.h0 != h0 and irm.reads_input:
+        raise InputError(
+            f"this IRM reads the stream after {_PLACES[irm.h0]}, this model's is read after {_PLACES[h0]}",
             "use the model that it was trained on",
         )
 

@@ -1,6 +1,7 @@
 """The networks, one a kind. Each gives, for a token, a vector to add at every injected layer.
 
-An IRM reads layer 0's hidden state after attention, h0 (B, T, H), and gives (B, T, L, H). It is split in two calls:
+An IRM reads layer 0's hidden state after attention, h0 (B, T, H), where the architecture has one (base/stream.py), and gives
+(B, T, L, H). It is split in two calls:
 `encode` once a forward, `layer_output` when the layer is reached, so that `lite` never holds L vectors a token.
 """
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irm_lite.config import Kind
+from irm_lite.config import KINDS, Kind
 from irm_lite.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class IRM(nn.Module):
 
     kind: ClassVar[Kind]
     made_on: "Fingerprint | None" = None  # the base that it was trained on, where that is known
+    h0: Site = "attn"  # where its input is read: layer 0's stream after attention, or what comes out of block 0
 
     def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site) -> None:
         super().__init__()
@@ -37,7 +39,12 @@ class IRM(nn.Module):
     @property
     def options(self) -> dict[str, Any]:
         """What `build_irm` needs beside kind, hidden size, layers and site."""
-        return {}
+        return {} if self.h0 == "attn" else {"h0": self.h0}
+
+    @property
+    def reads_input(self) -> bool:
+        """Whether what it puts out depends on h0."""
+        return KINDS[self.kind].reads_input
 
     def encode(self, h0: Tensor) -> Any:
         """What `layer_output` works from, of layer 0's post-attention hidden state h0 (B, T, H)."""
@@ -81,7 +88,7 @@ class ScaledIRM(IRM):
 
     @property
     def options(self) -> dict[str, Any]:
-        return {} if bool((self.scale == 1).all()) else {"scale": self.scale.tolist()}
+        return super().options | ({} if bool((self.scale == 1).all()) else {"scale": self.scale.tolist()})
 
 
 class PaperIRM(IRM):
@@ -201,14 +208,17 @@ NETWORKS: dict[str, type[IRM]] = {each.kind: each for each in (PaperIRM, LiteIRM
 
 
 def build_irm(kind: str, hidden_size: int, layers: tuple[int, ...], site: Site = "attn", **options: Any) -> IRM:
-    """A fresh IRM. `options` are `width` and `rank` of `lite`, and `scale` of `lite` and `static`. Raises InputError on an
-    unknown kind, no layers, or scales that do not fit."""
+    """A fresh IRM. `options` are `width` and `rank` of `lite`, `scale` of `lite` and `static`, and `h0`, where the input is read
+    ("attn"). Raises InputError on an unknown kind, no layers, or scales that do not fit."""
+    h0 = options.pop("h0", "attn")
     if kind not in NETWORKS:
         raise InputError(f"there is no IRM kind {kind!r}", f"choose one of {', '.join(NETWORKS)}")
-    if site not in ("attn", "block"):
-        raise InputError(f"there is no site {site!r}", "choose attn or block")
+    if not {site, h0} <= {"attn", "block"}:
+        raise InputError(f"there is no site {site!r} that reads {h0!r}", "choose attn or block")
     if not layers:
         raise InputError("an IRM needs at least one layer", "name some with --layers")
     if layers != tuple(sorted(set(layers))):  # files keep the layers as a set of ranges
         raise InputError(f"an IRM's layers must ascend, each once, not {layers}", "sort them")
-    return NETWORKS[kind](hidden_size, layers, site, **options)
+    irm = NETWORKS[kind](hidden_size, layers, site, **options)
+    irm.h0 = h0
+    return irm

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irm_lite.base.forward import answer_hidden
+from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
 from irm_lite.core.errors import InputError
 from irm_lite.core.types import Progress, unwatched
@@ -123,7 +124,7 @@ def _lessons(samples: list[Sample], hidden: list[Tensor]) -> list[tuple[Row, Ten
 
 def _kl(base: Base, row: Row, teacher: Tensor) -> Tensor:
     """KL(teacher || the model as it is injected) at each answer position, (A,)."""
-    head = base.model.get_output_embeddings()
+    head = head_of(base.model)
     with torch.no_grad():
         target = F.log_softmax(head(teacher).float(), dim=-1)
     return kl(target, F.log_softmax(head(answer_hidden(base.model, row)).float(), dim=-1))

@@ -1,41 +1,43 @@
-"""Which models are refused, by name, and which are not."""
-
-from typing import Any
+"""Which models are taken, and which are refused, by name."""
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, GraniteConfig, PhiConfig
+from transformers import AutoModel, AutoModelForCausalLM, BertConfig, GPT2Config, T5Config, T5ForConditionalGeneration
 
-from irm_lite.base.architecture import decoder_layers, gguf_architecture, require_injectable
+from irm_lite.base.architecture import decoder_layers, gguf_architecture
+from irm_lite.base.stream import require_injectable, require_site
 from irm_lite.core.errors import BaseModelError
 from support.tiny_models import tiny_model
-
-SMALL = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 @pytest.mark.parametrize(("kind", "name"), [("llama", "llama"), ("mistral", "llama"), ("qwen2", "qwen2")])
 def test_llama_like_models_are_taken_and_left_without_hooks(kind: str, name: str) -> None:
     model = tiny_model(kind)
     require_injectable(model)
+    require_site(model, "attn")
     assert gguf_architecture(model) == name
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        Gemma2Config(**SMALL, num_key_value_heads=1, head_dim=16),  # normalises attention's output before the residual add
-        GraniteConfig(**SMALL, residual_multiplier=0.2),  # scales it
-        PhiConfig(**SMALL),  # attention and MLP in parallel
-        GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2),  # no self_attn
-    ],
-    ids=["gemma2", "granite", "phi", "gpt2"],
-)
-def test_models_with_another_residual_stream_are_refused_by_name(config: Any) -> None:
+def test_what_is_no_decoder_is_refused_by_name() -> None:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config).eval()
-    with pytest.raises(BaseModelError, match=type(model).__name__) as refusal:
-        decoder_layers(model)
-        require_injectable(model)
+    sizes = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2, "vocab_size": 64}
+    with pytest.raises(BaseModelError, match="T5ForConditionalGeneration is an encoder-decoder") as refusal:
+        decoder_layers(T5ForConditionalGeneration(T5Config(**sizes)))
     assert refusal.value.exit_code == 2
-    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    bert = AutoModel.from_config(
+        BertConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    )
+    with pytest.raises(BaseModelError, match="BertModel cannot be injected"):
+        decoder_layers(bert)
+
+
+def test_site_attn_is_refused_where_attention_and_mlp_run_side_by_side() -> None:
+    from transformers import PhiConfig
+
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = AutoModelForCausalLM.from_config(PhiConfig(**sizes))
+    require_site(model, "block")
+    with pytest.raises(BaseModelError, match="PhiForCausalLM has no place between attention and MLP.*--site block"):
+        require_site(model, "attn")
+    require_site(AutoModelForCausalLM.from_config(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=2)), "attn")

@@ -18,7 +18,7 @@ from irm_lite.core.errors import InputError, LlamaCppError
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import encode_prompt
 from irm_lite.llamacpp import Model, Runtime
-from irm_lite.llamacpp.graph_plan import GraphPlan, Place
+from irm_lite.llamacpp.graph_plan import GraphPlan, Nodes, Place
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, Site, build_irm
 from irm_lite.steering.likelihood import kl
@@ -205,12 +205,12 @@ def test_an_irm_that_does_not_fit_is_refused(llama_gguf: Path, monkeypatch: pyte
     for wrong in (irm_for("lite", 32, (1,)), irm_for("lite", 64, (1, 3))):
         with pytest.raises(InputError, match="use the model that it was trained on"):
             Runtime(llama_gguf, irm=wrong)
-    monkeypatch.setattr("irm_lite.llamacpp.graph_plan._H0", b"hidden")  # as in llama.cpp's graphs of Phi-3 and Gemma
+    monkeypatch.setattr("irm_lite.llamacpp.dynamic.nodes_of", lambda *_: Nodes(h0="hidden"))
     hidden = irm_for("lite", 64, (1,), "block")
     with Runtime(llama_gguf, irm=hidden, n_ctx=64) as runtime, pytest.raises(LlamaCppError, match="hides what the IRM reads"):
         runtime.logits(ids(8))
     monkeypatch.undo()
-    monkeypatch.setattr("irm_lite.llamacpp.graph_plan._NODES", {"attn": "no_such_node"})
+    monkeypatch.setattr("irm_lite.llamacpp.dynamic.nodes_of", lambda *_: Nodes(attn="no_such_node"))
     with Runtime(llama_gguf, irm=irm_for("lite", 64, (1,)), n_ctx=64) as runtime, pytest.raises(LlamaCppError, match="0 of 1"):
         runtime.logits(ids(8))
 

@@ -7,8 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irm_lite.base.architecture import decoder_layers, hidden_state
+from irm_lite.base.architecture import block_input, decoder_layers, hidden_state, inner_decoder
+from irm_lite.base.forward import run_base
 from irm_lite.base.load import Base
+from irm_lite.base.norms import gain_of_final, gains_at
+from irm_lite.base.padded import as_row
+from irm_lite.base.stream import stream_of
 from irm_lite.core.types import FloatArray
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import pack, rows
@@ -26,18 +30,13 @@ def base_features(base: Base, power: FloatArray, layers: Sequence[int], site: Si
     - embedding norm, head norm: of the index's column, (V, H) -> (H,)
     - head norm x final gain: how strongly the index reaches the logits
     """
-    blocks: Any = decoder_layers(base.model)
     model: Any = base.model
-    final = model.model.norm.weight.float().abs()
+    final = gain_of_final(model).abs()
     head, embedding = (_column_norms(each) for each in (model.get_output_embeddings(), model.get_input_embeddings()))
-    if site == "attn":
-        gains = [blocks[layer].post_attention_layernorm.weight for layer in layers]
-    else:
-        following = [*(block.input_layernorm for block in blocks[1:]), model.model.norm]
-        gains = [following[layer].weight for layer in layers]
+    gains = [gains_at(model, site)[layer] for layer in layers]
     features = {
         "residual RMS": _mean_over_layers(torch.from_numpy(power[list(layers)]).sqrt()),
-        "norm gain": _mean_over_layers(torch.stack([gain.float().abs() for gain in gains])),
+        "norm gain": _mean_over_layers(torch.stack([gain.abs() for gain in gains])),
         "final gain": final,
         "head norm": head,
         "embedding norm": embedding,
@@ -67,24 +66,29 @@ def stream_power(base: Base, samples: Sequence[Sample], site: Site) -> FloatArra
     tokens would be a measure of that token.
     """
     blocks: Any = decoder_layers(base.model)
+    known = stream_of(base.model)
     total = torch.zeros(base.n_layers, base.hidden_size, device=base.model.device)
     count, positions = 0, torch.empty(0, dtype=torch.int64)
 
     def watch(index: int) -> Any:
-        def add(_module: object, args: tuple[Tensor, ...], output: object) -> None:
+        def add(_module: object, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: object) -> None:
             # The norm that reads the stream after attention gets it as its input; a block hands it on as its output.
-            stream = args[0] if site == "attn" else hidden_state(output)
+            stream = as_row(base.model, block_input(args, kwargs) if site == "attn" else hidden_state(output))
             total[index].add_(stream.float().view(-1, stream.shape[-1])[positions].square().sum(0))
 
         return add
 
-    watched = [block.post_attention_layernorm if site == "attn" else block for block in blocks]
-    handles = [module.register_forward_hook(watch(index)) for index, module in enumerate(watched)]
+    watched = [getattr(block, known.reads) if site == "attn" else block for block in blocks]
+    handles = [module.register_forward_hook(watch(index), with_kwargs=True) for index, module in enumerate(watched)]
     try:
         for group in rows(list(samples)):
             row = pack(group)
-            ids, places, positions = (row[name].to(base.model.device) for name in ("input_ids", "position_ids", "positions"))
-            base.model.model(input_ids=ids, position_ids=places, use_cache=False)
+            positions = row["positions"].to(base.model.device)
+            if known.packed:
+                ids, places = (row[name].to(base.model.device) for name in ("input_ids", "position_ids"))
+                inner_decoder(base.model)(input_ids=ids, position_ids=places, use_cache=False)
+            else:
+                run_base(base.model, row)
             count += len(positions)
     finally:
         for handle in handles:
@@ -102,10 +106,10 @@ def top_tokens(base: Base, vectors: FloatArray, k: int = 8) -> list[dict[str, li
     sqrt(2 ln V), 4.6 for V = 49152.
     """
     model: Any = base.model
-    weight = model.get_output_embeddings().weight.float()
+    weight, final = model.get_output_embeddings().weight.float(), gain_of_final(model)
     found = []
     for vector in vectors:
-        scaled = model.model.norm.weight.float() * torch.from_numpy(np.asarray(vector, dtype=np.float32)).to(weight.device)
+        scaled = final * torch.from_numpy(np.asarray(vector, dtype=np.float32)).to(weight.device)
         logits = weight @ scaled
         scores = (logits - logits.mean()) / logits.std().clamp_min(torch.finfo(torch.float32).tiny)
         chosen = {"up": scores.topk(k), "down": scores.topk(k, largest=False)}

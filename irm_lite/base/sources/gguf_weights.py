@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _PIECE = 1 << 18  # values that are dequantised at once: few enough for the cache, and many for numpy
 
 
+_GEMMA_27B = {"gemma2": 46, "gemma3": 62}  # layers of the one size whose heads are scaled otherwise
+
+
 def skeleton(gguf: Path) -> "PreTrainedModel":
     """The file's model on the meta device: its class and configuration, no weights.
 
@@ -52,7 +55,10 @@ def _configuration(header: GgufHeader) -> "PretrainedConfig":
 
     graph, gguf = read_graph(header), header.path
     if graph is None:
-        return AutoConfig.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(str(gguf.parent), gguf_file=gguf.name, local_files_only=True, trust_remote_code=False)
+        if header.architecture in _GEMMA_27B:  # no key says it: transformers would take its default of 256
+            config.query_pre_attn_scalar = _gemma_scale(header)
+        return config
     shape = shape_of_header(header)
     options: dict[str, Any] = {"attention_bias": graph.attention_bias, "mlp_bias": graph.mlp_bias}
     kind: Any = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}[header.architecture]
@@ -71,6 +77,14 @@ def _configuration(header: GgufHeader) -> "PretrainedConfig":
         **{f"{name}_token_id": header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")},
         **(options if header.architecture == "llama" else {}),
     )
+
+
+def _gemma_scale(header: GgufHeader) -> int:
+    """What Gemma's attention divides by the root of, as llama.cpp's graph has it: by the number of layers."""
+    of = f"{header.architecture}."
+    if header.integer(f"{of}block_count") == _GEMMA_27B[header.architecture]:
+        return header.integer(f"{of}embedding_length") // header.integer(f"{of}attention.head_count")
+    return header.integer(f"{of}attention.key_length")
 
 
 def rotate(model: "PreTrainedModel", gguf: Path) -> None:

@@ -16,6 +16,9 @@ from irm_lite.core.files.reading import read_json
 SPARE = 1 << 24  # weights: so few too many cost little memory, and after loading the missing ones are named (require_whole)
 
 
+EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")  # a configuration's names for them
+
+
 class UnknownShape(BaseModelError):
     """A configuration does not give the sizes that a Llama-like model's gives."""
 
@@ -109,6 +112,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 def shape_of_config(config: dict[str, Any], where: str, from_gguf: bool = False) -> BaseShape:
     """Of a transformers configuration. Raises BaseModelError, naming `where`, where its sizes are absurd; UnknownShape, which
     is one, unless it is a Llama-like model's."""
+    if any(isinstance(count := config.get(name), int) and count > 1 for name in EXPERT_COUNTS):
+        raise UnknownShape(
+            f"{where} is a mixture of experts, whose memory is not predicted", "try it: what does not fit is refused"
+        )
     try:
         heads, hidden_size = int(config["num_attention_heads"]), int(config["hidden_size"])
         shape = BaseShape(

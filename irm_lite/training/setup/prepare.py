@@ -14,7 +14,9 @@ import torch
 from transformers import TrainingArguments, set_seed
 
 from irm_lite.base.load import Base
+from irm_lite.base.sources.experts import told_of_experts
 from irm_lite.base.sources.shape import shape_of_config
+from irm_lite.base.stream import require_site, stream_of
 from irm_lite.base.stream_size import stream_sizes
 from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import BaseModelError, DataError, InputError, MissingPart
@@ -113,10 +115,12 @@ def prepare(
     told = runs_in_llamacpp(config, base, allowed=allowed)
     base, load_peak = (base, None) if base else _load(config)
     base = base_at(base, at)
+    config = _at_a_site(config, base)
     layers = injected_layers(config.layers, config.chosen_site, base.n_layers)
     samples = _encode(dataset, base, config.max_length)
     samples = replace(samples, train=_weighted(config, dataset, base, samples.train))
     told = told or told_of_runtimes(base, samples.train, samples.validation, allowed=allowed)
+    told = [*told, *filter(None, [told_of_experts(base.model, base.plan.quant)])]
     config = resolved(config, base, layers, len(samples.train))
     irm = _new_irm(config, base, layers, samples.train)
     arguments = training_arguments(config, run.path, len(samples.train))
@@ -128,6 +132,14 @@ def prepare(
 def _require_tensorboard(config: TrainConfig) -> None:
     if config.report_to == "tensorboard" and importlib.util.find_spec("tensorboard") is None:
         raise MissingPart("--report-to tensorboard needs the tensorboard package", "pip install 'irm-lite[tensorboard]'")
+
+
+def _at_a_site(config: TrainConfig, base: Base) -> TrainConfig:
+    """A site left open is `block` where the base has none before the MLP. Raises BaseModelError where that was asked for."""
+    if config.site == "auto" and not stream_of(base.model).attn:
+        return replace(config, site="block")
+    require_site(base.model, config.chosen_site)
+    return config
 
 
 def _load(config: TrainConfig) -> tuple[Base, int]:
@@ -167,6 +179,8 @@ def _new_irm(config: TrainConfig, base: Base, layers: tuple[int, ...], samples: 
             sizes = stream_sizes(base, samples)
         options["scale"] = [sizes[layer] for layer in layers]
     set_seed(config.seed)
+    if KINDS[config.irm].reads_input:
+        options["h0"] = stream_of(base.model).h0
     irm = build_irm(config.irm, base.hidden_size, layers, config.chosen_site, **options)
     return irm.to(base.plan.device, getattr(torch, config.irm_dtype))
 

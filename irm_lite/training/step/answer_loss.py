@@ -1,7 +1,7 @@
 """NLL of answer tokens through a frozen head, without ever holding all their logits at once.
 
 The head has no gradient of its own, so each chunk's gradient with respect to the hidden states is computed right away,
-(softmax - one-hot) @ W, the derivative of the NLL; then its logits are freed.
+(softmax - one-hot) @ W, the derivative of the NLL (times the slope of a factor or a soft cap); then its logits are freed.
 """
 
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from irm_lite.base.heads import FinishedHead
 
 CHUNK = 96  # rows of logits held at once: 19 MB in float32 for a vocabulary of 49,152
 
@@ -18,7 +20,8 @@ def answer_nll(head: nn.Module, hidden: Tensor, labels: Tensor, weights: Tensor)
     on any devices."""
     place = next(head.parameters()).device  # of a base on several GPUs another than its last block's
     hidden, labels, weights = hidden.to(place), labels.to(place), weights.to(place)
-    if type(head) is not nn.Linear or head.weight.requires_grad:
+    linear = head.linear if isinstance(head, FinishedHead) else head
+    if type(linear) is not nn.Linear or linear.weight.requires_grad:
         return (weights * F.cross_entropy(head(hidden).float(), labels, reduction="none")).sum()
     total: Tensor = _FrozenHead.apply(hidden, labels, weights, head, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
     return total
@@ -26,7 +29,9 @@ def answer_nll(head: nn.Module, hidden: Tensor, labels: Tensor, weights: Tensor)
 
 class _FrozenHead(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, labels: Tensor, weights: Tensor, head: nn.Linear, with_gradient: bool) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, labels: Tensor, weights: Tensor, head: nn.Linear | FinishedHead, with_gradient: bool
+    ) -> Tensor:
         total = torch.zeros((), device=hidden.device)
         gradients = []
         for part, wanted, counts in zip(*(torch.split(each, CHUNK) for each in (hidden, labels, weights)), strict=True):
@@ -39,7 +44,10 @@ class _FrozenHead(torch.autograd.Function):
             total += (counts[:, None] * nll).sum()
             if with_gradient:
                 chances.scatter_add_(1, wanted[:, None], -torch.ones_like(chosen))
-                gradients.append(chances.mul_(counts[:, None]).to(head.weight.dtype) @ head.weight)
+                chances.mul_(counts[:, None])
+                if isinstance(head, FinishedHead):
+                    chances.mul_(head.slopes(logits.float()))
+                gradients.append(chances.to(head.weight.dtype) @ head.weight)
         if with_gradient:
             ctx.save_for_backward(torch.cat(gradients))
         return total

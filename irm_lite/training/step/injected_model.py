@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -12,7 +12,9 @@ from torch.nn import functional as F
 
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.forward import answers_of, run_base
+from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
+from irm_lite.base.padded import held
 from irm_lite.config import KINDS
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack
@@ -66,9 +68,12 @@ class InjectedModel(nn.Module):
             loss = loss + count / items * self.dependence * varying_share(*self.irm.moments(injection.code)).mean()
         return loss
 
-    def stepping(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def stepping(self) -> Iterator[None]:
         """Around a forward with its backward, which may recompute the forward."""
-        return self._hidden[1].fed()
+        base, injection = self._hidden
+        with injection.fed(), held(base.model):
+            yield
 
     def release(self) -> None:
         """Free what a forward left in memory whose backward failed."""
@@ -88,7 +93,7 @@ class InjectedModel(nn.Module):
         row = pack([loop.sample for loop in loops])
         ends = torch.tensor([0, *(loop.sample.n_answer for loop in loops[:-1])]).cumsum(0).tolist()
         places = torch.tensor([end + place for end, loop in zip(ends, loops, strict=True) for place in loop.places])
-        head = base.model.get_output_embeddings()
+        head = head_of(base.model)
         hidden = self._answer_states([loop.sample for loop in loops], row)[places].to(next(head.parameters()).device)
         log_p = -F.cross_entropy(head(hidden).float(), row["labels"][places].to(hidden.device), reduction="none")
         return -torch.log1p(-log_p.exp().clamp_max(_SURE)).sum().to(base.plan.device)
@@ -97,7 +102,7 @@ class InjectedModel(nn.Module):
         base, _ = self._hidden
         row = pack(samples)
         hidden = self._answer_states(samples, row)
-        return answer_nll(base.model.get_output_embeddings(), hidden, row["labels"], row["weights"]).to(base.plan.device)
+        return answer_nll(head_of(base.model), hidden, row["labels"], row["weights"]).to(base.plan.device)
 
     def _answer_states(self, samples: Sequence[Sample], row: Row) -> Tensor:
         """The injected base's final hidden states (A, H) where the row's answers are predicted."""

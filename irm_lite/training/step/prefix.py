@@ -15,8 +15,10 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from irm_lite.base.architecture import block_input, decoder_layers, hidden_state
+from irm_lite.base.architecture import block_input, decoder_layers, hidden_state, inner_decoder, list_of_blocks, text_config
 from irm_lite.base.forward import run_base
+from irm_lite.base.padded import as_row
+from irm_lite.base.stream import stream_of
 from irm_lite.config import KINDS
 from irm_lite.core.files.atomic import free_space
 from irm_lite.core.machine import processes
@@ -37,6 +39,7 @@ class FrozenPrefix:
     def __init__(self, model: nn.Module, irm: IRM) -> None:
         self.model = model
         self.first = first_reached(model, irm)
+        self.stream = stream_of(model)
         self.reads = KINDS[irm.kind].reads_input  # whether layer 0's state is wanted
         self._rows: dict[int, tuple[int, int]] = {}  # id of a sample -> its first row in the store, and the one after its last
         self._together: dict[int, list[Sample]] = {}  # id of a sample -> those that are run with it
@@ -51,7 +54,7 @@ class FrozenPrefix:
         """
         ends = torch.tensor([len(sample.ids) for sample in samples]).cumsum(0).tolist()
         model: Any = self.model
-        shape, dtype = (ends[-1], int(model.config.hidden_size)), model.dtype
+        shape, dtype = (ends[-1], int(text_config(model).hidden_size)), model.dtype
         names = [name for name, read in (("stream", self.first > 0), ("h0", self.reads)) if read]
         size = shape[0] * shape[1] * dtype.itemsize
         if not names:
@@ -101,7 +104,14 @@ class FrozenPrefix:
             seen["entered"] = block_input(args, kwargs)
 
         def attended(_module: nn.Module, _args: object, output: object) -> None:
-            seen["h0"] = seen["entered"] + hidden_state(output)
+            factor = self.stream.multiplier
+            added = hidden_state(output) if factor == 1 else hidden_state(output) * factor
+            seen["h0"] = as_row(self.model, seen["entered"] + added)
+            if self.first == 0:
+                raise _Seen
+
+        def through(_module: nn.Module, _args: object, output: object) -> None:
+            seen["h0"] = as_row(self.model, hidden_state(output))
             if self.first == 0:
                 raise _Seen
 
@@ -110,11 +120,13 @@ class FrozenPrefix:
             raise _Seen
 
         handles = []
-        if self.reads:
+        if self.reads and self.stream.attn:
             handles += [
                 blocks[0].register_forward_pre_hook(enter, with_kwargs=True),
-                blocks[0].self_attn.register_forward_hook(attended),
+                self.stream.attention(blocks[0]).register_forward_hook(attended),
             ]
+        elif self.reads:
+            handles.append(blocks[0].register_forward_hook(through))
         if self.first > 0:
             handles.append(blocks[self.first - 1].register_forward_hook(left))
         if not handles:
@@ -132,22 +144,21 @@ class FrozenPrefix:
 
 def first_reached(model: nn.Module, irm: IRM) -> int:
     """The first block that reads anything of the IRM; 0 also for models whose blocks cannot be left out."""
-    config: Any = model.config
-    if len(set(getattr(config, "layer_types", None) or ())) > 1:
-        return 0  # such models look a block's attention up by its place in the list
+    if not stream_of(model).cut or len(set(getattr(text_config(model), "layer_types", None) or ())) > 1:
+        return 0  # such models do something to what enters block 0, or look a block's attention up by its place in the list
     return irm.layers[0] + (irm.site == "block")
 
 
 @contextmanager
 def blocks_from(model: nn.Module, first: int) -> Iterator[None]:
     """Within: the model's decoder has only its blocks from `first` on."""
-    inner: Any = model.model
-    whole = inner.layers
-    inner.layers = whole[first:]
+    inner, name = inner_decoder(model), list_of_blocks(model)
+    whole = decoder_layers(model)
+    setattr(inner, name, whole[first:])
     try:
         yield
     finally:
-        inner.layers = whole
+        setattr(inner, name, whole)
 
 
 def _mapped(folder: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
