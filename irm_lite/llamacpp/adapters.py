@@ -49,11 +49,20 @@ class LoadedAdapter:
 @contextmanager
 def at_work(runtime: Runtime, arguments: Sequence[str]) -> Iterator[list[LoadedAdapter]]:
     """Within: the adapters of these PATH[:SCALE] arguments work in the context. Raises VectorError where one cannot."""
+    loaded = load_all(runtime.model, arguments)
+    try:
+        runtime.set_adapters(loaded)
+        yield [adapter for adapter, _ in loaded]
+    finally:
+        runtime.set_adapters([])  # before they are freed
+        for adapter, _ in loaded:
+            adapter.close()
+
+
+def load_all(model: Model, arguments: Sequence[str]) -> list[tuple[LoadedAdapter, float]]:
+    """The adapters of PATH[:SCALE] arguments, each with its scale. Raises VectorError where one cannot be loaded; then none is."""
     chosen = [parse_vector_argument(argument) for argument in arguments]
     with ExitStack() as stack:
-        loaded = [stack.enter_context(LoadedAdapter(runtime.model, path)) for path, _ in chosen]
-        runtime.set_adapters([(each, scale) for each, (_, scale) in zip(loaded, chosen, strict=True)])
-        try:
-            yield loaded
-        finally:
-            runtime.set_adapters([])
+        loaded = [(stack.enter_context(LoadedAdapter(model, path)), scale) for path, scale in chosen]
+        stack.pop_all()
+        return loaded

@@ -46,7 +46,7 @@ def ids(seed: int = 1, count: int = 40) -> list[int]:
 
 def vector(layers: tuple[int, ...] = (1, 2), architecture: str = "llama") -> ControlVector:
     generator = np.random.default_rng(0)
-    return ControlVector({n: 0.3 * generator.standard_normal(64) for n in layers}, architecture)
+    return ControlVector({n: (0.3 * generator.standard_normal(64)).astype(np.float32) for n in layers}, architecture)
 
 
 def random_adapter(modules: dict[str, int], architecture: str = "llama", rank: int = 1, seed: int = 0) -> Adapter:
@@ -144,7 +144,7 @@ def test_the_scale_is_the_strength_and_adapters_add_up_with_a_vector(
     second.save(tmp_path / "b.gguf")
     base = AutoModelForCausalLM.from_pretrained(llama_folder, dtype=torch.float32).eval()
     scaled = {name: Factors(each.a, scale * each.b) for name, each in first.factors.items()}
-    scaled |= {name: Factors(each.a, 0.5 * each.b / 3) for name, each in second.factors.items()}  # alpha 1, of rank 3
+    scaled |= {name: Factors(each.a, each.b * np.float32(0.5 / 3)) for name, each in second.factors.items()}  # alpha 1, of rank 3
     with inject(base, vector()), torch.no_grad():
         expected = F.log_softmax(hooked_logits(base, scaled), -1)
     found = said(llama_gguf, [(tmp_path / "a.gguf", scale), (tmp_path / "b.gguf", 0.5)], vector())
@@ -157,7 +157,7 @@ def test_what_a_map_reads_in_llamacpp_is_what_it_reads_in_transformers(llama_fol
     with WatchedRuntime(llama_gguf, n_ctx=64) as runtime:
         read = LlamaCppSource(runtime, vector()).read(list(names), [Text(ids(), 1.0, 5), Text(ids(2, 9), -0.5, 5)])
     for module, name in names.items():
-        expected = []
+        expected: list[torch.Tensor] = []
         handle = base.get_submodule(name).register_forward_pre_hook(lambda _, args, seen=expected: seen.append(args[0][0]))
         with torch.no_grad():
             for tokens, strength in ((ids(), 1.0), (ids(2, 9), -0.5)):
