@@ -49,7 +49,6 @@ def export_adapter(run: Path, flags: "ExportFlags", output: Output) -> None:
         if flags.layers != "all":
             vector = vector.select(parse_layers(flags.layers, trained.fingerprint.n_layers, first=1))
         result = adapter_of_run(trained, vector, target, gguf=gguf, on_progress=on_progress)
-    output.tell_matches(trained.matches)
     show(result, output)
 
 
@@ -91,6 +90,7 @@ def require_free(out: Path, force: bool) -> None:
 
 def show(result: "AdapterExport", output: Output) -> None:
     """Figures, what is to be told of blocks, and where it lies."""
+    output.tell_matches(result.matches)
     for line in result.warnings:
         output.warn(line)
     helped = [fit for fit in result.fits if len(fit.modules) > 1]

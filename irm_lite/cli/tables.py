@@ -42,8 +42,8 @@ def comparison_shown(comparison: "Comparison", name: str = "vector") -> tuple[Re
     )
 
 
-def side_effects_shown(evaluation: "Evaluation") -> tuple[RenderableType, ...]:
-    """What steering does to neutral answers, and to the text's variety."""
+def side_effects_shown(evaluation: "Evaluation", adapter: "Comparison | None" = None) -> tuple[RenderableType, ...]:
+    """What steering does to neutral answers, and to the text's variety. `adapter`: an adapter on the same neutral answers."""
     neutral, generations = evaluation.neutral, evaluation.generations
     table = _table("NLL", "KL(base || it)", *(["distinct-2"] if generations else []))
     shares = generations.distinct_2() if generations else {}
@@ -51,6 +51,9 @@ def side_effects_shown(evaluation: "Evaluation") -> tuple[RenderableType, ...]:
         effect = "0" if key == "base" else with_interval(neutral.means[f"kl_base_{key}"], neutral.intervals[f"kl_base_{key}"])
         variety = [with_interval(*shares[key])] if shares else []
         table.add_row(name, with_interval(neutral.means[f"nll_{key}"], neutral.intervals[f"nll_{key}"]), effect, *variety)
+    if adapter is not None:
+        figures = (with_interval(adapter.means[key], adapter.intervals[key]) for key in ("nll_vector", "kl_base_vector"))
+        table.add_row("adapter", *figures, *([""] if shares else []))
     written = f"; distinct-2 of {len(generations.questions)} written answers" if generations else ""
     return (f"side effects: {len(neutral.sums)} neutral answers, {neutral.tokens} tokens{written}", table)
 

@@ -46,20 +46,23 @@ class LoadedAdapter:
             self.handle = None
 
 
+Scaled = tuple[LoadedAdapter, float]  # an adapter and its scale
+
+
 @contextmanager
-def at_work(runtime: Runtime, arguments: Sequence[str]) -> Iterator[list[LoadedAdapter]]:
+def at_work(runtime: Runtime, arguments: Sequence[str]) -> Iterator[list[Scaled]]:
     """Within: the adapters of these PATH[:SCALE] arguments work in the context. Raises VectorError where one cannot."""
     loaded = load_all(runtime.model, arguments)
     try:
         runtime.set_adapters(loaded)
-        yield [adapter for adapter, _ in loaded]
+        yield loaded
     finally:
         runtime.set_adapters([])  # before they are freed
         for adapter, _ in loaded:
             adapter.close()
 
 
-def load_all(model: Model, arguments: Sequence[str]) -> list[tuple[LoadedAdapter, float]]:
+def load_all(model: Model, arguments: Sequence[str]) -> list[Scaled]:
     """The adapters of PATH[:SCALE] arguments, each with its scale. Raises VectorError where one cannot be loaded; then none is."""
     chosen = [parse_vector_argument(argument) for argument in arguments]
     with ExitStack() as stack:

@@ -11,12 +11,11 @@ import numpy as np
 from irm_lite.core.errors import InputError
 from irm_lite.core.types import FloatArray
 from irm_lite.llamacpp import Runtime
-from irm_lite.llamacpp.adapters import LoadedAdapter
+from irm_lite.llamacpp.adapters import Scaled
 from irm_lite.serve.request import Chat, Name
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.layers import format_layers, parse_layers
 
-Scaled = tuple[LoadedAdapter, float]  # an adapter and its own scale, which the strength is multiplied with
 HalfArray = np.ndarray[Any, np.dtype[np.float16]]
 _KEPT_BYTES = 1 << 28  # of the IRM's outputs for one answer; of a longer one the newest tokens' are kept
 _HALF_MAX = 65504.0

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from irm_lite.base.fingerprint import Fingerprint, Match
-from irm_lite.core.errors import InputError, VectorError
+from irm_lite.core.errors import InputError, VectorError, reason
 from irm_lite.core.files.atomic import atomic_path
 from irm_lite.core.files.gguf_header import GgufHeader, read_header
 from irm_lite.core.files.gguf_types import F32, ValueType
@@ -166,13 +166,21 @@ def _require_sound(name: str, factors: Factors) -> None:
         raise VectorError(f"{name} holds NaN or infinity", "export it again")
 
 
-def _alpha(header: GgufHeader) -> float:
-    """The file's alpha. llama.cpp ends the process where it is no float32; where there is none it takes the scale alone."""
+def _reader(path: Path) -> Any:
+    """The package gguf's own reader, which knows what the header's does not keep."""
     import gguf
 
+    try:
+        return gguf.GGUFReader(path)
+    except Exception as error:  # of many types, each of which means the same
+        raise VectorError(f"{path} is damaged ({reason(error, 200)})", "export it again") from None
+
+
+def _alpha(header: GgufHeader) -> float:
+    """The file's alpha. llama.cpp ends the process where it is no float32; where there is none it takes the scale alone."""
     if _ALPHA not in header.metadata:
         raise VectorError(f"{header.path} has no {_ALPHA}", "convert it again by llama.cpp's convert_lora_to_gguf.py")
-    kinds = gguf.GGUFReader(header.path).fields[_ALPHA].types
+    kinds = _reader(header.path).fields[_ALPHA].types
     if [int(kind) for kind in kinds] != [int(ValueType.FLOAT32)]:
         raise VectorError(f"{header.path}: {_ALPHA} is no float32", "convert it again by llama.cpp's convert_lora_to_gguf.py")
     return float(header.metadata[_ALPHA])
@@ -182,12 +190,15 @@ def _factors(header: GgufHeader) -> dict[str, Factors]:
     import gguf
 
     found: dict[str, dict[str, FloatArray]] = {}
-    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(header.path).tensors}
+    tensors = {tensor.name: tensor for tensor in _reader(header.path).tensors}
     for name, info in header.tensors.items():
         end = next((end for end in _ENDS if name.endswith(end)), None)
         if end is None or len(info.shape) != 2:
             raise VectorError(f"tensor {name!r} is no factor of a linear map", "only plain LoRA adapters can be used")
-        values = header.read_f32(name) if info.type == F32 else gguf.dequantize(tensors[name].data, tensors[name].tensor_type)
+        try:
+            values = header.read_f32(name) if info.type == F32 else gguf.dequantize(tensors[name].data, tensors[name].tensor_type)
+        except NotImplementedError:
+            raise VectorError(f"tensor {name!r} is of a type that the package gguf cannot undo", "convert it as f32") from None
         found.setdefault(name.removesuffix(end), {})[end] = values.reshape(info.shape[::-1])
     for name, pair in found.items():
         if len(pair) != 2:

@@ -267,6 +267,11 @@ def test_the_verb_writes_a_folder_for_every_program(
     config = json.loads((out / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (1, 1.0, "LORA")
     assert "model.layers.1.mlp.down_proj" in config["target_modules"]
+    # What vLLM's loader asks of adapter_config.json (its documentation of LoRA, and lora/peft_helper.py), a second time.
+    assert config["r"] <= 8
+    assert (config["bias"], config["modules_to_save"], config["use_dora"], config["use_rslora"]) == ("none", None, False, False)
+    assert isinstance(config["target_modules"], list)
+    assert {name.rpartition(".")[2] for name in config["target_modules"]} <= {"down_proj", "o_proj"}
     stored = load_file(out / "adapter_model.safetensors")
     np.testing.assert_array_equal(
         stored["base_model.model.model.layers.2.mlp.down_proj.lora_B.weight"].numpy()[:, 0], vector().directions[2]
@@ -371,3 +376,48 @@ def test_another_base_is_told_and_a_baked_one_refused(llama_gguf: Path, llama_fo
     deeper.save(tmp_path / "deeper.gguf")
     with Runtime(llama_gguf, n_ctx=64) as runtime, pytest.raises(InputError, match="5 layers"):
         LoadedAdapter(runtime.model, tmp_path / "deeper.gguf")
+
+
+@pytest.mark.slow
+def test_a_run_is_exported_and_measured_as_an_adapter(
+    steady_folder: Path, once: Once, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Against figures that are taken in transformers with PEFT on the same weights."""
+    from irm_lite.base.fingerprint import fingerprint_gguf
+    from irm_lite.base.load import load_base
+    from irm_lite.config import TrainConfig
+    from irm_lite.runs.directory import RunDirectory
+    from irm_lite.runs.trained import load_run
+    from irm_lite.steering.injection import static_irm
+    from irm_lite.steering.irm_files import save_irm
+    from irm_lite.vectors.adapter.measured import TransformersWays, compare_ways, peft_at_work
+
+    template = presets()["llama-2-7b-chat"].chat_template
+    model_file = write_gguf(steady_folder, tmp_path / "steady.gguf", chat_template=template)
+    directory = RunDirectory(tmp_path / "run")
+    options: Any = {
+        "model": str(model_file),
+        "data": "neutral",
+        "irm": "static",
+        "layers": "1-2",
+        "quant": "none",
+        "dtype": "float32",
+    }
+    directory.create(TrainConfig(**options, site="block", device="cpu"), fingerprint_gguf(model_file), {})
+    save_irm(static_irm(vector()), directory.path)
+    out = tmp_path / "adapter"
+    assert cli.run(["export", str(directory.path), "--as", "adapter", "-o", str(out), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert directory.default_vector.exists()  # made first
+    assert document["vector"]["fidelity"] == pytest.approx(1, abs=1e-3)
+    assert document["fidelity"] > 0.9
+    base, run = load_base(str(steady_folder), quant="none", device="cpu", dtype="float32"), load_run(directory.path)
+    with peft_at_work(base, out) as peft:
+        expected = compare_ways(TransformersWays(base, run.irm, vector(), peft), "irm", run.held_out)["adapter"]
+    assert document["fidelity"] == pytest.approx(expected.fidelity, abs=5e-3)
+    assert document["measured"]["nll_vector"] == pytest.approx(expected.nll_vector, abs=5e-3)
+    asked = ["eval", str(directory.path), "--adapter", str(out / "adapter.gguf"), "--questions", "0", "--json"]
+    assert cli.run(asked) == 0
+    assert json.loads(capsys.readouterr().out)["adapter"]["fidelity"] == pytest.approx(document["fidelity"], abs=1e-6)
+    assert cli.run(["export", str(directory.path), "--as", "adapter"]) == 0
+    assert "adapter" in json.loads(directory.fidelity.read_text())

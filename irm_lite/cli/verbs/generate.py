@@ -74,7 +74,7 @@ def generate(*, flags: GenerateFlags | None = None, common: Common | None = None
         Runtime(model_file, irm=network, n_ctx=flags.context, chat_template=template) as runtime,
         at_work(runtime, flags.adapter or []) as adapters,
     ):
-        output.tell_matches([each.match for each in adapters])
+        output.tell_matches([each.match for each, _ in adapters])
         layers = None if flags.layers is None else parse_layers(flags.layers, runtime.model.n_layers, first=0 if network else 1)
         if steering is not None:
             output.tell_matches([steering.require_fit(runtime.model.fingerprint, model_file.name)])

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from irm_lite.base.fingerprint import Fingerprint, fingerprint_gguf
+from irm_lite.base.fingerprint import Fingerprint, Match, fingerprint_gguf
 from irm_lite.base.load import Base
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import atomic_folder, require_folder, write_text
@@ -27,7 +27,14 @@ from irm_lite.vectors.adapter.inputs import LlamaCppSource, Source, Transformers
 from irm_lite.vectors.adapter.measured import LlamaCppWays, TransformersWays, Way, at_strengths, compare_ways, peft_at_work
 from irm_lite.vectors.adapter.peft_folder import write_peft
 from irm_lite.vectors.adapter.place import help_of, module_names, residual_scale, residual_scale_of
-from irm_lite.vectors.adapter.texts import NEW_TOKENS, QUESTIONS, answered_in_llamacpp, answered_in_transformers, of_run, questions
+from irm_lite.vectors.adapter.texts import (
+    NEW_TOKENS,
+    QUESTIONS,
+    answered_in_llamacpp,
+    answered_in_transformers,
+    questions,
+    training_answers,
+)
 from irm_lite.vectors.fidelity.comparison import GOOD_FIDELITY, Comparison
 
 if TYPE_CHECKING:
@@ -52,7 +59,7 @@ class AdapterExport:
     strengths: dict[float, float]  # 1 - KL(vector || adapter) / KL(vector || base) at other strengths
     seconds: float
     n_bytes: int  # of the adapter's own file
-    notes: list[str] = field(default_factory=list)
+    matches: list[Match] = field(default_factory=list)  # of the vector and the run in that model
 
     @property
     def comparison(self) -> Comparison:
@@ -94,6 +101,7 @@ class _Job:
     scale: float  # of the residual stream
     help_with: str | None
     kept: dict[str, str | int | float]  # keys
+    matches: list[Match]
 
     def adapter(self, source: Source, samples: Sequence[Sample], on_progress: Progress) -> tuple[Adapter, ClosedForm]:
         directions = {block: direction / self.scale for block, direction in self.vector.directions.items()}
@@ -129,10 +137,12 @@ def adapter_of_run(
         job = _job_in_transformers(run.base, vector, out, run.base.preset.hub_id if run.base.preset else run.config.model)
     else:
         job = _job_on(gguf, vector, out, run.config.model)
-    run.match(job.fingerprint, job.base_name)
+    match_of_run = run.match(job.fingerprint, job.base_name)
+    if match_of_run != Match() and job.matches == [Match()]:  # made on one base, they say one thing
+        job.matches[:] = [match_of_run]
     job.kept.update({"data": run.config.data, "kind": run.irm.kind, "site": run.irm.site})
     train, _ = encode_all(run.tokenizer, run.dataset.train, run.config.max_length)
-    fitted_on, held_out = of_run(train), run.held_out
+    fitted_on, held_out = training_answers(train), run.held_out
     texts = f"{len(fitted_on)} training answers of the run"
     if gguf is None:
         source = TransformersSource(run.base, vector, job.names)
@@ -198,19 +208,19 @@ def _job_on(gguf: Path, vector: ControlVector, out: Path, name: str) -> _Job:
     _require_out(out)
     header = read_header(gguf)
     fingerprint = fingerprint_gguf(header)
-    vector.require_fit(fingerprint, gguf.name)
+    match = vector.require_fit(fingerprint, gguf.name)
     scale = residual_scale(header, vector.layers)
     names = {} if is_gguf(out) else module_names(skeleton(gguf), fingerprint.architecture)
     base_name = presets()[name].hub_id if name in presets() else name
-    return _Job(vector, out, fingerprint, names, base_name, scale, help_of(header), dict(vector.metadata))
+    return _Job(vector, out, fingerprint, names, base_name, scale, help_of(header), dict(vector.metadata), [match])
 
 
 def _job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str) -> _Job:
     _require_out(out)
-    vector.require_fit(base.fingerprint, base.name)
+    match = vector.require_fit(base.fingerprint, base.name)
     names = module_names(base.model, base.fingerprint.architecture)
     helps = ATTENTION if f"blk.0.{ATTENTION}" in names else None
-    return _Job(vector, out, base.fingerprint, names, name, residual_scale_of(base.model), helps, dict(vector.metadata))
+    return _Job(vector, out, base.fingerprint, names, name, residual_scale_of(base.model), helps, dict(vector.metadata), [match])
 
 
 Measured = tuple[Way, dict[Way, Comparison], dict[float, float]]
@@ -227,7 +237,7 @@ def _measured_in_llamacpp(
         path = stack.enter_context(_in_a_file(adapter))
         runtime = stack.enter_context(Runtime(gguf, irm=irm, n_ctx=context_for(samples)))
         loaded = stack.enter_context(LoadedAdapter(runtime.model, path))
-        found = _measured(LlamaCppWays(runtime, job.vector, loaded), run, samples, on_progress)
+        found = _measured(LlamaCppWays(runtime, job.vector, [(loaded, 1.0)]), run, samples, on_progress)
         runtime.set_adapters([])  # before the adapter is freed
         return found
 
@@ -269,7 +279,7 @@ def _written(
 
     def result(n_bytes: int) -> AdapterExport:
         seconds = time.monotonic() - began
-        return AdapterExport(job.out, gguf, adapter, made.fits, texts, teacher, compared, strengths, seconds, n_bytes)
+        return AdapterExport(job.out, gguf, adapter, made.fits, texts, teacher, compared, strengths, seconds, n_bytes, job.matches)
 
     if is_gguf(job.out):
         adapter.save(job.out)

@@ -12,7 +12,7 @@ from irm_lite.base.load import Base
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import pack
-from irm_lite.llamacpp.adapters import LoadedAdapter
+from irm_lite.llamacpp.adapters import Scaled
 from irm_lite.llamacpp.likelihood import llamacpp_log_probabilities
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
@@ -39,14 +39,14 @@ class Ways(Protocol):
 
 
 class LlamaCppWays:
-    """A runtime in llama.cpp, made with the IRM if there is one, and an adapter that was loaded beside its model."""
+    """A runtime in llama.cpp, made with the IRM if there is one, and adapters that were loaded beside its model."""
 
     measured_in: Where = "llama.cpp"
 
-    def __init__(self, runtime: "Runtime", vector: ControlVector | None, adapter: LoadedAdapter) -> None:
+    def __init__(self, runtime: "Runtime", vector: ControlVector | None, adapters: Sequence[Scaled]) -> None:
         self._runtime = runtime
         self._vector = vector
-        self._adapter = adapter
+        self._adapters = adapters
 
     def steer(self, way: Way, strength: float = 1.0) -> None:
         """From now on."""
@@ -54,7 +54,7 @@ class LlamaCppWays:
         if runtime.dynamic is not None:
             runtime.dynamic.enabled, runtime.dynamic.strength = way == "irm", strength
         runtime.set_vector(self._vector if way == "vector" else None, strength)
-        runtime.set_adapters([(self._adapter, strength)] if way == "adapter" else [])
+        runtime.set_adapters([(each, scale * strength) for each, scale in self._adapters] if way == "adapter" else [])
 
     def log_probabilities(self, way: Way, sample: Sample, strength: float = 1.0) -> Tensor:
         self.steer(way, strength)
@@ -96,12 +96,14 @@ def peft_at_work(base: Base, folder: Path) -> Iterator[Any]:
         model.unload()
 
 
-def compare_ways(ways: Ways, teacher: Way, samples: Sequence[Sample], on_progress: Progress = unwatched) -> dict[Way, Comparison]:
-    """Adapter, and vector where it is not the teacher itself, each against what they are to do and against the base.
+def compare_ways(
+    ways: Ways, teacher: Way, samples: Sequence[Sample], on_progress: Progress = unwatched, students: Sequence[Way] = ()
+) -> dict[Way, Comparison]:
+    """The students (default: adapter, and vector where it is not the teacher), each against what they are to do and the base.
 
     In a comparison whose teacher is the vector, "irm" means it.
     """
-    students: list[Way] = ["vector", "adapter"] if teacher == "irm" else ["adapter"]
+    students = students or (("vector", "adapter") if teacher == "irm" else ("adapter",))
     sums: dict[Way, list[Tensor]] = {student: [] for student in students}
     for number, sample in enumerate(samples, 1):
         labels = torch.tensor(sample.ids[sample.answer_start :])
@@ -115,13 +117,12 @@ def compare_ways(ways: Ways, teacher: Way, samples: Sequence[Sample], on_progres
 
 def at_strengths(ways: Ways, samples: Sequence[Sample], on_progress: Progress = unwatched) -> dict[float, float]:
     """By strength s: 1 - KL(vector at s || adapter at s) / KL(vector at s || base), over all the samples' answer tokens."""
-    found = {}
-    for number, strength in enumerate(STRENGTHS, 1):
-        lost = effect = 0.0
-        for sample in samples:
+    lost, effect = dict.fromkeys(STRENGTHS, 0.0), dict.fromkeys(STRENGTHS, 0.0)
+    for number, sample in enumerate(samples, 1):
+        base = ways.log_probabilities("base", sample)
+        for strength in STRENGTHS:
             vector = ways.log_probabilities("vector", sample, strength)
-            lost += float(kl(vector, ways.log_probabilities("adapter", sample, strength)).sum())
-            effect += float(kl(vector, ways.log_probabilities("base", sample)).sum())
-        found[strength] = 1 - lost / effect if effect > 0 else float("nan")
-        on_progress(number, len(STRENGTHS), "at other strengths")
-    return found
+            lost[strength] += float(kl(vector, ways.log_probabilities("adapter", sample, strength)).sum())
+            effect[strength] += float(kl(vector, base).sum())
+        on_progress(number, len(samples), "at other strengths")
+    return {each: 1 - lost[each] / effect[each] if effect[each] > 0 else float("nan") for each in STRENGTHS}

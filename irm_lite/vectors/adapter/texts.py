@@ -21,7 +21,7 @@ FIT_TOKENS = 4096  # of a run's training answers, about: what more would gain is
 _STRENGTHS = (1.0, 0.5, 1.0, 0.0)  # at which it answers, in turn
 
 
-def of_run(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
+def training_answers(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
     """Training samples in random order, some thousand tokens: what the steered model says, and nothing has to be written."""
     if len(samples) < 4:
         raise InputError(f"{len(samples)} training samples are too few to fit an adapter on", "train on four at least")
