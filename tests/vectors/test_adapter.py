@@ -362,6 +362,28 @@ def test_a_model_that_cannot_carry_a_vector_so_is_refused_before_any_work(
     assert not out.exists()
 
 
+def test_what_peft_cannot_be_told_of_is_refused_in_a_line(llama_base: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="knows no architecture 'nonsense'"):
+        module_names(llama_base.model, "nonsense")
+    names = module_names(llama_base.model, "llama")
+    assert names["blk.1.ffn_down"] == "model.layers.1.mlp.down_proj"
+    with pytest.raises(InputError, match=r"no blk\.9\.ffn_down"):
+        write_peft(tmp_path, random_adapter({"blk.9.ffn_down": 128}), names, "x")
+    mixed = {**random_adapter({"blk.1.ffn_down": 128}).factors, **random_adapter({"blk.2.ffn_down": 128}, rank=2).factors}
+    with pytest.raises(InputError, match="different ranks"):
+        write_peft(tmp_path, Adapter(mixed, "llama"), names, "x")
+
+
+def test_an_adapter_in_the_place_of_a_model_or_a_vector_is_named(
+    llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random_adapter(MAPS).save(tmp_path / "a.gguf")
+    assert cli.run(["generate", "--gguf", str(tmp_path / "a.gguf"), "-p", "Hello"]) == 2
+    assert "is a LoRA adapter, not a model" in capsys.readouterr().err
+    assert cli.run(["generate", "--gguf", str(llama_gguf), "--vector", str(tmp_path / "a.gguf"), "-p", "Hello"]) == 2
+    assert "is a LoRA adapter, not a control vector" in capsys.readouterr().err
+
+
 def test_another_base_is_told_and_a_baked_one_refused(llama_gguf: Path, llama_folder: Path, tmp_path: Path) -> None:
     adapter = random_adapter({"blk.1.ffn_down": 128})
     adapter.metadata |= {"base.weights": "f" * 64, "base.n_layers": 3, "base.hidden_size": 64}
