@@ -15,7 +15,7 @@ def write_peft(folder: Path, adapter: Adapter, names: Mapping[str, str], base: s
     Raises InputError where the base has no such map, or where the maps' ranks differ, which a plain LoRA cannot say.
     """
     from peft import LoraConfig
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     missing = [module for module in adapter.factors if module not in names]
     if missing:
@@ -38,4 +38,4 @@ def write_peft(folder: Path, adapter: Adapter, names: Mapping[str, str], base: s
         prefix = f"base_model.model.{names[module]}"
         tensors[f"{prefix}.lora_A.weight"] = np.ascontiguousarray(factors.a)
         tensors[f"{prefix}.lora_B.weight"] = np.ascontiguousarray(factors.b)
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))  # save_file's is its owner's alone
