@@ -21,16 +21,16 @@ def with_interval(value: float, interval: "Interval") -> str:
     return f"{value:.3f} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
-def comparison_shown(comparison: "Comparison") -> tuple[RenderableType, ...]:
-    """NLL and KL by steering, and the fidelity with what it is made of."""
+def comparison_shown(comparison: "Comparison", name: str = "vector") -> tuple[RenderableType, ...]:
+    """NLL and KL by steering, and the fidelity with what it is made of. `name`: what the third column is of."""
 
-    def show(name: str) -> str:
-        return with_interval(comparison.means[name], comparison.intervals[name])
+    def show(key: str) -> str:
+        return with_interval(comparison.means[key], comparison.intervals[key])
 
     table = _table("NLL", "KL(IRM || it)", "IRM's first choice")
     table.add_row("base", show("nll_base"), show("kl_irm_base"), "")
     table.add_row("IRM", show("nll_irm"), "0", "1")
-    table.add_row("vector", show("nll_vector"), show("kl_irm_vector"), show("top1_agreement"))
+    table.add_row(name, show("nll_vector"), show("kl_irm_vector"), show("top1_agreement"))
     low, high = comparison.intervals["fidelity"]
     none = math.isnan(comparison.fidelity)
     fidelity = "-" if none else f"{comparison.fidelity:.3f} ({low:.3f} to {high:.3f})"
@@ -38,12 +38,12 @@ def comparison_shown(comparison: "Comparison") -> tuple[RenderableType, ...]:
     return (
         f"{size}, in {comparison.measured_in}; nats a token (95% intervals)",
         table,
-        f"fidelity {fidelity} = 1 - KL(IRM || vector) / KL(IRM || base)",
+        f"fidelity {fidelity} = 1 - KL(IRM || {name}) / KL(IRM || base)",
     )
 
 
-def side_effects_shown(evaluation: "Evaluation") -> tuple[RenderableType, ...]:
-    """What steering does to neutral answers, and to the text's variety."""
+def side_effects_shown(evaluation: "Evaluation", adapter: "Comparison | None" = None) -> tuple[RenderableType, ...]:
+    """What steering does to neutral answers, and to the text's variety. `adapter`: an adapter on the same neutral answers."""
     neutral, generations = evaluation.neutral, evaluation.generations
     table = _table("NLL", "KL(base || it)", *(["distinct-2"] if generations else []))
     shares = generations.distinct_2() if generations else {}
@@ -51,6 +51,9 @@ def side_effects_shown(evaluation: "Evaluation") -> tuple[RenderableType, ...]:
         effect = "0" if key == "base" else with_interval(neutral.means[f"kl_base_{key}"], neutral.intervals[f"kl_base_{key}"])
         variety = [with_interval(*shares[key])] if shares else []
         table.add_row(name, with_interval(neutral.means[f"nll_{key}"], neutral.intervals[f"nll_{key}"]), effect, *variety)
+    if adapter is not None:
+        figures = (with_interval(adapter.means[key], adapter.intervals[key]) for key in ("nll_vector", "kl_base_vector"))
+        table.add_row("adapter", *figures, *([""] if shares else []))
     written = f"; distinct-2 of {len(generations.questions)} written answers" if generations else ""
     return (f"side effects: {len(neutral.sums)} neutral answers, {neutral.tokens} tokens{written}", table)
 

@@ -55,6 +55,20 @@ def _pointer(tensor: int, offset: int) -> int | None:
     return ctypes.c_void_p.from_address(tensor + offset).value
 
 
+@cache
+def _name_address() -> Callable[[int], int]:
+    from llama_cpp._ggml import libggml
+
+    found: Any = libggml["ggml_get_name"]  # a function object of its own, with its own types
+    found.restype, found.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    return found  # type: ignore[no-any-return]
+
+
+def name_address(tensor: int) -> int:
+    """Where a tensor keeps its name, inside itself."""
+    return _name_address()(tensor)
+
+
 class Rows:
     """Reads and replaces the rows of contiguous F32 tensors through one buffer, since this happens L times a token."""
 

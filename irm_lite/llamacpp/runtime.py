@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from irm_lite.llamacpp.sampling import TOP_P, Sampling, sampler_chain
 from irm_lite.steering.control_vector import ControlVector
 
 if TYPE_CHECKING:
+    from irm_lite.llamacpp.adapters import LoadedAdapter
     from irm_lite.llamacpp.dynamic import DynamicIRM
     from irm_lite.steering.irm import IRM
 
@@ -64,13 +65,9 @@ class Runtime:
             )  # unified: one micro-batch, whatever sequences are in it
             parameters.n_threads = parameters.n_threads_batch = _cores()
             self.dynamic: DynamicIRM | None = None
-            if irm is not None:
-                from irm_lite.llamacpp import dynamic  # torch, which plain generation does not wait for
-
-                self.dynamic = dynamic.DynamicIRM(
-                    irm, self.model.n_layers, self.model.hidden_size, self.model.fingerprint.architecture
-                )
-                parameters.cb_eval = self.dynamic.callback
+            callback = self._callback(irm)
+            if callback is not None:
+                parameters.cb_eval = callback
             forget_complaints()
             self._context = llama_cpp.llama_init_from_model(self.model.handle, parameters)
             if not self._context:
@@ -86,7 +83,16 @@ class Runtime:
         self._n_past = 0
         self._uses = 0  # of the cache: a text that was being written when another use began cannot go on
 
-    def __enter__(self) -> "Runtime":
+    def _callback(self, irm: "IRM | None") -> Any:
+        """What ggml asks about each node of its graph: the IRM at work; None: nothing."""
+        if irm is None:
+            return None
+        from irm_lite.llamacpp import dynamic  # torch, which plain generation does not wait for
+
+        self.dynamic = dynamic.DynamicIRM(irm, self.model.n_layers, self.model.hidden_size, self.model.fingerprint.architecture)
+        return self.dynamic.callback
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -127,6 +133,22 @@ class Runtime:
             raise LlamaCppError("llama.cpp refused the control vector")
         self._forget()
         return warning
+
+    def set_adapters(self, adapters: "Sequence[tuple[LoadedAdapter, float]]") -> None:
+        """Let these adapters of the model work in all that follows, each at its scale, beside a vector; of none: none.
+
+        Everything computed before is forgotten, as in `set_vector`.
+        """
+        import llama_cpp
+
+        count = len(adapters)
+        handles = (llama_cpp.llama_adapter_lora_p_ctypes * count)(
+            *(ctypes.cast(adapter.handle, llama_cpp.llama_adapter_lora_p_ctypes) for adapter, _ in adapters)
+        )
+        scales = (ctypes.c_float * count)(*(scale for _, scale in adapters))
+        if llama_cpp.llama_set_adapters_lora(self._context, handles, count, scales) != 0:
+            raise LlamaCppError("llama.cpp refused the adapters")
+        self._forget()
 
     def logits(self, ids: Sequence[int], positions: Sequence[int] | None = None) -> FloatArray:
         """Logits (A, V), float32, after the tokens at these positions (default: all of the T).

@@ -1,7 +1,7 @@
 """One column: a llama.cpp context, what steers it, and the answer that it is writing."""
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +11,7 @@ import numpy as np
 from irm_lite.core.errors import InputError
 from irm_lite.core.types import FloatArray
 from irm_lite.llamacpp import Runtime
+from irm_lite.llamacpp.adapters import Scaled
 from irm_lite.serve.request import Chat, Name
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.layers import format_layers, parse_layers
@@ -48,12 +49,13 @@ class Steered:
 class Column:
     """Writes one answer at a time, token by token. Close it before the model."""
 
-    def __init__(self, name: Name, runtime: Runtime, vector: ControlVector | None = None) -> None:
+    def __init__(self, name: Name, runtime: Runtime, vector: ControlVector | None = None, adapters: Sequence[Scaled] = ()) -> None:
         self.name = name
         self.text = ""
         self.written: list[int] = []
         self._runtime = runtime
         self._vector = vector
+        self._adapters = adapters
         self._chat: Chat | None = None
         self._prompt: list[int] = []
         self._strength = 1.0
@@ -68,7 +70,11 @@ class Column:
     def close(self) -> None:
         """Free the context."""
         self._tokens = None
+        if self._adapters:
+            self._runtime.set_adapters([])
         self._runtime.close()
+        for adapter, _ in self._adapters:
+            adapter.close()
 
     @property
     def n_ctx(self) -> int:
@@ -77,10 +83,15 @@ class Column:
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """Those where it can be steered; none for the base."""
+        """Those where it can be steered; none for the base, nor for adapters, which are whole."""
         if self._runtime.dynamic is not None:
             return self._runtime.dynamic.irm.layers
         return self._vector.layers if self._vector is not None else ()
+
+    @property
+    def steered(self) -> bool:
+        """Whether a strength means anything to it."""
+        return bool(self.layers or self._adapters)
 
     def choose(self, layers: str) -> tuple[int, ...]:
         """Those of its layers that the specification names. Raises InputError where it is malformed or names none of them."""
@@ -105,7 +116,7 @@ class Column:
 
     def steer(self, strength: float, layers: tuple[int, ...]) -> None:
         """From the next token on. The cache was computed otherwise, so the prompt and what was written go through again."""
-        if self.layers and (strength, layers) != (self._strength, self._layers):
+        if self.steered and (strength, layers) != (self._strength, self._layers):
             self._strength, self._layers, self._tokens = strength, layers, None
 
     @property
@@ -135,7 +146,7 @@ class Column:
         """End the answer here."""
         return self._end("stopped")
 
-    def steered(self, token: int) -> Steered:
+    def added_at(self, token: int) -> Steered:
         """What steered this token of the answer. Raises InputError where that is not known."""
         if token not in self._kept:
             raise InputError(f"the {self.name}'s outputs at token {token} are not kept", "ask for a token of the latest answer")
@@ -153,6 +164,8 @@ class Column:
         elif self._vector is not None:
             self._runtime.set_vector(self._vector, self._strength, self._layers)
             self._seen = {layer: self._vector.directions[layer] for layer in self._layers}
+        elif self._adapters:
+            self._runtime.set_adapters([(adapter, scale * self._strength) for adapter, scale in self._adapters])
         left = chat.max_new_tokens - len(self.written)
         ids = [*self._prompt, *self.written]
         return self._runtime.generate_tokens(ids, max_new_tokens=left, temperature=chat.temperature, seed=chat.seed)

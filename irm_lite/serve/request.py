@@ -12,7 +12,7 @@ from irm_lite.steering.control_vector import require_scale
 PROTOCOL = 1
 LONGEST_LINE = 1 << 22  # bytes
 
-Name = Literal["base", "vector", "irm"]
+Name = Literal["base", "vector", "irm", "adapter"]
 COLUMNS: tuple[Name, ...] = get_args(Name)
 Id = int | str | None  # a client's own, sent back with all that answers it
 
@@ -47,7 +47,7 @@ class Load:
     """Take what steers a column from these places, or nothing."""
 
     id: Id
-    column: Literal["vector", "irm"]
+    column: Literal["vector", "irm", "adapter"]
     sources: tuple[str, ...]
 
 
@@ -79,7 +79,7 @@ Request = Chat | Set | Load | Outputs | Stop | Quit
 _KEYS = {
     "chat": {"messages", "columns", "strength", "layers", "seed", "temperature", "max_new_tokens"},
     "set": {"strength", "layers"},
-    "load": {"vector", "irm"},
+    "load": {"vector", "irm", "adapter"},
     "outputs": {"column", "token"},
     "stop": set[str](),
     "quit": set[str](),
@@ -160,15 +160,15 @@ def _chat(identity: Id, document: dict[str, Any]) -> Chat:
 
 
 def _load(identity: Id, document: dict[str, Any]) -> Load:
-    match [key for key in ("vector", "irm") if key in document]:
-        case ["vector"]:
-            given = document["vector"]
+    match [key for key in ("vector", "irm", "adapter") if key in document]:
+        case [("vector" | "adapter") as column]:
+            given = document[column]
             sources = given if isinstance(given, list) else [given] if given is not None else []
-            return Load(identity, "vector", tuple(_as_text(each, "vector") for each in sources))
+            return Load(identity, column, tuple(_as_text(each, column) for each in sources))
         case ["irm"]:
             run = document["irm"]
             return Load(identity, "irm", () if run is None else (_as_text(run, "irm"),))
-    raise InputError("load takes either a vector or an irm", 'send {"do": "load", "irm": "RUN"}, null to have none')
+    raise InputError("load takes either a vector, an irm or an adapter", 'send {"do": "load", "irm": "RUN"}, null to have none')
 
 
 def _conversation(given: Any) -> tuple[Message, ...]:

@@ -71,6 +71,19 @@ class Server:
         runtime = Runtime(self._model, irm=trained.irm, n_ctx=self._context)
         self._replace(Column("irm", runtime), {"sources": [run], **asdict(match)})
 
+    def load_adapter(self, sources: tuple[str, ...]) -> None:
+        """Make the column `adapter` of PATH[:SCALE] arguments, which work together; of none: remove it. Raises VectorError."""
+        from irm_lite.llamacpp.adapters import load_all
+
+        if not sources:
+            self._remove("adapter")
+            return
+        loaded = load_all(self._model, sources)
+        runtime = Runtime(self._model, n_ctx=self._context)
+        matches = [asdict(adapter.match) for adapter, _ in loaded]
+        told = {key: next(filter(None, (each[key] for each in matches)), None) for key in ("warning", "note")}
+        self._replace(Column("adapter", runtime, adapters=loaded), {"sources": list(sources), **told})
+
     def ready(self, identity: Id = None) -> None:
         """Say what is loaded."""
         model = {
@@ -192,6 +205,8 @@ class Server:
         try:
             if request.column == "vector":
                 self.load_vector(request.sources)
+            elif request.column == "adapter":
+                self.load_adapter(request.sources)
             else:
                 self.load_irm(next(iter(request.sources), None))
         except IrmLiteError as error:
@@ -200,7 +215,7 @@ class Server:
         self.ready(request.id)
 
     def _outputs(self, request: Outputs) -> None:
-        found = self._column(request.column).steered(request.token)
+        found = self._column(request.column).added_at(request.token)
         self._emit(
             {
                 "kind": "outputs",
@@ -226,7 +241,8 @@ class Server:
 
     def _column(self, name: Name) -> Column:
         if name not in self._columns:
-            hint = {"vector": '{"do": "load", "vector": "V.gguf"}', "irm": '{"do": "load", "irm": "RUN"}'}[name]
+            source = {"vector": "V.gguf", "irm": "RUN", "adapter": "A.gguf"}[name]
+            hint = f'{{"do": "load", "{name}": "{source}"}}'
             raise InputError(f"there is no {name} to answer", f"load one: {hint}")
         return self._columns[name]
 
@@ -247,4 +263,6 @@ class Server:
 def _steering(column: Column) -> Event:
     """The strength and layers of a steered column's next token."""
     strength, layers = column.steering
-    return {"strength": strength, "layers": format_layers(layers)} if column.layers else {}
+    if column.layers:
+        return {"strength": strength, "layers": format_layers(layers)}
+    return {"strength": strength} if column.steered else {}

@@ -203,8 +203,10 @@ class ControlVector:
         except InputError as error:
             raise VectorError(str(error)) from None
         if header.architecture != "controlvector":
+            adapter = header.metadata.get("general.type") == "adapter"
+            what = "LoRA adapter" if adapter else f"{header.architecture or 'nameless'} model"
             raise VectorError(
-                f"{path} is a {header.architecture or 'nameless'} model, not a control vector", "give the vector's .gguf"
+                f"{path} is a {what}, not a control vector", "give it as --adapter" if adapter else "give the vector's .gguf"
             )
         if sum(math.prod(tensor.shape) for tensor in header.tensors.values()) > _MAX_FLOATS:
             raise VectorError(f"{path} is larger than any model's control vector", "give the vector's .gguf")

@@ -28,6 +28,7 @@ from irm_lite.data.dataset import load_dataset, load_questions
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.lock import Holder
 from irm_lite.serve import request
+from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.control_vector import ControlVector, parse_vector_argument
 from irm_lite.steering.layers import parse_layers
 
@@ -216,6 +217,7 @@ READERS: dict[str, Reader] = {
     "gguf_header": lambda data: read_header(_file("a.gguf", data)),
     "gguf_model": _gguf_model,
     "control_vector": lambda data: ControlVector.load(_file("v.gguf", data)),
+    "adapter": lambda data: Adapter.load(_file("a.gguf", data)),
     "bake": _bake,
     "jsonl": _dataset(".jsonl"),
     "json": _dataset(".json"),

@@ -24,6 +24,7 @@ from irm_lite.core.files.tensors import save_tensors
 from irm_lite.runs.checkpoint_files import save_state
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.scoring.parts import PARTS
+from irm_lite.steering.adapter import Adapter, Factors
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import build_irm
 from irm_lite.steering.irm_files import read_saved, save_irm
@@ -76,6 +77,12 @@ def tiny_model(path: Path, architecture: str = "llama", fields: dict[str, Any] |
     tensors = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}
     given = {f"{architecture}.{key}": value for key, value in own.items()} | vocabulary | (fields or {})
     return write_gguf(path, architecture, tensors, given)
+
+
+def _adapter(folder: Path) -> bytes:
+    factors = Factors(np.ones((2, INNER), np.float32), np.ones((HIDDEN, 2), np.float32))
+    Adapter({"blk.1.ffn_down": factors}, "llama", 2.0, {"method": "closed form", "error": 0.5}).save(folder / "a.gguf")
+    return (folder / "a.gguf").read_bytes()
 
 
 def _vector(folder: Path) -> bytes:
@@ -290,6 +297,7 @@ def seeds() -> dict[str, list[bytes]]:
             "gguf_header": [quantised, vector],
             "gguf_model": [model],
             "control_vector": [vector],
+            "adapter": [_adapter(folder)],
             "bake": [model, _baked(folder)],
             "parquet": [
                 _parquet(folder, rows),

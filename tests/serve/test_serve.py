@@ -20,9 +20,11 @@ from transformers import LlamaForCausalLM
 from irm_lite.base.fingerprint import Fingerprint, fingerprint_gguf
 from irm_lite.config import TrainConfig
 from irm_lite.llamacpp import Model, Runtime
+from irm_lite.llamacpp.adapters import at_work
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.serve.request import LONGEST_LINE
 from irm_lite.serve.server import Event, Inbox, Server
+from irm_lite.steering.adapter import Adapter, Factors
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, build_irm
@@ -165,6 +167,32 @@ def test_another_strength_in_mid_answer_is_a_fresh_start_from_that_text(
             else:
                 whole = begun + list(alone.generate_tokens(prompt + begun, max_new_tokens=7, temperature=0.7, seed=9))
         assert answers[column] == "".join(model.decode_pieces(whole))
+
+
+def test_an_adapter_is_a_column_whose_strength_may_change(client: Client, model: Model, vector_file: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(4)
+    factors = {
+        f"blk.{n}.ffn_down": Factors(*(generator.normal(0, 0.5, shape).astype(np.float32) for shape in ((2, 128), (64, 2))))
+        for n in range(3)
+    }
+    path = tmp_path / "a.gguf"
+    Adapter(factors, "llama", 2.0).save(path)
+    loaded = client.ask({"id": 4, "do": "load", "adapter": f"{path}:0.5"})
+    assert kinds(loaded, "ready")[-1]["columns"]["adapter"] == {"sources": [f"{path}:0.5"], "warning": None, "note": None}
+    said = {}
+    for strength in (1.0, -0.8):
+        events = client.ask(chat(columns=["adapter", "vector"], strength=strength, layers="all"))
+        assert kinds(events, "start")[0] == {
+            **{"kind": "start", "id": 1, "column": "adapter", "strength": strength},
+            "prompt_tokens": kinds(events, "start")[1]["prompt_tokens"],
+        }
+        with Runtime(model, n_ctx=256) as alone, at_work(alone, [f"{path}:{0.5 * strength}"]):
+            said[strength] = "".join(alone.generate(QUESTION, max_new_tokens=12))
+        assert texts(events)["adapter"] == said[strength]
+    assert said[1.0] != said[-0.8]
+    refused = client.ask({"do": "load", "adapter": str(vector_file)})
+    assert "not a LoRA adapter" in kinds(refused, "error")[0]["text"]
+    assert "adapter" not in kinds(client.ask({"do": "load", "adapter": None}), "ready")[-1]["columns"]
 
 
 def run_until_ends(client: Client) -> list[Event]:

@@ -1,13 +1,17 @@
 """irm-lite eval"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import stoppable_progress
 from irm_lite.cli.tables import comparison_shown, score_shown, side_effects_shown
+
+if TYPE_CHECKING:
+    from irm_lite.vectors.adapter.evaluated import AdapterEvaluation
+    from irm_lite.vectors.evaluation import Evaluation
 
 
 def evaluate(
@@ -16,6 +20,7 @@ def evaluate(
     *,
     gguf: str | None = None,
     vector: Annotated[list[str] | None, Parameter(negative="")] = None,
+    adapter: Annotated[list[str] | None, Parameter(negative="")] = None,
     layers: str | None = None,
     questions: int = 16,
     max_new_tokens: int | None = None,
@@ -32,6 +37,8 @@ def evaluate(
         The model file for llama.cpp [default: the base's own; without one everything is measured in transformers].
     vector
         A control vector as PATH or PATH:SCALE; several add up [default: RUN/export/vector.gguf].
+    adapter
+        A LoRA adapter as PATH or PATH:SCALE, measured beside them; several work together. Needs a GGUF.
     layers
         Only these blocks of the vector, as in 10-20.
     questions
@@ -48,6 +55,7 @@ def evaluate(
     from irm_lite.scoring.material import Extent
     from irm_lite.steering.control_vector import load_sum
     from irm_lite.steering.layers import parse_layers
+    from irm_lite.vectors.adapter.evaluated import evaluate_adapters
     from irm_lite.vectors.evaluation import evaluate_run
 
     trained = load_run(run)
@@ -58,22 +66,37 @@ def evaluate(
     assert chosen is not None
     if layers is not None:
         chosen = chosen.select(parse_layers(layers, trained.fingerprint.n_layers, first=1))
+    model_file = find_gguf(gguf) if gguf else None
     with stoppable_progress(output, "measuring") as on_progress:
         result = evaluate_run(
             trained,
             chosen,
-            find_gguf(gguf) if gguf else None,
+            model_file,
             extent=Extent(questions, max_new_tokens),
             allow_disagreement=allow_disagreement,
             on_stage=output.note,
             on_progress=on_progress,
         )
-    output.tell_matches(trained.matches + result.matches, result.disagreement)
+    by_adapter = None
+    if adapter:
+        with stoppable_progress(output, "measuring the adapter") as on_progress:
+            by_adapter = evaluate_adapters(trained, adapter, model_file, Extent(questions, max_new_tokens), on_progress)
+    told = [*trained.matches, *result.matches, *(by_adapter.matches if by_adapter else [])]
+    output.tell_matches(told, result.disagreement)
     for line in [*result.prompts.warnings, *filter(None, [result.aligned.unsteered])]:
         output.warn(line)
+    _show(output, {"run": str(run), "vectors": names}, result, by_adapter)
+
+
+def _show(output: Output, about: dict[str, Any], result: "Evaluation", by_adapter: "AdapterEvaluation | None") -> None:
+    document = {"fidelity": result.aligned.fidelity, **about, **result.to_dict()}
+    scores = dict(result.scores)
+    if by_adapter and by_adapter.score:
+        scores["adapter"] = by_adapter.score
     output.result(
-        {"fidelity": result.aligned.fidelity, "run": str(run), "vectors": names, **result.to_dict()},
+        {**document, "adapter": by_adapter.to_dict() if by_adapter else None},
         *comparison_shown(result.aligned),
-        *side_effects_shown(result),
-        *score_shown(result.scores),
+        *(comparison_shown(by_adapter.aligned, "adapter") if by_adapter else ()),
+        *side_effects_shown(result, by_adapter.neutral if by_adapter else None),
+        *score_shown(scores),
     )

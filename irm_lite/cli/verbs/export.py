@@ -17,7 +17,10 @@ class ExportFlags:
     """What is exported, how, and to where."""
 
     out: Annotated[Path | None, Parameter(alias="-o")] = None
-    """The .gguf to write [default: RUN/export/vector.gguf]."""
+    """The .gguf to write [default: RUN/export/vector.gguf, or adapter.gguf there]; for an adapter also a folder, for PEFT."""
+    as_: Annotated[Literal["vector", "adapter"], Parameter(name="--as")] = "vector"
+    """vector: a control vector, for llama.cpp; adapter: the run's exported vector (made first if there is none) as a LoRA adapter,
+    for llama.cpp, Ollama, vLLM and PEFT (docs/adapter.md)."""
     method: Literal["auto", "distil", "mean", "exact"] = "auto"
     """distil: fit vectors to the IRM; mean: its mean output; exact: copy a static IRM of site block; auto: exact where that can
     be, else the mean where it loses at most 3% of what the IRM does, else distil."""
@@ -44,7 +47,7 @@ def export(
     flags: ExportFlags | None = None,
     common: Common | None = None,
 ) -> None:
-    """Write a run's effect as a GGUF control vector, and measure how much of it arrives.
+    """Write a run's effect as a GGUF control vector or a LoRA adapter, and measure how much of it arrives.
 
     Parameters
     ----------
@@ -52,6 +55,11 @@ def export(
         The run directory.
     """
     output, flags = Output(common), flags or ExportFlags()
+    if flags.as_ == "adapter":
+        from irm_lite.cli.adapter_verbs import export_adapter
+
+        export_adapter(run, flags, output)
+        return
     from irm_lite.base.presets import find_gguf
     from irm_lite.core.errors import InputError
     from irm_lite.runs.trained import load_run

@@ -27,6 +27,8 @@ class GenerateFlags:
     """The model file, or the name of a preset whose package carries one."""
     vector: Annotated[list[str] | None, Parameter(negative="")] = None
     """A control vector as PATH or PATH:SCALE; may be given several times, they add up."""
+    adapter: Annotated[list[str] | None, Parameter(negative="")] = None
+    """A LoRA adapter as PATH or PATH:SCALE; may be given several times, also beside vectors: all of it adds up."""
     irm: str | None = None
     """A run whose IRM works inside llama.cpp, as RUN or RUN:STRENGTH: what it adds depends on the text."""
     layers: str | None = None
@@ -49,13 +51,14 @@ def generate(*, flags: GenerateFlags | None = None, common: Common | None = None
     """Answer a prompt in llama.cpp, streamed."""
     output, flags = Output(common), flags or GenerateFlags()
     prompt = _prompt(flags)
-    if flags.irm is not None and flags.vector:
-        raise InputError("--irm and --vector cannot be combined", "give one of them")
+    if flags.irm is not None and (flags.vector or flags.adapter):
+        raise InputError(f"--irm and --{'vector' if flags.vector else 'adapter'} cannot be combined", "give one of them")
     if flags.layers is not None and flags.irm is None and not flags.vector:
         raise InputError("--layers needs --vector or --irm", "give --vector or --irm")
     from irm_lite.base.fingerprint import fingerprint_gguf
     from irm_lite.base.presets import find_gguf, read_chat_template
     from irm_lite.llamacpp import Runtime
+    from irm_lite.llamacpp.adapters import at_work
     from irm_lite.steering.control_vector import load_sum
     from irm_lite.steering.layers import parse_layers
 
@@ -67,7 +70,11 @@ def generate(*, flags: GenerateFlags | None = None, common: Common | None = None
         _tell_prompts(output, trained, model_file)
     template = read_chat_template(flags.chat_template) if flags.chat_template else None
     network = trained.irm if trained else None
-    with Runtime(model_file, irm=network, n_ctx=flags.context, chat_template=template) as runtime:
+    with (
+        Runtime(model_file, irm=network, n_ctx=flags.context, chat_template=template) as runtime,
+        at_work(runtime, flags.adapter or []) as adapters,
+    ):
+        output.tell_matches([each.match for each, _ in adapters])
         layers = None if flags.layers is None else parse_layers(flags.layers, runtime.model.n_layers, first=0 if network else 1)
         if steering is not None:
             output.tell_matches([steering.require_fit(runtime.model.fingerprint, model_file.name)])
@@ -89,7 +96,9 @@ def generate(*, flags: GenerateFlags | None = None, common: Common | None = None
                 sys.stdout.flush()
     if output.json:
         written = {"prompt": prompt, "text": "".join(pieces)}
-        output.result({**written, "gguf": str(model_file), "vectors": flags.vector or [], "irm": flags.irm})
+        output.result(
+            {**written, "gguf": str(model_file), "vectors": flags.vector or [], "adapters": flags.adapter or [], "irm": flags.irm}
+        )
     else:
         sys.stdout.write("\n")
 

@@ -19,6 +19,7 @@ def serve(
     gguf: str = "demo",
     vector: Annotated[list[str] | None, Parameter(negative="")] = None,
     irm: str | None = None,
+    adapter: Annotated[list[str] | None, Parameter(negative="")] = None,
     context: int = 4096,
     chat_template: str | None = None,
     common: Common | None = None,
@@ -35,19 +36,22 @@ def serve(
         A control vector as PATH or PATH:SCALE; may be given several times, they add up.
     irm
         A run whose IRM works inside llama.cpp.
+    adapter
+        A LoRA adapter as PATH or PATH:SCALE; several work together.
     context
         Tokens of context of each column.
     chat_template
         For a GGUF that has none: a file with a Jinja chat template, or a preset's name.
     """
     try:
-        _serve(gguf, tuple(vector or ()), irm, context, chat_template)
+        sources = {"vector": tuple(vector or ()), "adapter": tuple(adapter or ())}
+        _serve(gguf, sources, irm, context, chat_template)
     except IrmLiteError as error:
         _emit({"kind": "error", "id": None, "text": " ".join(str(error).split())})
         raise
 
 
-def _serve(gguf: str, vectors: tuple[str, ...], irm: str | None, context: int, chat_template: str | None) -> None:
+def _serve(gguf: str, sources: dict[str, tuple[str, ...]], irm: str | None, context: int, chat_template: str | None) -> None:
     from irm_lite.base.presets import find_gguf
 
     model_file = find_gguf(gguf)
@@ -58,7 +62,8 @@ def _serve(gguf: str, vectors: tuple[str, ...], irm: str | None, context: int, c
 
     template = read_chat_template(chat_template) if chat_template else None
     with Model(model_file, chat_template=template) as model, Server(model, _emit, context=context) as server:
-        server.load_vector(vectors)
+        server.load_vector(sources["vector"])
+        server.load_adapter(sources["adapter"])
         if irm is not None:
             _emit({"kind": "loading", "id": None, "what": irm})
         server.load_irm(irm)

@@ -1,4 +1,4 @@
-"""irm-lite vector info | merge | scale | slice"""
+"""irm-lite vector info | merge | scale | slice | adapter"""
 
 import os
 from pathlib import Path
@@ -116,6 +116,35 @@ def slice_(vector: Path, /, *, layers: str, out: Out, force: Force = False, comm
     loaded = ControlVector.load(vector)
     chosen = loaded.select(parse_layers(layers, max(loaded.layers) + 1, first=1))
     _write(chosen, (f"{vector} layers {layers}",), out, force, Output(common))
+
+
+@app.command
+def adapter(
+    vector: str,
+    /,
+    *,
+    out: Out,
+    gguf: str | None = None,
+    model: str | None = None,
+    force: Force = False,
+    common: Common | None = None,
+) -> None:
+    """Write a control vector as a LoRA adapter, for programs that know no control vectors (docs/adapter.md).
+
+    Parameters
+    ----------
+    vector
+        PATH or PATH:SCALE of a control vector of irm-lite, repeng or llama.cpp's cvector-generator.
+    out
+        The .gguf to write, or a folder, in PEFT's format.
+    gguf
+        The model file, or the name of a preset whose package carries one: made and measured in llama.cpp.
+    model
+        A preset, a hub id or a folder: made and measured in transformers.
+    """
+    from irm_lite.cli.adapter_verbs import adapter_of
+
+    adapter_of(vector, out, gguf, model, force, Output(common))
 
 
 def _write(vector: "ControlVector", sources: tuple[str, ...], out: Path, force: bool, output: Output) -> None:

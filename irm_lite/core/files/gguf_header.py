@@ -230,9 +230,11 @@ def _read(path: Path) -> GgufHeader:
 
 
 def require_model(header: GgufHeader) -> None:
-    """Raise InputError where the file is a control vector or one part of a split model."""
+    """Raise InputError where the file is a control vector, an adapter or one part of a split model."""
     if header.architecture == "controlvector":
         raise InputError(f"{header.path} is a control vector, not a model", "give the model's .gguf here")
+    if header.metadata.get("general.type") == "adapter":
+        raise InputError(f"{header.path} is a LoRA adapter, not a model", "give the model's .gguf here")
     if header.integer("split.count", 1) > 1:
         raise InputError(f"{header.path} is one part of a split GGUF", "join the parts with llama-gguf-split --merge")
 

@@ -9,7 +9,8 @@ from irm_lite.steering.control_vector import ControlVector
 if TYPE_CHECKING:
     from irm_lite.llamacpp import Runtime
 
-Steering = Literal["base", "irm", "vector"]
+Steering = Literal["base", "irm", "vector", "adapter"]
+# Those of a runtime that was made with an IRM; adapters are measured by adapter/evaluated.py.
 STEERINGS: tuple[Steering, ...] = ("base", "irm", "vector")
 
 

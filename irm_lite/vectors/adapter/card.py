@@ -1,0 +1,77 @@
+"""The card of an adapter's folder, README.md, as PEFT and the hub have it."""
+
+from typing import TYPE_CHECKING
+
+from irm_lite.core.visible_text import safe
+
+if TYPE_CHECKING:
+    from irm_lite.vectors.adapter.make import AdapterExport
+
+_CARD = """---
+base_model: {base}
+library_name: peft
+pipeline_tag: text-generation
+tags: [lora, steering, irm-lite]
+---
+
+# {title}
+
+A control vector as a LoRA adapter of rank 1, in closed form: beside the last linear map of each block, B is the block's vector and
+A the least-squares predictor of the constant 1 from what that map reads. The adapter's scale is the strength: 0.5 is half, -1 the
+opposite.
+
+- base: `{base}` ({architecture}, {layers} layers of {hidden}); the adapter is for no other
+- maps: {modules} in {blocks} blocks
+- fitted on {texts}
+- fidelity {fidelity}: of what the {teacher} does, measured in {where} on {samples} held-out answers
+{vector}- mean of (1 - A x)^2 on held-out tokens: {mean:.4f} over all blocks, {worst:.4f} in the worst (block {worst_block})
+- beside the vector at other strengths: {strengths}
+
+## Use
+
+```python
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "THIS FOLDER")
+```
+
+    llama-server -m BASE.gguf --lora adapter.gguf --lora-init-without-apply --jinja
+
+and by request `"lora": [{{"id": 0, "scale": 0.5}}]`. vLLM, Ollama and others: irm-lite's docs/adapter.md.
+
+Written by irm-lite {version}.
+"""
+
+
+def card(export: "AdapterExport", base: str) -> str:
+    """The card's text."""
+    adapter, comparison = export.adapter, export.comparison
+    keys = adapter.metadata
+    worst = max(export.fits, key=lambda fit: fit.error)
+    low, high = comparison.intervals["fidelity"]
+    vector = export.compared.get("vector")
+    return _CARD.format(
+        base=_plain(base),
+        title=_plain(export.path.name),
+        architecture=adapter.architecture,
+        layers=keys["base.n_layers"],
+        hidden=keys["base.hidden_size"],
+        modules=" and ".join(sorted({module for fit in export.fits for module in fit.modules})),
+        blocks=len(export.fits),
+        texts=export.texts,
+        fidelity=f"{comparison.fidelity:.3f} ({low:.3f} to {high:.3f})",
+        teacher="IRM" if export.teacher == "irm" else "vector",
+        where=str(keys.get("fidelity.on", comparison.measured_in)),
+        samples=len(comparison.sums),
+        vector=f"- the vector's own fidelity there: {vector.fidelity:.3f}\n" if vector else "",
+        mean=float(keys["error"]),
+        worst=worst.error,
+        worst_block=worst.block,
+        strengths=", ".join(f"{value:.3f} at {strength:g}" for strength, value in export.strengths.items()),
+        version=keys["version"],
+    )
+
+
+def _plain(text: str) -> str:
+    return " ".join(safe(text).split()).replace('"', "")

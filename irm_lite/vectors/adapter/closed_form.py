@@ -1,0 +1,167 @@
+"""A control vector as a LoRA adapter, in closed form: block N's last map gets B = v_N, and as A the predictor of 1 from its input.
+
+Two things are not in the formula. The predictor is fitted on texts that the model reads at several strengths, not at 1 alone: what
+v does to the stream is itself a constant that later blocks read, and an A that leans on it gives a quarter of v at half the scale.
+And where 1 is predicted badly, the block's attention output gets a second A that predicts what is left over.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from irm_lite.core.types import DoubleArray, FloatArray, Progress, unwatched
+from irm_lite.steering.adapter import Factors
+from irm_lite.vectors.adapter.inputs import Source, Text
+from irm_lite.vectors.adapter.predictor import Predictor, fit, mean_square
+
+STRENGTHS = (1.0, 0.0, 0.5, 1.0, -1.0, 1.5, 1.0, 0.75)  # of the texts, in turn
+BADLY = 0.05  # mean square error from which on a block is helped
+_AT_ONCE = 1 << 28  # floats of inputs that are held at once (1 GiB): a large model's blocks are read in several passes
+Array = TypeVar("Array", FloatArray, DoubleArray)
+LAST, ATTENTION = "ffn_down", "attn_output"
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The token of the held-out texts at which a block adds least of what it should, or most too much: `added` times its vector."""
+
+    text: int
+    position: int
+    added: float
+
+
+@dataclass(frozen=True)
+class BlockFit:
+    """How well 1 is predicted in a block, on held-out texts: mean of (1 - A x)^2 over tokens, over first tokens (the attention
+    sink's), and by the strength that the model was steered at."""
+
+    block: int
+    modules: tuple[str, ...]
+    ridge: float
+    error: float
+    unhelped: float  # the same by the last map alone
+    first_token: float
+    by_strength: dict[float, float]
+    worst: Worst
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"by_strength": {f"{strength:g}": error for strength, error in self.by_strength.items()}}
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """Factors by GGUF map, and the fit of each block."""
+
+    factors: dict[str, Factors]
+    fits: list[BlockFit]
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The texts in three: A is fitted on the first, the ridge chosen on the second, the error told on the third."""
+
+    fit: Sequence[Text]
+    choose: Sequence[Text]
+    tell: Sequence[Text]
+
+    @property
+    def all(self) -> list[Text]:
+        return [*self.fit, *self.choose, *self.tell]
+
+    def parts(self, values: Array) -> tuple[Array, Array, Array]:
+        first = sum(len(text.ids) for text in self.fit)
+        second = first + sum(len(text.ids) for text in self.choose)
+        return values[:first], values[first:second], values[second:]
+
+
+def closed_form(
+    source: Source,
+    directions: dict[int, FloatArray],
+    texts: Sequence[Text],
+    *,
+    last: str = LAST,
+    help_with: str | None = ATTENTION,
+    on_progress: Progress = unwatched,
+) -> ClosedForm:
+    """The adapter of `directions` {block: (H,)}: rank 1 on each block's map `last`, and on `help_with` where that is not enough."""
+    n_choose = max(1, len(texts) // 8)
+    split = _Split(texts[: -3 * n_choose], texts[-3 * n_choose : -2 * n_choose], texts[-2 * n_choose :])
+    factors: dict[str, Factors] = {}
+    fits: list[BlockFit] = []
+    blocks = sorted(directions)
+    for group in _groups(source, blocks, last, split.all):
+        read = source.read([f"blk.{block}.{last}" for block in group], split.all)
+        for block in group:
+            name = f"blk.{block}.{last}"
+            inputs = read.pop(name)
+            predictor = _fit(split, inputs)
+            factors[name] = _factors(predictor, directions[block])
+            fits.append(_told(block, (last,), predictor, 1 - split.parts(inputs)[2] @ predictor.a, split.tell))
+            on_progress(len(fits), len(blocks), "predicting 1")
+    if help_with is not None:
+        for number, bad in enumerate(fits):
+            if bad.error > BADLY:
+                fits[number] = _helped(source, split, bad, (last, help_with), factors)
+    return ClosedForm(factors, fits)
+
+
+def _groups(source: Source, blocks: Sequence[int], last: str, texts: Sequence[Text]) -> Iterator[Sequence[int]]:
+    """As many blocks as are read at once; one text tells the width."""
+    probe = source.read([f"blk.{blocks[0]}.{last}"], texts[:1])
+    width = next(iter(probe.values())).shape[1]
+    count = max(1, _AT_ONCE // (width * sum(len(text.ids) for text in texts)))
+    for at in range(0, len(blocks), count):
+        yield blocks[at : at + count]
+
+
+def _fit(split: _Split, inputs: FloatArray) -> Predictor:
+    fitting, choosing, _ = split.parts(inputs)
+    return fit(fitting, choosing)
+
+
+def _helped(source: Source, split: _Split, bad: BlockFit, modules: tuple[str, str], factors: dict[str, Factors]) -> BlockFit:
+    """A second factor that predicts what the first leaves over, if that is less then."""
+    names = [f"blk.{bad.block}.{module}" for module in modules]
+    read = source.read(names, split.all)
+    first = factors[names[0]]
+    left: DoubleArray = 1 - read[names[0]].astype(np.float64) @ first.a[0]
+    fitting, choosing, telling = split.parts(read[names[1]])
+    wanted, wanted_there, wanted_last = split.parts(left)
+    predictor = fit(fitting, choosing, wanted, wanted_there)
+    rest = wanted_last - telling @ predictor.a
+    if mean_square(rest) >= bad.error:
+        return bad
+    factors[names[1]] = Factors(predictor.a[None], first.b)
+    return replace(_told(bad.block, modules, predictor, rest, split.tell), ridge=bad.ridge, unhelped=bad.error)
+
+
+def _factors(predictor: Predictor, direction: FloatArray) -> Factors:
+    return Factors(predictor.a[None], direction.astype(np.float32)[:, None])
+
+
+def _told(block: int, modules: tuple[str, ...], predictor: Predictor, left: Any, texts: Sequence[Text]) -> BlockFit:
+    """From what is left of 1 at each token of the held-out texts, (T,)."""
+    lengths = [len(text.ids) for text in texts]
+    by_text = np.split(np.asarray(left, dtype=np.float64), np.cumsum(lengths)[:-1])
+    strengths: dict[float, list[DoubleArray]] = {}
+    for text, values in zip(texts, by_text, strict=True):
+        strengths.setdefault(text.strength, []).append(values)
+    number = int(np.argmax([np.abs(values).max() for values in by_text]))
+    position = int(np.abs(by_text[number]).argmax())
+    return BlockFit(
+        block,
+        modules,
+        predictor.ridge,
+        mean_square(left),
+        mean_square(left),
+        mean_square(np.array([values[0] for values in by_text])),
+        {strength: mean_square(np.concatenate(values)) for strength, values in sorted(strengths.items())},
+        Worst(number, position, float(1 - by_text[number][position])),
+    )
+
+
+def spread(ids: Sequence[tuple[list[int], int]], strengths: Sequence[float] = STRENGTHS) -> list[Text]:
+    """Texts (ids, answer_start) at the strengths in turn."""
+    return [Text(each, strengths[number % len(strengths)], start) for number, (each, start) in enumerate(ids)]

@@ -1,0 +1,74 @@
+"""What `eval` measures of adapters: beside the IRM on held-out answers, on neutral ones, and the score of what they write."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from irm_lite.base.fingerprint import Match
+from irm_lite.core.errors import InputError
+from irm_lite.core.types import Progress, unwatched
+from irm_lite.llamacpp.likelihood import context_for
+from irm_lite.runs.trained import neutral_samples
+from irm_lite.scoring.hearing import hear
+from irm_lite.scoring.material import Extent
+from irm_lite.scoring.score import Score, score
+from irm_lite.vectors.adapter.measured import LlamaCppWays, compare_ways
+from irm_lite.vectors.fidelity.comparison import Comparison
+from irm_lite.vectors.scored import material_of, room_for
+from irm_lite.vectors.speakers import LlamaCppSpeaker
+
+if TYPE_CHECKING:
+    from irm_lite.runs.trained import TrainedRun
+
+
+@dataclass(frozen=True)
+class AdapterEvaluation:
+    """Of adapters that work together, in llama.cpp: the tone's answers, neutral ones, and the score (None: not asked)."""
+
+    sources: tuple[str, ...]
+    aligned: Comparison
+    neutral: Comparison
+    score: Score | None
+    matches: list[Match]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "sources": list(self.sources),
+            "fidelity": self.aligned.to_dict()["fidelity"],
+            "aligned": self.aligned.to_dict(),
+            "neutral": self.neutral.to_dict(),
+            "score": self.score.to_dict() if self.score else None,
+        }
+
+
+def evaluate_adapters(
+    run: "TrainedRun", sources: Sequence[str], gguf: Path | None, extent: Extent, on_progress: Progress = unwatched
+) -> AdapterEvaluation:
+    """Adapters, PATH[:SCALE] each, on the run's GGUF or another one. Raises InputError where there is none, VectorError where one
+    does not fit."""
+    from irm_lite.llamacpp import Runtime
+    from irm_lite.llamacpp.adapters import at_work
+    from irm_lite.llamacpp.parallel import SEQUENCES, n_ctx_for
+
+    gguf = gguf or run.gguf_path
+    if gguf is None:
+        raise InputError("adapters are measured in llama.cpp", "name a .gguf of the base with --gguf")
+    held_out, neutral = run.held_out, neutral_samples(run)
+    material = material_of(run, extent) if extent.questions != 0 else None
+    n_ctx = max(context_for([*held_out, *neutral]), 512, n_ctx_for(room_for(material)) if material else 0)
+    with (
+        Runtime(gguf, irm=run.irm, n_ctx=n_ctx, n_sequences=SEQUENCES) as runtime,
+        at_work(runtime, sources) as loaded,
+    ):
+        ways = LlamaCppWays(runtime, None, [(adapter, scale) for adapter, scale in loaded])
+        aligned, side_effect = (
+            compare_ways(ways, "irm", samples, on_progress, ("adapter",))["adapter"] for samples in (held_out, neutral)
+        )
+        found = None
+        if material is not None:
+            base = LlamaCppSpeaker(runtime, lambda: ways.steer("base"), on_progress)
+            steered = LlamaCppSpeaker(runtime, lambda: ways.steer("adapter"), on_progress)
+            found = score(hear(steered, base, material), hear(base, base, material), material)
+        matches = [adapter.match for adapter, _ in loaded]
+    return AdapterEvaluation(tuple(sources), aligned, side_effect, found, matches)

@@ -1,0 +1,65 @@
+"""Which maps of a model an adapter goes beside, what they are called elsewhere, and which models cannot carry a vector so."""
+
+from typing import TYPE_CHECKING, Any
+
+from irm_lite.base.architecture import decoder_layers
+from irm_lite.core.errors import InputError
+from irm_lite.core.files.gguf_header import GgufHeader, require_model
+from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_BAKED = "irm.bake.sha256"  # a key of files that `bake` wrote
+_NORMED = "it normalises what a block's last map puts out before that reaches the stream"
+
+
+def residual_scale(header: GgufHeader, blocks: tuple[int, ...]) -> float:
+    """What the file's graph multiplies what a block adds with. Raises InputError where no adapter can carry a vector."""
+    require_model(header)
+    name, architecture = header.path.name, header.architecture
+    if _BAKED in header.metadata:
+        raise InputError(f"{name} is baked already, and an adapter would add to that", "use the original: irm-lite bake --undo")
+    if header.integer(f"{architecture}.expert_count", 0) > 0:
+        raise InputError(f"{name} is a mixture of experts: a block has no single last map", "use the control vector")
+    for block in blocks:
+        if f"blk.{block}.{LAST}.weight" not in header.tensors:
+            raise InputError(f"{name} has no blk.{block}.{LAST}.weight", "use the control vector")
+        if f"blk.{block}.post_ffw_norm.weight" in header.tensors:
+            raise InputError(f"no adapter can carry a vector in {name}: {_NORMED}", "use the control vector")
+    scale = header.metadata.get(f"{architecture}.residual_scale", 1.0)
+    return float(scale) or 1.0
+
+
+def residual_scale_of(model: "PreTrainedModel") -> float:
+    """The same of a model in transformers."""
+    for layer in decoder_layers(model):
+        if hasattr(layer, "post_feedforward_layernorm"):
+            raise InputError(f"no adapter can carry a vector in a {type(model).__name__}: {_NORMED}", "use the control vector")
+    return float(getattr(model.config, "residual_multiplier", 1.0))
+
+
+def help_of(header: GgufHeader) -> str | None:
+    """The map whose factor helps where the last one does not suffice; none where what attention puts out is normalised."""
+    return None if "blk.0.post_attention_norm.weight" in header.tensors else ATTENTION
+
+
+def module_names(model: "PreTrainedModel", architecture: str) -> dict[str, str]:
+    """GGUF's names of the model's linear maps -> its own, as convert_lora_to_gguf.py maps them.
+
+    Raises InputError where GGUF does not know the architecture, or not its last maps.
+    """
+    import gguf
+
+    kinds: dict[str, Any] = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    if architecture not in kinds:
+        raise InputError(f"the package gguf knows no architecture {architecture!r}", "pip install -U gguf")
+    known = gguf.get_tensor_name_map(kinds[architecture], len(decoder_layers(model)))
+    found = {known.get_name(name): name for name, part in model.named_modules() if getattr(part, "weight", None) is not None}
+    names = {gguf_name: name for gguf_name, name in found.items() if gguf_name is not None}
+    if f"blk.0.{LAST}" not in names:
+        raise InputError(
+            f"a {type(model).__name__} has no linear map that PEFT could be told of as its blocks' last one",
+            "use the control vector",
+        )
+    return names
