@@ -38,7 +38,7 @@ class KindFacts:
 KINDS: dict[Kind, KindFacts] = {
     "paper": KindFacts(1e-4, 0.0, "attn", loop_penalty=0.0, fact_weight=1.0, large=True),  # its own rate and site
     "lite": KindFacts(1e-3, 1.0, "block", scaled=True, options=("width", "rank")),  # the demo's (docs/log.md)
-    "static": KindFacts(1e-2, 0.0, "block", scaled=True, reads_input=False),
+    "static": KindFacts(2e-2, 0.0, "block", scaled=True, reads_input=False),
 }
 
 
@@ -48,7 +48,7 @@ class TrainConfig:
 
     >>> config = TrainConfig(model="demo", data="joy", irm="static", max_steps=50)
     >>> config.chosen_site, config.peak_learning_rate  # what is left at `auto` or 0 is chosen by the kind
-    ('block', 0.01)
+    ('block', 0.02)
     >>> TrainConfig(max_length=4)
     Traceback (most recent call last):
     irm_lite.core.errors.InputError: --max-length 4 holds no sample: give at least 8
@@ -61,7 +61,7 @@ class TrainConfig:
     messages, ShareGPT's, Alpaca's, prompt and completion, preference pairs, SQuAD's, or text (docs/data.md)."""
     answer_column: str = "answer"
     """Which column of your own file holds the answers, in rows of a question and an answer."""
-    irm: Kind = "lite"
+    irm: Kind = "static"
     """The network: the paper's own, a small low-rank one, or one fixed vector a layer."""
     site: Literal["auto", "attn", "block"] = "auto"
     """Where it is added: after attention (the paper's) or after the block (llama.cpp's, so that more of it survives the
@@ -105,7 +105,7 @@ class TrainConfig:
     max_length: int = 512
     """Tokens a sample; longer ones are left out, and counted."""
     learning_rate: float = 0.0
-    """Peak learning rate; 0: 1e-4 for paper, 1e-3 for lite, 1e-2 for static; of these two in units of the residual stream."""
+    """Peak learning rate; 0: 1e-4 for paper, 1e-3 for lite, 2e-2 for static; of these two in units of the residual stream."""
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     """Course of the learning rate."""
     warmup_ratio: float = 0.1
