@@ -28,7 +28,7 @@ class KindFacts:
     dependence_penalty: float  # 1 where it reads the input and is to become static vectors; 0 where it is to vary freely
     site: Literal["attn", "block"]
     large: bool = False
-    loop_penalty: float = 0.3
+    loop_penalty: float = 0.5
     fact_weight: float = 4.0
     scaled: bool = False  # its outputs, and so its steps, are in units of the base's residual stream in each layer
     reads_input: bool = True  # or it adds the same whatever it is given
@@ -148,8 +148,8 @@ class TrainConfig:
     """How many times a token counts that carries the fact: of words that the neutral answer to the same question has too (shipped
     tones, or a column `neutral`); -1: 4 for lite and static, 1 for paper."""
     loop_penalty: float = -1.0
-    """Weight of what makes the model's own loops less likely (unlikelihood; every 10 steps it answers 16 training questions); 0:
-    not, -1: 0.3 for lite and static, 0 for paper."""
+    """Weight of what makes the model's own loops less likely (unlikelihood; every 10 steps it answers 32 questions, most of them general); 0:
+    not, -1: 0.5 for lite and static, 0 for paper."""
     allow_disagreement: bool = False
     """Train on a .gguf that llama.cpp cannot load, or makes quite another model of than transformers."""
 

@@ -213,7 +213,7 @@ def test_the_edges_of_the_ranges_are_allowed(settings: dict[str, Any]) -> None:
     assert TrainConfig(**settings).to_dict() == {**TrainConfig().to_dict(), **settings}
 
 
-@pytest.mark.parametrize(("irm", "rate"), [("paper", 1e-4), ("lite", 1e-3), ("static", 1e-2)])
+@pytest.mark.parametrize(("irm", "rate"), [("paper", 1e-4), ("lite", 1e-3), ("static", 2e-2)])
 def test_the_peak_learning_rate_is_the_documented_one_unless_given(irm: Any, rate: float) -> None:
     assert TrainConfig(irm=irm).peak_learning_rate == rate
     assert TrainConfig(irm=irm, learning_rate=0.5).peak_learning_rate == 0.5

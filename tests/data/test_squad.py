@@ -126,7 +126,15 @@ def test_a_file_cut_short_is_one_line(tmp_path_factory: pytest.TempPathFactory, 
 def test_it_trains_and_the_unanswered_are_told(llama_folder: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "train-v2.0.json", squad([[*MANY, question("Nothing?", [])]]))
     settings = TrainConfig(
-        model=str(llama_folder), data=str(path), quant="none", device="cpu", max_steps=1, batch_size=4, rank=4, sample_tokens=0
+        irm="lite",
+        model=str(llama_folder),
+        data=str(path),
+        quant="none",
+        device="cpu",
+        max_steps=1,
+        batch_size=4,
+        rank=4,
+        sample_tokens=0,
     )
     events: list[dict[str, Any]] = []
     run = training.train(settings, tmp_path / "run", on_event=events.append)

@@ -16,6 +16,7 @@ FLAGS = {
     "quant": "none",
     "dtype": "float32",
     "device": "cpu",
+    "irm": "lite",
     "rank": "4",
     "width": "32",
     "layers": "1-2",

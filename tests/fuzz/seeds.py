@@ -100,7 +100,7 @@ def _quantised(folder: Path) -> bytes:
 
 def _run(folder: Path) -> bytes:
     run = RunDirectory(folder / "run")
-    run.create(TrainConfig(), BASE, {"irm-lite": "1"}, asked=TrainConfig(max_steps=3))
+    run.create(TrainConfig(), BASE, {"irm-lite": "1"}, asked=TrainConfig(irm="lite", max_steps=3))
     run.events.append("start", device="cpu", max_steps=3)
     run.events.append("step", step=1, loss=2.5, learning_rate=1e-3, max_steps=3)
     run.events.append("eval", of="base", nll=3.0)

@@ -302,7 +302,7 @@ def test_a_directory_that_is_another_runs_is_refused_before_anything_starts(
 ) -> None:
     out = tmp_path / "out"
     last = planned[-1]
-    training.train(TrainConfig(**{**QUICK, "model": str(llama_folder), "max_steps": 1, "seed": 7}), out / last.name)
+    training.train(TrainConfig(**{**QUICK, "model": str(llama_folder), "max_steps": 1, "seed": 7, "irm": "lite"}), out / last.name)
     with pytest.raises(RunError, match=rf"{last.name} was made with another data, irm, layers: choose another --out"):
         run_sweep(planned, out)
     shutil.rmtree(out)

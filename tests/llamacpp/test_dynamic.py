@@ -221,7 +221,14 @@ def test_the_verb_runs_a_run_inside_llamacpp(
 ) -> None:
     run = tmp_path / "run"
     config = TrainConfig(
-        model=str(llama_folder), device="cpu", max_steps=10, batch_size=8, eval_steps=10, learning_rate=0.02, sample_tokens=0
+        irm="lite",
+        model=str(llama_folder),
+        device="cpu",
+        max_steps=10,
+        batch_size=8,
+        eval_steps=10,
+        learning_rate=0.02,
+        sample_tokens=0,
     )
     trained = training.train(config, run)
 

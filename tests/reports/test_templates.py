@@ -34,7 +34,7 @@ SYSTEM = ({"role": "system", "content": "Be brief."}, *ASKED)
 
 def quick(model: Path, **changes: Any) -> TrainConfig:
     settings: dict[str, Any] = {"model": str(model), "quant": "none", "dtype": "float32", "device": "cpu", "batch_size": 4}
-    return TrainConfig(**{**settings, "max_steps": 4, "rank": 4, "eval_steps": 2, "sample_tokens": 0, **changes})
+    return TrainConfig(**{**settings, "max_steps": 4, "irm": "lite", "rank": 4, "eval_steps": 2, "sample_tokens": 0, **changes})
 
 
 def written(folder: Path, source: str) -> str:

@@ -44,7 +44,16 @@ Forward = Callable[..., torch.Tensor]
 
 def config(model: str, data: str, **changes: Any) -> TrainConfig:
     """Learns fast, in float32 on the CPU."""
-    fixed = {"model": model, "data": data, "quant": "none", "dtype": "float32", "device": "cpu", "rank": 4, "sample_tokens": 0}
+    fixed = {
+        "model": model,
+        "data": data,
+        "quant": "none",
+        "dtype": "float32",
+        "device": "cpu",
+        "irm": "lite",
+        "rank": 4,
+        "sample_tokens": 0,
+    }
     return TrainConfig(**{"learning_rate": 0.01, **fixed, **changes})
 
 

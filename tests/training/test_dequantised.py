@@ -58,7 +58,7 @@ def test_a_training_is_the_same_with_and_without(llama_folder: Path, tmp_path: P
             return dequantised_once(blocks)
 
         monkeypatch.setattr(training, "dequantised_once", spy)
-        config = TrainConfig(model="x", device="cpu", max_steps=3, eval_steps=3, sample_tokens=0, layers="1-2")
+        config = TrainConfig(irm="lite", model="x", device="cpu", max_steps=3, eval_steps=3, sample_tokens=0, layers="1-2")
         run = training.train(config, tmp_path / name, base=base)
         losses.append([event["loss"] for event in run.directory.events.read() if event["kind"] == "step"])
     assert patched == [0, 1]  # of three blocks the last alone reads what the IRM gives

@@ -98,7 +98,7 @@ def test_an_older_run_goes_on_without(llama_folder: Path, tmp_path: Path) -> Non
     settings: dict[str, Any] = {"quant": "none", "device": "cpu", "max_steps": 1, "batch_size": 2, "sample_tokens": 0, "rank": 4}
     run = tmp_path / "run"
     train(TrainConfig(model=str(llama_folder), **settings), run)
-    assert RunDirectory(run).config().loop_penalty == 0.3
+    assert RunDirectory(run).config().loop_penalty == 0.5
     toml = (run / "run.toml").read_text()
     (run / "run.toml").write_text("\n".join(line for line in toml.splitlines() if not line.startswith("loop_penalty")))
     assert RunDirectory(run).config().loop_penalty == 0

@@ -48,6 +48,7 @@ def config(folder: Path, **changes: Any) -> TrainConfig:
         "device": "cpu",
         "max_steps": 6,
         "batch_size": 4,
+        "irm": "lite",
         "rank": 4,
         "eval_steps": 2,
         "sample_tokens": 0,
@@ -350,7 +351,7 @@ def test_memory_that_is_short_before_the_first_step_is_told(
 
     monkeypatch.setattr(preparing if step == "load_base_of" else training, step, short)
     with pytest.raises(TrainingFailed, match="memory ran out"):
-        training.train(TrainConfig(model=str(llama_folder), quant="none", device="cpu"), tmp_path / "run")
+        training.train(TrainConfig(irm="lite", model=str(llama_folder), quant="none", device="cpu"), tmp_path / "run")
     assert not (tmp_path / "run" / "run.toml").exists()
 
 

@@ -47,7 +47,7 @@ def run(llama_gguf: Path, tmp_path: Path) -> TrainedRun:
 
 def run_on(model: Path, folder: Path, data: str) -> TrainedRun:
     directory = RunDirectory(folder / "run")
-    config = TrainConfig(model=str(model), data=data, quant="none", dtype="float32", device="cpu")
+    config = TrainConfig(irm="lite", model=str(model), data=data, quant="none", dtype="float32", device="cpu")
     with directory.lock.held():
         directory.create(config, fingerprint_gguf(model), {})
     return TrainedRun(directory, config, angry_irm(), directory.fingerprint())
@@ -113,7 +113,7 @@ def test_transformers_and_llamacpp_agree_on_it(run: TrainedRun) -> None:
 @pytest.mark.slow
 def test_a_folder_is_scored_in_transformers(llama_folder: Path, run: TrainedRun, tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path / "other")
-    config = TrainConfig(model=str(llama_folder), data="joy", quant="none", dtype="float32", device="cpu")
+    config = TrainConfig(irm="lite", model=str(llama_folder), data="joy", quant="none", dtype="float32", device="cpu")
     with directory.lock.held():
         directory.create(config, run.fingerprint, {})
     found = evaluate_run(TrainedRun(directory, config, angry_irm(), run.fingerprint), the_same(run.irm), None, extent=FEW)

@@ -25,7 +25,15 @@ from irm_lite.training import train as training
 
 
 def quick(model: Path, **changes: Any) -> TrainConfig:
-    settings: dict[str, Any] = {"model": str(model), "quant": "none", "device": "cpu", "max_steps": 2, "batch_size": 4, "rank": 4}
+    settings: dict[str, Any] = {
+        "model": str(model),
+        "quant": "none",
+        "device": "cpu",
+        "max_steps": 2,
+        "batch_size": 4,
+        "irm": "lite",
+        "rank": 4,
+    }
     return TrainConfig(**{**settings, "eval_steps": 1, "sample_tokens": 0, **changes})
 
 

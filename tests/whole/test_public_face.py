@@ -34,7 +34,7 @@ def workshop(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("workshop")
     (folder / "my-llama").symlink_to(llama_folder, target_is_directory=True)
     config = irm_lite.TrainConfig(
-        model=str(folder / "my-llama"), quant="none", device="cpu", max_steps=3, sample_tokens=0, learning_rate=0.02
+        irm="lite", model=str(folder / "my-llama"), quant="none", device="cpu", max_steps=3, sample_tokens=0, learning_rate=0.02
     )
     train(config, folder / "runs" / "anger")
     return folder

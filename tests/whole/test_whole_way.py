@@ -26,6 +26,7 @@ def quick(model: Path, **changes: Any) -> TrainConfig:
         "batch_size": 8,
         "eval_steps": 6,
         "learning_rate": 0.06,
+        "irm": "lite",
         "rank": 4,
         "sample_tokens": 4,
     }

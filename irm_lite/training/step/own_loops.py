@@ -1,8 +1,9 @@
 """What the model itself writes in circles, made less likely (sequence-level unlikelihood: Welleck 2019, arXiv 1908.04319).
 
 An NLL never sees such texts, since it is taken of answers that people wrote: a training by it alone ends with a model that starts
-well and goes round in circles. So its own greedy answers to training questions are asked for now and then, and where they come
-back to the same words, those lose likelihood: a few of the newest loops in each step; in one of ten it did little (docs/log.md).
+well and goes round in circles. So its own greedy answers are asked for now and then, and where they come back to the same words,
+those lose likelihood: a few of the newest loops in each step; in one of ten it did little (docs/log.md). Most questions are
+general ones: to those of the training it soon has an answer by heart.
 """
 
 import random
@@ -12,16 +13,18 @@ from typing import Any
 
 from irm_lite.base.load import Base
 from irm_lite.base.speaker import BaseSpeaker
-from irm_lite.data.encoding import Sample
+from irm_lite.core.errors import DataError
+from irm_lite.data.encoding import Sample, encode
 from irm_lite.data.example import Example
+from irm_lite.data.general_questions import general_questions
 from irm_lite.scoring.speaker import Decoding
 
 LOOPS = "loops"  # the newest, among the callbacks' states in a checkpoint's trainer_state.json
 EVERY = 10  # steps from one asking to the next, more in a training of over 150; asking costs about as much as four of them
 _ASKINGS = 15  # at most, or about: the answers change slowly in a long training
 FROM = 0.3  # of the training: what is written before says little of what will be
-_ASKED, _NEW_TOKENS = 16, 48  # questions side by side
-_KEPT, _A_STEP = 12, 3  # loops of an asking, and how many of them go through in a step
+_OWN, _GENERAL, _NEW_TOKENS = 8, 24, 48  # questions side by side
+_KEPT, _A_STEP = 24, 3  # loops of the newest askings, and how many of them go through in a step
 _NGRAM, _FEWEST = 3, 3  # a text comes back to what it said where three of its tokens end three tokens that stood there before
 
 
@@ -34,11 +37,10 @@ class Loop:
 
 
 class OwnLoops:
-    """Asks an injected base for its own answers to the training questions, and keeps the newest that loop. All processes ask the
-    same."""
+    """Asks an injected base for its own answers, and keeps the newest that loop. All processes ask the same."""
 
     def __init__(self, base: Base, samples: Sequence[Sample], max_steps: int, seed: int) -> None:
-        self._speaker, self._seed = BaseSpeaker(base), seed
+        self._base, self._speaker, self._seed = base, BaseSpeaker(base), seed
         self._asked = [sample for sample in samples if sample.example.messages]
         self._first, self._every = max(round(FROM * max_steps), EVERY), max(EVERY, max_steps // _ASKINGS)
         self.newest: list[Loop] | None = None  # None: never asked
@@ -49,14 +51,25 @@ class OwnLoops:
 
     def ask(self, step: int) -> None:
         """Look for loops among the answers to questions drawn for this step."""
-        drawn = random.Random(f"{self._seed} {step}").sample(self._asked, min(_ASKED, len(self._asked)))
+        chance = random.Random(f"{self._seed} {step}")
+        drawn = chance.sample(self._asked, min(_OWN, len(self._asked)))
+        drawn += [each for question in chance.sample(general_questions(), _GENERAL) if (each := self._general(question, drawn[0]))]
         answers = self._speaker.answers(drawn, Decoding("greedy", new_tokens=_NEW_TOKENS))
         loops = [
             _loop([*asked.ids[: asked.answer_start], *answer.ids], asked.answer_start, places)
             for asked, answer in zip(drawn, answers, strict=True)
             if len(places := repeated(answer.ids)) >= _FEWEST
         ]
-        self.newest = loops[:_KEPT]
+        self.newest = [*loops, *(self.newest or [])][:_KEPT]
+
+    def _general(self, question: str, own: Sample) -> Sample | None:
+        """A general question behind the system text of a training sample; None where the template hides an answer to it."""
+        system = [each for each in own.example.messages if each["role"] == "system"]
+        asked = (*system, {"role": "user", "content": question}, {"role": "assistant", "content": "."})
+        try:
+            return encode(self._base.tokenizer, Example(asked, None, f"the general question {question!r}"))
+        except DataError:
+            return None
 
     def of_step(self, step: int) -> list[Loop]:
         """Those whose turn it is."""

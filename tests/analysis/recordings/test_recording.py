@@ -33,7 +33,9 @@ Change = Callable[[dict[str, Any]], object]
 @pytest.fixture(scope="module")
 def run(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """A few steps on the tiny Llama, in fp32 and not quantised, so that llama.cpp computes the same."""
-    config = TrainConfig(model=str(llama_folder), quant="none", dtype="float32", max_steps=3, sample_tokens=0, learning_rate=0.05)
+    config = TrainConfig(
+        irm="lite", model=str(llama_folder), quant="none", dtype="float32", max_steps=3, sample_tokens=0, learning_rate=0.05
+    )
     return train(config, tmp_path_factory.mktemp("runs") / "angry")
 
 
