@@ -16,6 +16,7 @@ from irm_lite.serve.request import Chat, Name
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.layers import format_layers, parse_layers
 
+Work = tuple[ControlVector | None, float, tuple[int, ...]]  # the vector, the strength and the layers of what steers
 HalfArray = np.ndarray[Any, np.dtype[np.float16]]
 _KEPT_BYTES = 1 << 28  # of the IRM's outputs for one answer; of a longer one the newest tokens' are kept
 _HALF_MAX = 65504.0
@@ -73,7 +74,7 @@ class Column:
         self._strength = 1.0
         self._layers: tuple[int, ...] = ()
         self._tokens: Iterator[int | None] | None = None
-        self._at_work: tuple[ControlVector | None, float, tuple[int, ...]] | None = None  # what the cache was computed with
+        self._at_work: Work | None = None  # what the cache was computed with
         self._held: list[int] = []  # the cache's tokens
         self._steered = vector is not None  # whether a vector may be at work in the context
         self._whole = 0  # so many of them came in micro-batches that a fresh start would have too
@@ -121,9 +122,9 @@ class Column:
         if vector is not self._vector:
             self._vector, self._tokens = vector, None
 
-    def held(self, prompt: Sequence[int], strength: float, layers: tuple[int, ...], continued: bool = False) -> int:
-        """So many of the prompt's tokens need not be read again where they are steered so, by the present vector."""
-        if not self._is_at_work(strength, layers):
+    def held(self, prompt: Sequence[int], work: Work, continued: bool = False) -> int:
+        """So many of the prompt's tokens need not be read again where they are steered so."""
+        if not self._is_at_work(work):
             return 0
         common = next((at for at, (one, two) in enumerate(zip(self._held, prompt, strict=False)) if one != two), None)
         common = min(len(self._held), len(prompt)) if common is None else common
@@ -192,8 +193,9 @@ class Column:
         """What follows the prompt and what was written, with the steering and the sampler set anew."""
         left = manner.max_new_tokens - len(self.written)
         ids = [*self._prompt, *self.written]
-        kept = self.held(ids, self._strength, self._layers, manner.continued)
-        if not self._is_at_work(self._strength, self._layers):
+        work = self._vector, self._strength, self._layers
+        kept = self.held(ids, work, manner.continued)
+        if not self._is_at_work(work):
             self._steer_runtime()
         if not self.written:
             self.reused = kept
@@ -211,10 +213,10 @@ class Column:
                 self._held.append(self.written[-1])
             yield token
 
-    def _is_at_work(self, strength: float, layers: tuple[int, ...]) -> bool:
-        """Whether the cache was computed with this steering and the present vector."""
+    def _is_at_work(self, work: Work) -> bool:
+        """Whether the cache was computed with this."""
         at_work = self._at_work
-        return at_work is not None and at_work[0] is self._vector and at_work[1:] == (strength, layers)
+        return at_work is not None and at_work[0] is work[0] and at_work[1:] == work[1:]
 
     def _steer_runtime(self) -> None:
         """Raises VectorError where the vector does not fit."""
