@@ -81,6 +81,7 @@ class Column:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._seen: dict[int, FloatArray] = {}  # the IRM's output by layer at the newest position
         self._kept: dict[int, Steered] = {}
+        self._latest: Steered | None = None  # of the answer's newest token, by the present vector
 
     def close(self) -> None:
         """Free the context."""
@@ -120,7 +121,7 @@ class Column:
     def take(self, vector: ControlVector | None) -> None:
         """Another vector, or none, from the next token on."""
         if vector is not self._vector:
-            self._vector, self._tokens = vector, None
+            self._vector, self._tokens, self._latest = vector, None, None
 
     def held(self, prompt: Sequence[int], work: Work, continued: bool = False) -> int:
         """So many of the prompt's tokens need not be read again where they are steered so."""
@@ -136,11 +137,12 @@ class Column:
         self._manner, self._prompt, self.written, self.text, self.reused = manner, prompt, [], "", 0
         self._decoder.reset()
         self._kept.clear()
+        self._latest = None
         self._strength, self._layers, self._tokens = strength, layers, None
 
     def steer(self, strength: float, layers: tuple[int, ...]) -> None:
         """From the next token on. The cache was computed otherwise, so the prompt and what was written go through again."""
-        if self.layers and (strength, layers) != (self._strength, self._layers):
+        if (strength, layers) != (self._strength, self._layers) and (self.layers or layers != self._layers):
             self._strength, self._layers, self._tokens = strength, layers, None
 
     @property
@@ -238,13 +240,13 @@ class Column:
         if not self.layers:
             return None
         outputs = np.stack([self._seen[layer] for layer in self._layers])
-        before = self._kept.get(number - 1)
+        before = self._latest
         if before is not None and self._vector is not None and (before.strength, before.layers) == self.steering:
             steered = before  # the same for every token
         else:
             half = np.clip(np.nan_to_num(outputs), -_HALF_MAX, _HALF_MAX).astype(np.float16)
             steered = Steered(half, self._layers, self._strength)
-        self._kept[number] = steered
+        self._kept[number] = self._latest = steered
         with suppress(KeyError):
             del self._kept[number - _KEPT_BYTES // steered.outputs.nbytes]
         norm = abs(self._strength) * float(np.linalg.norm(outputs.astype(np.float64)))

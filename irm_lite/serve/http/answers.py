@@ -17,15 +17,18 @@ from irm_lite.serve.http.job import Began, Ended, Event, Job, Piece
 from irm_lite.serve.http.log import Log
 from irm_lite.serve.http.metrics import Metrics
 from irm_lite.serve.http.pool import Pool
+from irm_lite.serve.http.shelf import Steering
 
 
 class Answer:
     """One job's events as the event loop sees them. Call `leave` when it is over, however it came to that."""
 
-    def __init__(self, pool: Pool, job: Job, form: Form, log: Log, metrics: Metrics) -> None:
-        """`job.hear` is set here."""
+    def __init__(self, pool: Pool, job: Job, form: Form, log: Log, metrics: Metrics, live: "dict[str, Answer]") -> None:
+        """`job.hear` is set here. It is in `live`, by its id, until it is left."""
         self.form = form
         self._pool, self._job, self._log, self._metrics = pool, job, log, metrics
+        self._live = live
+        live[form.id] = self
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._loop = asyncio.get_running_loop()
         self._reused, self._end, self._written = 0, "left", 0
@@ -67,8 +70,17 @@ class Answer:
             yield _sent(error.document())
         yield b"data: [DONE]\n\n"
 
+    def turn(self, steering: Steering) -> None:
+        """Steer it so from the next token on. Raises ApiError where that is another context's matter."""
+        if steering.irm is not self._job.steering.irm:
+            raise ApiError(
+                400, "steering_conflict", "an answer that an IRM steers cannot go over to vectors, nor back: ask anew", "steering"
+            )
+        self._job.turned = self.form.steering = steering
+
     def leave(self) -> None:
         """Stop it where it still goes on, and write down what became of it."""
+        self._live.pop(self.form.id, None)
         job, seconds = self._job, time.monotonic() - self._job.asked
         if self._end == "left":
             self._pool.leave(job)

@@ -22,6 +22,7 @@ from irm_lite.serve.http.guard import LOOPBACK, Guard, Watched, refuse
 from irm_lite.serve.http.log import Log
 from irm_lite.serve.http.metrics import Metrics
 from irm_lite.serve.http.names import model_names, parse_model
+from irm_lite.serve.http.page import add_page
 from irm_lite.serve.http.pool import Pool
 from irm_lite.serve.http.schema import ChatAsked, CompletionAsked, Defaults, Loaded, Unloaded
 from irm_lite.serve.http.settings import Settings
@@ -47,6 +48,8 @@ def make_app(house: House, loopback: bool) -> ASGIApp:
     _add_models(api, house)
     _add_completions(api, Asking(house.model, house.shelf, house.pool, house.settings, house.log, metrics))
     _add_steering(api, house.shelf)
+
+    add_page(api)
 
     @api.get("/health")
     async def health() -> dict[str, str]:
@@ -89,6 +92,10 @@ def _add_completions(api: FastAPI, asking: Asking) -> None:
         answer = await asking.completion(asked, request)
         return await respond(request, answer, bool(asked.stream), asking.with_usage(asked))
 
+    @api.post("/v1/answers/{identity}/steering")
+    async def turn(identity: str, asked: Defaults) -> dict[str, Any]:
+        return asking.turn(identity, asked.steering)
+
 
 def _add_steering(api: FastAPI, shelf: Shelf) -> None:
     def told() -> dict[str, Any]:
@@ -98,6 +105,10 @@ def _add_steering(api: FastAPI, shelf: Shelf) -> None:
     @api.get("/v1/steering")
     async def steering() -> dict[str, Any]:
         return told()
+
+    @api.get("/v1/steering/{name}")
+    async def one(name: str) -> dict[str, Any]:
+        return shelf.picture(name)
 
     @api.post("/v1/steering")
     async def set_defaults(asked: Defaults) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -30,6 +31,7 @@ class Asking:
     def __init__(self, model: Model, shelf: Shelf, pool: Pool, settings: Settings, log: Log, metrics: Metrics) -> None:
         self._model, self._shelf, self._pool = model, shelf, pool
         self._settings, self._log, self._metrics = settings, log, metrics
+        self._live: dict[str, Answer] = {}
         self._fingerprint = f"fp_{model.fingerprint.weights[:12]}"
 
     @staticmethod
@@ -48,6 +50,15 @@ class Asking:
         steering = self._checked(asked)
         prompt = await run_in_threadpool(self._text_prompt, asked)
         return self._answer(asked, request, prompt, steering, asked.max_tokens)
+
+    def turn(self, identity: str, items: Sequence[Item]) -> dict[str, Any]:
+        """Another steering for an answer that is being written."""
+        answer = self._live.get(identity.rpartition("-")[2])
+        if answer is None:
+            raise ApiError(404, "no_such_answer", f"no answer {identity[:80]!r} is being written", "id")
+        steering = self._shelf.resolve(items)
+        answer.turn(steering)
+        return {"id": identity, "object": "steering", "steering": list(steering.shown)}
 
     def _checked(self, asked: Asked) -> Steering:
         """What steers: what the model's name says and the request beside it; the defaults where neither says anything."""
@@ -117,7 +128,7 @@ class Asking:
         if self._log.prompts:
             pieces = [self._model.piece(each, special=True) for each in prompt]
             self._log.say("prompt", id=form.id, text=b"".join(pieces).decode(errors="replace"))
-        return Answer(self._pool, job, form, self._log, self._metrics)
+        return Answer(self._pool, job, form, self._log, self._metrics, self._live)
 
 
 def _is_text(text: str) -> bool:

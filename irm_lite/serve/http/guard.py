@@ -15,7 +15,7 @@ from irm_lite.serve.http.log import Log
 from irm_lite.serve.http.metrics import Metrics
 from irm_lite.serve.http.settings import Settings
 
-_OPEN = ("/", "/health")  # without a key: a page that asks for it, and what watches the server
+_OPEN = ("/", "/page.css", "/page.js", "/health")  # without a key: a page that asks for it, and what watches the server
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 

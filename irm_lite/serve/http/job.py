@@ -51,3 +51,4 @@ class Job:
     deadline: float = float("inf")  # on time.monotonic's clock
     asked: float = field(default_factory=time.monotonic)
     gone: bool = False
+    turned: Steering | None = None

@@ -7,8 +7,11 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from irm_lite.base.fingerprint import Fingerprint, Match
 from irm_lite.core.errors import InputError, IrmLiteError, LayerError, VectorError
+from irm_lite.core.types import FloatArray
 from irm_lite.serve.http.errors import ApiError, told
 from irm_lite.serve.http.names import NAME
 from irm_lite.serve.http.schema import Item
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 _SUMS = 64  # of vectors that were asked for together, so that the same request finds the same sum
 _MOST = 256  # names
+_STRETCHES = 192
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +127,15 @@ class Shelf:
         """What clients are told of all of it."""
         return [source.document() for source in self._sources.values()]
 
+    def picture(self, name: str) -> dict[str, Any]:
+        """What clients are told of one, with `rows`: of each layer of a vector the strongest value of at most 192 stretches
+        of indices. An IRM's depend on the text, and are empty. Raises ApiError."""
+        if name not in self._sources:
+            raise self._unknown(name)
+        source = self._sources[name]
+        rows = [] if source.vector is None else [_strongest(each, _STRETCHES) for each in source.vector.directions.values()]
+        return {**source.document(), "rows": rows}
+
     def set_defaults(self, items: Sequence[Item]) -> None:
         """What steers requests that name nothing. Raises ApiError."""
         self.resolve(items)
@@ -217,3 +230,9 @@ class Shelf:
                 return path
         listed = ", ".join(self.files()[:20]) or "none"
         raise ApiError(404, "not_in_folder", f"there is no {file[:80]!r} in the folder of vectors: it has {listed}", "file")
+
+
+def _strongest(direction: FloatArray, most: int) -> list[float]:
+    """Of each of `most` stretches the value of largest magnitude, with its sign: a mean would hide a single neuron."""
+    parts = np.array_split(direction, min(most, len(direction)))
+    return [round(float(part[np.abs(part).argmax()]), 4) for part in parts]

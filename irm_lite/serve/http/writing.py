@@ -31,6 +31,10 @@ class Writing:
             self._column.stop()
             self._end("length")
             return
+        if self.job.turned is not None:
+            steering, self.job.turned = self.job.turned, None
+            self._column.take(steering.vector)
+            self._column.steer(steering.strength, steering.layers)
         found = self._column.advance()
         if found is None:
             return

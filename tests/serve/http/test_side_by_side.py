@@ -5,6 +5,7 @@ import json
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +231,51 @@ def test_a_long_prompt_is_reused_under_the_same_steering_alone(model: Model, she
         assert reused(angry, "whales") >= 64
         assert reused(Steering()) == 0
         assert reused(angry.__class__()) >= 64
+
+
+def test_another_steering_in_mid_answer_is_a_fresh_start_from_that_text(model: Model, shelf: Shelf) -> None:
+    angry, other = shelf.resolve([Item(name="angry")]), shelf.resolve([Item(name="sad", scale=-2.0), Item(name="angry", scale=0.5)])
+    for before, after in ((angry, other), (angry, Steering()), (Steering(), angry)):
+        heard = Turning(5)
+        asked = job(model, heard, tokens=12, steering=before)
+        asked = replace(asked, manner=replace(asked.manner, watched=True))
+        heard.job, heard.steering = asked, after
+        with Pool(model, contexts=1, n_ctx=256) as pool:
+            pool.submit(asked)
+            assert heard.over.wait(PATIENCE)
+        tokens = [each for event in heard.events if isinstance(event, Piece) for each in event.tokens]
+        with Runtime(model, n_ctx=256) as runtime:
+            runtime.set_vector(before.vector)
+            first = list(runtime.generate_tokens(asked.prompt, max_new_tokens=5))
+            runtime.set_vector(after.vector)
+            rest = list(runtime.generate_tokens([*asked.prompt, *first], max_new_tokens=7))
+        assert heard.text.rstrip("\ufffd") == "".join(model.decode_pieces([*first, *rest])).rstrip("\ufffd")
+        norms = [each["norm"] or 0.0 for each in tokens]
+        assert norms == pytest.approx([*[norm(before)] * 5, *[norm(after)] * (len(norms) - 5)], rel=1e-5)
+
+
+def norm(steering: Steering) -> float:
+    if steering.vector is None:
+        return 0.0
+    return float(sum(each**2 for each in steering.vector.norms().values())) ** 0.5
+
+
+class Turning(Heard):
+    """Asks for another steering when so many tokens are written."""
+
+    job: Job
+    steering: Steering
+
+    def __init__(self, when: int) -> None:
+        super().__init__()
+        self._left = when
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        if isinstance(event, Piece):
+            self._left -= len(event.tokens)
+            if self._left == 0:
+                self.job.turned = self.steering
 
 
 def test_a_vector_replaced_under_its_name_is_another(shelf: Shelf, vectors: Path) -> None:
