@@ -56,9 +56,8 @@ def main() -> None:
         plain = stack.enter_context(_plain(options.plain, gguf, options.context, options.threads))
         for clients in options.clients:
             found[f"{clients} clients"] = row = compare(ours, plain, clients, options.tokens, options.rounds)
-            print(
-                f"{clients} clients: ours {row['ours']:.1f} tokens/s, plain {row['plain']:.1f}, ratio {row['ratio']:.3f} {row['interval']}"
-            )
+            rates = f"ours {row['ours']:.1f} tokens/s, plain {row['plain']:.1f}"
+            print(f"{clients} clients: {rates}, ratio {row['ratio']:.3f} {row['interval']}")
         if options.vector:
             found["another strength"] = row = strengths(ours, options.rounds * 4)
             print(f"another strength: {row['extra_ms']:.2f} ms more to the first token {row['interval']}")

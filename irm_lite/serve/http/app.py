@@ -18,7 +18,7 @@ from irm_lite.serve.http.answers import respond
 from irm_lite.serve.http.asking import Asking
 from irm_lite.serve.http.documents import model_document
 from irm_lite.serve.http.errors import ApiError
-from irm_lite.serve.http.guard import LOOPBACK, Guard, Watched, refuse
+from irm_lite.serve.http.guard import LOOPBACK, Guard, Watched, host_name, refuse
 from irm_lite.serve.http.log import Log
 from irm_lite.serve.http.metrics import Metrics
 from irm_lite.serve.http.names import model_names, parse_model
@@ -52,15 +52,17 @@ def make_app(house: House, loopback: bool) -> ASGIApp:
     add_page(api)
 
     @api.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+    async def health() -> Response:
+        alive = house.pool.alive
+        return JSONResponse({"status": "ok" if alive else "failed"}, 200 if alive else 503)
 
     @api.get("/metrics")
     async def counted() -> Response:
         return Response(metrics.text(), media_type=metrics.content_type)
 
     settings = house.settings
-    hosts = tuple(dict.fromkeys((*LOOPBACK, settings.host.lower()))) if loopback else None
+    named = (host_name(origin.partition("://")[2]) for origin in settings.origins)
+    hosts = tuple(dict.fromkeys((*LOOPBACK, settings.host.lower(), *named))) if loopback else None
     app: ASGIApp = Guard(api, settings, hosts)
     if settings.origins:
         app = CORSMiddleware(app, allow_origins=settings.origins, allow_methods=["GET", "POST"], allow_headers=["*"])

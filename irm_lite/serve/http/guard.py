@@ -44,9 +44,8 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _check_host(self, headers: Headers) -> None:
-        host = headers.get("host", "")
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
-        if self._hosts is not None and name.lower() not in self._hosts:
+        name = host_name(headers.get("host", ""))
+        if self._hosts is not None and name not in self._hosts:
             raise ApiError(403, "forbidden_host", f"this server is not {name[:80]!r}: ask for {self._hosts[0]}")
 
     def _check_origin(self, headers: Headers) -> None:
@@ -120,6 +119,12 @@ class Watched:
             self._metrics.requests.labels(path, str(status)).inc()
             about = {"method": scope["method"], "path": path, "status": status, "client": (scope.get("client") or ("",))[0]}
             self._log.say("request", **about, seconds=round(time.monotonic() - began, 4))
+
+
+def host_name(host: str) -> str:
+    """Without the port."""
+    name, _, port = host.rpartition(":")
+    return (name if port.isdecimal() else host).lower()
 
 
 def refuse(error: ApiError) -> JSONResponse:

@@ -29,7 +29,8 @@ class Log:
         for name in ("uvicorn", "asyncio"):
             logger = logging.getLogger(name)
             logger.handlers, logger.propagate = [handler], False
-            logger.setLevel(logging.WARNING)
+            # asyncio warns of each client that went away while it was written to.
+            logger.setLevel(logging.ERROR if name == "asyncio" else logging.WARNING)
 
 
 class _Handler(logging.Handler):

@@ -116,27 +116,42 @@ class Pool:
             slot.close()
         self._slots = []
 
+    @property
+    def alive(self) -> bool:
+        """Whether it still answers."""
+        return self._thread.is_alive()
+
     def _work(self) -> None:
-        while True:
+        try:
+            while self._round():
+                pass
+        finally:  # also where something failed that no answer is to blame for: nobody is to wait for ever
             with self._turn:
-                while not (self._closing or self._waiting or self.active):
-                    self._turn.wait()
-                if self._closing:
-                    break
-                out = list(self._waiting.take_out(time.monotonic()))
-                begun = self._next_jobs()
-            for job in out:
-                if not job.gone:
-                    job.hear(ApiError(503, "queue_timeout", "no context was free in time: ask again later, or for less"))
-            for slot, job in begun:
-                self._begin(slot, job)
+                self._closing = True
+                waiting = [self._waiting.next() for _ in range(len(self._waiting))]
             for slot in self._slots:
-                self._step(slot)
+                if slot.writing is not None and not slot.writing.over:
+                    slot.writing.fail(_closing())
+            for job in waiting:
+                job.hear(_closing())
+
+    def _round(self) -> bool:
+        """A step in each context, once there is something to do; False when the pool is to close."""
+        with self._turn:
+            while not (self._closing or self._waiting or self.active):
+                self._turn.wait()
+            if self._closing:
+                return False
+            out = list(self._waiting.take_out(time.monotonic()))
+            begun = self._next_jobs()
+        for job in out:
+            if not job.gone:
+                job.hear(ApiError(503, "queue_timeout", "no context was free in time: ask again later, or for less"))
+        for slot, job in begun:
+            self._begin(slot, job)
         for slot in self._slots:
-            if slot.writing is not None:
-                slot.writing.fail(_closing())
-        while self._waiting:
-            self._waiting.next().hear(_closing())
+            self._step(slot)
+        return True
 
     def _next_jobs(self) -> list[tuple[_Slot, Job]]:
         """Those whose turn it is, with a free slot each: the one that has most of the prompt, else the one longest unused."""

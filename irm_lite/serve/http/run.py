@@ -83,6 +83,7 @@ def make_server(house: House, listening: socket.socket, on_ready: Callable[[], N
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=30,
         timeout_graceful_shutdown=int(settings.grace),
         limit_concurrency=settings.contexts + limits.waiting + _OTHER_CONNECTIONS,
     )

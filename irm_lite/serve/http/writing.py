@@ -29,7 +29,10 @@ class Writing:
         """The next token, or a part of the prompt. Raises IrmLiteError."""
         if self.job.gone or time.monotonic() >= self.job.deadline:
             self._column.stop()
-            self._end("length")
+            if self._began:
+                self._end("length")
+            else:
+                self.fail(ApiError(503, "timeout", "the time was over before the first token: ask for less, or later"))
             return
         if self.job.turned is not None:
             steering, self.job.turned = self.job.turned, None

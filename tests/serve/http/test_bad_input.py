@@ -207,8 +207,23 @@ def test_pages_of_others_may_not_ask_unless_named(small: LiveServer) -> None:
     assert ask("http://good.example") == 200
     assert ask(f"http://127.0.0.1:{small.port}") == 200  # its own page
     assert ask("http://evil.example", host="evil.example") == 403  # a name of a stranger's that points here
+    assert ask("http://good.example", host="good.example") == 200
     for kind in ("text/plain", "application/x-www-form-urlencoded"):  # which a page may send unasked
         assert code(send(small.port, "/v1/steering", "{}", {"Content-Type": kind, **AUTH})) == (415, "unsupported_media_type")
+
+
+def test_browsers_are_told_which_pages_may_ask(small: LiveServer, server: LiveServer) -> None:
+    def told(port: int, origin: str) -> tuple[int, str | None]:
+        asked = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        connection.request("OPTIONS", "/v1/chat/completions", headers=asked)
+        response = connection.getresponse()
+        connection.close()
+        return response.status, response.getheader("access-control-allow-origin")
+
+    assert told(small.port, "http://good.example") == (200, "http://good.example")
+    assert told(small.port, "http://evil.example") == (400, None)
+    assert told(server.port, "http://good.example") == (403, None)
 
 
 def test_limits_hold(small: LiveServer) -> None:

@@ -23,6 +23,7 @@ from irm_lite.serve.http.schema import Item
 from irm_lite.serve.http.settings import Settings
 from irm_lite.serve.http.shelf import Shelf, Steering
 from irm_lite.serve.http.turns import Turns
+from irm_lite.serve.http.writing import Writing
 from support.live_server import PATIENCE, LiveServer, live_server
 
 WORDS = ("ocean", "Pluto", "the oldest city", "seven", "a whale", "salt", "bread", "Why?", "the sea and the sky")
@@ -181,6 +182,56 @@ def test_time_and_place_are_limited(model: Model) -> None:
         assert running.over.wait(PATIENCE)
         assert isinstance(running.events[-1], Ended)
         assert waiting.text
+
+
+def test_no_first_token_in_time_is_an_error(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(Writing):
+        """Its time is over when its turn has come."""
+
+        def step(self) -> None:
+            self.job.deadline = 0.0
+            super().step()
+
+    monkeypatch.setattr("irm_lite.serve.http.pool.Writing", Late)
+    with Pool(model, contexts=1, n_ctx=256) as pool:
+        heard = Heard()
+        pool.submit(job(model, heard))
+        assert heard.over.wait(PATIENCE)
+        assert [getattr(each, "code", None) for each in heard.events] == ["timeout"]
+
+
+def test_one_answers_failure_is_not_the_others(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(Writing):
+        def step(self) -> None:
+            if self.job.group == "bad" and self._began:
+                raise ZeroDivisionError
+            super().step()
+
+    monkeypatch.setattr("irm_lite.serve.http.pool.Writing", Failing)
+    with Pool(model, contexts=2, n_ctx=256) as pool:
+        bad, good, again = Heard(), Heard(), Heard()
+        pool.submit(job(model, bad, group="bad"))
+        pool.submit(job(model, good))
+        assert good.text
+        assert bad.over.wait(PATIENCE)
+        assert isinstance(bad.events[-1], ApiError)
+        assert bad.events[-1].status == 500
+        pool.submit(job(model, again))
+        assert again.text == good.text
+
+
+def test_a_pool_that_fails_leaves_nobody_waiting(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_pool: Pool) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Pool, "_next_jobs", fail)
+    monkeypatch.setattr(threading, "excepthook", lambda about: None)  # which pytest would complain of
+    with Pool(model, contexts=1, n_ctx=256) as pool:
+        heard = Heard()
+        pool.submit(job(model, heard))
+        assert heard.over.wait(PATIENCE)
+        with pytest.raises(ApiError, match="stopped"):
+            pool.submit(job(model, Heard()))
 
 
 def test_a_pool_that_closes_refuses_what_waits(model: Model) -> None:
