@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import math
 import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -308,7 +309,7 @@ def test_another_steering_in_mid_answer_is_a_fresh_start_from_that_text(model: M
 def norm(steering: Steering) -> float:
     if steering.vector is None:
         return 0.0
-    return float(sum(each**2 for each in steering.vector.norms().values())) ** 0.5
+    return math.hypot(*steering.vector.norms().values())
 
 
 class Turning(Heard):
