@@ -5,8 +5,10 @@ python benchmarks/http_server.py --plain /path/to/llama-server
 
 `--plain python` is llama-cpp-python's own server (pip install 'llama-cpp-python[server]'); anything else is the path of a stock
 llama-server. Both servers hold the model at once and are asked in turn, the same questions, greedy, the one that is asked first
-changing from round to round; the ratio is of the two times of one round. With --vector also what another strength in each request
-costs, against the same strength: the time to the first token, less the prompt's evaluation, which both pay.
+changing from round to round; the ratio is of the two rates of one round. `cpu` is the same of the processor's seconds that the
+servers took, which other work on the machine disturbs less. Each question begins otherwise, so that no server can use its cache of
+another (llama-cpp-python's always does where it can; llama-server is told not to). With --vector also what another strength in each
+request costs, against the same strength: the time to the first token, less the prompt's evaluation, which both pay.
 """
 
 import argparse
@@ -22,10 +24,12 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from openai import OpenAI
 
 from irm_lite.base.presets import find_gguf
@@ -57,26 +61,42 @@ def main() -> None:
         for clients in options.clients:
             found[f"{clients} clients"] = row = compare(ours, plain, clients, options.tokens, options.rounds)
             rates = f"ours {row['ours']:.1f} tokens/s, plain {row['plain']:.1f}"
-            print(f"{clients} clients: {rates}, ratio {row['ratio']:.3f} {row['interval']}")
+            ratios = f"ratio {row['ratio']:.3f} {row['interval']}, by cpu {row['cpu']:.3f} {row['cpu_interval']}"
+            print(f"{clients} clients: {rates}, {ratios}")
         if options.vector:
-            found["another strength"] = row = strengths(ours, options.rounds * 4)
+            found["another strength"] = row = strengths(ours.client, options.rounds * 4)
             print(f"another strength: {row['extra_ms']:.2f} ms more to the first token {row['interval']}")
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def compare(ours: OpenAI, plain: OpenAI, clients: int, tokens: int, rounds: int) -> dict[str, Any]:
-    """Medians of both rates and of their ratio in a round, with a bootstrap interval of the latter."""
-    rates: dict[str, list[float]] = {"ours": [], "plain": []}
+@dataclass(frozen=True)
+class Contender:
+    """A server that is up."""
+
+    client: OpenAI
+    process: psutil.Process
+
+    def seconds(self) -> float:
+        """The processor's, until now."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+
+def compare(ours: Contender, plain: Contender, clients: int, tokens: int, rounds: int) -> dict[str, Any]:
+    """Medians of both rates and of their ratio in a round, by the clock and by the processor's time, with bootstrap intervals."""
+    rates: dict[str, list[tuple[float, float]]] = {"ours": [], "plain": []}
     for number in range(rounds + 1):
         order = [("ours", ours), ("plain", plain)]
-        for name, client in order if number % 2 else reversed(order):
-            rate = _rate(client, clients, tokens, number)
+        for name, contender in order if number % 2 else reversed(order):
+            rate = _rate(contender, clients, tokens, number)
             if number:  # the first round warms up
                 rates[name].append(rate)
-    ratios = np.array(rates["ours"]) / np.array(rates["plain"])
-    medians = {name: float(np.median(each)) for name, each in rates.items()}
-    return {**medians, "ratio": float(np.median(ratios)), "interval": _interval(ratios), "rounds": rates}
+    by_clock, by_cpu = (np.array(rates["ours"]) / np.array(rates["plain"])).T
+    medians = {name: float(np.median([each[0] for each in found])) for name, found in rates.items()}
+    ratios = {"ratio": float(np.median(by_clock)), "interval": _interval(by_clock)}
+    cpu = {"cpu": float(np.median(by_cpu)), "cpu_interval": _interval(by_cpu)}
+    return {**medians, **ratios, **cpu, "rounds": rates}
 
 
 def strengths(ours: OpenAI, rounds: int) -> dict[str, Any]:
@@ -92,24 +112,21 @@ def strengths(ours: OpenAI, rounds: int) -> dict[str, Any]:
     return {"extra_ms": float(np.median(extra)), "interval": _interval(np.array(extra))}
 
 
-def _rate(client: OpenAI, clients: int, tokens: int, number: int) -> float:
-    """Tokens a second of all clients together, each with two questions of its own."""
-    questions = [f"Write a long story about {subject} and {number}." for subject in _SUBJECTS[: 2 * clients]]
+def _rate(contender: Contender, clients: int, tokens: int, number: int) -> tuple[float, float]:
+    """Tokens a second of all clients together, each with two questions of its own, by the clock and by the processor's time."""
+    subjects = [f"{number} {subject}" for subject in _SUBJECTS[: 2 * clients]]
 
-    def ask(question: str) -> int:
-        answer = client.chat.completions.create(
-            model=_MODEL,
-            messages=[{"role": "user", "content": question}],
-            max_tokens=tokens,
-            temperature=0,
-        )
+    def ask(subject: str) -> int:
+        system = {"role": "system", "content": f"{subject}: that is what you write stories about."}
+        asked: list[Any] = [system, {"role": "user", "content": f"Write a long story about {subject}."}]
+        answer = contender.client.chat.completions.create(model=_MODEL, messages=asked, max_tokens=tokens, temperature=0)
         assert answer.usage is not None
         return answer.usage.completion_tokens
 
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), contender.seconds()
     with ThreadPoolExecutor(clients) as threads:
-        written = sum(threads.map(ask, questions))
-    return written / (time.perf_counter() - start)
+        written = sum(threads.map(ask, subjects))
+    return written / (time.perf_counter() - start), written / (contender.seconds() - worked)
 
 
 def _first(client: OpenAI, model: str, number: int) -> float:
@@ -130,17 +147,17 @@ def _interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> list[float]:
 
 
 @contextmanager
-def _ours(gguf: Path, context: int, vector: str | None) -> Iterator[OpenAI]:
+def _ours(gguf: Path, context: int, vector: str | None) -> Iterator[Contender]:
     port = _free_port()
     command = [sys.executable, "-m", "irm_lite", "serve", "--http", "--gguf", str(gguf), "--port", str(port), "--quiet"]
     with _running(
         [*command, "--context", str(context), "--model-name", _MODEL, *(["--vector", f"v={vector}"] if vector else [])], port
-    ) as client:
-        yield client
+    ) as contender:
+        yield contender
 
 
 @contextmanager
-def _plain(kind: str, gguf: Path, context: int, threads: int) -> Iterator[OpenAI]:
+def _plain(kind: str, gguf: Path, context: int, threads: int) -> Iterator[Contender]:
     port = _free_port()
     if kind == "python":
         command = [sys.executable, "-m", "llama_cpp.server", "--model", str(gguf), "--n_ctx", str(context), "--port", str(port)]
@@ -148,17 +165,18 @@ def _plain(kind: str, gguf: Path, context: int, threads: int) -> Iterator[OpenAI
     else:
         command = [kind, "-m", str(gguf), "-c", str(4 * context), "-np", "4", "--port", str(port), "-t", str(threads)]
         command += ["--no-cache-prompt", "--alias", _MODEL, "--no-webui"]
-    with _running(command, port) as client:
-        yield client
+    with _running(command, port) as contender:
+        yield contender
 
 
 @contextmanager
-def _running(command: list[str], port: int) -> Iterator[OpenAI]:
+def _running(command: list[str], port: int) -> Iterator[Contender]:
     """The process, and a client once it answers."""
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _await(process, port)
-            yield OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=600)
+            client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=600)
+            yield Contender(client, psutil.Process(process.pid))
         finally:
             process.terminate()
 
