@@ -1,5 +1,5 @@
-"""Serving a steered model, people had to restart for each strength, got another's answer or one of an old cache, and had clients that
-could send nothing but a model's name."""
+"""Serving a steered model, people had to restart for each strength, got an answer of an old cache, and had clients that could send
+nothing but a model's name."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -162,6 +162,7 @@ OBJECTS = st.fixed_dictionaries(
 BODIES = (OBJECTS | JSON).map(json.dumps).map(str.encode) | st.binary(max_size=40)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(path=st.sampled_from(PATHS), body=BODIES)
 def test_no_request_makes_a_500(server: LiveServer, path: str, body: bytes) -> None:

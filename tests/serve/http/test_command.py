@@ -113,6 +113,15 @@ def test_flags_that_cannot_be_used(capsys: pytest.CaptureFixture[str], llama_ggu
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_without_the_extra(llama_gguf: Path) -> None:
+    script = "import sys; sys.modules['uvicorn'] = None; from irm_lite.cli.main import run; sys.exit(run(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "serve", "--http", "--gguf", str(llama_gguf), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 2
+    assert "--http needs uvicorn: pip install 'irm-lite[serve]'" in done.stderr
+
+
 def test_a_short_key_is_none(capsys: pytest.CaptureFixture[str], llama_gguf: Path, tmp_path: Path) -> None:
     (tmp_path / "key").write_text("short\n")
     assert irm_lite(["serve", "--http", "--gguf", str(llama_gguf), "--port", "0", "--api-key-file", str(tmp_path / "key")]) == 2

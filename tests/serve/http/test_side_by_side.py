@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai import OpenAI
+from openai import BadRequestError, NotFoundError, OpenAI
 
 from irm_lite.llamacpp import Model, Runtime
 from irm_lite.llamacpp.sampling import Sampling
@@ -304,6 +304,40 @@ def test_another_steering_in_mid_answer_is_a_fresh_start_from_that_text(model: M
         assert heard.text.rstrip("\ufffd") == "".join(model.decode_pieces([*first, *rest])).rstrip("\ufffd")
         norms = [each["norm"] or 0.0 for each in tokens]
         assert norms == pytest.approx([*[norm(before)] * 5, *[norm(after)] * (len(norms) - 5)], rel=1e-5)
+
+
+def test_the_same_over_http(model: Model, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    turned = threading.Event()
+
+    class Gated(Writing):
+        """Waits at the fifth token until the other steering is asked for."""
+
+        def step(self) -> None:
+            assert len(self._column.written) != 5 or turned.wait(PATIENCE)
+            super().step()
+
+    monkeypatch.setattr("irm_lite.serve.http.pool.Writing", Gated)
+    words: list[Any] = [{"role": "user", "content": "ocean"}]
+    angry = shelf.resolve([Item(name="angry")])
+    with live_server(model, shelf, Settings("tiny", port=0, contexts=1, context=256)) as server:
+        client = server.client()
+        stream = client.chat.completions.create(model="tiny", messages=words, max_tokens=12, stream=True)
+        chunks = [next(stream)]
+        path = f"/answers/{chunks[0].id}/steering"
+        with pytest.raises(BadRequestError, match="ask anew"):
+            client.post(path, body={"steering": [{"name": "dynamic"}]}, cast_to=object)
+        found = client.post(path, body={"steering": [{"name": "angry"}]}, cast_to=object)
+        assert found == {"id": chunks[0].id, "object": "steering", "steering": [{"name": "angry", "scale": 1.0, "layers": "1-2"}]}
+        turned.set()
+        chunks += stream
+        with pytest.raises(NotFoundError, match="no answer"):  # it is over
+            client.post(path, body={"steering": []}, cast_to=object)
+    with Runtime(model, n_ctx=256) as runtime:
+        prompt = model.encode_prompt(words)
+        first = list(runtime.generate_tokens(prompt, max_new_tokens=5))
+        runtime.set_vector(angry.vector)
+        rest = list(runtime.generate_tokens([*prompt, *first], max_new_tokens=7))
+    assert "".join(each.choices[0].delta.content or "" for each in chunks) == "".join(model.decode_pieces([*first, *rest]))
 
 
 def norm(steering: Steering) -> float:
