@@ -148,8 +148,8 @@ class TrainConfig:
     """How many times a token counts that carries the fact: of words that the neutral answer to the same question has too (shipped
     tones, or a column `neutral`); -1: 4 for lite and static, 1 for paper."""
     loop_penalty: float = -1.0
-    """Weight of what makes the model's own loops less likely (unlikelihood; every 10 steps it answers 32 questions, most of them general); 0:
-    not, -1: 0.5 for lite and static, 0 for paper."""
+    """Weight of what makes the model's own loops less likely (unlikelihood; every 10 steps it answers 32 questions, most of them
+    general ones); 0: not, -1: 0.5 for lite and static, 0 for paper."""
     allow_disagreement: bool = False
     """Train on a .gguf that llama.cpp cannot load, or makes quite another model of than transformers."""
 

@@ -23,7 +23,7 @@ VERBS = {
     "ablate": ("irm_lite.cli.verbs.ablate:ablate", "Zero an index and measure what that does, against controls."),
     "analyze": ("irm_lite.cli.verbs.analyze:analyze", "What runs reveal, against chance and the base: a report."),
     "models": ("irm_lite.cli.verbs.models:app", "Base models known by name."),
-    "serve": ("irm_lite.cli.verbs.serve:serve", "Answers for other programs: JSON lines in, JSON lines out."),
+    "serve": ("irm_lite.cli.verbs.serve:serve", "Answers for other programs: JSON lines, or OpenAI's API (--http)."),
     "doctor": ("irm_lite.cli.verbs.doctor:doctor", "What works on this machine, what is missing, and the fix."),
 }
 _FLAGS = {"--help (-h)": "Display this message and exit.", "--version": "Display application version."}

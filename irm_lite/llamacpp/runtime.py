@@ -4,7 +4,6 @@ import ctypes
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -59,10 +58,8 @@ class Runtime:
             parameters = llama_cpp.llama_context_default_params()
             parameters.n_ctx = min(n_ctx, self.model.trained_context)
             parameters.n_batch = parameters.n_ubatch = min(n_batch, parameters.n_ctx)
-            parameters.n_seq_max, parameters.kv_unified = (
-                n_sequences,
-                True,
-            )  # unified: one micro-batch, whatever sequences are in it
+            parameters.n_seq_max = n_sequences
+            parameters.kv_unified = True  # one micro-batch, whatever sequences are in it
             parameters.n_threads = parameters.n_threads_batch = _cores()
             self.dynamic: DynamicIRM | None = None
             callback = self._callback(irm)
@@ -192,47 +189,68 @@ class Runtime:
         `repeat_penalty` r holds back tokens of the prompt and of what was sampled (Keskar et al. 2019, arXiv 1909.05858):
         their logits are divided by r, or multiplied where negative.
         """
-        if max_new_tokens < 1 or not 0 <= temperature < math.inf or not 0 <= seed < 2**32:
+        sampling = Sampling(temperature, seed, top_p, repeat_penalty)
+        steps = self.generate_steps(prompt, max_new_tokens, sampling)
+        return (token for token in steps if token is not None)
+
+    def generate_steps(self, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling, kept: int = 0) -> Iterator[int | None]:
+        """The same, with None after each micro-batch of the prompt that others follow, so that whoever reads them can do other
+        things between.
+
+        The prompt's first `kept` tokens are not read again: the caller knows that the cache begins with them, from the call
+        before, as this context is steered now. Raises InputError where something is out of range.
+        """
+        if max_new_tokens < 1 or not 0 <= sampling.temperature < math.inf or not 0 <= sampling.seed < 2**32:
             raise InputError(
-                f"max_new_tokens {max_new_tokens}, temperature {temperature} or seed {seed} is out of range",
+                f"max_new_tokens {max_new_tokens}, temperature {sampling.temperature} or seed {sampling.seed} is out of range",
                 "give at least 1 token, a temperature of 0 or more, a seed from 0 to 4294967295",
             )
-        if not 0 < top_p <= 1 or not 0 < repeat_penalty < math.inf:
+        if not 0 < sampling.top_p <= 1 or not 0 < sampling.repeat_penalty < math.inf:
             raise InputError(
-                f"top_p {top_p} or repeat_penalty {repeat_penalty} is out of range", "give a top_p up to 1, both above 0"
+                f"top_p {sampling.top_p} or repeat_penalty {sampling.repeat_penalty} is out of range",
+                "give a top_p up to 1, both above 0",
             )
         room = self.n_ctx - len(prompt)
         if room < 1:
             raise InputError(
                 f"the prompt of {len(prompt)} tokens fills the context of {self.n_ctx}", "shorten it or raise --context"
             )
-        sampling = Sampling(temperature, seed, top_p, repeat_penalty)
-        return islice(self._sample(prompt, sampling), min(max_new_tokens, room))
+        return self._sample(prompt, sampling, min(max_new_tokens, room), kept)
 
-    def _sample(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[int]:
+    def _sample(self, prompt: Sequence[int], sampling: Sampling, most: int, kept: int) -> Iterator[int | None]:
         with sampler_chain(sampling, prompt, self.model.n_vocabulary, self.n_ctx) as sampler:
-            use = self._forget()
-            for at in range(0, len(prompt), self.n_batch):
-                part = prompt[at : at + self.n_batch]
+            use = self._forget(kept)
+            while self._n_past < len(prompt):
+                part = prompt[self._n_past : self._n_past + self.n_batch]
                 wanted = np.zeros(len(part), dtype=np.bool_)
-                wanted[-1] = at + len(part) == len(prompt)
+                wanted[-1] = self._n_past + len(part) == len(prompt)
                 self._decode(part, wanted, keep=False)
+                if not wanted[-1]:
+                    yield None
+                    self._require(use)
             one = np.ones(1, dtype=np.bool_)
-            while True:
+            for number in range(1, most + 1):
                 token = self.sample(sampler, -1)
                 yield token
-                if use != self._uses:
-                    raise LlamaCppError("this context was used for something else meanwhile, or closed", "generate again")
-                self._decode([token], one, keep=False)
+                if number < most:
+                    self._require(use)
+                    self._decode([token], one, keep=False)
 
-    def _forget(self) -> int:
-        """Begin with an empty cache; gives this use's number."""
+    def _require(self, use: int) -> None:
+        if use != self._uses:
+            raise LlamaCppError("this context was used for something else meanwhile, or closed", "generate again")
+
+    def _forget(self, kept: int = 0) -> int:
+        """Begin with an empty cache, or with the first `kept` tokens of sequence 0; gives this use's number."""
         import llama_cpp
 
         if not self._context:
             raise LlamaCppError("this context is closed", "make another")
-        llama_cpp.llama_memory_clear(self._memory, False)
-        self._n_past = 0
+        if 0 < kept <= self._n_past and llama_cpp.llama_memory_seq_rm(self._memory, 0, kept, -1):
+            self._n_past = kept
+        else:  # recurrent caches cannot be cut
+            llama_cpp.llama_memory_clear(self._memory, False)
+            self._n_past = 0
         self._uses += 1
         return self._uses
 

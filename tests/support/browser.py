@@ -1,5 +1,6 @@
 """Headless Chromium by chromedriver's WebDriver protocol: as much as a test of one page needs."""
 
+import base64
 import json
 import re
 import shutil
@@ -23,12 +24,27 @@ class Page:
     def __init__(self, server: str, session: str) -> None:
         self._at = f"{server}/session/{session}"
 
-    def open(self, path: Path) -> None:
-        call(f"{self._at}/url", {"url": path.absolute().as_uri()})
+    def open(self, place: Path | str) -> None:
+        """A file, or a page at an address."""
+        call(f"{self._at}/url", {"url": place if isinstance(place, str) else place.absolute().as_uri()})
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What the script returns; it finds the arguments in `arguments`."""
         return call(f"{self._at}/execute/sync", {"script": script, "args": list(arguments)})
+
+    def until(self, condition: str) -> None:
+        """Wait until a JavaScript expression is true; looked at with each frame. Raises HTTPError where it does not come true."""
+        look = f"const look = () => ({condition}) ? done(true) : requestAnimationFrame(look); look();"
+        call(f"{self._at}/execute/async", {"script": f"const done = arguments[arguments.length - 1]; {look}", "args": []})
+
+    def await_result(self, script: str) -> Any:
+        """What the promise that the expression gives comes to."""
+        told = f"const done = arguments[arguments.length - 1]; ({script}).then(done, (error) => done(String(error)));"
+        return call(f"{self._at}/execute/async", {"script": told, "args": []})
+
+    def picture(self) -> bytes:
+        """The window as a PNG."""
+        return base64.b64decode(call(f"{self._at}/screenshot", None, "GET"))
 
     def act(self, *steps: dict[str, Any], device: str = "pointer") -> None:
         """Move, press and release, as WebDriver has it: the whole list, then done."""

@@ -2,50 +2,57 @@
 
 import queue
 import sys
+from dataclasses import dataclass
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 from cyclopts import Parameter
 
-from irm_lite.cli.output import Common, as_json
-from irm_lite.core.errors import IrmLiteError
+from irm_lite.cli.output import Common, Output, as_json
+from irm_lite.cli.verbs.serve_http import HttpFlags, serve_over_http
+from irm_lite.core.errors import InputError, IrmLiteError
 
 if TYPE_CHECKING:
     from irm_lite.serve.server import Inbox
 
 
-def serve(
-    *,
-    gguf: str = "demo",
-    vector: Annotated[list[str] | None, Parameter(negative="")] = None,
-    irm: str | None = None,
-    adapter: Annotated[list[str] | None, Parameter(negative="")] = None,
-    context: int = 4096,
-    chat_template: str | None = None,
-    common: Common | None = None,
-) -> None:
-    """Answer other programs: requests as JSON lines on standard input, events as JSON lines on standard output.
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ServeFlags:
+    """What answers."""
 
-    The protocol is in docs/serve.md.
+    gguf: str = "demo"
+    """The model file, or the name of a preset whose package carries one."""
+    vector: Annotated[list[str] | None, Parameter(negative="")] = None
+    """A control vector as PATH or PATH:SCALE; several add up. With --http NAME=PATH: requests say which they want."""
+    irm: Annotated[list[str] | None, Parameter(negative="")] = None
+    """A run whose IRM works inside llama.cpp; with --http NAME=RUN, several times if need be."""
+    adapter: Annotated[list[str] | None, Parameter(negative="")] = None
+    """A LoRA adapter as PATH or PATH:SCALE; several work together. Not with --http yet."""
+    context: int = 4096
+    """Tokens of context of each column, or with --http of each answer."""
+    chat_template: str | None = None
+    """For a GGUF that has none: a file with a Jinja chat template, or a preset's name."""
 
-    Parameters
-    ----------
-    gguf
-        The model file, or the name of a preset whose package carries one.
-    vector
-        A control vector as PATH or PATH:SCALE; may be given several times, they add up.
-    irm
-        A run whose IRM works inside llama.cpp.
-    adapter
-        A LoRA adapter as PATH or PATH:SCALE; several work together.
-    context
-        Tokens of context of each column.
-    chat_template
-        For a GGUF that has none: a file with a Jinja chat template, or a preset's name.
+
+def serve(*, flags: ServeFlags | None = None, web: HttpFlags | None = None, common: Common | None = None) -> None:
+    """Answer other programs: JSON lines on standard input and output, or with --http OpenAI's API on a port.
+
+    Both are described in docs/serve.md.
     """
+    flags, web = flags or ServeFlags(), web or HttpFlags()
+    if web.http and flags.adapter:
+        raise InputError("--adapter does not go with --http yet", "serve the control vector, or leave --http out")
+    if web.http:
+        serve_over_http(web, flags.gguf, flags.vector or [], flags.irm or [], flags.context, flags.chat_template, Output(common))
+        return
     try:
-        sources = {"vector": tuple(vector or ()), "adapter": tuple(adapter or ())}
-        _serve(gguf, sources, irm, context, chat_template)
+        if web != HttpFlags():
+            raise InputError(f"{web.given()} is of the HTTP server", "give --http too")
+        if len(flags.irm or []) > 1:
+            raise InputError("one --irm alone can be served as JSON lines", "give one, or --http")
+        sources = {"vector": tuple(flags.vector or ()), "adapter": tuple(flags.adapter or ())}
+        _serve(flags.gguf, sources, next(iter(flags.irm or []), None), flags.context, flags.chat_template)
     except IrmLiteError as error:
         _emit({"kind": "error", "id": None, "text": " ".join(str(error).split())})
         raise
