@@ -5,7 +5,7 @@ from steering_methods.method import Method, fixed
 
 # Learning rates. Of our own kinds their defaults, and double or half of them; of LoReFT those of its paper and of AxBench; of LoRA
 # QLoRA's and larger ones, since 100 steps are few; of one vector in units of the stream's RMS (one_layer.py).
-STATIC_RATES = (1e-2, 5e-3)
+STATIC_RATES = (2e-2, 1e-2)
 LITE_RATES = (1e-3, 2e-3)
 PAPER_RATES = (1e-4, 2e-4)
 ONE_LAYER_RATES = (0.03, 0.1, 0.01)
