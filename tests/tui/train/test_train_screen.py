@@ -193,7 +193,7 @@ async def test_a_damaged_run_leaves_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text("?")
     app = TrainApp(tmp_path)
     async with app.run_test(size=(80, 24)):
-        assert app.text("irm") == "lite"
+        assert app.text("irm") == "static"
         assert any("the run is damaged" in each.message for each in app._notifications)
 
 
