@@ -85,7 +85,7 @@ def _compare(file: Path, shown: str) -> None:
 def plant_run(path: Path, events: list[tuple[str, dict[str, Any]]] | None = None, **settings: Any) -> RunDirectory:
     """A run with these events, on the demo model."""
     run = RunDirectory(path)
-    run.create(TrainConfig(**settings), Fingerprint("llama", 30, 576, "0" * 64), {})
+    run.create(TrainConfig(**{"irm": "lite", **settings}), Fingerprint("llama", 30, 576, "0" * 64), {})
     for kind, values in events or []:
         run.events.append(kind, **values)
     return run

@@ -60,7 +60,7 @@ async def test_states_and_figures(tmp_path: Path) -> None:
         assert found["angry"][2][0] == "█"
         assert found["angry"][2][-1] == "▁"
         assert found["angry"][3:7] == ["40/40", "2.500", "0.982", "0.84"]
-        assert found["angry"][8:] == ["static", "anger", "demo"]
+        assert found["angry"][8:] == ["lite", "anger", "demo"]
         assert found["half"][1] == "■ stopped"
         assert found["half"][8:] == ["static", "joy", "demo"]
         assert [found[name][1] for name in ("asked to stop", "burst")] == ["■ stopped", "✗ failed"]
