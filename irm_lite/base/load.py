@@ -1,6 +1,7 @@
 """Bases: a preset, a hub id, a Hugging Face folder or a .gguf file -> a frozen, quantised model on a device."""
 
 import dataclasses
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -113,7 +114,8 @@ def load_base(
     plan = decide(probe(), "auto" if device == ALL_GPUS else device, dtype, quant)
     if plan.quant != "none":
         import_bitsandbytes()
-    with freed_memory_returned(), quiet_libraries(), gguf_read_once(), quick_four_bits():
+    quick = quick_four_bits() if plan.quant in ("nf4", "fp4") else nullcontext()
+    with freed_memory_returned(), quiet_libraries(), gguf_read_once(), quick:
         tokenizer = _load_tokenizer(name, source, chat_template, download)
         model = _load_model(source, plan, double_quant, device == ALL_GPUS, download)
     _require_ids(name, tokenizer, model)

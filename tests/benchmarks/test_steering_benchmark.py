@@ -399,7 +399,7 @@ def test_the_whole_way(llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "Left out: prompt (no system prompt is known" in shown.out
     assert "reps (the data have no neutral answers); means (the data have no neutral answers)" in shown.out
     assert shown.out.count("| none |") == 4
-    assert sorted(path.name for path in (tmp_path / "own.json.runs").iterdir()) == ["lite-0-0.002", "static-0-0.01"]
+    assert sorted(path.name for path in (tmp_path / "own.json.runs").iterdir()) == ["lite-0-0.001", "static-0-0.02"]
 
 
 def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path, llama_folder: Path) -> None:

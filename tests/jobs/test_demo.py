@@ -26,6 +26,8 @@ QUICK = [
     "12",
     "--eval-steps",
     "12",
+    "--irm",
+    "lite",
     "--rank",
     "4",
     "--sample-tokens",
