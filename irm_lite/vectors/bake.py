@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from irm_lite.base.fingerprint import BAKED
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import atomic_path, free_space
 from irm_lite.core.files.gguf_header import GgufHeader, Layout, read_header, require_model
@@ -151,7 +152,7 @@ def unbake(gguf: Path, out: Path, *, force: bool = False, on_progress: Progress 
     header = read_header(gguf)
     require_model(header)
     kept, layout = header.metadata, header.layout
-    if OWN + "sha256" not in kept:
+    if BAKED not in kept:
         raise InputError(f"{gguf} was not baked by irm-lite", "give a file that `irm-lite bake` wrote")
     changed = InputError(f"{gguf} was changed after it was baked", "get the original from where it came from")
     original = _original(header)
@@ -182,7 +183,7 @@ def unbake(gguf: Path, out: Path, *, force: bool = False, on_progress: Progress 
             target.write(piece)
             done += len(piece)
             on_progress(done >> 20, size >> 20, "MiB")
-        if digest.hexdigest() != kept[OWN + "sha256"]:
+        if digest.hexdigest() != kept[BAKED]:
             raise changed
 
 
@@ -232,7 +233,7 @@ def require_bakeable(header: GgufHeader) -> None:
         raise InputError(f"{header.path} is a mixture of experts, which has no place for a bias", _OTHERWISE)
     if not header.tensors:
         raise InputError(f"{header.path} has no tensors", "give a model")
-    if OWN + "sha256" in header.metadata:
+    if BAKED in header.metadata:
         raise InputError(f"{header.path} is baked already", "take that out with bake --undo first, or bake all vectors at once")
     if header.architecture in SAME_AS_LLAMA:
         require_same_graph(header)
