@@ -36,8 +36,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name or a text can be written as UTF-8: file systems keep any bytes, which Python gives as halves of characters, and
-    JSON may hold such halves."""
+    """Whether it can be written as UTF-8: Python has the odd bytes of file names, and what JSON escapes, as halves of characters."""
     try:
         name.encode()
     except UnicodeEncodeError:
