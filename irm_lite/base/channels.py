@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from irm_lite.base.architectures import TABLE, Architecture
-from irm_lite.base.load import locate
+from irm_lite.base.load import explain, locate
 from irm_lite.base.sources.folder_weights import folder_weights
 from irm_lite.base.sources.gguf_read_once import gguf_read_once
 from irm_lite.base.sources.gguf_weights import gguf_weights, skeleton
-from irm_lite.core.errors import BaseModelError
+from irm_lite.core.errors import BaseModelError, IrmLiteError
 from irm_lite.core.files.reading import read_json
 from irm_lite.core.machine.quiet import quiet_libraries
 from irm_lite.core.types import DoubleArray, Progress
@@ -35,7 +35,12 @@ def read_channels(name: str, on_progress: Progress = lambda done, of, what: None
     place = source.gguf or source.folder()
     if place is None:
         raise BaseModelError(f"the weights of {name!r} are not on this machine", "give a folder, a .gguf file or a preset that is")
-    weights, known = _weights(place)
+    try:
+        weights, known = _weights(place)
+    except IrmLiteError:
+        raise
+    except Exception as error:  # transformers', where it reads no GGUF of this architecture
+        raise explain(error, source, "model") from error
     lacking = [each for each in (_EMBEDDINGS, _FINAL) if not hasattr(weights.get(each), "rows")]
     if lacking:
         raise BaseModelError(f"{place} has no {lacking[0]}", "inspect reads models whose parts are called as in a Llama")

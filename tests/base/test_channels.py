@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from irm_lite.base import channels
 from irm_lite.base.channels import ranks, read_channels
 from irm_lite.base.load import Base
 from irm_lite.base.norms import gain_of_final, gains_at
@@ -56,6 +57,15 @@ def test_a_tied_head_is_read_once() -> None:
 
 def test_the_largest_is_first() -> None:
     assert ranks(np.array([3.0, 9.0, 1.0, 3.0])).tolist() == [2.5, 1, 4, 2.5]
+
+
+def test_a_gguf_that_transformers_does_not_read_is_said(llama_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_gguf: Path) -> None:
+        raise ValueError("GGUF model with architecture olmo2 is not supported yet.")  # transformers 5.24's words
+
+    monkeypatch.setattr(channels, "skeleton", refuse)
+    with pytest.raises(BaseModelError, match="transformers reads no GGUF of the architecture"):
+        channels.read_channels(str(llama_gguf))
 
 
 def test_what_is_not_here_is_said(tmp_path: Path) -> None:
