@@ -36,7 +36,7 @@ def is_file(path: Path) -> bool:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether it can be written as UTF-8: Python has the odd bytes of file names, and what JSON escapes, as halves of characters."""
+    """Whether it can be written as UTF-8: Python keeps odd bytes of file names, and what JSON escapes, as halves of characters."""
     try:
         name.encode()
     except UnicodeEncodeError:
