@@ -9,7 +9,6 @@ written as llama (as_llama.py). What is needed to take all that out again stands
 """
 
 import hashlib
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 
 from irm_lite.base.fingerprint import BAKED
 from irm_lite.core.errors import InputError
-from irm_lite.core.files.atomic import atomic_path, free_space
+from irm_lite.core.files.atomic import atomic_path, free_space, require_new
 from irm_lite.core.files.gguf_header import GgufHeader, Layout, read_header, require_model
 from irm_lite.core.files.gguf_types import F32
 from irm_lite.core.types import FloatArray, Progress, unwatched
@@ -245,8 +244,7 @@ def _require_place(source: Path, out: Path, size: int, force: bool) -> None:
         raise InputError(f"{out} is the input", "choose another -o")
     if out.is_dir():
         raise InputError(f"{out} is a folder", "name a file with -o")
-    if os.path.lexists(out) and not force:  # a link to nowhere counts: somebody made it
-        raise InputError(f"{out} exists", "choose another -o, or say --force")
+    require_new(out, force)
     free = free_space(out.parent)
     if free < size:
         raise InputError(f"{out.parent} has {free / 1e9:.1f} GB free, {out.name} needs {size / 1e9:.1f} GB", "make room")

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import stoppable_progress
 from irm_lite.cli.tables import comparison_shown, score_line
+from irm_lite.core.files.atomic import require_new
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +69,6 @@ def export(
         export_adapter(run, flags, output)
         return
     from irm_lite.base.presets import find_gguf
-    from irm_lite.core.errors import InputError
     from irm_lite.runs.trained import load_run
     from irm_lite.scoring.material import Extent
     from irm_lite.vectors.distil import Fitting
@@ -77,8 +77,7 @@ def export(
 
     trained, extent = load_run(run), Extent(flags.questions)
     target = flags.out or trained.directory.default_vector
-    if target.exists() and not flags.force:
-        raise InputError(f"{target} exists", "choose another -o, or say --force")
+    require_new(target, flags.force)
     output.note(f"loading {trained.config.model}")
     with stoppable_progress(output, "distilling") as on_progress:
         result = export_vector(
