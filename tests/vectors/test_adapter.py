@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
@@ -32,7 +33,7 @@ from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.adapter.closed_form import closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource, Text
 from irm_lite.vectors.adapter.peft_folder import write_peft
-from irm_lite.vectors.adapter.place import module_names, residual_scale_of
+from irm_lite.vectors.adapter.place import help_of, module_names, residual_scale_of
 from irm_lite.vectors.adapter.predictor import RIDGES, _solutions, fit
 from irm_lite.vectors.bake import bake
 from irm_lite.vectors.biases import Biases
@@ -376,6 +377,13 @@ def test_transformers_and_the_gguf_say_alike_whether_a_model_can_carry_a_vector(
     taken = next(row["adapter"] for row in kept if row["name"] == name) == "taken"
     with nullcontext() if taken else pytest.raises(InputError, match="last"):
         assert residual_scale_of(model, module_names(model, gguf_architecture(model)), (1, 2)) == 1.0
+
+
+@pytest.mark.parametrize(("architecture", "helped"), [("seed_oss", True), ("gemma2", False), ("nobody-s", False)])
+def test_attention_helps_where_what_it_puts_out_is_added_as_it_is(architecture: str, helped: bool) -> None:
+    """By the table: in Seed-OSS the MLP's norm is called post_attention_norm, in Gemma the one behind attention."""
+    header: Any = SimpleNamespace(architecture=architecture, tensors={"blk.0.post_attention_norm.weight": None})
+    assert (help_of(header) == "attn_output") is helped
 
 
 def test_what_peft_cannot_be_told_of_is_refused_in_a_line(llama_base: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from irm_lite.base.architecture import decoder_layers
+from irm_lite.base.architectures import of_gguf
 from irm_lite.base.fingerprint import BAKED
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.gguf_header import GgufHeader, require_model
@@ -45,7 +46,12 @@ def residual_scale_of(model: "PreTrainedModel", names: Mapping[str, str], blocks
 
 def help_of(header: GgufHeader) -> str | None:
     """The map whose factor helps where the last one does not suffice; none where what attention puts out is normalised."""
-    return None if "blk.0.post_attention_norm.weight" in header.tensors else ATTENTION
+    known = of_gguf(header.architecture)
+    if known is not None:  # the MLP's norm has that name in some files (Seed-OSS, Qwen3.5)
+        normed = any("norm" in module for module in known.attn)
+    else:
+        normed = "blk.0.post_attention_norm.weight" in header.tensors
+    return None if normed else ATTENTION
 
 
 def module_names(model: "PreTrainedModel", architecture: str) -> dict[str, str]:
