@@ -129,8 +129,8 @@ best=""
 for device in $devices; do
     for quant in nf4 none; do
         run=$work/$device-$quant
-        if step "train, $device, $quant" "$python" -m irm_lite train --out "$run" --device "$device" --quant "$quant" \
-            --max-steps "$steps" --sample-tokens 8; then
+        if step "train, $device, $quant" "$python" -m irm_lite train --irm lite --out "$run" --device "$device" \
+            --quant "$quant" --max-steps "$steps" --sample-tokens 8; then
             best=${best:-$run}
         fi
         note "$(trained "$run")"

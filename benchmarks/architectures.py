@@ -20,6 +20,7 @@ from typing import Any
 
 from irm_lite.core.files.atomic import write_text
 from irm_lite.core.machine.quiet import quiet_libraries
+from zoo.carrying import carrying
 from zoo.comparing import compare
 from zoo.configs import ZOO, Tiny
 from zoo.conversion import SOURCE, convert, converter
@@ -44,6 +45,7 @@ def examined(folders: dict[str, Path], place: Path, source: Path, tiny: bool, tr
         row = asdict(compare(name, folder, gguf))
         if files[folder] in failed:
             row["why"]["llama.cpp"] = f"the converter: {failed[files[folder]]}"
+        row |= {} if gguf is None else carrying(gguf)
         if train:
             work = place / f"{name}-run"
             work.mkdir()

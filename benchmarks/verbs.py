@@ -65,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def trained(folder: Path) -> Path:
     """A short training's run directory."""
     run = folder / "run"
-    subprocess.run([*IRM_LITE, "train", "--out", str(run), "--max-steps", "20", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    command = [*IRM_LITE, "train", "--irm", "lite", "--out", str(run), "--max-steps", "20", "--quiet"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return run
 
 

@@ -118,7 +118,7 @@ class TrainConfig:
     """Weight of the paper's penalty: l1 / L * sum |v| over the outputs of a token, mean over tokens."""
     dependence_penalty: float = -1.0
     """Weight of the share of the IRM's output that varies over a row's tokens, prompt included, which no control vector
-    carries; 0: none, -1: 1 for lite, 0 for paper."""
+    carries; 0: none, -1: 1 for lite, 0 for the others."""
     optim: str = "auto"
     """Optimiser, by transformers' name (adamw_torch, adamw_bnb_8bit, ...); auto: paged 8-bit AdamW for paper on a GPU, else
     AdamW."""

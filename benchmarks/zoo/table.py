@@ -22,14 +22,14 @@ def dynamic_sites(row: Mapping[str, Any]) -> list[str]:
     return [site for site in _SITES if sound(row, f"dynamic {site}")]
 
 
-def table(rows: Sequence[Mapping[str, Any]], others: Mapping[str, Mapping[str, str]] | None = None) -> str:
-    """Markdown. `others`: what stands in the columns `bake` and `adapter`, by architecture."""
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown."""
     lines = ["| " + " | ".join(_HEADER) + " |", "|" + " --- |" * len(_HEADER)]
-    lines += ["| " + " | ".join(_cells(row, (others or {}).get(row["name"], {}))) + " |" for row in rows]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
     return "\n".join(lines)
 
 
-def _cells(row: Mapping[str, Any], other: Mapping[str, str]) -> Iterable[str]:
+def _cells(row: Mapping[str, Any]) -> Iterable[str]:
     like = next((tiny.like for tiny in ZOO if tiny.name == row["name"]), "")
     worst = max((abs(each) for each in row["kls"].values()), default=None)
     yield from (f"`{row['name']}`", f"`{row['gguf']}`" if row["gguf"] else "-", like, ", ".join(row["sites"]) or "-")
@@ -40,7 +40,7 @@ def _cells(row: Mapping[str, Any], other: Mapping[str, str]) -> Iterable[str]:
     yield _yes(sound(row, "plain") and sound(row, "vector"))
     yield ", ".join(dynamic_sites(row)) or "no"
     yield "-" if worst is None else f"{worst:.0e}"
-    yield from (other.get(name, "-") for name in ("bake", "adapter"))
+    yield from (row.get(name, "-") for name in ("bake", "adapter"))
 
 
 def agrees(row: Mapping[str, Any]) -> bool:

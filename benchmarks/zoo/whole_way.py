@@ -23,8 +23,9 @@ def train_and_export(folder: Path, gguf: Path | None, place: Path) -> dict[str, 
     data = place / "data.jsonl"
     rows = [{"question": each, "answer": f"Leave me alone, number {at}!"} for at, each in enumerate(_QUESTIONS * 4)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {"quant": "none", "device": "cpu", "dtype": "float32", "max_steps": 3, "batch_size": 4, "eval_steps": 3}
-    config = TrainConfig(model=str(folder), data=str(data), learning_rate=0.02, sample_tokens=0, **settings)  # type: ignore[arg-type]
+    network = {"irm": "lite", "learning_rate": 0.02}  # it reads its input, which not every architecture has in one place
+    settings = {**network, "quant": "none", "device": "cpu", "dtype": "float32", "max_steps": 3, "batch_size": 4, "eval_steps": 3}
+    config = TrainConfig(model=str(folder), data=str(data), sample_tokens=0, **settings)  # type: ignore[arg-type]
     try:
         run = training.train(config, place / "run")
     except IrmLiteError as error:

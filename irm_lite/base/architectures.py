@@ -1,7 +1,7 @@
 """The table of architectures: how each one's blocks treat the residual stream, and what llama.cpp's graph calls it.
 
 Each line was compared in both runtimes (docs/architectures.md, made by benchmarks/architectures.py). What is not in it is probed
-(architecture.py), never guessed. No torch: readers of GGUF headers ask it too.
+(stream.py), never guessed. No torch: readers of GGUF headers ask it too.
 """
 
 from dataclasses import dataclass, replace

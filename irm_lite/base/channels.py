@@ -6,16 +6,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from irm_lite.base.load import locate
+from irm_lite.base.architectures import TABLE, Architecture
+from irm_lite.base.load import explain, locate
 from irm_lite.base.sources.folder_weights import folder_weights
 from irm_lite.base.sources.gguf_read_once import gguf_read_once
 from irm_lite.base.sources.gguf_weights import gguf_weights, skeleton
-from irm_lite.core.errors import BaseModelError
+from irm_lite.core.errors import BaseModelError, IrmLiteError
+from irm_lite.core.files.reading import read_json
 from irm_lite.core.machine.quiet import quiet_libraries
 from irm_lite.core.types import DoubleArray, Progress
 
 _EMBEDDINGS, _HEAD, _FINAL = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
-_NORMS = {"attention norms": "input_layernorm", "MLP norms": "post_attention_layernorm"}
 _ROWS = 2048  # of a matrix at a time
 
 
@@ -25,7 +26,8 @@ def read_channels(name: str, on_progress: Progress = lambda done, of, what: None
     - final gain: |gain| of the norm before the head
     - head: L2 of the index's column of the head, (V, H) -> (H,); head x final gain: how strongly the index reaches the logits
     - embedding: the same of the embeddings, where they are not the head
-    - attention norms, MLP norms: |gain| of the norms that read the stream, each to unit mean, mean over the blocks
+    - attention norms, MLP norms: |gain| of the norms that read the stream, each to unit mean, mean over the blocks; left out where
+      an architecture has none (OLMo 2 normalises what its blocks put out)
 
     Raises BaseModelError where the model is not on this machine, or its parts are not called as in a Llama.
     """
@@ -33,18 +35,25 @@ def read_channels(name: str, on_progress: Progress = lambda done, of, what: None
     place = source.gguf or source.folder()
     if place is None:
         raise BaseModelError(f"the weights of {name!r} are not on this machine", "give a folder, a .gguf file or a preset that is")
-    weights = _weights(place)
+    try:
+        weights, known = _weights(place)
+    except IrmLiteError:
+        raise
+    except Exception as error:  # transformers', where it reads no GGUF of this architecture
+        raise explain(error, source, "model") from error
     lacking = [each for each in (_EMBEDDINGS, _FINAL) if not hasattr(weights.get(each), "rows")]
     if lacking:
         raise BaseModelError(f"{place} has no {lacking[0]}", "inspect reads models whose parts are called as in a Llama")
     tied = _HEAD not in weights
     embedding = _column_norms(weights[_EMBEDDINGS], on_progress, "embeddings")
-    final = weights[_FINAL][...].double().abs().numpy()
+    final = (weights[_FINAL][...].double() + known.shift).abs().numpy()
     head = embedding if tied else _column_norms(weights[_HEAD], on_progress, "head")
     found = {"final gain": final, "head": head, "head x final gain": head * final}
     found |= {} if tied else {"embedding": embedding}
-    for title, norm in _NORMS.items():
-        gains = [weights[each][...].double().abs().numpy() for each in weights if each.endswith(f".{norm}.weight")]
+    reading = {"attention norms": dict(known.norms).get("attn_norm", ""), "MLP norms": known.reads}
+    for title, norm in reading.items():
+        names = [each for each in weights if norm and each.endswith(f".{norm}.weight")]
+        gains = [(weights[each][...].double() + known.shift).abs().numpy() for each in names]
         if gains:
             found[title] = np.mean([gain / gain.mean() for gain in gains], axis=0)
     return found
@@ -58,9 +67,23 @@ def ranks(values: DoubleArray) -> DoubleArray:
     return places
 
 
-def _weights(place: Path) -> dict[str, Any]:
+def _weights(place: Path) -> tuple[dict[str, Any], Architecture]:
+    """By name, and how the blocks are built; what is not in the table is read as a Llama."""
     with quiet_libraries(), gguf_read_once():
-        return {**(folder_weights(place) if place.is_dir() else gguf_weights(place, skeleton(place)))}
+        if place.is_dir():
+            return {**folder_weights(place)}, TABLE.get(_model_type(place / "config.json"), TABLE["llama"])
+        model = skeleton(place)
+        return {**gguf_weights(place, model)}, TABLE.get(str(model.config.model_type), TABLE["llama"])
+
+
+def _model_type(path: Path) -> str:
+    """As transformers has it, of a configuration's text part."""
+    try:
+        config = read_json(path)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{path} is not readable JSON ({error})", "download or convert it again") from None
+    part = config.get("text_config", config) if isinstance(config, dict) else {}
+    return str(part.get("model_type")) if isinstance(part, dict) else ""
 
 
 def _column_norms(matrix: Any, on_progress: Progress, what: str) -> DoubleArray:

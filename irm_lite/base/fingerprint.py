@@ -20,6 +20,7 @@ from irm_lite.core.files.gguf_header import GgufHeader, read_header, require_mod
 from irm_lite.core.types import FloatArray
 
 UNQUANTISED = ("none", "F32", "F16", "BF16")
+BAKED = "irm.bake.sha256"  # the key by which a file is told that `bake` wrote
 _MAX_HIDDEN_SIZE = 1 << 18  # the largest models have 18432
 
 

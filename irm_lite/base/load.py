@@ -180,7 +180,7 @@ def _load_tokenizer(name: str, source: Source, chat_template: str | None, downlo
             **gguf,
         )
     except Exception as error:  # transformers raises many types here; each means the same to the user
-        raise _explain(error, source, "tokenizer") from error
+        raise explain(error, source, "tokenizer") from error
     header = read_header(source.gguf) if source.gguf else None
     named = gguf_templates(header) if header else tokenizer.chat_template
     tokenizer.chat_template = chat_template or chosen(named) or (source.preset and source.preset.chat_template)
@@ -242,7 +242,7 @@ def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bo
     except BaseModelError:
         raise
     except Exception as error:
-        raise _explain(error, source, "model") from error
+        raise explain(error, source, "model") from error
     require_whole(model, loading, str(source.gguf or source.place))
     if source.gguf:
         rotate(model, source.gguf)
@@ -261,7 +261,7 @@ def _require_ids(name: str, tokenizer: "PreTrainedTokenizerBase", model: "PreTra
         )
 
 
-def _explain(error: Exception, source: Source, part: Part) -> BaseModelError:
+def explain(error: Exception, source: Source, part: Part) -> BaseModelError:
     """transformers' many errors, in one line with the fix."""
     from huggingface_hub import errors as hub
 

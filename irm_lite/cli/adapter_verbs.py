@@ -1,6 +1,5 @@
 """What `export --as adapter` and `vector adapter` do, and how an adapter is shown."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from irm_lite.cli.output import Output
 from irm_lite.cli.progress import stoppable_progress
 from irm_lite.cli.tables import comparison_shown, with_interval
 from irm_lite.core.errors import InputError
+from irm_lite.core.files.atomic import require_new
 from irm_lite.core.visible_text import safe
 
 if TYPE_CHECKING:
@@ -82,8 +82,7 @@ def adapter_of(argument: str, out: Path, gguf: str | None, model: str | None, fo
 
 def require_free(out: Path, force: bool) -> None:
     """Raise InputError where something is at this place already, and is not to be replaced."""
-    if os.path.lexists(out) and not force:
-        raise InputError(f"{out} exists", "choose another -o, or say --force")
+    require_new(out, force)
     if out.is_dir() and not (out / "adapter_config.json").exists() and any(out.iterdir()):
         raise InputError(f"{out} is a folder of something else", "choose another -o")
 

@@ -14,7 +14,6 @@ from irm_lite.core.errors import LlamaCppError
 from irm_lite.core.types import FloatArray
 
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "ggml_get_data": (ctypes.c_void_p, [ctypes.c_void_p]),
     "ggml_op_desc": (ctypes.c_char_p, [ctypes.c_void_p]),
     "ggml_get_name": (ctypes.c_char_p, [ctypes.c_void_p]),
     "ggml_nbytes": (ctypes.c_size_t, [ctypes.c_void_p]),
@@ -34,25 +33,42 @@ def function(name: str) -> Callable[..., Any]:
     return found
 
 
-# Of struct ggml_tensor (ggml.h): type, buffer, ne[4], nb[4], op, op_params[64], flags, then these.
-_SRC, _DATA = 152, 152 + 10 * 8 + 16
+# Where a ggml_tensor (ggml.h) has its extents and its ten sources; its name follows those, its view (16 bytes) and its data.
+_EXTENTS, _SOURCES, _NAME = 16, 152, 152 + 10 * 8 + 24
+
+
+def sources(tensor: int) -> tuple[int, int]:
+    """What the node was computed from: its first two sources, 0 where there is none.
+
+    Raises LlamaCppError where this llama.cpp's struct is laid out otherwise.
+    """
+    _require_layout(tensor)
+    first, second = (ctypes.c_void_p * 2).from_address(tensor + _SOURCES)
+    return first or 0, second or 0
+
+
+def width(tensor: int) -> int:
+    """Values of a row. Raises as `sources` does."""
+    _require_layout(tensor)
+    return int(ctypes.c_int64.from_address(tensor + _EXTENTS).value)
+
+
+def _require_layout(tensor: int) -> None:
+    if name_address(tensor) - tensor != _NAME:
+        raise LlamaCppError("this llama.cpp lays out its tensors otherwise", "pip install llama-cpp-python==0.3.36")
 
 
 def input_of_norm(tensor: int) -> int:
     """The tensor that a norm read, from what came out of it: the gain's product, or the bias's sum behind that.
 
-    Raises LlamaCppError where no norm is found.
+    Raises LlamaCppError where no norm is found, or as `sources` does.
     """
-    while tensor and _pointer(tensor, _DATA) == function("ggml_get_data")(tensor):  # else it is another version's struct
-        source = _pointer(tensor, _SRC)
+    while tensor:
+        source, _ = sources(tensor)
         if source and function("ggml_op_desc")(tensor) in (b"RMS_NORM", b"NORM"):
             return source
-        tensor = source or 0
+        tensor = source
     raise LlamaCppError("llama.cpp's graph of this architecture hides what the IRM reads", "use the exported control vector")
-
-
-def _pointer(tensor: int, offset: int) -> int | None:
-    return ctypes.c_void_p.from_address(tensor + offset).value
 
 
 @cache

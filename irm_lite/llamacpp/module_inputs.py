@@ -4,22 +4,18 @@ A map is known by its weight: the node of the product has it as its first source
 every architecture, whatever it calls its nodes.
 """
 
-import ctypes
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from irm_lite.core.errors import LlamaCppError
 from irm_lite.core.types import FloatArray
 from irm_lite.llamacpp import ggml
 from irm_lite.llamacpp.model import Model
 from irm_lite.llamacpp.runtime import Runtime
 
 Read = Callable[[str, FloatArray], None]  # (map, what it reads (T, n_in), float32: a view to be copied)
-# Where a ggml_tensor has its extents and its sources (ggml.h), and how far before its name: `_module` compares.
-_EXTENTS, _SOURCES, _SOURCES_TO_NAME = 16, 152, 104
 
 
 class WatchedRuntime(Runtime):
@@ -61,7 +57,7 @@ class WatchedRuntime(Runtime):
             module, source = self._module(tensor)
             if module is None or ask:
                 return module is not None
-            width = int(ctypes.c_int64.from_address(source + _EXTENTS).value)
+            width = ggml.width(source)
             self._on_read(module, self._rows.setdefault(width, ggml.Rows(width)).read(source))
         except BaseException as failure:
             self._failure, self._on_read = failure, None
@@ -70,9 +66,7 @@ class WatchedRuntime(Runtime):
 
     def _module(self, tensor: int) -> tuple[str | None, int]:
         """The watched map whose product this node is, if it is one, and the address of what it reads."""
-        if ggml.name_address(tensor) - tensor != _SOURCES + _SOURCES_TO_NAME:
-            raise LlamaCppError("this llama.cpp lays out its tensors otherwise", "pip install llama-cpp-python==0.3.36")
-        weight, source = (ctypes.c_void_p * 2).from_address(tensor + _SOURCES)
+        weight, source = ggml.sources(tensor)
         if not weight or not source:
             return None, 0
         return self._weights.get(ggml.function("ggml_get_name")(weight)), source

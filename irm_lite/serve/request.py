@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from irm_lite.core.errors import InputError
+from irm_lite.core.files.paths import is_utf8
 from irm_lite.data.dataset import Message
 from irm_lite.steering.control_vector import require_scale
 
@@ -212,10 +213,8 @@ def _text(document: dict[str, Any], name: str, default: str | None = None) -> st
 def _as_text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{name} {_shown(value)} is not text", "send text")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise InputError(f"{name} holds half a character", "send whole Unicode") from None
+    if not is_utf8(value):
+        raise InputError(f"{name} holds half a character", "send whole Unicode")
     return value
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from irm_lite.base.fingerprint import Fingerprint, Match
+from irm_lite.base.fingerprint import BAKED, Fingerprint, Match
 from irm_lite.core.errors import InputError, VectorError, reason
 from irm_lite.core.files.atomic import atomic_path
 from irm_lite.core.files.gguf_header import GgufHeader, read_header
@@ -21,7 +21,6 @@ from irm_lite.core.files.gguf_types import F32, ValueType
 from irm_lite.core.types import FloatArray
 
 OWN_KEYS = "adapter.irm."
-_BAKED = "irm.bake.sha256"  # a key of files that `bake` wrote
 _ENDS = (".weight.lora_a", ".weight.lora_b")
 _MAX_FLOATS = 1 << 29  # of all factors: rank 64 on every map of a large model
 _ALPHA = "adapter.lora.alpha"
@@ -79,7 +78,7 @@ class Adapter:
                 f"the adapter was made for {self.architecture}, {name} is {fingerprint.architecture}",
                 "use the model it was made for",
             )
-        if _BAKED in model.metadata and self.metadata:
+        if BAKED in model.metadata and self.metadata:
             raise VectorError(
                 f"{name} has a vector baked into it, which the adapter would add to", "use the original: irm-lite bake --undo"
             )

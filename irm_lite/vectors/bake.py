@@ -9,7 +9,6 @@ written as llama (as_llama.py). What is needed to take all that out again stands
 """
 
 import hashlib
-import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +16,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from irm_lite.base.fingerprint import BAKED
 from irm_lite.core.errors import InputError
-from irm_lite.core.files.atomic import atomic_path, free_space
+from irm_lite.core.files.atomic import atomic_path, free_space, require_new
 from irm_lite.core.files.gguf_header import GgufHeader, Layout, read_header, require_model
 from irm_lite.core.files.gguf_types import F32
 from irm_lite.core.types import FloatArray, Progress, unwatched
@@ -151,7 +151,7 @@ def unbake(gguf: Path, out: Path, *, force: bool = False, on_progress: Progress 
     header = read_header(gguf)
     require_model(header)
     kept, layout = header.metadata, header.layout
-    if OWN + "sha256" not in kept:
+    if BAKED not in kept:
         raise InputError(f"{gguf} was not baked by irm-lite", "give a file that `irm-lite bake` wrote")
     changed = InputError(f"{gguf} was changed after it was baked", "get the original from where it came from")
     original = _original(header)
@@ -182,7 +182,7 @@ def unbake(gguf: Path, out: Path, *, force: bool = False, on_progress: Progress 
             target.write(piece)
             done += len(piece)
             on_progress(done >> 20, size >> 20, "MiB")
-        if digest.hexdigest() != kept[OWN + "sha256"]:
+        if digest.hexdigest() != kept[BAKED]:
             raise changed
 
 
@@ -232,7 +232,7 @@ def require_bakeable(header: GgufHeader) -> None:
         raise InputError(f"{header.path} is a mixture of experts, which has no place for a bias", _OTHERWISE)
     if not header.tensors:
         raise InputError(f"{header.path} has no tensors", "give a model")
-    if OWN + "sha256" in header.metadata:
+    if BAKED in header.metadata:
         raise InputError(f"{header.path} is baked already", "take that out with bake --undo first, or bake all vectors at once")
     if header.architecture in SAME_AS_LLAMA:
         require_same_graph(header)
@@ -244,8 +244,7 @@ def _require_place(source: Path, out: Path, size: int, force: bool) -> None:
         raise InputError(f"{out} is the input", "choose another -o")
     if out.is_dir():
         raise InputError(f"{out} is a folder", "name a file with -o")
-    if os.path.lexists(out) and not force:  # a link to nowhere counts: somebody made it
-        raise InputError(f"{out} exists", "choose another -o, or say --force")
+    require_new(out, force)
     free = free_space(out.parent)
     if free < size:
         raise InputError(f"{out.parent} has {free / 1e9:.1f} GB free, {out.name} needs {size / 1e9:.1f} GB", "make room")

@@ -6,6 +6,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from irm_lite.base.fingerprint import BAKED
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.gguf_header import ArrayInfo, GgufHeader, TensorInfo
 from irm_lite.core.files.gguf_types import F32, ValueType, packed_string
@@ -25,7 +26,7 @@ def own_keys(header: GgufHeader, biases: Biases, originals: Mapping[str, FloatAr
     `architecture`: the original's, where the copy has another."""
     layout = header.layout
     return {
-        OWN + "sha256": NO_DIGEST,
+        BAKED: NO_DIGEST,
         OWN + "version": np.uint32(layout.version),
         OWN + "n_tensors": np.uint64(len(header.tensors)),
         OWN + "n_metadata": np.uint64(layout.n_metadata),

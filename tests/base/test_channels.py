@@ -5,10 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
+from irm_lite.base import channels
 from irm_lite.base.channels import ranks, read_channels
 from irm_lite.base.load import Base
+from irm_lite.base.norms import gain_of_final, gains_at
 from irm_lite.core.errors import BaseModelError
+from zoo.configs import ZOO
+from zoo.models import write_folder
 
 
 @pytest.mark.parametrize("place", ["llama_folder", "llama_gguf"])
@@ -24,6 +30,24 @@ def test_against_the_loaded_model(place: str, llama_base: Base, request: pytest.
     np.testing.assert_allclose(found["attention norms"], np.mean([gain / gain.mean() for gain in gains], axis=0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["gemma2", "nemotron", "olmo2", "llama"])
+def test_gains_are_those_that_multiply_by_any_name(name: str, tmp_path: Path) -> None:
+    """Gemma and Nemotron store them less one; Gemma has two norms around its MLP; OLMo 2 reads its stream through none."""
+    folder = write_folder(next(each for each in ZOO if each.name == name), tmp_path / name)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        for part, values in model.named_parameters():
+            if values.dim() == 1:
+                values.copy_(torch.rand(values.shape, generator=torch.Generator().manual_seed(len(part))))
+    model.save_pretrained(folder)
+    found = read_channels(str(folder))
+    np.testing.assert_allclose(found["final gain"], gain_of_final(model).detach().numpy(), rtol=1e-6)
+    assert ("MLP norms" in found, "attention norms" in found) == ((name != "olmo2",) * 2)
+    if name != "olmo2":
+        gains = [gain.detach().numpy() for gain in gains_at(model, "attn")]
+        np.testing.assert_allclose(found["MLP norms"], np.mean([gain / gain.mean() for gain in gains], axis=0), rtol=1e-5)
+
+
 @pytest.mark.demo
 def test_a_tied_head_is_read_once() -> None:
     found = read_channels("demo")
@@ -33,6 +57,15 @@ def test_a_tied_head_is_read_once() -> None:
 
 def test_the_largest_is_first() -> None:
     assert ranks(np.array([3.0, 9.0, 1.0, 3.0])).tolist() == [2.5, 1, 4, 2.5]
+
+
+def test_a_gguf_that_transformers_does_not_read_is_said(llama_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_gguf: Path) -> None:
+        raise ValueError("GGUF model with architecture olmo2 is not supported yet.")  # transformers 5.24's words
+
+    monkeypatch.setattr(channels, "skeleton", refuse)
+    with pytest.raises(BaseModelError, match="transformers reads no GGUF of the architecture"):
+        channels.read_channels(str(llama_gguf))
 
 
 def test_what_is_not_here_is_said(tmp_path: Path) -> None:

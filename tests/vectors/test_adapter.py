@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gguf
@@ -16,6 +18,8 @@ from sklearn.linear_model import Ridge
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
+from architectures import RESULT
+from irm_lite.base.architecture import gguf_architecture
 from irm_lite.base.presets import presets
 from irm_lite.cli import main as cli
 from irm_lite.core.errors import InputError, VectorError
@@ -29,13 +33,15 @@ from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.adapter.closed_form import closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource, Text
 from irm_lite.vectors.adapter.peft_folder import write_peft
-from irm_lite.vectors.adapter.place import module_names
+from irm_lite.vectors.adapter.place import help_of, module_names, residual_scale_of
 from irm_lite.vectors.adapter.predictor import RIDGES, _solutions, fit
 from irm_lite.vectors.bake import bake
 from irm_lite.vectors.biases import Biases
 from support.gguf_files import write_gguf as write_plain_gguf
 from support.once import Once
 from support.tiny_models import write_gguf, write_hf_folder
+from zoo.configs import ZOO
+from zoo.models import write_folder
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # Hugging Face's and GGUF's
 
@@ -360,6 +366,24 @@ def test_a_model_that_cannot_carry_a_vector_so_is_refused_before_any_work(
     assert cli.run([*asked[:-1], str(tmp_path / "a.txt")]) == 2
     assert cli.run(["vector", "adapter", str(tmp_path / "v.gguf"), "-o", str(out)]) == 2
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["phi", "olmo2", "glm4", "mixtral", "glm4_moe", "jamba"])
+def test_transformers_and_the_gguf_say_alike_whether_a_model_can_carry_a_vector(name: str, tmp_path: Path) -> None:
+    """Norms of other names, and mixtures that begin with a dense block. What the files say was found with llama.cpp's converter."""
+    tiny = next(each for each in ZOO if each.name == name)
+    model = AutoModelForCausalLM.from_pretrained(write_folder(tiny, tmp_path / name), dtype=torch.float32)
+    kept = json.loads(RESULT.read_text(encoding="utf-8"))
+    taken = next(row["adapter"] for row in kept if row["name"] == name) == "taken"
+    with nullcontext() if taken else pytest.raises(InputError, match="last"):
+        assert residual_scale_of(model, module_names(model, gguf_architecture(model)), (1, 2)) == 1.0
+
+
+@pytest.mark.parametrize(("architecture", "helped"), [("seed_oss", True), ("gemma2", False), ("nobody-s", False)])
+def test_attention_helps_where_what_it_puts_out_is_added_as_it_is(architecture: str, helped: bool) -> None:
+    """By the table: in Seed-OSS the MLP's norm is called post_attention_norm, in Gemma the one behind attention."""
+    header: Any = SimpleNamespace(architecture=architecture, tensors={"blk.0.post_attention_norm.weight": None})
+    assert (help_of(header) == "attn_output") is helped
 
 
 def test_what_peft_cannot_be_told_of_is_refused_in_a_line(llama_base: Any, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def config(request: pytest.FixtureRequest, tmp_path: Path) -> TrainConfig:
     folder = write_folder(OF[request.param], tmp_path / "model")
     data = tmp_path / "data.jsonl"
     data.write_text("".join(f'{{"question": "What is {at}?", "answer": "Leave me alone, number {at}!"}}\n' for at in range(30)))
-    sizes = {"quant": "none", "device": "cpu", "dtype": "float32", "batch_size": 4, "sample_tokens": 0}
+    sizes = {"irm": "lite", "quant": "none", "device": "cpu", "dtype": "float32", "batch_size": 4, "sample_tokens": 0}
     return TrainConfig(model=str(folder), data=str(data), max_steps=4, eval_steps=2, learning_rate=0.02, **sizes)  # type: ignore[arg-type]
 
 

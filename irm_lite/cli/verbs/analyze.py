@@ -1,6 +1,5 @@
 """irm-lite analyze"""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +9,7 @@ from cyclopts import Parameter
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import stoppable_progress
 from irm_lite.core.errors import InputError
+from irm_lite.core.files.atomic import require_new
 
 
 @Parameter(name="*")
@@ -51,8 +51,7 @@ def analyze(
     if not runs:
         raise InputError("there is nothing to analyze", "name run directories")
     for file in (flags.out / "report.html", flags.out / "report.json"):
-        if os.path.lexists(file) and not flags.force:  # a link that leads nowhere is somebody's too
-            raise InputError(f"{file} exists", "choose another -o, or say --force")
+        require_new(file, flags.force)
     from irm_lite.analysis import analyze as engine
     from irm_lite.analysis.recordings.run_recordings import with_recordings
     from irm_lite.analysis.report.page import write_report

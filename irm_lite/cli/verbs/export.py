@@ -2,13 +2,21 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import stoppable_progress
 from irm_lite.cli.tables import comparison_shown, score_line
+from irm_lite.core.files.atomic import require_new
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from irm_lite.scoring.score import Score
+    from irm_lite.vectors.export import ExportResult
+    from irm_lite.vectors.fidelity.steerings import Steering
 
 
 @Parameter(name="*")
@@ -61,7 +69,6 @@ def export(
         export_adapter(run, flags, output)
         return
     from irm_lite.base.presets import find_gguf
-    from irm_lite.core.errors import InputError
     from irm_lite.runs.trained import load_run
     from irm_lite.scoring.material import Extent
     from irm_lite.vectors.distil import Fitting
@@ -70,8 +77,7 @@ def export(
 
     trained, extent = load_run(run), Extent(flags.questions)
     target = flags.out or trained.directory.default_vector
-    if target.exists() and not flags.force:
-        raise InputError(f"{target} exists", "choose another -o, or say --force")
+    require_new(target, flags.force)
     output.note(f"loading {trained.config.model}")
     with stoppable_progress(output, "distilling") as on_progress:
         result = export_vector(
@@ -90,6 +96,20 @@ def export(
     for line in filter(None, [*result.warnings, failed]):
         if line != result.disagreement:
             output.warn(line)
+    share = result.dependent_share
+    document = {
+        "vector": str(result.path),
+        "method": result.method,
+        "mean_loses": result.mean_loses,
+        "disagreement": result.disagreement,
+        "input_dependent_share": asdict(share) if share else None,
+        "score": scores_document(scores),
+    }
+    output.result({**document, **result.comparison.to_dict()}, *comparison_shown(result.comparison), *_told(result, scores))
+
+
+def _told(result: "ExportResult", scores: "Mapping[Steering, Score]") -> list[str]:
+    """Where the vector is, how it was made, and what it cannot carry."""
     blocks, share = result.vector.layers, result.dependent_share
     lines = [f"{result.path}: {result.method}, blocks {blocks[0]}-{blocks[-1]}"]
     if share is not None:
@@ -103,12 +123,4 @@ def export(
         lines.append(f"the IRM's mean loses {100 * result.mean_loses:.1f}% of what the IRM does: {kept}")
     if scores:
         lines.append(score_line(scores["vector"]))
-    document = {
-        "vector": str(result.path),
-        "method": result.method,
-        "mean_loses": result.mean_loses,
-        "disagreement": result.disagreement,
-        "input_dependent_share": asdict(share) if share else None,
-        "score": scores_document(scores),
-    }
-    output.result({**document, **result.comparison.to_dict()}, *comparison_shown(result.comparison), *lines)
+    return lines

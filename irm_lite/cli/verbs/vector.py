@@ -1,6 +1,5 @@
 """irm-lite vector info | merge | scale | slice | adapter"""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +8,7 @@ from rich.table import Table
 
 from irm_lite.cli.output import Common, Output
 from irm_lite.core.errors import InputError
+from irm_lite.core.files.atomic import require_new
 from irm_lite.core.visible_text import safe
 
 if TYPE_CHECKING:
@@ -152,8 +152,7 @@ def _write(vector: "ControlVector", sources: tuple[str, ...], out: Path, force: 
 
     if out.suffix.lower() != ".gguf":
         raise InputError(f"{out} must end in .gguf", "llama.cpp loads no other")
-    if os.path.lexists(out) and not force:
-        raise InputError(f"{out} exists", "choose another -o, or say --force")
+    require_new(out, force)
     vector.metadata["sources"] = " + ".join(Path(source).name for source in sources)
     vector.save(out)
     document = {"vector": str(out), "layers": list(vector.layers), "sources": list(sources)}

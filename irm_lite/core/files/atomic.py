@@ -128,6 +128,12 @@ def require_folder(folder: Path) -> None:
         raise InputError(f"{folder} cannot be written ({error.strerror})", "choose another place") from None
 
 
+def require_new(path: Path, force: bool) -> None:
+    """Raise InputError where something is there already, unless it is to be replaced; a link to nowhere is something too."""
+    if os.path.lexists(path) and not force:
+        raise InputError(f"{path} exists", "choose another -o, or say --force")
+
+
 def free_space(folder: Path) -> int:
     """Free bytes where a folder is, or will be."""
     return shutil.disk_usage(_standing(folder)).free

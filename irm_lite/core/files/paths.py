@@ -36,8 +36,12 @@ def is_file(path: Path) -> bool:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether a name can be written as UTF-8: file systems keep any bytes, which Python gives as halves of characters."""
-    return not any("\ud800" <= each <= "\udfff" for each in name)
+    """Whether it can be written as UTF-8: Python keeps odd bytes of file names, and what JSON escapes, as halves of characters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_hub_id(name: str) -> bool:

@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from irm_lite.core.errors import IrmLiteError
+from irm_lite.core.files.paths import is_utf8
 from irm_lite.data.messages import read_messages
 from irm_lite.llamacpp import Model
 from irm_lite.llamacpp.sampling import TOP_P, Sampling
@@ -72,7 +73,7 @@ class Asking:
     def _chat_prompt(self, asked: ChatAsked) -> list[int]:
         try:
             messages = read_messages(asked.messages, "the request")
-            if not all(_is_text(each["content"]) for each in messages):
+            if not all(is_utf8(each["content"]) for each in messages):
                 raise ApiError(400, "invalid_messages", "a message holds half a character: send whole Unicode", "messages")
             return self._fitting(self._model.encode_prompt(messages))
         except IrmLiteError as error:
@@ -83,7 +84,7 @@ class Asking:
         if isinstance(given, list) and len(given) == 1 and isinstance(given[0], str):
             given = given[0]
         if isinstance(given, str):
-            if not _is_text(given):
+            if not is_utf8(given):
                 raise ApiError(400, "invalid_parameter", "the prompt holds half a character: send whole Unicode", "prompt")
             return self._fitting(self._model.vocabulary.tokenize_prompt(given))
         ids = [each for each in given if isinstance(each, int)]
@@ -129,11 +130,3 @@ class Asking:
             pieces = [self._model.piece(each, special=True) for each in prompt]
             self._log.say("prompt", id=form.id, text=b"".join(pieces).decode(errors="replace"))
         return Answer(self._pool, job, form, self._log, self._metrics, self._live)
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

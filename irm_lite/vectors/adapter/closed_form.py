@@ -16,7 +16,7 @@ from irm_lite.steering.adapter import Factors
 from irm_lite.vectors.adapter.inputs import Source, Text
 from irm_lite.vectors.adapter.predictor import Predictor, fit, mean_square
 
-STRENGTHS = (1.0, 0.0, 0.5, 1.0, -1.0, 1.5, 1.0, 0.75)  # of the texts, in turn
+FITTED_AT = (1.0, 0.0, 0.5, 1.0, -1.0, 1.5, 1.0, 0.75)  # strengths of the texts, in turn
 BADLY = 0.05  # mean square error from which on a block is helped
 _AT_ONCE = 1 << 28  # floats of inputs that are held at once (1 GiB): a large model's blocks are read in several passes
 Array = TypeVar("Array", FloatArray, DoubleArray)
@@ -162,6 +162,6 @@ def _told(block: int, modules: tuple[str, ...], predictor: Predictor, left: Any,
     )
 
 
-def spread(ids: Sequence[tuple[list[int], int]], strengths: Sequence[float] = STRENGTHS) -> list[Text]:
+def spread(ids: Sequence[tuple[list[int], int]], strengths: Sequence[float] = FITTED_AT) -> list[Text]:
     """Texts (ids, answer_start) at the strengths in turn."""
     return [Text(each, strengths[number % len(strengths)], start) for number, (each, start) in enumerate(ids)]

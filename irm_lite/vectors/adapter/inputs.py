@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from irm_lite.base.architecture import inner_decoder
 from irm_lite.base.load import Base
 from irm_lite.core.types import FloatArray
 from irm_lite.llamacpp.module_inputs import WatchedRuntime
@@ -77,7 +78,7 @@ class TransformersSource:
             with injection as injected:
                 for text in texts:
                     injected.strength = text.strength
-                    model.model(input_ids=torch.tensor([text.ids], device=model.device), use_cache=False)
+                    inner_decoder(model)(input_ids=torch.tensor([text.ids], device=model.device), use_cache=False)
         finally:
             for handle in handles:
                 handle.remove()

@@ -220,7 +220,8 @@ def _job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str
     match = vector.require_fit(base.fingerprint, base.name)
     names = module_names(base.model, base.fingerprint.architecture)
     helps = ATTENTION if f"blk.0.{ATTENTION}" in names else None
-    return _Job(vector, out, base.fingerprint, names, name, residual_scale_of(base.model), helps, dict(vector.metadata), [match])
+    scale = residual_scale_of(base.model, names, vector.layers)
+    return _Job(vector, out, base.fingerprint, names, name, scale, helps, dict(vector.metadata), [match])
 
 
 Measured = tuple[Way, dict[Way, Comparison], dict[float, float]]

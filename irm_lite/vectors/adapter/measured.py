@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from irm_lite.llamacpp import Runtime
 
 Way = Literal["base", "irm", "vector", "adapter"]
-STRENGTHS = (-1.0, 0.5, 1.0, 1.5)  # at which adapter and vector are compared
+COMPARED_AT = (-1.0, 0.5, 1.0, 1.5)  # strengths at which adapter and vector are compared
 
 
 class Ways(Protocol):
@@ -117,12 +117,12 @@ def compare_ways(
 
 def at_strengths(ways: Ways, samples: Sequence[Sample], on_progress: Progress = unwatched) -> dict[float, float]:
     """By strength s: 1 - KL(vector at s || adapter at s) / KL(vector at s || base), over all the samples' answer tokens."""
-    lost, effect = dict.fromkeys(STRENGTHS, 0.0), dict.fromkeys(STRENGTHS, 0.0)
+    lost, effect = dict.fromkeys(COMPARED_AT, 0.0), dict.fromkeys(COMPARED_AT, 0.0)
     for number, sample in enumerate(samples, 1):
         base = ways.log_probabilities("base", sample)
-        for strength in STRENGTHS:
+        for strength in COMPARED_AT:
             vector = ways.log_probabilities("vector", sample, strength)
             lost[strength] += float(kl(vector, ways.log_probabilities("adapter", sample, strength)).sum())
             effect[strength] += float(kl(vector, base).sum())
         on_progress(number, len(samples), "at other strengths")
-    return {each: 1 - lost[each] / effect[each] if effect[each] > 0 else float("nan") for each in STRENGTHS}
+    return {each: 1 - lost[each] / effect[each] if effect[each] > 0 else float("nan") for each in COMPARED_AT}

@@ -1,8 +1,11 @@
 """Which maps of a model an adapter goes beside, what they are called elsewhere, and which models cannot carry a vector so."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from irm_lite.base.architecture import decoder_layers
+from irm_lite.base.architectures import of_gguf
+from irm_lite.base.fingerprint import BAKED
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.gguf_header import GgufHeader, require_model
 from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST
@@ -10,7 +13,7 @@ from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_BAKED = "irm.bake.sha256"  # a key of files that `bake` wrote
+_LAST_NORM = ".post_ffw_norm"  # GGUF's name, whatever transformers calls it
 _NORMED = "it normalises what a block's last map puts out before that reaches the stream"
 
 
@@ -18,30 +21,37 @@ def residual_scale(header: GgufHeader, blocks: tuple[int, ...]) -> float:
     """What the file's graph multiplies what a block adds with. Raises InputError where no adapter can carry a vector."""
     require_model(header)
     name, architecture = header.path.name, header.architecture
-    if _BAKED in header.metadata:
+    if BAKED in header.metadata:
         raise InputError(f"{name} is baked already, and an adapter would add to that", "use the original: irm-lite bake --undo")
     if header.integer(f"{architecture}.expert_count", 0) > 0:
         raise InputError(f"{name} is a mixture of experts: a block has no single last map", "use the control vector")
     for block in blocks:
         if f"blk.{block}.{LAST}.weight" not in header.tensors:
             raise InputError(f"{name} has no blk.{block}.{LAST}.weight", "use the control vector")
-        if f"blk.{block}.post_ffw_norm.weight" in header.tensors:
+        if f"blk.{block}{_LAST_NORM}.weight" in header.tensors:
             raise InputError(f"no adapter can carry a vector in {name}: {_NORMED}", "use the control vector")
     scale = header.metadata.get(f"{architecture}.residual_scale", 1.0)
     return float(scale) or 1.0
 
 
-def residual_scale_of(model: "PreTrainedModel") -> float:
-    """The same of a model in transformers."""
-    for layer in decoder_layers(model):
-        if hasattr(layer, "post_feedforward_layernorm"):
-            raise InputError(f"no adapter can carry a vector in a {type(model).__name__}: {_NORMED}", "use the control vector")
+def residual_scale_of(model: "PreTrainedModel", names: Mapping[str, str], blocks: tuple[int, ...]) -> float:
+    """The same of a model in transformers. `names`: its `module_names`."""
+    lacking = next((block for block in blocks if f"blk.{block}.{LAST}" not in names), None)
+    if lacking is not None:  # mixtures of experts often begin with a dense block
+        raise InputError(f"block {lacking} of a {type(model).__name__} has no single last map", "use the control vector")
+    if any(name.endswith(_LAST_NORM) for name in names):
+        raise InputError(f"no adapter can carry a vector in a {type(model).__name__}: {_NORMED}", "use the control vector")
     return float(getattr(model.config, "residual_multiplier", 1.0))
 
 
 def help_of(header: GgufHeader) -> str | None:
     """The map whose factor helps where the last one does not suffice; none where what attention puts out is normalised."""
-    return None if "blk.0.post_attention_norm.weight" in header.tensors else ATTENTION
+    known = of_gguf(header.architecture)
+    if known is not None:  # the MLP's norm has that name in some files (Seed-OSS, Qwen3.5)
+        normed = any("norm" in module for module in known.attn)
+    else:
+        normed = "blk.0.post_attention_norm.weight" in header.tensors
+    return None if normed else ATTENTION
 
 
 def module_names(model: "PreTrainedModel", architecture: str) -> dict[str, str]:

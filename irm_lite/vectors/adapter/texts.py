@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 QUESTIONS = 64  # that a steered model answers where there is no run whose answers are at hand
 NEW_TOKENS = 40
 FIT_TOKENS = 4096  # of a run's training answers, about: what more would gain is in docs/adapter.md
-_STRENGTHS = (1.0, 0.5, 1.0, 0.0)  # at which it answers, in turn
+_ANSWERED_AT = (1.0, 0.5, 1.0, 0.0)  # strengths at which it answers, in turn
 
 
 def training_answers(samples: Sequence[Sample], seed: int = 0) -> list[Sample]:
@@ -50,12 +50,12 @@ def answered_in_llamacpp(runtime: "Runtime", vector: ControlVector, on_progress:
         except BaseModelError:
             prompts.append(runtime.model.vocabulary.tokenize_prompt(each.question))
     written: dict[int, list[int]] = {}
-    for place, strength in enumerate(_STRENGTHS):
+    for place, strength in enumerate(_ANSWERED_AT):
         runtime.set_vector(vector, strength)
-        numbers = range(place, len(asked), len(_STRENGTHS))
+        numbers = range(place, len(asked), len(_ANSWERED_AT))
         found = generate_together(runtime, [prompts[number] for number in numbers], NEW_TOKENS)
         written |= dict(zip(numbers, found, strict=True))
-        on_progress(place + 1, len(_STRENGTHS), "asking the model")
+        on_progress(place + 1, len(_ANSWERED_AT), "asking the model")
     return _samples(asked, prompts, [written[number] for number in range(len(asked))])
 
 
@@ -68,11 +68,11 @@ def answered_in_transformers(base: "Base", vector: ControlVector, on_progress: P
     prompts = [encode_prompt(base.tokenizer, ({"role": "user", "content": each.question},)) for each in asked]
     written: dict[int, list[int]] = {}
     with inject(base.model, vector) as injection:
-        for place, injection.strength in enumerate(_STRENGTHS):
-            numbers = range(place, len(asked), len(_STRENGTHS))
+        for place, injection.strength in enumerate(_ANSWERED_AT):
+            numbers = range(place, len(asked), len(_ANSWERED_AT))
             found = generate_ids(base, [prompts[number] for number in numbers], NEW_TOKENS)
             written |= dict(zip(numbers, found, strict=True))
-            on_progress(place + 1, len(_STRENGTHS), "asking the model")
+            on_progress(place + 1, len(_ANSWERED_AT), "asking the model")
     return _samples(asked, prompts, [written[number] for number in range(len(asked))])
 
 
