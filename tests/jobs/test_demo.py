@@ -26,8 +26,6 @@ QUICK = [
     "12",
     "--eval-steps",
     "12",
-    "--irm",
-    "lite",
     "--rank",
     "4",
     "--sample-tokens",
@@ -40,7 +38,9 @@ QUICK = [
 @pytest.mark.slow
 def test_demo_prints_its_document(llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
-    code = cli.run(["demo", "--model", str(llama_gguf), "--data", "joy", "--out", str(out), "--json", "--quiet", *QUICK])
+    code = cli.run(
+        ["demo", "--model", str(llama_gguf), "--data", "joy", "--irm", "lite", "--out", str(out), "--json", "--quiet", *QUICK]
+    )
     captured = capsys.readouterr()
     assert code == 0, captured.err
     document = json.loads(captured.out)
