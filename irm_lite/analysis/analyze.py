@@ -21,7 +21,7 @@ from irm_lite.analysis.statistics.ranking import TwoRuns, common, compare_runs, 
 from irm_lite.analysis.statistics.striations import correlations, layer_normalised, striation_test, two_way
 from irm_lite.analysis.statistics.tone import tone_effect
 from irm_lite.base.load import Base
-from irm_lite.core.errors import InputError
+from irm_lite.core.errors import BaseModelError, InputError
 from irm_lite.core.timestamp import now
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, Reals
 from irm_lite.core.version import __version__
@@ -78,6 +78,10 @@ def analyze(
         "runs": entries,
         "gradient_field": controls.described(),
     }
+    try:
+        document["gradient_split"] = controls.split(marks)
+    except BaseModelError as error:  # its norms are others
+        document["notes"].append(f"No split of the gradient: {error}.")
     if len(runs) > 1:
         named = [(each.name, each.tone, each.setting, each.is_of(neutral)) for each in runs]
         document["across"] = across(named, np.array(importances), min(TOP, width), seed)

@@ -17,6 +17,7 @@ from irm_lite.analysis.report.parts import (
     shown,
     table,
 )
+from irm_lite.analysis.report.split import split_section
 from irm_lite.core.visible_text import short
 from irm_lite.steering.layers import format_layers
 
@@ -31,6 +32,7 @@ def sections(document: Mapping[str, Any]) -> list[Section]:
         _runs(runs),
         _striations(runs),
         _field(runs, document.get("gradient_field", {})),
+        split_section(document.get("gradient_split", {})),
         _indices(runs),
         _across(across),
         _explanation(runs),
