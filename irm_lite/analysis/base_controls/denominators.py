@@ -107,5 +107,5 @@ def held(norms: Mapping[str, nn.Module], names: Iterable[str], at: Mapping[str, 
 def denominator(norm: Any, stream: Tensor) -> Tensor:
     """(B, T, 1) of a stream (B, T, H); float32 at least."""
     wide = stream if stream.dtype == torch.float64 else stream.float()
-    found: Tensor = (wide.square().mean(-1, keepdim=True) + _eps(norm)).sqrt()
+    found: Tensor = (wide.square().mean(-1, keepdim=True) + (_eps(norm) or 0.0)).sqrt()
     return found

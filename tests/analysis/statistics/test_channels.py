@@ -29,7 +29,7 @@ def loudness() -> FloatArray:
 def test_shares_are_those_of_the_inner_products() -> None:
     generator = np.random.default_rng(1)
     parts = {name: generator.standard_normal((LAYERS, WIDTH)).astype(np.float32) for name in (DIRECT, FINAL, BLOCKS)}
-    whole = sum(parts.values())
+    whole = np.sum(list(parts.values()), axis=0)
     shares = index_shares(parts)
     for index in (0, 17):
         for name, part in parts.items():
