@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from irm_lite.analysis.ablation_files import load_ablations
+from irm_lite.analysis.ablation_files import load_ablations, load_subsets
 from irm_lite.analysis.base_controls.controls import NEUTRAL, BaseControls
 from irm_lite.analysis.base_controls.features import top_tokens
 from irm_lite.analysis.recordings.recording import Phase
@@ -121,6 +121,7 @@ def _describe(
         "near_zero": run.phase(phase).near_zero.tolist(),
         "lens": _lens(controls.base, about.layers, mean),
         "ablations": load_ablations(run.directory),
+        "sets": load_subsets(run.directory),
     }
     if len(about.layers) > 1:  # of one layer nothing can be striated
         described |= _striation(run, mean, phase, controls, seed)

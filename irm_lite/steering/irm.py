@@ -229,7 +229,8 @@ NETWORKS: dict[str, type[IRM]] = {each.kind: each for each in (PaperIRM, LiteIRM
 
 def build_irm(kind: str, hidden_size: int, layers: tuple[int, ...], site: Site = "attn", **options: Any) -> IRM:
     """A fresh IRM. `options` are `width` and `rank` of `lite`, `scale` of `lite` and `static`, `h0`, where the input is read
-    ("attn"), and `mask`, indices whose outputs stay zero. Raises InputError on an unknown kind, no layers, or scales that do not fit."""
+    ("attn"), and `mask`, indices whose outputs stay zero. Raises InputError on an unknown kind, no layers, or what does not fit.
+    """
     h0, masked = options.pop("h0", "attn"), options.pop("mask", [])
     if kind not in NETWORKS:
         raise InputError(f"there is no IRM kind {kind!r}", f"choose one of {', '.join(NETWORKS)}")

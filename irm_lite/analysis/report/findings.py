@@ -30,6 +30,7 @@ def findings(document: Document) -> list[Finding]:
         lambda: _marked(document),
         lambda: split_findings(document.get("gradient_split", {})),
         lambda: _ablated(document),
+        lambda: _sharpened(document),
     ]
     return [each for ask in asked for each in ask()]
 
@@ -168,8 +169,9 @@ def _marked(document: Document) -> Iterable[Finding]:
 def _ablated(document: Document) -> Iterable[Finding]:
     effects = [(run["name"], each) for run in document["runs"] for each in run["ablations"]]
     asked = dict.fromkeys(_asked(each) for _, each in effects)
-    for index, where, kind in asked:
-        of_this = [(name, each) for name, each in effects if _asked(each) == (index, where, kind)]
+    for question in asked:
+        index, where, kind, norms = question
+        of_this = [(name, each) for name, each in effects if _asked(each) == question]
         aligned = [(name, each) for name, each in of_this if each["measure"] == MEASURES[0]]
         neutral = {name: each for name, each in of_this if each["measure"] == MEASURES[1]}
         if not aligned:
@@ -187,6 +189,7 @@ def _ablated(document: Document) -> Iterable[Finding]:
             own, (low, high) = aligned[0][1]["magnitude"], aligned[0][1]["matched_magnitudes"]
             others = f"the {aligned[0][1]['controls']} indices nearest in {aligned[0][1]['matched_by']}"
             parts[0] += f" (that of the index {own:.2f}, of the controls {low:.2f} to {high:.2f})"
+        place += "" if norms == "free" else f", the norms' denominators held at the {norms}'s,"
         yield finding(
             f"Zeroing index {index} {place} moves the aligned answers more than zeroing {others}",
             verdict(count, len(aligned)),
@@ -195,5 +198,26 @@ def _ablated(document: Document) -> Iterable[Finding]:
         )
 
 
-def _asked(effect: Document) -> tuple[int, str, str]:
-    return effect["index"], effect["where"], effect["controls_kind"]
+def _sharpened(document: Document) -> Iterable[Finding]:
+    fitted = [(run["name"], each) for run in document["runs"] for each in run["ablations"] if "explained" in each]
+    for index, where, _, norms in dict.fromkeys(_asked(each) for _, each in fitted):
+        of_this = [(name, each) for name, each in fitted if _asked(each) == (index, where, "matched", norms)]
+        count = sum(each["explained_p"] <= _LEVEL for _, each in of_this)
+        place = ("in the IRM's output" if where == "irm" else "in the base's residual stream") + (
+            "" if norms == "free" else f", the norms' denominators held at the {norms}'s,"
+        )
+        parts = [
+            f"{name} {_percent([each['explained']])} [{100 * each['explained_95'][0]:.0f}, {100 * each['explained_95'][1]:.0f}], "
+            f"matched indices {_percent([each['controls_explained']])} (median), p {each['explained_p']:.3f}"
+            for name, each in of_this
+        ]
+        yield finding(
+            f"Zeroing index {index} {place} changes the answers' sharpness rather than their content, more so than like indices",
+            verdict(count, len(of_this)),
+            f"In {count} of {len(of_this)} runs (p <= {_LEVEL} each, one-sided). The share of KL(ablated || not) that a "
+            f"temperature fitted to each token explains: {'; '.join(parts)}.",
+        )
+
+
+def _asked(effect: Document) -> tuple[int, str, str, str]:
+    return effect["index"], effect["where"], effect["controls_kind"], effect.get("norms", "free")
