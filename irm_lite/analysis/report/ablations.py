@@ -32,7 +32,7 @@ def ablations_section(runs: Sequence[Run]) -> Section:
                 ]
             )
             where = " in the ".join(part for part in (str(each["index"]), each.get("where", "")) if part)
-            where += f", denominators {held}" if (held := _held(each)) else ""
+            where += f", norms {held}" if (held := _held(each)) else ""
             mark = Mark(f"{run['name']}: {where}, {kind}", each["effect"], each["effect_95"], each["control_95"])
             by_measure.setdefault(f"{each.get('measure', 'effect')}, {each.get('unit', '')}", []).append(mark)
     columns = ["run", "index", "ablated in", "measure", "unit", "effect [95%]", "controls", "controls: median [2.5th, 97.5th]"]

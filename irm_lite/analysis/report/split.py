@@ -59,7 +59,8 @@ def split_findings(fields: Fields) -> Iterable[Finding]:
     loud = [(name, each) for name, field in fields.items() for each in field["channels"] if "loud" in each["why"]]
     most = sum(each["scale"] >= _MOSTLY for _, each in loud)
     shares = [field["through_scale"] for field in fields.values()]
-    usual = f"of all indices {100 * min(shares):.0f} to {100 * max(shares):.0f}% are so"
+    ends = sorted({f"{100 * share:.0f}" for share in shares}, key=float)
+    usual = f"of all indices {' to '.join(dict.fromkeys((ends[0], ends[-1])))}% are so"
     yield finding(
         "The loudest channels' gradients go through the norms' denominators",
         verdict(most, len(loud)),
