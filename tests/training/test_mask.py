@@ -79,6 +79,10 @@ def test_training_and_export_write_nothing_there(llama_folder: Path, tmp_path: P
     assert outputs.abs().sum((0, 1, 2)).gt(0).sum() == run.irm.hidden_size - len(MASKED)
     assert not outputs[..., MASKED].any()
     assert RunDirectory(tmp_path / "run").config().masked == MASKED
+    toml = (tmp_path / "run" / "run.toml").read_text().splitlines()
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "run.toml").write_text("\n".join(line for line in toml if not line.startswith("mask_indices")))
+    assert RunDirectory(tmp_path / "old").config().masked == []  # a run of before
     for method in ("mean", "distil"):
         vector = export_vector(load_run(tmp_path / "run"), tmp_path / f"{method}.gguf", method=method).vector
         assert all(bool(each.any()) and not each[MASKED].any() for each in vector.directions.values())
