@@ -4,6 +4,7 @@ Flags carry the names of transformers.TrainingArguments where it has one. Import
 """
 
 import math
+import re
 import reprlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -73,6 +74,8 @@ class TrainConfig:
     """Rank of each layer's head of a lite IRM."""
     width: int = 256
     """Width of a lite IRM's trunk."""
+    mask_indices: str = ""
+    """Indices of the hidden size whose outputs stay zero, in training and after: 1512,7."""
     irm_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Number format of the IRM's weights in training; auto: bfloat16 for paper on a GPU (half the memory), else float32. The
     steps of bitsandbytes' AdamW are rounded to bfloat16 at random, so that small ones add up; torch's lose them."""
@@ -184,6 +187,8 @@ class TrainConfig:
             raise InputError(f"--fact-weight {self.fact_weight} makes no sense", "give one above 0, at most 1000, or -1")
         if not (0 <= self.loop_penalty <= 1000 or self.loop_penalty == -1):
             raise InputError(f"--loop-penalty {self.loop_penalty} makes no sense", "give 0 to 1000, or -1")
+        if not re.fullmatch(r"(\s*\d{1,6}\s*(,\s*\d{1,6}\s*)*)?", self.mask_indices, re.ASCII):
+            raise InputError(f"--mask-indices {reprlib.repr(self.mask_indices)} names no indices", "write them as 1512,7")
         if self.l1 > 1000:
             raise InputError(f"--l1 {self.l1} is absurdly large", "give at most 1000")
         if self.learning_rate > 100:
@@ -216,7 +221,13 @@ class TrainConfig:
     @property
     def irm_options(self) -> dict[str, Any]:
         """What `build_irm` needs beside kind, hidden size, layers and site."""
-        return {name: getattr(self, name) for name in KINDS[self.irm].options}
+        masked = {"mask": self.masked} if self.masked else {}
+        return {name: getattr(self, name) for name in KINDS[self.irm].options} | masked
+
+    @property
+    def masked(self) -> list[int]:
+        """The indices whose outputs stay zero, ascending."""
+        return sorted({int(index) for index in self.mask_indices.split(",") if index.strip()})
 
     def chosen_irm_dtype(self, device: str, dtype: str) -> Literal["float32", "bfloat16"]:
         """`device` and `dtype`: as decided for the base."""

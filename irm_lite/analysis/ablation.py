@@ -1,35 +1,30 @@
 """Does an index matter? Zero it, in the IRM's output or in the base's residual stream, and measure; then zero others."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from irm_lite.analysis.base_controls.features import stream_power
-from irm_lite.analysis.statistics.causality import MEASURES, AblationEffect, effect_against_controls
+from irm_lite.analysis.interventions.changed import Where, zeroed
+from irm_lite.analysis.interventions.measured import Changes, Held, Measured, measured_on
+from irm_lite.analysis.statistics.causality import KL, MEASURES, AblationEffect, effect_against_controls
 from irm_lite.analysis.statistics.checks import require_index_range, require_seed
 from irm_lite.analysis.statistics.ranking import importance
-from irm_lite.base.architecture import decoder_layers, hidden_state, with_hidden_state
-from irm_lite.core.errors import DataError, InputError
+from irm_lite.analysis.statistics.sharpness_share import SharpnessShare, sharpness_share
+from irm_lite.core.bootstrap import Interval, interval, resampled_sums
+from irm_lite.core.errors import InputError
 from irm_lite.core.types import DoubleArray, IntArray, Progress
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import pack, rows
-from irm_lite.runs.trained import neutral_samples
 from irm_lite.steering.injection import inject
-from irm_lite.steering.likelihood import kl, log_probabilities
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
 
-Where = Literal["irm", "base"]
 LEAST_CONTROLS = 100
 MATCHED = 30  # the least p is 1 / 31
-_ROW_TOKENS = 2048  # 4-bit weights are unpacked once a row
 
 
 @dataclass(frozen=True)
@@ -37,6 +32,8 @@ class Ablation:
     """One index at one place: the effects on each of MEASURES, against random and against matched indices.
 
     `magnitude` is what they are matched by, importance by mean |output| or by the stream's RMS: 1 is an average index.
+    `sharpness`: how far temperatures explain the KL, against the matched ones. `norms`: what their denominators were held at;
+    then `through_norms` is, for each measure, the effect with free norms less this one, with its 95% interval.
     """
 
     index: int
@@ -48,6 +45,9 @@ class Ablation:
     magnitude: float
     matched_magnitudes: tuple[float, float]  # the least and the largest
     samples: int
+    sharpness: SharpnessShare
+    norms: Held = "free"
+    through_norms: dict[str, tuple[float, Interval]] = field(default_factory=dict)
 
     @property
     def matched_by(self) -> str:
@@ -66,22 +66,35 @@ class Ablation:
                 "magnitude": self.magnitude,
                 "matched_magnitudes": list(self.matched_magnitudes),
                 "samples": self.samples,
+                "norms": self.norms,
                 **effect.to_dict(),
+                **self._beyond(measure, kind),
             }
             for kind, effects in (("random", self.random), ("matched", self.matched))
             for measure, effect in effects.items()
         ]
 
+    def _beyond(self, measure: str, kind: str) -> dict[str, Any]:
+        """What is known of a measure beside its effect: what of it goes through norms, and, of the KL, through sharpness."""
+        found: dict[str, Any] = {}
+        if measure in self.through_norms:
+            found["through_norms"], found["through_norms_95"] = self.through_norms[measure]
+        if measure == KL and kind == "matched":
+            found |= self.sharpness.to_dict()
+        return found
+
 
 @dataclass(frozen=True)
 class AblationSettings:
     """`where` is "irm": in what the IRM adds; "base": in the residual stream that comes out of the injected blocks, the IRM
-    being on. `controls` random indices (all others, if there are fewer), `samples` held-out answers, the seed of chance."""
+    being on. `controls` random indices (all others, if there are fewer), `samples` held-out answers, the seed of chance. `norms`:
+    "steered" or "base" to hold the denominators of the stream's norms at what they are in that model, before and after alike."""
 
     where: Where = "irm"
     controls: int = LEAST_CONTROLS
     samples: int = 12
     seed: int = 0
+    norms: Held = "free"
 
     def check(self) -> None:
         """Raise InputError where one of them is too small."""
@@ -106,33 +119,35 @@ def ablate(
     KL(IRM || IRM with the ablation) on the run's own. Controls are random indices, and the MATCHED ones nearest in the
     magnitude of what is zeroed: `mean_abs` (L, H), the recorded mean |output|, or the RMS of the steered stream, so that an
     outlier channel is held against outliers. Of an index at the very top all of those are smaller. Raises InputError where
-    an index is out of range, DataError where there are too few held-out samples.
+    an index is out of range, DataError where there are too few held-out samples, BaseModelError where norms cannot be held.
     """
     settings = settings or AblationSettings()
     indices = list(dict.fromkeys(indices))
     require_index_range(indices, run.irm.hidden_size)
     settings.check()
-    where, n = settings.where, settings.samples
-    aligned, neutral = run.held_out[:n], neutral_samples(run)[:n]
-    if len(aligned) < 2 or len(neutral) < 2:
-        raise DataError("there are fewer than 2 held-out samples", "give a larger dataset")
+    where = settings.where
+    aligned, neutral = measured_on(run, settings.samples)
     magnitude = importance(mean_abs if where == "irm" else _stream_rms(run, aligned))  # (H,)
     others = np.setdiff1d(np.arange(run.irm.hidden_size), indices)
     drawn = np.random.default_rng(settings.seed).choice(others, min(settings.controls, len(others)), replace=False).tolist()
     matched = {index: _nearest(magnitude, index, others) for index in indices}
     wanted = list(dict.fromkeys([*indices, *drawn, *(each for near in matched.values() for each in near)]))
+    fitted = {*indices, *(each for near in matched.values() for each in near)}  # these have temperatures
     with torch.no_grad():
-        before = _Before(run, aligned, neutral)
-        changes = {}
+        before = Measured(run, aligned, neutral, settings.norms)
+        changes: dict[int, Changes] = {}
         for done, index in enumerate(wanted, 1):
-            changes[index] = before.changes(index, where)
+            changes[index] = before.changes(zeroed(run, index, where), index in fitted)
             on_progress(done, len(wanted), f"ablating in the {where}")
+        through = (
+            _through_norms(run, indices, changes, Measured(run, aligned, neutral), settings) if settings.norms != "free" else {}
+        )
 
     def effects(index: int, controls: Sequence[int]) -> dict[str, AblationEffect]:
         """On each of MEASURES, against these controls."""
         return {
             measure: effect_against_controls(
-                changes[index][k], before.sizes[k], np.stack([changes[each][k] for each in controls]), seed=settings.seed
+                changes[index].sums[k], before.sizes[k], np.stack([changes[each].sums[k] for each in controls]), seed=settings.seed
             )
             for k, measure in enumerate(MEASURES)
         }
@@ -148,9 +163,32 @@ def ablate(
             magnitude=float(magnitude[index]),
             matched_magnitudes=(float(magnitude[near].min()), float(magnitude[near].max())),
             samples=len(aligned),
+            sharpness=sharpness_share(_sharpened(changes, [index])[0], _sharpened(changes, near), settings.seed),
+            norms=settings.norms,
+            through_norms=through.get(index, {}),
         )
         for index, near in matched.items()
     ]
+
+
+def _sharpened(changes: dict[int, Changes], indices: Sequence[int]) -> DoubleArray:
+    """(I, N, 2), see Changes."""
+    return np.stack([fit for index in indices if (fit := changes[index].sharpened) is not None])
+
+
+def _through_norms(
+    run: "TrainedRun", indices: Sequence[int], held: dict[int, Changes], free: Measured, settings: AblationSettings
+) -> dict[int, dict[str, tuple[float, Interval]]]:
+    """For each index and measure the effect with free norms less that with held ones, nats a token, and its interval."""
+    found: dict[int, dict[str, tuple[float, Interval]]] = {}
+    for index in indices:
+        sums = free.changes(zeroed(run, index, settings.where)).sums
+        found[index] = {}
+        for k, measure in enumerate(MEASURES):
+            more = sums[k] - held[index].sums[k]
+            tokens, drawn = resampled_sums(np.stack([free.sizes[k], more], axis=1), settings.seed).T
+            found[index][measure] = float(more.sum() / free.sizes[k].sum()), interval(drawn / tokens)
+    return found
 
 
 def _nearest(magnitude: DoubleArray, index: int, others: IntArray) -> list[int]:
@@ -165,61 +203,3 @@ def _stream_rms(run: "TrainedRun", samples: Sequence[Sample]) -> DoubleArray:
     with inject(run.base.model, run.irm):
         rms: DoubleArray = np.sqrt(stream_power(run.base, samples, "block")[list(run.irm.layers)].astype(np.float64))
     return rms
-
-
-class _Before:
-    """The injected model as it is, on the samples; `changes` measures it again."""
-
-    def __init__(self, run: "TrainedRun", aligned: list[Sample], neutral: list[Sample]) -> None:
-        self._run = run
-        groups = [*rows(aligned, _ROW_TOKENS), *rows(neutral, _ROW_TOKENS)]
-        self._packed = [(pack(group), [each.n_answer for each in group]) for group in groups]
-        with inject(run.base.model, run.irm):
-            self._log_probs = [log_probabilities(run.base, row, None).cpu() for row, _ in self._packed]
-        of_aligned, of_neutral = (np.array([float(each.n_answer) for each in part]) for part in (aligned, neutral))
-        self.sizes = [of_aligned, of_neutral, of_aligned]  # of each of MEASURES
-
-    def changes(self, index: int, where: Where) -> list[DoubleArray]:
-        """For each of MEASURES the sums over each sample, (N,), with the index zeroed."""
-        nlls: list[float] = []
-        divergences: list[float] = []
-        run, n = self._run, len(self.sizes[0])
-        with inject(run.base.model, run.irm), zeroed(run, index, where):  # in this order: the IRM's own part is zeroed too
-            for (row, sizes), then in zip(self._packed, self._log_probs, strict=True):
-                now, labels = log_probabilities(run.base, row, None).cpu(), row["labels"]
-                change = F.nll_loss(now, labels, reduction="none") - F.nll_loss(then, labels, reduction="none")
-                nlls += [float(each.sum()) for each in torch.split(change, sizes)]
-                divergences += [float(each.sum()) for each in torch.split(kl(then, now), sizes)]
-        return [np.array(nlls[:n]), np.array(nlls[n:]), np.array(divergences[:n])]
-
-
-@contextmanager
-def zeroed(run: "TrainedRun", index: int, where: Where) -> Iterator[None]:
-    """Inside, the index is zero in what the IRM gives, or in what comes out of the injected blocks."""
-    if where == "irm":
-        original = run.irm.layer_output
-
-        def without(code: Tensor, layer: int) -> Tensor:
-            vector = original(code, layer).clone()
-            vector[..., index] = 0
-            return vector
-
-        run.irm.layer_output = without  # type: ignore[method-assign,assignment]
-        try:
-            yield
-        finally:
-            del run.irm.layer_output
-        return
-    blocks: Any = decoder_layers(run.base.model)
-
-    def silence(_module: object, _args: object, output: object) -> object:
-        stream = hidden_state(output).clone()
-        stream[..., index] = 0
-        return with_hidden_state(output, stream)
-
-    handles = [blocks[layer].register_forward_hook(silence) for layer in run.irm.layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

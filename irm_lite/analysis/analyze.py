@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from irm_lite.analysis.ablation_files import load_ablations
+from irm_lite.analysis.ablation_files import load_ablations, load_subsets
 from irm_lite.analysis.base_controls.controls import NEUTRAL, BaseControls
 from irm_lite.analysis.base_controls.features import top_tokens
 from irm_lite.analysis.recordings.recording import Phase
@@ -21,7 +21,7 @@ from irm_lite.analysis.statistics.ranking import TwoRuns, common, compare_runs, 
 from irm_lite.analysis.statistics.striations import correlations, layer_normalised, striation_test, two_way
 from irm_lite.analysis.statistics.tone import tone_effect
 from irm_lite.base.load import Base
-from irm_lite.core.errors import InputError
+from irm_lite.core.errors import BaseModelError, InputError
 from irm_lite.core.timestamp import now
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, Reals
 from irm_lite.core.version import __version__
@@ -78,6 +78,10 @@ def analyze(
         "runs": entries,
         "gradient_field": controls.described(),
     }
+    try:
+        document["gradient_split"] = controls.split(marks)
+    except BaseModelError as error:  # its norms are others
+        document["notes"].append(f"No split of the gradient: {error}.")
     if len(runs) > 1:
         named = [(each.name, each.tone, each.setting, each.is_of(neutral)) for each in runs]
         document["across"] = across(named, np.array(importances), min(TOP, width), seed)
@@ -117,6 +121,7 @@ def _describe(
         "near_zero": run.phase(phase).near_zero.tolist(),
         "lens": _lens(controls.base, about.layers, mean),
         "ablations": load_ablations(run.directory),
+        "sets": load_subsets(run.directory),
     }
     if len(about.layers) > 1:  # of one layer nothing can be striated
         described |= _striation(run, mean, phase, controls, seed)

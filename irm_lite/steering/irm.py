@@ -27,6 +27,7 @@ class IRM(nn.Module):
     """Base class. `layers` are the injected 0-based decoder blocks, `site` is where their vectors are added."""
 
     kind: ClassVar[Kind]
+    _mask: Tensor | None
     made_on: "Fingerprint | None" = None  # the base that it was trained on, where that is known
     h0: Site = "attn"  # where its input is read: layer 0's stream after attention, or what comes out of block 0
 
@@ -35,11 +36,30 @@ class IRM(nn.Module):
         self.hidden_size = hidden_size
         self.layers = layers
         self.site: Site = site
+        self.masked: tuple[int, ...] = ()  # indices whose outputs are zero
+        self.register_buffer("_mask", None, persistent=False)  # (H,), 0 there and 1 elsewhere; it stands among the options
 
     @property
     def options(self) -> dict[str, Any]:
         """What `build_irm` needs beside kind, hidden size, layers and site."""
-        return {} if self.h0 == "attn" else {"h0": self.h0}
+        return ({} if self.h0 == "attn" else {"h0": self.h0}) | ({"mask": list(self.masked)} if self.masked else {})
+
+    def mask(self, indices: Sequence[int]) -> None:
+        """Have these indices' outputs zero from now on: training cannot write there. Raises InputError where there is none such."""
+        self.masked = tuple(sorted(set(indices)))
+        if any(not 0 <= index < self.hidden_size for index in self.masked):
+            raise InputError(f"there is no index {self.masked[-1]} to mask", f"the hidden size is {self.hidden_size}")
+        if len(self.masked) == self.hidden_size:
+            raise InputError("an IRM whose indices are all masked does nothing", "mask fewer")
+        self._mask = None
+        if self.masked:
+            device = next(self.parameters()).device
+            self._mask = torch.ones(self.hidden_size, device="cpu" if device.type == "meta" else device)
+            self._mask[list(self.masked)] = 0
+
+    def _kept(self, values: Tensor) -> Tensor:
+        """Values (..., H) with zeros where it is masked."""
+        return values if self._mask is None else values * self._mask.to(values.dtype)
 
     @property
     def reads_input(self) -> bool:
@@ -111,7 +131,7 @@ class PaperIRM(IRM):
     def encode(self, h0: Tensor) -> tuple[Tensor, ...]:
         """All layers' outputs, L times (B, T, H): layer by layer, the backward pass would fill L gradients of the whole head."""
         flat: Tensor = self.head(self.trunk(h0.to(self.head.weight.dtype)))
-        by_layer = flat.view(*flat.shape[:-1], self.hidden_size, len(self.layers)).movedim(-1, 0)
+        by_layer = self._kept(flat.view(*flat.shape[:-1], self.hidden_size, len(self.layers)).movedim(-1, 0))
         return by_layer.contiguous().unbind(0)
 
     def layer_output(self, code: tuple[Tensor, ...], index: int) -> Tensor:
@@ -158,23 +178,23 @@ class LiteIRM(ScaledIRM):
 
     def layer_output(self, code: Tensor, index: int) -> Tensor:
         scale = self.scale[index]
-        return F.linear(F.linear(code, self.down[index]) * scale, self.up[index], self.bias[index] * scale)
+        return self._kept(F.linear(F.linear(code, self.down[index]) * scale, self.up[index], self.bias[index] * scale))
 
     def outputs(self, code: Tensor) -> Tensor:
         low = F.linear(code, self.down.flatten(0, 1)).view(-1, len(self.layers), self.rank)  # (B T, L, rank)
         bias, up = self.bias[:, None] * self.scale[:, None, None], self.up * self.scale[:, None, None]
         by_layer = torch.baddbmm(bias, low.transpose(0, 1), up.transpose(1, 2))  # (L, B T, H)
-        return by_layer.transpose(0, 1).view(*code.shape[:-1], len(self.layers), self.hidden_size)
+        return self._kept(by_layer.transpose(0, 1).view(*code.shape[:-1], len(self.layers), self.hidden_size))
 
     def moments(self, code: Tensor) -> tuple[Tensor, Tensor]:
         """As of the outputs, without making them: up's share of a covariance C (rank, rank) is the trace of up C up^T."""
         low = F.linear(code, self.down.flatten(0, 1)).view(-1, len(self.layers), self.rank).transpose(0, 1).float()
         scale = self.scale.float()
-        up, middle = self.up.float(), low.mean(1, keepdim=True)
+        up, middle = self._kept(self.up.float().mT).mT, low.mean(1, keepdim=True)
         centred = low - middle
         covariance = centred.mT @ centred / low.shape[1]  # (L, rank, rank)
         spreads = (covariance * (up.mT @ up)).sum((1, 2))
-        return scale[:, None] * (self.bias.float() + (up @ middle.mT)[..., 0]), scale**2 * spreads
+        return scale[:, None] * (self._kept(self.bias.float()) + (up @ middle.mT)[..., 0]), scale**2 * spreads
 
 
 class StaticIRM(ScaledIRM):
@@ -189,13 +209,13 @@ class StaticIRM(ScaledIRM):
     @property
     def added(self) -> Tensor:
         """What is added at each layer, (L, H)."""
-        return self.vectors * self.scale[:, None]
+        return self._kept(self.vectors * self.scale[:, None])
 
     def encode(self, h0: Tensor) -> Tensor:
         return h0  # unused: only its shape and device matter
 
     def layer_output(self, code: Tensor, index: int) -> Tensor:
-        return (self.vectors[index] * self.scale[index]).expand(*code.shape[:-1], self.hidden_size)
+        return self._kept(self.vectors[index] * self.scale[index]).expand(*code.shape[:-1], self.hidden_size)
 
     def outputs(self, code: Tensor) -> Tensor:
         return self.added.expand(*code.shape[:-1], *self.vectors.shape)
@@ -208,9 +228,10 @@ NETWORKS: dict[str, type[IRM]] = {each.kind: each for each in (PaperIRM, LiteIRM
 
 
 def build_irm(kind: str, hidden_size: int, layers: tuple[int, ...], site: Site = "attn", **options: Any) -> IRM:
-    """A fresh IRM. `options` are `width` and `rank` of `lite`, `scale` of `lite` and `static`, and `h0`, where the input is read
-    ("attn"). Raises InputError on an unknown kind, no layers, or scales that do not fit."""
-    h0 = options.pop("h0", "attn")
+    """A fresh IRM. `options` are `width` and `rank` of `lite`, `scale` of `lite` and `static`, `h0`, where the input is read
+    ("attn"), and `mask`, indices whose outputs stay zero. Raises InputError on an unknown kind, no layers, or what does not fit.
+    """
+    h0, masked = options.pop("h0", "attn"), options.pop("mask", [])
     if kind not in NETWORKS:
         raise InputError(f"there is no IRM kind {kind!r}", f"choose one of {', '.join(NETWORKS)}")
     if not {site, h0} <= {"attn", "block"}:
@@ -221,4 +242,5 @@ def build_irm(kind: str, hidden_size: int, layers: tuple[int, ...], site: Site =
         raise InputError(f"an IRM's layers must ascend, each once, not {layers}", "sort them")
     irm = NETWORKS[kind](hidden_size, layers, site, **options)
     irm.h0 = h0
+    irm.mask(masked)
     return irm

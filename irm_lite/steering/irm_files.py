@@ -18,7 +18,7 @@ from irm_lite.core.files.tensors import save_tensors
 from irm_lite.steering.irm import IRM, Site, build_irm
 from irm_lite.steering.layers import format_layers, parse_layers
 
-FORMAT = 2  # 1 of an IRM without a scale, which an older irm-lite reads
+FORMAT = 3  # 2 of an IRM without masked indices, 1 of one without a scale too: an older irm-lite reads those
 _MOST_LAYERS = 4096
 _HEADER = 1 << 20  # bytes that a safetensors file may have beside its tensors
 
@@ -30,7 +30,7 @@ def save_irm(irm: IRM, folder: Path) -> None:
         with temporary.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     description = {
-        "format": FORMAT if "scale" in irm.options else 1,
+        "format": FORMAT if irm.masked else 2 if "scale" in irm.options else 1,
         "kind": irm.kind,
         "hidden_size": irm.hidden_size,
         "layers": format_layers(irm.layers),

@@ -83,6 +83,7 @@ def distil(
     held_out = _lessons(validation, observe(base, irm, validation).hidden)
     mean = block_directions(taught.mean, irm, base.n_layers)
     student = StaticIRM(base.hidden_size, layers, "block").to(base.model.device)
+    student.mask(irm.masked)
     with torch.no_grad():
         student.vectors.copy_(torch.stack([mean[layer] for layer in layers]))
     steps = max(MIN_STEPS, round(fitting.epochs * len(train) / BATCH))

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from irm_lite import train
 from irm_lite.analysis import ablation
-from irm_lite.analysis.ablation import MATCHED, Ablation, AblationSettings, zeroed
+from irm_lite.analysis.ablation import MATCHED, Ablation, AblationSettings
+from irm_lite.analysis.interventions.changed import zeroed
 from irm_lite.analysis.statistics.causality import MEASURES
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError

@@ -69,12 +69,26 @@ def test_the_document_holds_what_the_recordings_do(recorded: list[RecordedRun]) 
     assert document["across"]["tone"]["blocks"] == 1  # one setting, two tones
     assert set(document["across"]["agreement"]) == {"tone and setting", "setting"}
     assert set(document["gradient_field"]) == {"anger (attn)", "neutral (attn)", "anger, shuffled (attn)"}
+    split = document["gradient_split"]
+    assert set(split) == {"anger (attn)", "neutral (attn)"}
+    assert next(each for each in split["anger (attn)"]["channels"] if each["index"] == 5)["why"][0] == "marked"
+    assert sum(split["anger (attn)"]["total"].values()) == pytest.approx(1, abs=1e-6)
     for run, each in zip(document["runs"], recorded, strict=True):
         before, after = each.recording.untrained["generated"].mean, each.recording.statistics["generated"].mean
         power = np.vdot(before, before) * np.vdot(after, after)
         assert run["untrained"]["cosine"] == pytest.approx(np.vdot(before, after) / np.sqrt(power))
         assert run["field"]["values"]["index_share"] == pytest.approx(run["untrained"]["learned_two_way"]["index"])
         assert "the untrained IRM" in run["explanation"]["features"]
+
+
+@pytest.mark.slow
+def test_a_base_with_other_norms_is_told_of_in_one_line(recorded: list[RecordedRun], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irm_lite.analysis.base_controls.denominators.is_rms_norm", lambda norm: False)
+    document = analyze(recorded[:1], samples=2).document
+    assert "gradient_split" not in document
+    (note,) = document["notes"]
+    assert "does not read its residual stream through RMSNorms" in note
+    assert "\n" not in note
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path) -> None:
         (tmp_path / "irm.json").write_text(json.dumps({**description, **change}))
         with pytest.raises(RunError, match="damaged"):
             load_irm(tmp_path)
-    (tmp_path / "irm.json").write_text(json.dumps({**description, "format": 3}))
+    (tmp_path / "irm.json").write_text(json.dumps({**description, "format": 4}))
     with pytest.raises(RunError, match="pip install -U"):
         load_irm(tmp_path)
     (tmp_path / "irm.json").write_text(json.dumps(description))

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from irm_lite.analysis.statistics.causality import effect_against_controls
+from irm_lite.analysis.statistics.channels import BLOCKS, DIRECT, FINAL, described_channels
 from irm_lite.analysis.statistics.explanation import explain
 from irm_lite.analysis.statistics.field_control import against_field
 from irm_lite.analysis.statistics.prominence import prominent
@@ -46,6 +47,10 @@ def analysed(names: list[str], layers: int = 4, width: int = 48, hostile: str = 
         "runs": runs,
         "gradient_field": {f"aligned anger{hostile}": {"cosines": cosines(field).to_dict(), "two_way": two_way(field).to_dict()}},
     }
+    parts = {name: generator.standard_normal((layers, width)).astype(np.float32) for name in (DIRECT, FINAL, BLOCKS)}
+    parts[FINAL][:, LOUD] += 20
+    loudness = np.where(np.arange(width) == LOUD, 30.0, 1.0)
+    document["gradient_split"] = {f"anger{hostile} (block)": described_channels(parts, loudness, [LOUD, width - 1])}
     if len(names) > 1:
         document["across"] = {
             "names": names,

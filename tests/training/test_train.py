@@ -164,9 +164,30 @@ def same(whole: Path, broken: Path) -> bool:
     ("changes", "deaths"),
     [
         ({"eval_steps": 5, "save_steps": 3, "sample_tokens": 3}, (14, 8)),
-        ({"layers": "2", "site": "attn", "irm": "paper", "eval_steps": 4, "save_steps": 6, "learning_rate": 1e-3}, (15, 12)),
+        (
+            {
+                "layers": "2",
+                "site": "attn",
+                "irm": "paper",
+                "eval_steps": 4,
+                "save_steps": 6,
+                "learning_rate": 1e-3,
+                "mask_indices": "5",
+            },
+            (15, 12),
+        ),
         ({"layers": "1-2", "optim": "adamw_bnb_8bit", "gradient_accumulation_steps": 2, "save_steps": 5}, (22,)),
-        ({"irm": "static", "layers": "2", "irm_dtype": "bfloat16", "save_steps": 1, "lr_scheduler_type": "linear"}, (5, 30)),
+        (
+            {
+                "irm": "static",
+                "layers": "2",
+                "irm_dtype": "bfloat16",
+                "save_steps": 1,
+                "lr_scheduler_type": "linear",
+                "mask_indices": "5,9",
+            },
+            (5, 30),
+        ),
     ],
 )
 def test_a_training_that_dies_is_resumed_to_the_same_bits(

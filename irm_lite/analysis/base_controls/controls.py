@@ -5,7 +5,9 @@ from typing import Any
 
 from irm_lite.analysis.base_controls.features import base_features, stream_power
 from irm_lite.analysis.base_controls.gradient_field import gradient_field, shuffled
+from irm_lite.analysis.base_controls.gradient_split import gradient_split
 from irm_lite.analysis.recordings.run_recordings import RecordedRun
+from irm_lite.analysis.statistics.channels import described_channels
 from irm_lite.analysis.statistics.striations import cosines, layer_normalised, two_way
 from irm_lite.core.types import FloatArray, Progress
 from irm_lite.data.dataset import load_dataset
@@ -14,6 +16,7 @@ from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.irm import Site
 
 NEUTRAL = "neutral"  # the shipped data without a tone
+_SHUFFLED = ", shuffled"
 
 
 class BaseControls:
@@ -43,14 +46,29 @@ class BaseControls:
             self._power[site] = stream_power(self.base, self._neutral(), site)
         return base_features(self.base, self._power[site], layers, site)
 
+    def split(self, marks: Sequence[int]) -> dict[str, Any]:
+        """How the gradient field of each tone and site goes: see described_channels. Raises BaseModelError where the base has norms
+        that it cannot be parted by."""
+        layers, found = tuple(range(self.base.n_layers)), {}
+        for (tone, site), field in list(self._fields.items()):
+            if tone.endswith(_SHUFFLED):
+                continue
+
+            def report(done: int, of: int, _what: str, tone: str = tone) -> None:
+                self._progress(done, of, f"direct, or through denominators: {tone}")
+
+            parts = gradient_split(self.base, self._answers[tone], layers, site, whole=field, on_progress=report)
+            found[f"{tone} ({site})"] = described_channels(parts, self.features(layers, site)["residual RMS"], marks)
+        return found
+
     def described(self) -> dict[str, Any]:
         """Striation of the gradient fields: of the runs' answers, of neutral ones, and of answers with their tokens shuffled."""
         sites: Iterable[Site] = sorted({site for _, site in self._fields})
         for site in sites:
             self.neutral_field(site)
             tone = next(tone for tone, where in self._fields if where == site)
-            self._answers[f"{tone}, shuffled"] = shuffled(self._answers[tone])
-            self._field(f"{tone}, shuffled", site)
+            self._answers[tone + _SHUFFLED] = shuffled(self._answers[tone])
+            self._field(tone + _SHUFFLED, site)
         return {
             f"{tone} ({site})": {"cosines": cosines(field).to_dict(), "two_way": two_way(layer_normalised(field)).to_dict()}
             for (tone, site), field in self._fields.items()

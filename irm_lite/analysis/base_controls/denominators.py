@@ -12,29 +12,56 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irm_lite.base.architecture import decoder_layers
+from irm_lite.analysis.statistics.channels import FINAL
+from irm_lite.base.architecture import decoder_layers, final_norm, module_of
+from irm_lite.base.stream import stream_of
 from irm_lite.core.errors import BaseModelError
-
-FINAL = "final norm"
 
 
 def stream_norms(model: nn.Module) -> dict[str, nn.Module]:
     """The norms that read the residual stream, by name, in the order of the forward pass; the last is FINAL.
 
-    Raises BaseModelError where one of them is not an RMSNorm before attention or MLP.
+    Of a block that reads it without a norm (OLMo 2, EXAONE 4, whose norms are of what attention and MLP put out) there are none.
+    Raises BaseModelError where one of them is no RMSNorm, or attention and MLP run side by side.
     """
+    stream = stream_of(model)
+    named = dict(stream.known.norms) if stream.known else {"attn_norm": "input_layernorm"}
+    before = named.get("attn_norm", "")
     norms: dict[str, nn.Module] = {}
+    sound = bool(stream.attn)
     for number, block in enumerate(decoder_layers(model)):
-        norms[f"block {number}, attention"] = getattr(block, "input_layernorm", None)  # type: ignore[assignment]
-        norms[f"block {number}, MLP"] = getattr(block, "post_attention_layernorm", None)  # type: ignore[assignment]
-    norms[FINAL] = getattr(model.model, "norm", None)  # type: ignore[assignment]
-    sandwiched = any(hasattr(block, "pre_feedforward_layernorm") for block in decoder_layers(model))
-    if sandwiched or not all("RMSNorm" in type(each).__name__ for each in norms.values()):
+        found = {"attention": module_of(block, before) if before else None, "MLP": module_of(block, stream.reads)}
+        if not before and named and stream.reads == "mlp":
+            continue
+        sound &= all(each is not None and is_rms_norm(each) for each in found.values())
+        norms |= {f"block {number}, {what}": each for what, each in found.items() if each is not None}
+    norms[FINAL] = final_norm(model)
+    if not sound or not is_rms_norm(norms[FINAL]):
         raise BaseModelError(
-            f"{type(model).__name__} does not read its residual stream through two RMSNorms a block",
-            "the split into direct and scale part is made for Llama, Mistral, Qwen2 and Qwen3 models",
+            f"{type(model).__name__} does not read its residual stream through RMSNorms before attention and MLP",
+            "there are no denominators to tell its direct part from, or to hold",
         )
     return norms
+
+
+@torch.no_grad()
+def is_rms_norm(norm: nn.Module) -> bool:
+    """Whether it multiplies x / sqrt(mean(x^2) + eps) by a gain of each index and does nothing else: seen on three tokens, not
+    read from its name."""
+    weight = getattr(norm, "weight", None)
+    if not isinstance(weight, Tensor) or weight.dim() != 1 or _eps(norm) is None:
+        return False
+    drawn = torch.randn(3, weight.numel(), generator=torch.Generator().manual_seed(0)) + 0.5  # a mean, which LayerNorm takes away
+    tokens = (drawn * torch.tensor([[0.1], [1.0], [30.0]])).to(weight)
+    reached = norm.forward(tokens[None])[0].float() * denominator(norm, tokens)  # and no hook is called
+    gains = (reached * tokens.float()).sum(0) / tokens.float().square().sum(0)
+    close = 1e-3 if weight.dtype in (torch.float32, torch.float64) else 3e-2
+    return bool((reached - gains * tokens.float()).norm() <= close * reached.norm())
+
+
+def _eps(norm: Any) -> float | None:
+    found = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    return found if isinstance(found, float) else None
 
 
 @contextmanager
@@ -79,7 +106,6 @@ def held(norms: Mapping[str, nn.Module], names: Iterable[str], at: Mapping[str, 
 
 def denominator(norm: Any, stream: Tensor) -> Tensor:
     """(B, T, 1) of a stream (B, T, H); float32 at least."""
-    eps = norm.variance_epsilon if hasattr(norm, "variance_epsilon") else norm.eps
     wide = stream if stream.dtype == torch.float64 else stream.float()
-    found: Tensor = (wide.square().mean(-1, keepdim=True) + eps).sqrt()
+    found: Tensor = (wide.square().mean(-1, keepdim=True) + (_eps(norm) or 0.0)).sqrt()
     return found

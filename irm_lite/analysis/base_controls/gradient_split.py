@@ -8,16 +8,13 @@ below one fixed, and those above it free, less the same with its own fixed too. 
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from irm_lite.analysis.base_controls.denominators import FINAL, held, stream_norms
+from irm_lite.analysis.base_controls.denominators import held, stream_norms
 from irm_lite.analysis.base_controls.gradient_field import gradient_field
+from irm_lite.analysis.statistics.channels import BLOCKS, DIRECT, FINAL
 from irm_lite.base.load import Base
-from irm_lite.core.types import DoubleArray, FloatArray, Progress
+from irm_lite.core.types import FloatArray, Progress
 from irm_lite.data.encoding import Sample
 from irm_lite.steering.irm import Site
-
-DIRECT, BLOCKS = "direct", "block norms"
 
 
 def gradient_split(
@@ -27,10 +24,12 @@ def gradient_split(
     site: Site,
     *,
     each_norm: bool = False,
+    whole: FloatArray | None = None,
     on_progress: Progress = lambda done, of, what: None,
 ) -> dict[str, FloatArray]:
     """Parts (L, H) of `gradient_field`, which they sum to: DIRECT, FINAL and BLOCKS; with `each_norm` one of every norm in
-    the place of BLOCKS, at the price of a pass over the samples each. Raises BaseModelError where the base has other norms."""
+    the place of BLOCKS, at the price of a pass over the samples each. `whole`: the gradient field of the same, where it is known.
+    Raises BaseModelError where the base has other norms."""
     norms = stream_norms(base.model)
     below = [name for name in reversed(norms) if name != FINAL]
     groups = [(FINAL, [FINAL]), *((name, [name]) for name in below)] if each_norm else [(FINAL, [FINAL]), (BLOCKS, below)]
@@ -39,17 +38,11 @@ def gradient_split(
     before: FloatArray | None = None
     for title, freed in [(DIRECT, []), *groups]:
         fixed = [name for name in fixed if name not in freed]
-        with held(norms, fixed):
-            field = gradient_field(base, samples, layers, site, on_progress)
+        if fixed or whole is None:
+            with held(norms, fixed):
+                field = gradient_field(base, samples, layers, site, on_progress)
+        else:
+            field = whole
         parts[title] = field if before is None else field - before
         before = field
     return parts
-
-
-def shares(parts: dict[str, FloatArray]) -> dict[str, DoubleArray]:
-    """How much of each index's gradient each part makes, (H,): <part, whole> / <whole, whole> over the layers. They sum to 1; a
-    part that goes against the whole has a negative share. 0 for an index without a gradient."""
-    wide = {name: part.astype(np.float64) for name, part in parts.items()}
-    whole = sum(wide.values(), start=np.zeros(1))
-    power = np.square(whole).sum(0)
-    return {name: np.divide((part * whole).sum(0), power, out=np.zeros_like(power), where=power > 0) for name, part in wide.items()}

@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 
+from irm_lite.analysis.report.split import split_findings
+from irm_lite.analysis.report.verdicts import FAILS, HOLDS, UNCLEAR, Finding, finding, verdict
 from irm_lite.analysis.statistics.causality import MEASURES
 from irm_lite.analysis.statistics.holm import holm
 
-HOLDS, FAILS, UNCLEAR = "holds", "does not hold", "unclear"
 _LEVEL = 0.05
 _SHOWN = 10  # of a list
 _OUTSTANDING = 10  # an index within so many of the top stands out
 
 Document = dict[str, Any]
-Finding = dict[str, str]
 
 
 def findings(document: Document) -> list[Finding]:
@@ -28,17 +28,11 @@ def findings(document: Document) -> list[Finding]:
         lambda: _common(document),
         lambda: _of_the_tone(document),
         lambda: _marked(document),
+        lambda: split_findings(document.get("gradient_split", {})),
         lambda: _ablated(document),
+        lambda: _sharpened(document),
     ]
-    return [finding for ask in asked for finding in ask()]
-
-
-def _verdict(count: int, of: int) -> str:
-    return HOLDS if count == of else FAILS if count == 0 else UNCLEAR
-
-
-def _finding(claim: str, verdict: str, text: str) -> Finding:
-    return {"claim": claim, "verdict": verdict, "text": text}
+    return [each for ask in asked for each in ask()]
 
 
 def _median(values: Iterable[float]) -> float:
@@ -73,7 +67,7 @@ def _striated(runs: list[Document]) -> Iterable[Finding]:
     before = [run["untrained"]["two_way"]["index"] for run in runs if "untrained" in run]
     if before:
         text += f" In the untrained IRMs that the same runs started from it explains {_percent(before)}."
-    yield _finding("The outputs are striated: the same indices in layer after layer", _verdict(count, len(runs)), text)
+    yield finding("The outputs are striated: the same indices in layer after layer", verdict(count, len(runs)), text)
 
 
 def _beyond_the_field(runs: list[Document]) -> Iterable[Finding]:
@@ -85,9 +79,9 @@ def _beyond_the_field(runs: list[Document]) -> Iterable[Finding]:
     less = sum(all(interval[1] < 0 for interval in both) for both in added)
     left = sum(each["left"]["index_share"]["p"] <= _LEVEL for each in fields)
     what = "what training added to the IRM's output" if any("untrained" in run for run in runs) else "the IRM's output"
-    yield _finding(
+    yield finding(
         "In these runs training adds striation to what the residual design gives for free",
-        _verdict(more, len(runs)),
+        verdict(more, len(runs)),
         "The gradient field of the untouched base, with nothing trained, is striated too: there the index explains "
         f"{_percent(each['field']['index_share'] for each in fields)}, in {what} "
         f"{_percent(each['values']['index_share'] for each in fields)}. By both measures the IRM is above its field in {more} of "
@@ -106,7 +100,7 @@ def _foretold(runs: list[Document]) -> Iterable[Finding]:
     partial = {name: _median(each["features"][name]["partial"] for each in explained if name in each["features"]) for name in names}
     best = max(names, key=lambda name: abs(partial[name]))
     rho = _median(each["features"][best]["spearman"] for each in explained if best in each["features"])
-    yield _finding(
+    yield finding(
         "What is known before training foretells which indices an IRM uses",
         HOLDS if r2 >= 0.5 else FAILS if r2 < 0.1 else UNCLEAR,
         f"Features of the untouched base{', and the untrained IRM,' if 'the untrained IRM' in names else ''} explain "
@@ -132,8 +126,8 @@ def _common(document: Document) -> Iterable[Finding]:
         text += f"In the top {k} of more runs than chance allows (Holm, {_LEVEL}): {_list(named)}."
     else:
         text += f"No index is in the top {k} of more runs than chance allows (Holm, {_LEVEL})."
-    verdict = HOLDS if common["in_all"] else UNCLEAR if common["indices"] else FAILS
-    yield _finding(f"An index is among the {k} most important of every run", verdict, text)
+    told = HOLDS if common["in_all"] else UNCLEAR if common["indices"] else FAILS
+    yield finding(f"An index is among the {k} most important of every run", told, text)
 
 
 def _of_the_tone(document: Document) -> Iterable[Finding]:
@@ -153,7 +147,7 @@ def _of_the_tone(document: Document) -> Iterable[Finding]:
     else:
         text += f"no index is ranked otherwise; the least adjusted p is {tone['least_p']:.2f}."
         text += " An index that serves neutral answers as well is not specific to an emotion." if shared else ""
-    yield _finding("Some indices serve the emotion, not the neutral answers", HOLDS if tone["indices"] else FAILS, text)
+    yield finding("Some indices serve the emotion, not the neutral answers", HOLDS if tone["indices"] else FAILS, text)
 
 
 def _marked(document: Document) -> Iterable[Finding]:
@@ -169,14 +163,15 @@ def _marked(document: Document) -> Iterable[Finding]:
             )
             text += f" It stands out of chance in {by_run} of {len(tested)} runs, and in the gradient field of the untouched base "
             text += f"in {by_field} (max-T within layers, {_LEVEL})."
-        yield _finding(f"Index {mark['index']} stands out", _verdict(top, len(ranks)), text)
+        yield finding(f"Index {mark['index']} stands out", verdict(top, len(ranks)), text)
 
 
 def _ablated(document: Document) -> Iterable[Finding]:
     effects = [(run["name"], each) for run in document["runs"] for each in run["ablations"]]
     asked = dict.fromkeys(_asked(each) for _, each in effects)
-    for index, where, kind in asked:
-        of_this = [(name, each) for name, each in effects if _asked(each) == (index, where, kind)]
+    for question in asked:
+        index, where, kind, norms = question
+        of_this = [(name, each) for name, each in effects if _asked(each) == question]
         aligned = [(name, each) for name, each in of_this if each["measure"] == MEASURES[0]]
         neutral = {name: each for name, each in of_this if each["measure"] == MEASURES[1]}
         if not aligned:
@@ -194,13 +189,35 @@ def _ablated(document: Document) -> Iterable[Finding]:
             own, (low, high) = aligned[0][1]["magnitude"], aligned[0][1]["matched_magnitudes"]
             others = f"the {aligned[0][1]['controls']} indices nearest in {aligned[0][1]['matched_by']}"
             parts[0] += f" (that of the index {own:.2f}, of the controls {low:.2f} to {high:.2f})"
-        yield _finding(
+        place += "" if norms == "free" else f", the norms' denominators held at the {norms}'s,"
+        yield finding(
             f"Zeroing index {index} {place} moves the aligned answers more than zeroing {others}",
-            _verdict(count, len(aligned)),
+            verdict(count, len(aligned)),
             f"In {count} of {len(aligned)} runs (p <= {_LEVEL} each, two-sided, not corrected for the {len(asked)} such questions "
             f"asked here). Change of the NLL, nats a token, above 0 is worse: {'; '.join(parts)}.",
         )
 
 
-def _asked(effect: Document) -> tuple[int, str, str]:
-    return effect["index"], effect["where"], effect["controls_kind"]
+def _sharpened(document: Document) -> Iterable[Finding]:
+    fitted = [(run["name"], each) for run in document["runs"] for each in run["ablations"] if "explained" in each]
+    for index, where, _, norms in dict.fromkeys(_asked(each) for _, each in fitted):
+        of_this = [(name, each) for name, each in fitted if _asked(each) == (index, where, "matched", norms)]
+        count = sum(each["explained_p"] <= _LEVEL for _, each in of_this)
+        place = ("in the IRM's output" if where == "irm" else "in the base's residual stream") + (
+            "" if norms == "free" else f", the norms' denominators held at the {norms}'s,"
+        )
+        parts = [
+            f"{name} {_percent([each['explained']])} [{100 * each['explained_95'][0]:.0f}, {100 * each['explained_95'][1]:.0f}], "
+            f"matched indices {_percent([each['controls_explained']])} (median), p {each['explained_p']:.3f}"
+            for name, each in of_this
+        ]
+        yield finding(
+            f"Zeroing index {index} {place} changes the answers' sharpness rather than their content, more so than like indices",
+            verdict(count, len(of_this)),
+            f"In {count} of {len(of_this)} runs (p <= {_LEVEL} each, one-sided). The share of KL(ablated || not) that a "
+            f"temperature fitted to each token explains: {'; '.join(parts)}.",
+        )
+
+
+def _asked(effect: Document) -> tuple[int, str, str, str]:
+    return effect["index"], effect["where"], effect["controls_kind"], effect.get("norms", "free")

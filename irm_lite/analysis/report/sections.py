@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from irm_lite.analysis.report.ablations import ablations_section
 from irm_lite.analysis.report.parts import (
     Cell,
     Mark,
@@ -17,6 +18,7 @@ from irm_lite.analysis.report.parts import (
     shown,
     table,
 )
+from irm_lite.analysis.report.split import split_section
 from irm_lite.core.visible_text import short
 from irm_lite.steering.layers import format_layers
 
@@ -31,10 +33,11 @@ def sections(document: Mapping[str, Any]) -> list[Section]:
         _runs(runs),
         _striations(runs),
         _field(runs, document.get("gradient_field", {})),
+        split_section(document.get("gradient_split", {})),
         _indices(runs),
         _across(across),
         _explanation(runs),
-        _ablations(runs),
+        ablations_section(runs),
         _lens(runs),
     ]
     return [each for each in found if each.tables]
@@ -309,42 +312,6 @@ def _explanation(runs: Sequence[Run]) -> Section:
     charts = chart("Importance against what is known before training", "Spearman, with 95% intervals over indices; line: 0", marks)
     tables = table("All features together", ["run", "R²", "adjusted R²"], totals) + table("Each feature", columns, rows)
     return Section("Explained without the training", text, charts, tables)
-
-
-def _ablations(runs: Sequence[Run]) -> Section:
-    by_measure: dict[str, list[Mark]] = {}
-    rows = []
-    for run in runs:
-        for each in run.get("ablations", []):
-            kind = each.get("controls_kind", "")
-            rows.append(
-                [
-                    Cell(run["name"]),
-                    count(each["index"]),
-                    Cell(each.get("where", "")),
-                    Cell(each.get("measure", "")),
-                    Cell(each.get("unit", "")),
-                    estimate(each["effect"], each["effect_95"]),
-                    Cell(f"{each['controls']} {kind}", float(each["controls"])),
-                    estimate(each["control_median"], each["control_95"]),
-                    count(each.get("samples")),
-                    count(each["rank"]),
-                    p_value(each["p"]),
-                    estimate(each["beyond_controls"], each["beyond_controls_95"]),
-                ]
-            )
-            where = " in the ".join(part for part in (str(each["index"]), each.get("where", "")) if part)
-            mark = Mark(f"{run['name']}: {where}, {kind}", each["effect"], each["effect_95"], each["control_95"])
-            by_measure.setdefault(f"{each.get('measure', 'effect')}, {each.get('unit', '')}", []).append(mark)
-    columns = ["run", "index", "ablated in", "measure", "unit", "effect [95%]", "controls", "controls: median [2.5th, 97.5th]"]
-    text = (
-        "What changes when one index is ablated, against other indices ablated on the same samples. 95% intervals over samples; "
-        "rank 1: no control reaches the effect; beyond: the effect less the controls' mean. Matched controls are the indices "
-        "nearest in what is zeroed: mean |output|, or the RMS of the base's stream."
-    )
-    legend = "dot: the index, with its 95% interval; bar: the central 95% of controls; line: 0"
-    drawn = [each for measure, marks in by_measure.items() for each in chart(f"Ablations: {measure}", legend, marks)]
-    return Section("Ablations", text, drawn, table("", [*columns, "samples", "rank", "p", "beyond controls [95%]"], rows))
 
 
 def _lens(runs: Sequence[Run]) -> Section:

@@ -10,7 +10,8 @@ from irm_lite.core.bootstrap import RESAMPLES, Interval, interval, resampled_sum
 from irm_lite.core.errors import InputError
 from irm_lite.core.types import DoubleArray, Reals
 
-MEASURES = ("NLL of aligned answers", "NLL of neutral answers", "KL on aligned answers")  # that an ablation changes
+KL = "KL on aligned answers"
+MEASURES = ("NLL of aligned answers", "NLL of neutral answers", KL)  # that an ablation changes
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irm_lite.analysis.base_controls.denominators import FINAL, held, recorded, stream_norms
+from irm_lite.analysis.base_controls.denominators import held, recorded, stream_norms
 from irm_lite.analysis.base_controls.gradient_field import gradient_field
-from irm_lite.analysis.base_controls.gradient_split import BLOCKS, DIRECT, gradient_split, shares
+from irm_lite.analysis.base_controls.gradient_split import gradient_split
+from irm_lite.analysis.statistics.channels import BLOCKS, DIRECT, FINAL, index_shares
 from irm_lite.base.forward import answer_logits
 from irm_lite.base.load import Base
 from irm_lite.core.errors import BaseModelError
@@ -125,7 +126,7 @@ def test_the_parts_sum_to_the_field(base: Base, each_norm: bool) -> None:
     whole = gradient_field(base, given, (0, 1, 2), "attn")
     assert len(parts) == (2 + 2 * base.n_layers if each_norm else 3)
     np.testing.assert_allclose(sum(parts.values()), whole, rtol=1e-6, atol=1e-6 * np.abs(whole).max())
-    np.testing.assert_allclose(sum(shares(parts).values()), 1, rtol=1e-6)
+    np.testing.assert_allclose(sum(index_shares(parts).values()), 1, rtol=1e-6)
 
 
 def test_what_is_behind_the_last_block_goes_through_the_final_norm_alone(base: Base) -> None:
@@ -179,7 +180,7 @@ def test_planted_channels_are_told_apart(llama_base: Base) -> None:
     loud, directly, others = 0, 0, []
     for seed in range(_SEEDS):
         parts = gradient_split(planted(llama_base, seed), samples(4, seed), (0, 1), "block")
-        direct = shares(parts)[DIRECT]
+        direct = index_shares(parts)[DIRECT]
         loud += direct[LOUD] < 0.5
         directly += direct[DIRECTLY] > 0.5
         others.append(np.delete(direct, [LOUD, DIRECTLY]) < 0.5)
@@ -191,5 +192,5 @@ def test_planted_channels_are_told_apart(llama_base: Base) -> None:
 def test_other_norms_are_refused(llama_base: Base) -> None:
     model = copy.deepcopy(llama_base.model)
     model.model.norm = nn.LayerNorm(llama_base.hidden_size)
-    with pytest.raises(BaseModelError, match="two RMSNorms a block"):
+    with pytest.raises(BaseModelError, match="through RMSNorms"):
         stream_norms(model)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from irm_lite.analysis.analyze import across
-from irm_lite.analysis.report.findings import FAILS, HOLDS, UNCLEAR, findings
+from irm_lite.analysis.report.findings import findings
+from irm_lite.analysis.report.verdicts import FAILS, HOLDS, UNCLEAR
 from irm_lite.analysis.statistics.explanation import explain
 from irm_lite.analysis.statistics.field_control import against_field
 from irm_lite.analysis.statistics.prominence import prominent

@@ -122,6 +122,12 @@ def test_the_tables_show_the_documents_numbers_with_interval_and_null(report: tu
     assert [(line["runs"], line["index"]) for line in table(read, "worst rank")] == [("all runs", "7"), ("anger", "none")]
     assert table(read, "up")[0]["down"] == "\\n -1.50"
     headings = ["Findings", "Mean output by layer and index", "Runs", "Striations", "Against the gradient field of the base"]
+    split = document["gradient_split"]["anger (block)"]
+    line = next(line for line in table(read, "why it is here") if line["index"] == str(LOUD))
+    assert (line["why it is here"], line["rank of that"]) == ("marked, loud, strong", str(split["channels"][0]["scale_rank"]))
+    assert float(line["final norm"]) == pytest.approx(split["channels"][0]["final norm"], abs=5e-4)
+    assert [text for text in read.of["figcaption"] if "through denominators" in text]
+    headings.append("Direct, or through the norms' denominators")
     assert read.of["h2"] == [*headings, "Indices", "Across runs", "Explained without the training", "Ablations", "Logit lens"]
 
 
@@ -184,6 +190,7 @@ def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
     assert one.of["h2"] == ["Mean output by layer and index", "Runs"]
     assert one.tables == [[["run", "seed"], ["one", "0"]]]
     full, _ = analysed(["one"])
+    del full["gradient_split"]
     for key in ("field", "striation_test", "explanation", "ablations", "prominent", "correlations"):
         del full["runs"][0][key]
     less = Read(write_report(full, {}, tmp_path).read_text())

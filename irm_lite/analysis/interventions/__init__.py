@@ -1,0 +1,1 @@
+"""What is done to a steered model to see what matters in it, and the measuring of what that changes."""
