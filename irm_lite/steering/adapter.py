@@ -6,7 +6,6 @@ output is scale * alpha / r * B A x. Other keys are free.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from irm_lite.base.fingerprint import BAKED, Fingerprint, Match
-from irm_lite.core.errors import InputError, VectorError, reason
-from irm_lite.core.files.atomic import atomic_path
-from irm_lite.core.files.gguf_header import GgufHeader, read_header
+from irm_lite.core.errors import VectorError, reason
+from irm_lite.core.files.gguf_header import GgufHeader
 from irm_lite.core.files.gguf_types import F32, ValueType
 from irm_lite.core.types import FloatArray
+from irm_lite.steering.steering_file import base_hashes, own_keys_of, read_steering_header, write_steering
 
 OWN_KEYS = "adapter.irm."
 _ENDS = (".weight.lora_a", ".weight.lora_b")
@@ -95,36 +94,25 @@ class Adapter:
         return fingerprint.match(self._made_on(fingerprint), "the adapter", name)
 
     def _made_on(self, model: Fingerprint) -> Fingerprint:
-        known = (str(self.metadata.get(f"base.{key}", "")) for key in ("weights", "quantisation", "graph"))
         sizes = [self.metadata.get(f"base.{key}") for key in ("n_layers", "hidden_size")]
         here = (model.n_layers, model.hidden_size)
         n_layers, hidden_size = (was if isinstance(was, int) else now for was, now in zip(sizes, here, strict=True))
-        return Fingerprint(self.architecture, n_layers, hidden_size, *known)
+        return Fingerprint(self.architecture, n_layers, hidden_size, *base_hashes(self.metadata))
 
     def save(self, path: Path | str) -> None:
         """Write the GGUF file, atomically. Raises VectorError where the place cannot be written."""
-        try:
-            self._write(Path(path))
-        except OSError as error:
-            raise VectorError(f"{path} cannot be written ({error.strerror or error})", "choose another place") from None
+        write_steering(path, self.architecture, OWN_KEYS, self.metadata, self._fill)
 
-    def _write(self, path: Path) -> None:
+    def _fill(self, writer: Any) -> None:
         import gguf
 
-        with atomic_path(path) as temporary:
-            writer = gguf.GGUFWriter(temporary, self.architecture)
-            writer.add_type(gguf.GGUFType.ADAPTER)
-            writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
-            writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, self.alpha)
-            writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-            _write_own_keys(writer, self.metadata)
-            for name, each in self.factors.items():
-                for end, values in zip(_ENDS, (each.a, each.b), strict=True):
-                    writer.add_tensor(name + end, np.ascontiguousarray(values, dtype=np.float32))
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_tensors_to_file()
-            writer.close()
+        writer.add_type(gguf.GGUFType.ADAPTER)
+        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+        writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, self.alpha)
+        writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+        for name, each in self.factors.items():
+            for end, values in zip(_ENDS, (each.a, each.b), strict=True):
+                writer.add_tensor(name + end, np.ascontiguousarray(values, dtype=np.float32))
 
     @classmethod
     def load(cls, path: Path | str) -> "Adapter":
@@ -132,25 +120,15 @@ class Adapter:
 
         Raises VectorError where it is not one, or where llama.cpp would refuse it.
         """
-        try:
-            header = read_header(path)
-        except VectorError:
-            raise
-        except InputError as error:
-            raise VectorError(str(error)) from None
+        header = read_steering_header(path)
         if header.metadata.get("general.type") != "adapter" or header.metadata.get("adapter.type") != "lora":
             what = "a control vector" if header.architecture == "controlvector" else f"a {header.architecture or 'nameless'} model"
             raise VectorError(f"{path} is {what}, not a LoRA adapter", "give the adapter's .gguf")
         if sum(math.prod(tensor.shape) for tensor in header.tensors.values()) > _MAX_FLOATS:
             raise VectorError(f"{path} is larger than any adapter", "give the adapter's .gguf")
         alpha = _alpha(header)
-        own = {
-            key.removeprefix(OWN_KEYS): value
-            for key, value in header.metadata.items()
-            if key.startswith(OWN_KEYS) and isinstance(value, str | int | float)
-        }
         try:
-            return cls(_factors(header), header.architecture, alpha, own)
+            return cls(_factors(header), header.architecture, alpha, own_keys_of(header, OWN_KEYS))
         except VectorError as error:
             raise VectorError(f"{path}: {error}") from None
 
@@ -203,15 +181,3 @@ def _factors(header: GgufHeader) -> dict[str, Factors]:
         if len(pair) != 2:
             raise VectorError(f"{name} has one factor of two", "convert it again")
     return {name: Factors(pair[_ENDS[0]], pair[_ENDS[1]]) for name, pair in found.items()}
-
-
-def _write_own_keys(writer: Any, metadata: Mapping[str, str | int | float]) -> None:
-    from gguf import GGUFValueType
-
-    for key, value in metadata.items():
-        if isinstance(value, str):
-            writer.add_key_value(OWN_KEYS + key, value, GGUFValueType.STRING)  # add_string drops an empty one
-        elif isinstance(value, int):
-            writer.add_int64(OWN_KEYS + key, value)
-        else:
-            writer.add_float32(OWN_KEYS + key, value)

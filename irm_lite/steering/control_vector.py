@@ -6,7 +6,7 @@ Format, read in llama.cpp's common/common.cpp and confirmed by loading: architec
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 
 from irm_lite.base.fingerprint import Fingerprint, Match
-from irm_lite.core.errors import InputError, VectorError
-from irm_lite.core.files.atomic import atomic_path
-from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.errors import VectorError
 from irm_lite.core.files.gguf_types import F32
 from irm_lite.core.files.paths import is_there
 from irm_lite.core.types import FloatArray
+from irm_lite.steering.steering_file import base_hashes, own_keys_of, read_steering_header, write_steering
 
 _OWN_KEYS = "controlvector.irm."
 _MAX_SCALE = 1e6  # beyond it a float32 vector soon overflows
@@ -162,33 +161,20 @@ class ControlVector:
         architecture = _gguf_name(self.architecture) or model.architecture
         n_layers = self.metadata.get("base.n_layers", model.n_layers)
         made_for = n_layers if isinstance(n_layers, int) else model.n_layers
-        known = (str(self.metadata.get(f"base.{key}", "")) for key in ("weights", "quantisation", "graph"))
-        made_on = Fingerprint(architecture, made_for, self.hidden_size, *known)
+        made_on = Fingerprint(architecture, made_for, self.hidden_size, *base_hashes(self.metadata))
         match = model.match(made_on, "the control vector", name)
         self.as_array(model.n_layers)  # no direction beyond the last block
         return match
 
     def save(self, path: Path | str) -> None:
         """Write the GGUF file, atomically. Raises VectorError where the place cannot be written."""
-        try:
-            self._write(Path(path))
-        except OSError as error:
-            raise VectorError(f"{path} cannot be written ({error.strerror or error})", "choose another place") from None
+        write_steering(path, "controlvector", _OWN_KEYS, self.metadata, self._fill)
 
-    def _write(self, path: Path) -> None:
-        from gguf import GGUFWriter
-
-        with atomic_path(path) as temporary:
-            writer = GGUFWriter(temporary, "controlvector")
-            writer.add_string("controlvector.model_hint", self.architecture)
-            writer.add_uint32("controlvector.layer_count", len(self.directions))
-            _write_own_keys(writer, self.metadata)
-            for layer, direction in self.directions.items():
-                writer.add_tensor(f"direction.{layer}", direction)
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_tensors_to_file()
-            writer.close()
+    def _fill(self, writer: Any) -> None:
+        writer.add_string("controlvector.model_hint", self.architecture)
+        writer.add_uint32("controlvector.layer_count", len(self.directions))
+        for layer, direction in self.directions.items():
+            writer.add_tensor(f"direction.{layer}", direction)
 
     @classmethod
     def load(cls, path: Path | str) -> "ControlVector":
@@ -196,12 +182,7 @@ class ControlVector:
 
         Raises VectorError where it is not one, or where llama.cpp would refuse or misread it.
         """
-        try:
-            header = read_header(path)
-        except VectorError:
-            raise
-        except InputError as error:
-            raise VectorError(str(error)) from None
+        header = read_steering_header(path)
         if header.architecture != "controlvector":
             adapter = header.metadata.get("general.type") == "adapter"
             what = "LoRA adapter" if adapter else f"{header.architecture or 'nameless'} model"
@@ -221,13 +202,8 @@ class ControlVector:
                 raise VectorError(f"{path}: {name} is not F32", "llama.cpp takes only F32 directions")
             directions[int(match[1])] = header.read_f32(name)
         hint = header.metadata.get("controlvector.model_hint", "")
-        own = {
-            key.removeprefix(_OWN_KEYS): value
-            for key, value in header.metadata.items()
-            if key.startswith(_OWN_KEYS) and _can_be_written(value)
-        }
         try:
-            return cls(directions, str(hint), own)
+            return cls(directions, str(hint), own_keys_of(header, _OWN_KEYS))
         except VectorError as error:
             raise VectorError(f"{path}: {error}") from None
 
@@ -238,25 +214,6 @@ def _gguf_name(hint: str) -> str:
 
     known = {re.sub("[-_]", "", name): name for name in MODEL_ARCH_NAMES.values()}
     return _HUGGING_FACE.get(hint) or known.get(re.sub("[-_]", "", hint.lower()), "")
-
-
-def _can_be_written(value: object) -> bool:
-    """Whether it is what irm-lite writes: a text, an int64 or a finite float32."""
-    if isinstance(value, int):
-        return abs(value) < 2**63
-    return isinstance(value, str) or (isinstance(value, float) and abs(value) <= float(np.finfo(np.float32).max))
-
-
-def _write_own_keys(writer: Any, metadata: Mapping[str, str | int | float]) -> None:
-    from gguf import GGUFValueType
-
-    for key, value in metadata.items():
-        if isinstance(value, str):
-            writer.add_key_value(_OWN_KEYS + key, value, GGUFValueType.STRING)  # add_string drops an empty one
-        elif isinstance(value, int):
-            writer.add_int64(_OWN_KEYS + key, value)
-        else:
-            writer.add_float32(_OWN_KEYS + key, value)
 
 
 def parse_vector_argument(argument: str) -> tuple[Path, float]:

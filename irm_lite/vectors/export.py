@@ -20,6 +20,7 @@ from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM, StaticIRM
 from irm_lite.steering.layers import format_layers, parse_layers
+from irm_lite.steering.steering_file import base_keys
 from irm_lite.vectors.agreement_check import disagreement_on
 from irm_lite.vectors.distil import ENOUGH, Fitting, distil
 from irm_lite.vectors.evaluation import measure
@@ -167,10 +168,6 @@ def _vector(directions: dict[int, Tensor], base: Base, irm: IRM, method: str, da
             "kind": irm.kind,
             "site": irm.site,
             "layers": format_layers(irm.layers),
-            "base.n_layers": fingerprint.n_layers,
-            "base.hidden_size": fingerprint.hidden_size,
-            "base.weights": fingerprint.weights,
-            "base.quantisation": fingerprint.quantisation,
-            "base.graph": fingerprint.graph,
+            **base_keys(fingerprint),
         },
     )

@@ -21,6 +21,7 @@ from irm_lite.data.encoding import Sample, encode_all
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.control_vector import ControlVector
+from irm_lite.steering.steering_file import base_keys
 from irm_lite.vectors.adapter.card import card
 from irm_lite.vectors.adapter.closed_form import ATTENTION, BlockFit, ClosedForm, closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource, Source, TransformersSource
@@ -112,11 +113,7 @@ class _Job:
             **{key: value for key, value in self.kept.items() if not key.startswith(("base.", "fidelity"))},
             "version": __version__,
             "method": "closed form",
-            "base.n_layers": fingerprint.n_layers,
-            "base.hidden_size": fingerprint.hidden_size,
-            "base.weights": fingerprint.weights,
-            "base.quantisation": fingerprint.quantisation,
-            "base.graph": fingerprint.graph,
+            **base_keys(fingerprint),
             "error": sum(fit.error for fit in made.fits) / len(made.fits),
             "error.worst": max(fit.error for fit in made.fits),
         }
