@@ -115,13 +115,17 @@ class Store:
 
     def variant(self, method: str) -> Variant | None:
         """The one that the method's results have; None where there is no result yet."""
-        found = next(iter(self.document["results"].get(method, {}).values()), None)
-        return None if found is None else found["variant"]
+        found: Variant | None = self._of_first_result(method, "variant")
+        return found
 
     def strength(self, method: str) -> float | None:
-        """The one that the method's results have; None where there is no result yet, or no strength to choose."""
+        """The same; None where there is no strength to choose, too."""
+        found: float | None = self._of_first_result(method, "strength")
+        return found
+
+    def _of_first_result(self, method: str, key: str) -> Any:
         found = next(iter(self.document["results"].get(method, {}).values()), None)
-        return None if found is None else found["strength"]
+        return None if found is None else found[key]
 
     def keep_result(self, found: Result) -> None:
         self.document["results"].setdefault(found.method, {})[str(found.seed)] = found.to_dict()

@@ -33,6 +33,14 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 0,
 }
 _MOE = {"moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}
+_LINEAR = {  # of Qwen3-Next and Qwen3.5: three blocks of linear attention, then one as usual
+    "num_hidden_layers": 4,
+    "head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
 
 ZOO: tuple[Tiny, ...] = (
     Tiny("llama", "LlamaConfig", "Llama 2, Llama 3.x, SmolLM2"),
@@ -179,29 +187,13 @@ ZOO: tuple[Tiny, ...] = (
         "qwen3_next",
         "Qwen3NextConfig",
         "Qwen3-Next",
-        {
-            **_MOE,
-            "shared_expert_intermediate_size": 64,
-            "num_hidden_layers": 4,
-            "head_dim": 32,
-            "linear_num_key_heads": 2,
-            "linear_num_value_heads": 4,
-            "linear_key_head_dim": 16,
-            "linear_value_head_dim": 16,
-        },
+        {**_MOE, "shared_expert_intermediate_size": 64, **_LINEAR},
     ),
     Tiny(
         "qwen3_5",
         "Qwen3_5TextConfig",
         "Qwen3.5 0.8B to 27B",
-        {
-            "num_hidden_layers": 4,
-            "head_dim": 32,
-            "linear_num_key_heads": 2,
-            "linear_num_value_heads": 4,
-            "linear_key_head_dim": 16,
-            "linear_value_head_dim": 16,
-        },
+        _LINEAR,
     ),
     Tiny(
         "falcon_h1",

@@ -78,7 +78,7 @@ class Column:
         self._tokens: Iterator[int | None] | None = None
         self._at_work: Work | None = None  # what the cache was computed with
         self._held: list[int] = []  # the cache's tokens
-        self._steered = vector is not None  # whether a vector may be at work in the context
+        self._vector_set = vector is not None  # whether a vector may be at work in the context
         self._whole = 0  # so many of them came in micro-batches that a fresh start would have too
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._seen: dict[int, FloatArray] = {}  # the IRM's output by layer at the newest position
@@ -240,9 +240,9 @@ class Column:
             self._runtime.set_vector(self._vector, self._strength, self._layers)
         elif self._adapters:
             self._runtime.set_adapters([(adapter, scale * self._strength) for adapter, scale in self._adapters])
-        elif self._steered:
+        elif self._vector_set:
             self._runtime.set_vector(None)
-        self._steered = self._vector is not None
+        self._vector_set = self._vector is not None
         self._at_work = self._vector, self._strength, self._layers
 
     def _see(self, layer: int, output: Any) -> None:

@@ -41,9 +41,9 @@ def serve(*, flags: ServeFlags | None = None, web: HttpFlags | None = None, comm
     Both are described in docs/serve.md.
     """
     flags, web = flags or ServeFlags(), web or HttpFlags()
-    if web.http and flags.adapter:
-        raise InputError("--adapter does not go with --http yet", "serve the control vector, or leave --http out")
     if web.http:
+        if flags.adapter:
+            raise InputError("--adapter does not go with --http yet", "serve the control vector, or leave --http out")
         serve_over_http(web, flags.gguf, flags.vector or [], flags.irm or [], flags.context, flags.chat_template, Output(common))
         return
     try:
