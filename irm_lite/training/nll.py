@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
-from irm_lite.base.forward import answer_hidden, packed
+from irm_lite.base.forward import answer_hidden, row_of
 from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
 from irm_lite.core.machine import processes
@@ -20,7 +20,7 @@ def mean_nll(base: Base, samples: Iterable[Sample]) -> float:
     total, count = 0.0, 0
     with processes.agreed():
         for group in processes.share(list(rows(list(samples)))):
-            row = packed(base.model, group)
+            row = row_of(base.model, group)
             hidden = answer_hidden(base.model, row)
             total += answer_nll(head_of(base.model), hidden, row["labels"], row["weights"]).item()
             count += len(row["labels"])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irm_lite.base.forward import answer_hidden, packed
+from irm_lite.base.forward import answer_hidden, row_of
 from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
 from irm_lite.core.errors import InputError
@@ -101,7 +101,7 @@ def distil(
             while len(order) < BATCH:
                 order += shuffle.sample(range(len(train)), len(train))
             chosen, order = order[:BATCH], order[BATCH:]
-            row = packed(base.model, [train[number] for number in chosen])
+            row = row_of(base.model, [train[number] for number in chosen])
             loss = _kl(base, row, torch.cat([taught.hidden[number] for number in chosen])).mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -119,7 +119,7 @@ def _lessons(base: Base, samples: list[Sample], hidden: list[Tensor]) -> list[tu
     """Packed rows with the teacher's hidden states (A, H) at their answer positions."""
     lessons, remaining = [], iter(hidden)
     for group in rows(samples):
-        lessons.append((packed(base.model, group), torch.cat([next(remaining) for _ in group])))
+        lessons.append((row_of(base.model, group), torch.cat([next(remaining) for _ in group])))
     return lessons
 
 

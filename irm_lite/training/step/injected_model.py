@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irm_lite.base.architecture import decoder_layers
-from irm_lite.base.forward import answers_of, packed, run_base
+from irm_lite.base.forward import answers_of, row_of, run_base
 from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
 from irm_lite.base.padded import held
@@ -50,7 +50,7 @@ class InjectedModel(nn.Module):
         _, injection = self._hidden
         norms: dict[int, Tensor] = {}
         injection.observers.clear()  # only now: the backward pass recomputes with the observers of its forward
-        row = packed(self._hidden[0].model, samples)
+        row = row_of(self._hidden[0].model, samples)
         counts = row["counts"].to(self._hidden[0].plan.device)
         if self.l1:
 
@@ -86,13 +86,13 @@ class InjectedModel(nn.Module):
         """NLL in nats, summed over the answer tokens of these samples in one row."""
         _, injection = self._hidden
         injection.observers.clear()
-        return float(self._answers_nll(samples, packed(self._hidden[0].model, samples)))
+        return float(self._answers_nll(samples, row_of(self._hidden[0].model, samples)))
 
     def unlikelihood(self, loops: Sequence[Loop]) -> Tensor:
         """-log(1 - p) of the tokens that come round again in these texts, summed over them, in nats."""
         base, injection = self._hidden
         injection.observers.clear()
-        row = packed(base.model, [loop.sample for loop in loops])
+        row = row_of(base.model, [loop.sample for loop in loops])
         ends = torch.tensor([0, *(loop.sample.n_answer for loop in loops[:-1])]).cumsum(0).tolist()
         places = torch.tensor([end + place for end, loop in zip(ends, loops, strict=True) for place in loop.places])
         head = head_of(base.model)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import torch
 
-from irm_lite.base.forward import packed
+from irm_lite.base.forward import row_of
 from irm_lite.base.load import Base
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
@@ -25,7 +25,7 @@ def compare(
     """Measure base, IRM and vector on the samples' answers."""
     samples, sums = list(samples), []
     for group in rows(samples, _ROW_TOKENS):
-        row = packed(base.model, group)
+        row = row_of(base.model, group)
         sizes = [sample.n_answer for sample in group]
         steered = [torch.split(log_probabilities(base, row, steer), sizes) for steer in (None, irm, vector)]
         labels = torch.split(row["labels"].to(steered[0][0].device), sizes)
