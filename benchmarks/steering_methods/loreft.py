@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from irm_lite.base.architecture import decoder_layers, hidden_state, with_hidden_state
 from irm_lite.base.forward import answer_hidden, answer_logits
+from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
 from irm_lite.base.speaker import BaseSpeaker
 from irm_lite.core.types import DoubleArray
@@ -142,7 +143,7 @@ def loreft(arena: Arena, seed: int, variant: Variant, held: ExitStack) -> Made:
     held.enter_context(arena.dequantised())
     layers = sorted({max(1, base.n_layers * part // 5) for part in range(1, 5)})
     edits = Edits(base, layers, seed)
-    head = base.model.get_output_embeddings()
+    head = head_of(base.model)
 
     def loss(batch: list[Sample]) -> Tensor:
         row = pack(batch)

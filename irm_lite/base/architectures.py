@@ -39,6 +39,14 @@ class Architecture:
         return replace(self, attn=(), reads="", node="", seen_through="")
 
 
+def cuts(model_type: str, layer_types: object = None) -> bool:
+    """Whether a model's first blocks can be left out. Not where something is done to what enters block 0, nor where blocks look
+    their attention up by their place in the list."""
+    known = TABLE.get(model_type)
+    mixed = isinstance(layer_types, (list, tuple)) and len(set(layer_types)) > 1
+    return known is not None and known.cut and not mixed
+
+
 def _beside(gguf: str, norms: Norms = (_ATTN_NORM,), **others: object) -> Architecture:
     """One without a place between attention and MLP."""
     return Architecture(gguf, attn=(), reads="", norms=norms, node="", **others)  # type: ignore[arg-type]

@@ -17,13 +17,13 @@ from irm_lite.training.step.answer_loss import answer_nll
 @torch.no_grad()
 def mean_nll(base: Base, samples: Iterable[Sample]) -> float:
     """Mean NLL a token, in nats, over the answers, of the base as it is injected at the moment."""
-    total, count = 0.0, 0
+    total, count = 0.0, 0.0
     with processes.agreed():
         for group in processes.share(list(rows(list(samples)))):
             row = row_of(base.model, group)
             hidden = answer_hidden(base.model, row)
             total += answer_nll(head_of(base.model), hidden, row["labels"], row["weights"]).item()
-            count += len(row["labels"])
+            count += float(row["weights"].sum())
     return processes.sum_of(total) / processes.sum_of(count)
 
 
