@@ -16,14 +16,15 @@ from irm_lite.serve.column import Manner
 from irm_lite.serve.http.answers import Answer
 from irm_lite.serve.http.documents import Form
 from irm_lite.serve.http.errors import ApiError, of_prompt
-from irm_lite.serve.http.job import Job
+from irm_lite.serve.http.job import Job, unheard
 from irm_lite.serve.http.log import Log
 from irm_lite.serve.http.metrics import Metrics
 from irm_lite.serve.http.names import parse_model
 from irm_lite.serve.http.pool import Pool
 from irm_lite.serve.http.schema import Asked, ChatAsked, CompletionAsked, Item, refuse_unsupported
 from irm_lite.serve.http.settings import Settings
-from irm_lite.serve.http.shelf import Shelf, Steering
+from irm_lite.serve.http.shelf import Shelf
+from irm_lite.serve.http.sources import Steering
 
 
 class Asking:
@@ -112,20 +113,22 @@ class Asking:
             1.0 if asked.repeat_penalty is None else asked.repeat_penalty,
         )
         continued = self._settings.continued if asked.cache_prompt is None else asked.cache_prompt
-        manner = Manner(sampling, min(most or limits.tokens, limits.tokens), asked.norms, continued)
+        manner = Manner(sampling, min(most or limits.tokens, limits.tokens), asked.norms or asked.outputs, continued)
         client = request.client.host if request.client else ""
         job = Job(
             prompt,
             manner,
             steering,
-            hear=lambda event: None,
+            hear=unheard,
             stops=asked.stops,
             streamed=bool(asked.stream),
+            pictured=asked.outputs,
             group=f"{client} {asked.user or ''}",
             deadline=time.monotonic() + limits.seconds,
         )
         name = asked.model or self._settings.name
-        form = Form(isinstance(asked, ChatAsked), name, steering, len(prompt), self._fingerprint, int(time.time()), asked.norms)
+        about = (isinstance(asked, ChatAsked), name, steering, len(prompt), self._fingerprint, int(time.time()))
+        form = Form(*about, norms=asked.norms, outputs=asked.outputs)
         if self._log.prompts:
             pieces = [self._model.piece(each, special=True) for each in prompt]
             self._log.say("prompt", id=form.id, text=b"".join(pieces).decode(errors="replace"))
