@@ -15,7 +15,7 @@ from irm_lite.llamacpp.adapters import Scaled
 from irm_lite.llamacpp.sampling import Sampling
 from irm_lite.serve.request import Chat, Name
 from irm_lite.steering.control_vector import ControlVector
-from irm_lite.steering.layers import format_layers, parse_layers
+from irm_lite.steering.layers import choose_layers
 
 HalfArray = np.ndarray[Any, np.dtype[np.float16]]
 _KEPT_BYTES = 1 << 28  # of the IRM's outputs for one answer; of a longer one the newest tokens' are kept
@@ -128,11 +128,7 @@ class Column:
 
     def choose(self, layers: str) -> tuple[int, ...]:
         """Those of its layers that the specification names. Raises InputError where it is malformed or names none of them."""
-        named = set(parse_layers(layers, self._runtime.model.n_layers))
-        chosen = tuple(layer for layer in self.layers if layer in named)
-        if self.layers and not chosen:
-            raise InputError(f"layers {layers!r} name none of the {self.name}'s", f"it has {format_layers(self.layers)}")
-        return chosen
+        return choose_layers(layers, self._runtime.model.n_layers, self.layers, f"the {self.name}")
 
     def begin(self, chat: Chat) -> int:
         """Forget the last answer and get ready to write another; gives the prompt's tokens. Raises InputError."""

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from irm_lite.core.errors import IrmLiteError
+from irm_lite.core.errors import InputError, IrmLiteError
 from irm_lite.core.files.paths import is_utf8
-from irm_lite.data.messages import read_messages
 from irm_lite.llamacpp import Model
 from irm_lite.llamacpp.sampling import TOP_P, Sampling
 from irm_lite.serve.column import Manner
@@ -25,6 +25,7 @@ from irm_lite.serve.http.schema import Asked, ChatAsked, CompletionAsked, Item, 
 from irm_lite.serve.http.settings import Settings
 from irm_lite.serve.http.shelf import Shelf
 from irm_lite.serve.http.sources import Steering
+from irm_lite.serve.request import read_conversation
 
 
 class Asking:
@@ -73,10 +74,11 @@ class Asking:
 
     def _chat_prompt(self, asked: ChatAsked) -> list[int]:
         try:
-            messages = read_messages(asked.messages, "the request")
-            if not all(is_utf8(each["content"]) for each in messages):
-                raise ApiError(400, "invalid_messages", "a message holds half a character: send whole Unicode", "messages")
-            return self._fitting(self._model.encode_prompt(messages))
+            messages = read_conversation(asked.messages)
+        except InputError as error:
+            raise ApiError(400, "invalid_messages", str(error), "messages") from None
+        try:
+            return self._tokens(self._model.chat_template.prompt(messages))
         except IrmLiteError as error:
             raise of_prompt(error) from None
 
@@ -87,7 +89,7 @@ class Asking:
         if isinstance(given, str):
             if not is_utf8(given):
                 raise ApiError(400, "invalid_parameter", "the prompt holds half a character: send whole Unicode", "prompt")
-            return self._fitting(self._model.vocabulary.tokenize_prompt(given))
+            return self._tokens(given)
         ids = [each for each in given if isinstance(each, int)]
         if len(ids) != len(given):
             raise ApiError(400, "unsupported_parameter", "several prompts at once are not supported here: send one", "prompt")
@@ -95,6 +97,19 @@ class Asking:
             limit = self._model.n_vocabulary
             raise ApiError(400, "invalid_parameter", f"the prompt has a token outside of the vocabulary of {limit}", "prompt")
         return self._fitting(ids)
+
+    def _tokens(self, text: str) -> list[int]:
+        """Of a text that cannot fit none are made: llama.cpp's time for it may grow with the square of its length."""
+        size, room = len(text.encode()), self._pool.n_ctx
+        if size > room and size > room * self._longest_token:
+            message = f"the prompt of {size} bytes is more than a context of {room} tokens takes: send a shorter one"
+            raise ApiError(400, "context_length_exceeded", message, "messages")
+        return self._fitting(self._model.vocabulary.tokenize_prompt(text))
+
+    @cached_property
+    def _longest_token(self) -> int:
+        """Bytes of the vocabulary's longest piece of text."""
+        return max(len(self._model.piece(token, special=True)) for token in range(self._model.n_vocabulary))
 
     def _fitting(self, ids: list[int]) -> list[int]:
         if not ids:

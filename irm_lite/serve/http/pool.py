@@ -3,7 +3,8 @@
 One thread: llama.cpp uses all cores for each token as it is, and threads of several contexts would only wait for each other. The
 contexts take a step in turn, so that all answers come on at the same pace, each alone in its context: nothing of another's
 steering, cache or sampler is there, and what it says is what it says alone. Texts side by side in one context would be faster
-together, and would change each other's last bits, which a quantised model makes much of (docs/log.md, llamacpp/parallel.py).
+together, and can change each other's last bits, which a quantised model makes much of: always where they share a cache
+(llamacpp/parallel.py), and with caches of their own by the kind of weights (docs/log.md).
 """
 
 import time
@@ -117,11 +118,15 @@ class Pool:
         with self._turn:
             self._turn.notify()
 
-    def close(self) -> None:
-        """End what is being written, refuse what waits, free the contexts."""
+    def end(self) -> None:
+        """End what is being written and refuse what waits, soon."""
         with self._turn:
             self._closing = True
             self._turn.notify()
+
+    def close(self) -> None:
+        """End what is being written, refuse what waits, free the contexts."""
+        self.end()
         self._thread.join()
         self._free()
 
@@ -159,9 +164,9 @@ class Pool:
                 self._turn.wait()
             if self._closing:
                 return False
-            errands = [self._errands.popleft() for _ in range(len(self._errands))]
             out = list(self._waiting.take_out(time.monotonic()))
             begun = self._next_jobs()
+            errands = [self._errands.popleft() for _ in range(len(self._errands))]
         for errand in errands:
             _run(*errand)
         for job in out:

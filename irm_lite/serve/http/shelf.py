@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.core.errors import InputError, IrmLiteError, LayerError, LlamaCppError, VectorError
+from irm_lite.core.files.paths import is_utf8
 from irm_lite.llamacpp import Model
 from irm_lite.llamacpp.adapters import LoadedAdapter, Scaled, free
 from irm_lite.serve.http.errors import ApiError, told
@@ -15,7 +16,7 @@ from irm_lite.serve.http.pictures import picture
 from irm_lite.serve.http.schema import Item
 from irm_lite.serve.http.sources import Source, Steering
 from irm_lite.steering.control_vector import ControlVector, parse_vector_argument, require_scale
-from irm_lite.steering.layers import format_layers, parse_layers
+from irm_lite.steering.layers import choose_layers, format_layers
 from irm_lite.steering.steering_file import is_adapter
 
 Between = Callable[[Callable[[], Any]], Any]  # calls something where the model is not at work, and gives its result
@@ -89,6 +90,7 @@ class Shelf:
     def load(self, file: str, name: str | None, kind: str | None, between: Between) -> Source:
         """A vector or an adapter of the folder; without `kind` what the file says it is. Raises ApiError."""
         path = self._in_folder(file)
+        self._require_no_default(name or path.stem)  # it may have other layers, or none
         try:
             kind = kind or ("adapter" if is_adapter(path) else "vector")
             if kind == "adapter":
@@ -102,8 +104,7 @@ class Shelf:
         """Forget a name; answers that are being written go on. Raises ApiError."""
         if name not in self._sources:
             raise self._unknown(name)
-        if any(item.name == name for item in self.defaults):
-            raise ApiError(409, "in_use", f"{name} is one of the defaults: change them first (POST /v1/steering)", "name")
+        self._require_no_default(name)
         del self._sources[name]
         self._sums.clear()
 
@@ -111,7 +112,8 @@ class Shelf:
         """The vectors and adapters of the folder by file name, loaded or not."""
         if self._folder is None:
             return []
-        return sorted(each.name for each in self._folder.glob("*.gguf") if each.is_file())[:_MOST]
+        names = (each.name for each in self._folder.glob("*.gguf") if each.is_file())
+        return sorted(name for name in names if is_utf8(name))[:_MOST]  # others no JSON can say
 
     def documents(self) -> list[dict[str, Any]]:
         """What clients are told of all of it."""
@@ -193,14 +195,10 @@ class Shelf:
         if source.adapter is not None:
             raise ApiError(400, "no_layers", f"{item.name} is an adapter, which works whole: leave layers out", "steering")
         try:
-            named = set(parse_layers(item.layers, self._fingerprint.n_layers, first=0 if source.irm is not None else 1))
+            first = 0 if source.irm is not None else 1
+            return scale, choose_layers(item.layers, self._fingerprint.n_layers, source.layers, item.name, first)
         except LayerError as error:
             raise told(error, "layers_out_of_range", "steering") from None
-        chosen = tuple(layer for layer in source.layers if layer in named)
-        if not chosen:
-            message = f"layers {item.layers!r} name none of {item.name}'s: it has {format_layers(source.layers)}"
-            raise ApiError(400, "layers_out_of_range", message, "steering")
-        return scale, chosen
 
     def _unknown(self, name: str) -> ApiError:
         known = ", ".join(self._sources) or "nothing"
@@ -210,6 +208,10 @@ class Shelf:
         self._require_name(source.name)
         self._sources[source.name] = source
         return source
+
+    def _require_no_default(self, name: str) -> None:
+        if any(item.name == name for item in self.defaults):
+            raise ApiError(409, "in_use", f"{name} is one of the defaults: change them first (POST /v1/steering)", "name")
 
     def _require_name(self, name: str) -> None:
         if not NAME.fullmatch(name):
