@@ -91,7 +91,7 @@ async def test_text_from_files_is_shown_as_text(tmp_path: Path) -> None:
 async def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:
     app = RunsApp(tmp_path / "none")
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: "irm-lite demo" in screen_text(app), "the hint")
+        await until(pilot, lambda: "Press enter" in screen_text(app), "the hint")
         plant_run(tmp_path / "none" / "first")
         await listed(pilot, 1)
 

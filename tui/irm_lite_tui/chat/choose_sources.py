@@ -1,4 +1,4 @@
-"""A small window: the model, the vector and the run of a chat."""
+"""A small window: the model, the vector, the run and the adapter of a chat."""
 
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ _FIELDS = {
     "gguf": ("model", "a .gguf file, or demo"),
     "vector": ("control vector", "PATH or PATH:SCALE; empty: none"),
     "irm": ("IRM", "a run directory; empty: none"),
+    "adapter": ("LoRA adapter", "PATH or PATH:SCALE; empty: none"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The chat: one prompt answered side by side by the base, a control vector and the IRM."""
+"""The chat: one prompt answered side by side by the base, a control vector, the IRM and a LoRA adapter."""
 
 import math
 import time
@@ -26,7 +26,6 @@ from irm_lite_tui.shared.copying import copy
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.resting import is_seen
 from irm_lite_tui.shared.text import encodable
-from irm_lite_tui.watch.chat_sources import sources_of
 
 _WIDTHS = [(0, "-narrow"), (60, "-middle"), (110, "-wide")]
 _HEIGHTS = [(0, "-low"), (14, "-medium"), (30, "-high")]
@@ -49,17 +48,13 @@ class ChatScreen(ServedScreen):
         Binding("f3", "save", "Save", id="chat.save"),
         Binding("f5", "restart", "Restart", id="chat.restart"),
         Binding("f6", "unload", "Unload the model", show=False, id="chat.unload"),
+        Binding("f7", "export", "Export", show=False, tooltip="Go to Export with this run", id="chat.export"),
     ]
 
     def __init__(self, path: Path | None = None) -> None:
-        super().__init__()
-        self._path = path
+        super().__init__(path)
         self._saved = ""  # what was written to a file
         self._depth = 0
-
-    @property
-    def turns(self) -> list[Turn]:
-        return self._conversation.turns
 
     def compose(self) -> ComposeResult:
         yield ModeBar()
@@ -84,7 +79,7 @@ class ChatScreen(ServedScreen):
     def on_mount(self) -> None:
         self.query_one("#prompt").focus()
         self._clocks = (self.set_interval(_FRAMES, self._follow), self.set_interval(MEMORY_SECONDS, self._weigh))
-        self.load(sources_of(self._path))
+        self.open(self.taken)
 
     def on_screen_suspend(self) -> None:
         if not is_seen(self):

@@ -187,8 +187,9 @@ def _check_inside(event: dict[str, Any]) -> None:
 
 
 def _check_steering(about: dict[str, Any]) -> None:
-    """Raise TypeError where a steered column lacks a strength or layers."""
+    """Raise TypeError where a strength is no number, or layers no text; an adapter has a strength and no layers."""
     if "strength" not in about:
         return
-    if not isinstance(about["strength"], int | float) or _too_large(about["strength"]) or not isinstance(about["layers"], str):
+    layers = about.get("layers", "")
+    if not isinstance(about["strength"], int | float) or _too_large(about["strength"]) or not isinstance(layers, str):
         raise TypeError("strength")
