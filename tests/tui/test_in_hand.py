@@ -51,11 +51,13 @@ async def test_two_keys_lead_from_the_start_to_a_steered_answer(folder: Path) ->
     app = IrmLiteApp(folder)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.press("4")
-        await until(pilot, lambda: "ready: base, vector, irm on demo" in screen_text(app), "the newest run")
-        assert screen_text(app).splitlines()[0].endswith(" f4 newer")
-        await pilot.press(*"Why?", "enter")
+        await until(pilot, lambda: isinstance(app.screen, ChatScreen) and app.screen.is_mounted, "the chat")
+        await pilot.press(*"Why?", "enter")  # before all is loaded
         await until(pilot, lambda: "vector turn 1" in screen_text(app), "a steered answer")
+        assert screen_text(app).splitlines()[0].endswith(" f4 newer")
         await until(pilot, lambda: isinstance(app.screen, ChatScreen) and app.screen.turns[-1].over, "its end")
+        assert isinstance(app.screen, ChatScreen)
+        assert list(app.screen.turns[-1].answers) == ["base", "vector", "irm"]
         await pilot.press("escape", "1")
         await until(pilot, lambda: isinstance(app.screen, RunsScreen), "the runs")
         await pilot.press("down")

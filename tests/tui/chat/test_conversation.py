@@ -83,7 +83,12 @@ def test_what_is_no_event_becomes_an_error() -> None:
     spoilt: list[dict[str, object]] = [{"model": {}}, {"columns": {"base": 1}}, {"protocol": "1"}]
     bad += [json.dumps({**ready, **wrong}).encode() for wrong in spoilt]
     moved = {"kind": "set", "chat": 1, "columns": {"base": {"token": 1}, "irm": {"token": 1, "strength": 0.5, "layers": "1-29"}}}
-    for wrong in ({"token": 1, "strength": "0.5", "layers": "all"}, {"token": 1, "strength": 1}, {"token": None}, 7):
+    for wrong in (
+        {"token": 1, "strength": "0.5", "layers": "all"},
+        {"token": 1, "strength": 1, "layers": None},
+        {"token": None},
+        7,
+    ):
         bad.append(json.dumps({**moved, "columns": {"irm": wrong}}).encode())
     bad.append(b'{"kind": "start", "column": "irm", "strength": 1, "layers": 3}')
     assert read_event(json.dumps(ready).encode()) == ready

@@ -38,4 +38,6 @@ class ChatSourcesScreen(ModalScreen[Sources | None]):
             yield Static(Text("enter: load   escape: leave it as it is"), id="hint")
 
     def on_input_submitted(self) -> None:
-        self.dismiss(Sources(**{name: self.query_one(f"#{name}", TextField).text.strip() for name in _FIELDS}))
+        texts = {name: self.query_one(f"#{name}", TextField).text.strip() for name in _FIELDS}
+        template = self.sources.template if texts["gguf"] == self.sources.gguf else ""
+        self.dismiss(Sources(**texts, template=template))

@@ -53,6 +53,7 @@ class ChatScreen(ServedScreen):
 
     def __init__(self, path: Path | None = None) -> None:
         super().__init__(path)
+        self._early = False  # a question was sent before all was loaded
         self._saved = ""  # what was written to a file
         self._depth = 0
 
@@ -128,18 +129,7 @@ class ChatScreen(ServedScreen):
             self.query_one(LayerRange).set_depth(self._depth)
         self._titles()
         self._say_idle()
-
-    def _say_idle(self) -> None:
-        """Show what is loaded once nothing is being written; warnings come first."""
-        if self._conversation.writing:
-            return
-        warnings = [str(about["warning"]) for about in self._loaded.values() if about.get("warning")]
-        if warnings or self.sources.wrong:
-            self._say(warnings[0] if warnings else self.sources.wrong, wrong=True)
-        else:
-            notes = [str(about["note"]) for about in self._loaded.values() if about.get("note")]
-            ready = f"ready: {', '.join(name for name in COLUMNS if name in self._loaded)} on {self.sources.gguf}"
-            self._say("; ".join([ready, *notes]))
+        self._ask_now()
 
     def _error(self, event: dict[str, Any]) -> None:
         column = event.get("column")
@@ -148,6 +138,7 @@ class ChatScreen(ServedScreen):
         elif column in COLUMNS:
             self._wrong[column] = event["text"]
             self._titles()
+            self._ask_now()
         elif event.get("id") is not None and event.get("id") == self._conversation.request:  # the whole request was refused
             self._conversation.fail(event["text"])
         self._say(event["text"], wrong=True)
@@ -167,13 +158,25 @@ class ChatScreen(ServedScreen):
         prompt = message.value.strip()
         if message.input.id != "prompt" or not prompt:
             return
-        if self._serve is None or not self._loaded:
-            self._tell("no model is loaded: f5 loads it" if self._serve is None else "no model is loaded yet", "warning")
+        if self._serve is None:
+            self._tell("no model is loaded: f5 loads it", "warning")
+        elif self._loading:  # what comes later would not be asked
+            self._early = True
+            self._tell("asked as soon as all is loaded")
         elif self._conversation.writing:
             self._tell("an answer is being written: escape stops it", "warning")
         else:
             message.input.clear()
             self._ask(self._serve, prompt)
+
+    def _ask_now(self) -> None:
+        """Ask what was sent before all was loaded."""
+        field = self.query_one("#prompt", Input)
+        if self._early and not self._loading and not self._conversation.writing and self._serve is not None:
+            self._early = False
+            if prompt := field.value.strip():
+                field.clear()
+                self._ask(self._serve, prompt)
 
     def _ask(self, serve: Serve, prompt: str) -> None:
         columns = [name for name in COLUMNS if name in self._loaded]
@@ -194,11 +197,6 @@ class ChatScreen(ServedScreen):
         self.query_one(TokenMap).hide()
         for name in columns:
             self.query_one(f"#{name}", AnswerColumn).begin(turn)
-
-    def _files(self) -> dict[str, str]:
-        """What the server has loaded, as it was asked for."""
-        sources = {name: about.get("sources", []) for name, about in self._loaded.items()}
-        return {"model": self.sources.gguf} | {name: ", ".join(map(str, files)) for name, files in sources.items() if files}
 
     def _number(self, name: str) -> float:
         """The number in a field; its default where that is not a finite number."""

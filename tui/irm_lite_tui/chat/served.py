@@ -39,6 +39,17 @@ class ServedScreen(Screen[None]):
     def turns(self) -> list[Turn]:
         return self._conversation.turns
 
+    @property
+    def _loading(self) -> bool:
+        """Whether something is still to come that was asked for."""
+        missing = [name for name in _STEERED if getattr(self.sources, name) and name not in {*self._loaded, *self._wrong}]
+        return not self._loaded or bool(missing)
+
+    def _files(self) -> dict[str, str]:
+        """What the server has loaded, as it was asked for."""
+        sources = {name: about.get("sources", []) for name, about in self._loaded.items()}
+        return {"model": self.sources.gguf} | {name: ", ".join(map(str, files)) for name, files in sources.items() if files}
+
     def open(self, path: Path | None) -> None:
         """Start on what belongs to a run, a file or, of None, to the embedded model."""
         self.taken, self._found = path, sources_of(path)
@@ -64,7 +75,7 @@ class ServedScreen(Screen[None]):
             self._say(f"no model: {sources.wrong or 'give a .gguf'} ({self._hint})", wrong=True)
             return
         self._say(f"starting irm-lite serve on {sources.gguf}")
-        serve = Serve(sources.gguf, self)
+        serve = Serve(sources.gguf, self, sources.template)
         try:
             serve.start()
         except OSError as error:
@@ -77,7 +88,7 @@ class ServedScreen(Screen[None]):
     def change(self, sources: Sources) -> None:
         """Load what has changed, or failed before; only another model needs another server."""
         before, serve = self.sources, self._serve
-        if serve is None or sources.gguf != before.gguf:
+        if serve is None or (sources.gguf, sources.template) != (before.gguf, before.template):
             self.load(sources)
             return
         self._stop()  # the server loads nothing while it writes
@@ -153,6 +164,18 @@ class ServedScreen(Screen[None]):
         state = self.query_one("#state", Static)
         state.update(paragraphs(text))
         state.set_class(wrong, "wrong")
+
+    def _say_idle(self) -> None:
+        """Show what is loaded once nothing is being written; warnings come first."""
+        if self._conversation.writing:
+            return
+        warnings = [str(about["warning"]) for about in self._loaded.values() if about.get("warning")]
+        if warnings or self.sources.wrong:
+            self._say(warnings[0] if warnings else self.sources.wrong, wrong=True)
+        else:
+            notes = [str(about["note"]) for about in self._loaded.values() if about.get("note")]
+            ready = f"ready: {', '.join(name for name in COLUMNS if name in self._loaded)} on {self.sources.gguf}"
+            self._say("; ".join([ready, *notes]))
 
     def _titles(self) -> None:
         """Each column's title, or why it is empty."""

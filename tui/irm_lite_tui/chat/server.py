@@ -51,10 +51,11 @@ class ServeEnded(Message):
 
 
 class Serve:
-    """One server. `target` gets a ServeSaid for each event and a ServeEnded at the end."""
+    """One server. `target` gets a ServeSaid for each event and a ServeEnded at the end. `template`: a chat template's file."""
 
-    def __init__(self, gguf: str, target: MessagePump) -> None:
-        self.command = (*children.PROGRAM, "serve", "--json", "--gguf", gguf)
+    def __init__(self, gguf: str, target: MessagePump, template: str = "") -> None:
+        given = ("--chat-template", template) if template else ()
+        self.command = (*children.PROGRAM, "serve", "--json", "--gguf", gguf, *given)
         self.target = target
         self._process: subprocess.Popen[bytes] | None = None
         self._outbox: queue.Queue[dict[str, Any]] = queue.Queue()

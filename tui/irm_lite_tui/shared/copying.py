@@ -36,7 +36,7 @@ def _through_tmux(text: str, what: str) -> tuple[str, str]:
     setting = _tmux("show-options", "-sv", "set-clipboard")
     if setting == "on":
         return f"sent to the terminal's clipboard: {what}", ""
-    fix = "tmux set -s set-clipboard on, or in ~/.tmux.conf: set -s set-clipboard on"
+    fix = "tmux set -s set-clipboard on (for good: in ~/.tmux.conf)"
     if setting == "external" and _tmux("load-buffer", "-w", "-", text=text) is not None:
         return f"sent to the terminal's clipboard, and kept by tmux (prefix ] pastes it): {what}", ""
     if setting is not None and _tmux("load-buffer", "-", text=text) is not None:

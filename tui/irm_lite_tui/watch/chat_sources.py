@@ -15,13 +15,15 @@ _IN_FOLDER = "adapter.gguf"  # beside PEFT's files
 
 @dataclass(frozen=True)
 class Sources:
-    """Texts as a user would type them; empty: none. `wrong` says why something is missing, and the fix."""
+    """Texts as a user would type them; empty: none. `wrong` says why something is missing, and the fix; `template` is the chat
+    template that the run was given by hand."""
 
     gguf: str = ""
     vector: str = ""
     irm: str = ""
     adapter: str = ""
     wrong: str = ""
+    template: str = ""
 
 
 def sources_of(path: Path | None) -> Sources:
@@ -59,11 +61,12 @@ def _of_run(run: RunDirectory) -> Sources:
     irm = str(run.path) if (run.path / "irm.safetensors").is_file() else ""
     adapter = str(run.default_adapter) if run.default_adapter.is_file() else ""
     wrong = "" if irm else f"{run.path} holds no trained IRM yet: train it, or continue with irm-lite train --resume"
+    template = str(run.chat_template) if run.chat_template.is_file() else ""
     known = presets().get(model)
     if (known is not None and known.package) or model.lower().endswith(".gguf") or is_file(Path(model)):
-        return Sources(model, vector, irm, adapter, wrong)
+        return Sources(model, vector, irm, adapter, wrong, template)
     wrong = wrong or f"the run's base {model} is no .gguf file: give its GGUF"
-    return Sources("", vector, irm, adapter, wrong)
+    return Sources("", vector, irm, adapter, wrong, template)
 
 
 def name_of(source: str) -> str:
