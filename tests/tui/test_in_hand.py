@@ -98,6 +98,17 @@ async def test_every_screen_opens_on_the_run_and_follows_it(folder: Path) -> Non
 
 
 @pytest.mark.slow
+async def test_a_run_is_drawn_once_it_has_something(tmp_path: Path) -> None:
+    run = plant_run(tmp_path / "begun")
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("3")
+        await until(pilot, lambda: "It is drawn once there is something. 5 goes to its export." in screen_text(app), "why not")
+        plant_live(run, 3, 8)
+        await until(pilot, lambda: "begun, live" in screen_text(app), "its snapshot")
+
+
+@pytest.mark.slow
 async def test_one_key_fills_an_empty_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[[Script], None]
 ) -> None:

@@ -88,6 +88,7 @@ class HeatmapScreen(Screen[None]):
         self._readout = Text()
         self._told = 0.0  # when what surrounds the picture was last updated
         self._telling: Timer | None = None  # the next update
+        self._failed = 0.0  # when the run in hand had nothing to draw
         self._seen = 0  # modification time in ns of the snapshot that is drawn
 
     def compose(self) -> ComposeResult:
@@ -168,11 +169,19 @@ class HeatmapScreen(Screen[None]):
             self.notify(visible(message.why), severity="error", markup=False)
             return
         self._source = self._picture = None
-        self.query_one("#state", Static).update(Text(f"{visible(message.why)}\n\nPress o to choose another."))
+        self._failed = monotonic()
+        export = shown_key(self.app, "mode.export", "5")
+        later = f"It is drawn once there is something. {export} goes to its export. " if self._path == self.taken else ""
+        self.query_one("#state", Static).update(Text(f"{visible(message.why)}\n\n{later}Press o to choose another."))
         self._arrange()
 
     def _poll(self) -> None:
-        """Read a live snapshot again when it was rewritten."""
+        """Read a live snapshot again when it was rewritten, and the run in hand until there is something to draw."""
+        if self._source is None and self.taken is not None and self._path == self.taken and self.is_current:
+            if self._failed and monotonic() - self._failed > _TELL_SECONDS:
+                self._failed = 0.0
+                self._load(self.taken)
+            return
         if self._source is None or not self._source.live or not self.is_current:
             return
         try:
