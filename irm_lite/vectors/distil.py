@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irm_lite.base.forward import answer_hidden
+from irm_lite.base.forward import answer_hidden, packed
 from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
 from irm_lite.core.errors import InputError
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import Row, pack, rows
+from irm_lite.data.packing import Row, rows
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, StaticIRM
 from irm_lite.steering.likelihood import kl
@@ -80,7 +80,7 @@ def distil(
     shuffle = random.Random(fitting.seed)
     train = shuffle.sample(train, min(len(train), MAX_SAMPLES))
     taught = observe(base, irm, train, on_progress)
-    held_out = _lessons(validation, observe(base, irm, validation).hidden)
+    held_out = _lessons(base, validation, observe(base, irm, validation).hidden)
     mean = block_directions(taught.mean, irm, base.n_layers)
     student = StaticIRM(base.hidden_size, layers, "block").to(base.model.device)
     student.mask(irm.masked)
@@ -101,7 +101,7 @@ def distil(
             while len(order) < BATCH:
                 order += shuffle.sample(range(len(train)), len(train))
             chosen, order = order[:BATCH], order[BATCH:]
-            row = pack([train[number] for number in chosen])
+            row = packed(base.model, [train[number] for number in chosen])
             loss = _kl(base, row, torch.cat([taught.hidden[number] for number in chosen])).mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -115,11 +115,11 @@ def distil(
     return replace(found, directions=dict(zip(layers, best, strict=True)))
 
 
-def _lessons(samples: list[Sample], hidden: list[Tensor]) -> list[tuple[Row, Tensor]]:
+def _lessons(base: Base, samples: list[Sample], hidden: list[Tensor]) -> list[tuple[Row, Tensor]]:
     """Packed rows with the teacher's hidden states (A, H) at their answer positions."""
     lessons, remaining = [], iter(hidden)
     for group in rows(samples):
-        lessons.append((pack(group), torch.cat([next(remaining) for _ in group])))
+        lessons.append((packed(base.model, group), torch.cat([next(remaining) for _ in group])))
     return lessons
 
 

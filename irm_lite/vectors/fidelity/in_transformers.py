@@ -4,10 +4,11 @@ from collections.abc import Iterable
 
 import torch
 
+from irm_lite.base.forward import packed
 from irm_lite.base.load import Base
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import pack, rows
+from irm_lite.data.packing import rows
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM
 from irm_lite.steering.likelihood import log_probabilities
@@ -24,7 +25,7 @@ def compare(
     """Measure base, IRM and vector on the samples' answers."""
     samples, sums = list(samples), []
     for group in rows(samples, _ROW_TOKENS):
-        row = pack(group)
+        row = packed(base.model, group)
         sizes = [sample.n_answer for sample in group]
         steered = [torch.split(log_probabilities(base, row, steer), sizes) for steer in (None, irm, vector)]
         labels = torch.split(row["labels"].to(steered[0][0].device), sizes)
