@@ -92,4 +92,11 @@ def ramps(system: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 def _colour_of(negative: tuple[int, ...], positive: tuple[int, ...], shade: float) -> Color:
     ramp = positive if shade > 0 else negative
-    return Color.from_ansi(ramp[round(abs(shade) ** POWER * (len(ramp) - 1))])
+    number = ramp[round(abs(shade) ** POWER * (len(ramp) - 1))]
+    return Color.from_ansi(number) if number > 15 else _of_16(number)
+
+
+def _of_16(number: int) -> Color:
+    """One of the 16 as the RGB that rich takes for it: a number itself the UI's themes would make into another colour."""
+    bright = 85 * (number >> 3)
+    return Color.from_rgb(*(170 * (number >> bit & 1) + bright for bit in range(3)))
