@@ -14,6 +14,7 @@ os.environ.update({"OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1", "OPENBLAS_NU
 os.environ["IRM_LITE_CACHE"] = str(Path(tempfile.gettempdir()) / "irm-lite-tests")  # not the user's
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would fetch something fails instead
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ |= {"TERM": "xterm-256color", "COLORTERM": ""}  # pictures of screens are the same in every terminal
 
 import pytest
 

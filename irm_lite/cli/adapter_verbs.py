@@ -30,7 +30,7 @@ def export_adapter(run: Path, flags: "ExportFlags", output: Output) -> None:
 
     trained = load_run(run)
     default = trained.directory.default_vector
-    target = flags.out or default.with_name("adapter.gguf")
+    target = flags.out or trained.directory.default_adapter
     require_free(target, flags.force)
     gguf = find_gguf(flags.gguf) if flags.gguf else None
     with stoppable_progress(output, "making an adapter") as on_progress:

@@ -61,6 +61,10 @@ class RunDirectory:
         return self.export / "vector.gguf"
 
     @property
+    def default_adapter(self) -> Path:
+        return self.export / "adapter.gguf"
+
+    @property
     def heatmap(self) -> Path:
         return self.export / "vector.png"
 

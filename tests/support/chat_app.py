@@ -41,8 +41,8 @@ class ChatApp(App[None]):
 def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., ChatApp]:
     """Give a function that makes an app on these sources, in a folder of its own."""
 
-    def on(gguf: str = "model.gguf", vector: str = "anger.gguf", irm: str = "runs/anger") -> ChatApp:
-        monkeypatch.setattr("irm_lite_tui.chat.screen.sources_of", lambda path: Sources(gguf, vector, irm))
+    def on(gguf: str = "model.gguf", vector: str = "anger.gguf", irm: str = "runs/anger", adapter: str = "") -> ChatApp:
+        monkeypatch.setattr("irm_lite_tui.chat.served.sources_of", lambda path: Sources(gguf, vector, irm, adapter))
         return ChatApp()
 
     monkeypatch.setattr(irm_lite_tui.watch.children, "PROGRAM", (sys.executable, str(Path(__file__).parent / "scripted_serve.py")))

@@ -46,3 +46,13 @@ NO_FIDELITY = {
     "intervals_95": {**dict.fromkeys(_NAMES, (0.97, 1.6)), "fidelity": None},
     "unsteered": "nothing is steered by the IRM",
 }
+ADAPTER_FIGURES = {
+    "adapter": "a.gguf",
+    "fidelity": 0.97,
+    "seconds": 61.4,
+    "bytes": 249_000,
+    "strengths": {"-1": 0.98, "0.5": 0.99, "1.5": float("nan")},
+    "predicted": [{"error": 0.001}, {"error": 0.1}],
+    "vector": {"fidelity": 0.98},
+    "measured": {"measured_in": "llama.cpp", "samples": 45, "tokens": 1243, "intervals_95": {"fidelity": [0.96, 0.981]}},
+}

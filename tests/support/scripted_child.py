@@ -2,6 +2,7 @@
 
 ["out", text] ["err", text] ["rubbish"]            write to stdout or stderr
 ["begin"]                                          make the run of --out, or take up that of --resume, and hold its lock
+["release"]                                        let go of the lock
 ["event", kind, {...}]  ["live", L, H]             what a training writes
 ["until", file]  ["until interrupted"]             wait for a file, or for SIGINT
 ["exit", code]  ["die"]                            the end; die is what the system does where memory runs out
@@ -42,6 +43,8 @@ def main() -> None:
                 if not run.started():
                     config = TrainConfig(**read_config_file(Path(given["--config"])) if "--config" in given else {})
                     run.create(config, Fingerprint("llama", 30, 576, "0" * 64), {})
+            elif word == "release":
+                held.close()
             elif word == "event":
                 run.events.append(rest[0], **rest[1])
             elif word == "live":

@@ -22,23 +22,29 @@ def ready(request: Any = None) -> None:
     say("ready", id=request, protocol=99 if mode == "newer" else 1, version="0", model=model, columns=columns)
 
 
+def of(name: str, steering: dict[str, Any]) -> dict[str, Any]:
+    """A column's own: nothing steers the base, and an adapter has no layers."""
+    own = {"base": (), "adapter": ("strength",)}.get(name, ("strength", "layers"))
+    return {key: steering[key] for key in own}
+
+
 def chat(request: dict[str, Any]) -> None:
     asked, names, strength = request["id"], list(request["messages"]), request["strength"]
     steering = {"strength": strength, "layers": "1-3"}
     for name in names:
-        say("start", id=request["id"], column=name, prompt_tokens=3, **({} if name == "base" else steering))
+        say("start", id=request["id"], column=name, prompt_tokens=3, **of(name, steering))
     turns = {name: len(request["messages"][name]) for name in names}
     pieces = {name: [name, " turn", f" {turns[name]}", " at", f" {strength:g}", " [b]x[/b]\x1b[31m"] for name in names}
     for number in range(6):
         for name in names:
-            norm = None if name == "base" else (number + 1.0) * abs(strength)
+            norm = None if name in ("base", "adapter") else (number + 1.0) * abs(strength)
             say("token", id=request["id"], column=name, token=number, text=pieces[name][number], norm=norm)
     if mode == "slow":
         request = json.loads(sys.stdin.readline())
         while request["do"] != "stop":
             steering |= {key: request[key] for key in ("strength", "layers") if key in request}
             token = len(pieces[names[0]])
-            about = {name: {"token": token} | ({} if name == "base" else steering) for name in names}
+            about = {name: {"token": token} | of(name, steering) for name in names}
             say("set", id=request["id"], chat=asked, columns=about)
             for name in names:
                 text = f" <{request.get('strength', '')}|{request.get('layers', '')}>"
@@ -68,7 +74,7 @@ for line in sys.stdin:
     request = json.loads(line)
     match request["do"]:
         case "load":
-            column = "vector" if "vector" in request else "irm"
+            column = next(name for name in ("vector", "irm", "adapter") if name in request)
             source = request[column]
             if source is None:
                 columns.pop(column, None)
@@ -76,7 +82,8 @@ for line in sys.stdin:
             elif "broken" in source:
                 say("error", id=request["id"], column=column, text=f"{source} is damaged: make it again")
             else:
-                columns[column] = {"sources": [source], "layers": "1-3", "warning": None}
+                layers = {} if column == "adapter" else {"layers": "1-3"}
+                columns[column] = {"sources": [source], "warning": None, **layers}
                 ready(request["id"])
         case "chat" if request["max_new_tokens"] < 1:
             say("error", id=request["id"], text="max_new_tokens 0 is out of range: give a whole number from 1 to 16777216")

@@ -12,20 +12,22 @@ from typing import Any, ClassVar
 from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.dom import DOMNode
+from textual.reactive import var
 from textual.screen import Screen
 
 from irm_lite.core.errors import InputError, RunError
 from irm_lite.core.visible_text import visible
 from irm_lite_tui.heatmap.messages import PaintChanged
 from irm_lite_tui.runs.messages import SortChanged
-from irm_lite_tui.settings.keys import complaints
+from irm_lite_tui.settings.keys import complaints, shown_key
 from irm_lite_tui.settings.lenient_input import forgive_bytes
 from irm_lite_tui.settings.losing import losses
 from irm_lite_tui.settings.preferences import load_preferences, save_preferences
 from irm_lite_tui.settings.themes import DARK, LIGHT
 from irm_lite_tui.shared.ask import AskScreen
-from irm_lite_tui.shared.messages import OpenIn
-from irm_lite_tui.shared.mode_bar import TITLES
+from irm_lite_tui.shared.in_hand import TakesRun, newest_run, next_run
+from irm_lite_tui.shared.messages import DemoAsked, OpenIn, RunTaken
+from irm_lite_tui.shared.mode_bar import TITLES, ModeBar
 from irm_lite_tui.watch.children import ChildEnded, running_children
 
 
@@ -48,6 +50,7 @@ class IrmLiteApp(App[None], inherit_bindings=False):
             Binding(str(number), f"open_mode('{mode}')", title, show=False, id=f"mode.{mode}")
             for number, (mode, title) in enumerate(TITLES.items(), 1)
         ),
+        Binding("f4", "next_run", "Next run", show=False, tooltip="Next run, or the demo where there is none", id="run.next"),
         Binding("ctrl+pagedown,f9", "turn_mode(1)", "Next screen", show=False, priority=True, id="mode.next"),
         Binding("ctrl+pageup,f8", "turn_mode(-1)", "Previous screen", show=False, priority=True, id="mode.before"),
         Binding(
@@ -58,10 +61,15 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         Binding("ctrl+c", "help_quit", "Say how to quit", show=False, system=True, id="quit.hint"),
     ]
 
+    in_hand: var[Path | None] = var(None)
+
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
+        self.set_reactive(IrmLiteApp.in_hand, newest_run(folder))
         self._modes["runs"] = partial(_screen, "runs", folder)
+        for mode in ("heatmap", "chat", "export"):
+            self._modes[mode] = partial(self._screen_in_hand, mode)
         self.preferences, self._complaints = load_preferences()
         self._clashes: set[str] = set()  # reported already
         for theme in (DARK, LIGHT):
@@ -86,18 +94,18 @@ class IrmLiteApp(App[None], inherit_bindings=False):
     def _keep_theme(self, name: str) -> None:
         if name != self.preferences.theme:
             self.preferences.theme = name
-            self._save()
+            self._save("theme")
 
     def on_sort_changed(self, message: SortChanged) -> None:
         self.preferences.sort, self.preferences.descending = message.column, message.descending
-        self._save()
+        self._save("sort", "descending")
 
     def on_paint_changed(self, message: PaintChanged) -> None:
         self.preferences.colours, self.preferences.robust = message.colours, message.robust
-        self._save()
+        self._save("colours", "robust")
 
-    def _save(self) -> None:
-        complaint = save_preferences(self.preferences)
+    def _save(self, *changed: str) -> None:
+        complaint = save_preferences(self.preferences, *changed)
         if complaint:
             self._warn(complaint)
 
@@ -119,11 +127,57 @@ class IrmLiteApp(App[None], inherit_bindings=False):
     async def action_open_mode(self, mode: str) -> None:
         if not self.screen.is_modal:
             await self.switch_mode(mode)
+            self._hand_over()
 
     async def action_turn_mode(self, step: int) -> None:
         """As open_mode, and from within a field."""
         modes = list(TITLES)
         await self.action_open_mode(modes[(modes.index(self.current_mode) + step) % len(modes)])
+
+    # The run in hand
+
+    def _screen_in_hand(self, mode: str) -> Screen[Any]:
+        return _screen(mode, self.in_hand)
+
+    def on_run_taken(self, message: RunTaken) -> None:
+        self.in_hand = message.path
+
+    def _hand_over(self, told: bool = False) -> None:
+        """Give the run in hand to the screen that is shown; one that is kept by its work takes another only when it is told to."""
+        screen, run = self.screen, self.in_hand
+        if run is None or not isinstance(screen, TakesRun):
+            return
+        why = screen.keeps() if screen.taken not in (None, run) else ""
+        if told or not why:
+            screen.take_run(run)
+            screen.query(ModeBar).refresh()
+        else:
+            self.notify(visible(f"{why}: {shown_key(self, 'run.next', 'f4')} goes on to {run.name}"), markup=False)
+
+    async def action_next_run(self) -> None:
+        """The next older run, or train the demo's tone where there is none. A screen that stayed behind follows first."""
+        screen = self.screen
+        if screen.is_modal:
+            return
+        behind = isinstance(screen, TakesRun) and screen.taken not in (None, self.in_hand)
+        if self.in_hand is None or not behind:
+            self.in_hand = next_run(self.folder, self.in_hand)
+        if self.in_hand is None:
+            await self.on_demo_asked()
+        else:
+            self._hand_over(told=True)
+
+    async def on_demo_asked(self, _message: DemoAsked | None = None) -> None:
+        """Train, export and try the demo's tone, on a dashboard over the runs."""
+        from irm_lite.config import TrainConfig
+        from irm_lite.runs.directory import default_run
+        from irm_lite_tui.dashboard.screen import DashboardScreen
+
+        await self.switch_mode("runs")
+        out = default_run(TrainConfig(), self.folder)
+        self.push_screen(DashboardScreen(out, ["demo", "--out", str(out), "--json"]))
+
+    # Paths that screens hand on
 
     async def on_open_in(self, message: OpenIn) -> None:
         """Open a path in a mode, in place of what that mode showed; asks first where work would be lost."""
@@ -141,6 +195,8 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         self.push_screen(AskScreen(f"Open {message.path.name} in {TITLES[message.mode]}?", "Open", loss), answered)
 
     async def _open_in(self, message: OpenIn) -> None:
+        if message.mode != "train":
+            self.in_hand = message.path
         await self.remove_mode(message.mode)
         self.add_mode(message.mode, partial(_screen, message.mode, message.path))
         await self.switch_mode(message.mode)

@@ -1,6 +1,7 @@
 """Heatmaps of layers x neuron index: a PNG by matplotlib, and half-block cells for the terminal."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _PIXELS = 1400  # columns of the picture; more neurons than that are pooled, never dropped
 NEGATIVE, ZERO, POSITIVE = (59, 115, 201), (24, 24, 24), (237, 107, 52)  # RGB, told apart by colour-blind readers too
 NEGATIVE_256, POSITIVE_256 = (234, 235, 237, 60, 61, 67, 68, 75), (234, 235, 237, 95, 131, 137, 173, 209)
+NEGATIVE_16, POSITIVE_16 = (0, 4, 12, 14), (0, 1, 9, 11)  # where there are but the terminal's own colours
 POWER = 0.7
 
 
@@ -54,12 +56,13 @@ def heatmap_figure(values: FloatArray, layers: tuple[int, ...], title: str, mark
     return figure
 
 
-def terminal_heatmap(values: FloatArray, columns: int, rows: int = 15, truecolor: bool = True) -> list[Text]:
+def terminal_heatmap(values: FloatArray, columns: int, rows: int = 15, system: str | None = "truecolor") -> list[Text]:
     """(L, H) values as at most `rows` lines of half blocks: the upper and the lower half of a cell are two layers.
 
-    Without `truecolor` in the terminal's 256 colours, by a ramp of its own: the nearest ones to ours change hue.
+    `system` is rich's color_system, None that of no terminal. In 256 or 16 colours by ramps of their own: the nearest ones to ours
+    change hue.
     """
-    paint = _colour if truecolor else _colour_of_256
+    paint = _colour if system in ("truecolor", None) else partial(_colour_of, *ramps(system))
     pooled = pool_signed_max(values, columns)
     if pooled.shape[0] > 2 * rows:
         pooled = pool_signed_max(np.ascontiguousarray(pooled.T), 2 * rows).T
@@ -82,6 +85,18 @@ def _colour(shade: float) -> Color:
     return Color.from_rgb(red, green, blue)
 
 
-def _colour_of_256(shade: float) -> Color:
-    ramp = POSITIVE_256 if shade > 0 else NEGATIVE_256
-    return Color.from_ansi(ramp[round(abs(shade) ** POWER * (len(ramp) - 1))])
+def ramps(system: str | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The negative and the positive ramp of a terminal without truecolour: numbers of its colours, from zero out."""
+    return (NEGATIVE_256, POSITIVE_256) if system == "256" else (NEGATIVE_16, POSITIVE_16)
+
+
+def _colour_of(negative: tuple[int, ...], positive: tuple[int, ...], shade: float) -> Color:
+    ramp = positive if shade > 0 else negative
+    number = ramp[round(abs(shade) ** POWER * (len(ramp) - 1))]
+    return Color.from_ansi(number) if number > 15 else _of_16(number)
+
+
+def _of_16(number: int) -> Color:
+    """One of the 16 as the RGB that rich takes for it: a number itself the UI's themes would make into another colour."""
+    bright = 85 * (number >> 3)
+    return Color.from_rgb(*(170 * (number >> bit & 1) + bright for bit in range(3)))

@@ -105,7 +105,7 @@ def _picture(result: "DemoResult") -> list[Text | str]:
     vector = result.export.vector
     values = vector.as_array(max(vector.layers) + 1)[list(vector.layers)]
     console = Console()
-    lines = terminal_heatmap(values, min(console.width, 120), truecolor=console.color_system == "truecolor")
+    lines = terminal_heatmap(values, min(console.width, 120), system=console.color_system or "256")
     title = f"The vector: layers {vector.layers[0]}-{vector.layers[-1]} (down), neuron index 0-{vector.hidden_size - 1} (across)"
     return [Text(title, style="bold"), *lines, f"as a picture: {result.heatmap}", ""]
 

@@ -69,6 +69,6 @@ def _in_the_terminal(drawn: "Drawn") -> list[Text]:
     console = Console()
     if not console.is_terminal:
         return []
-    lines = terminal_heatmap(drawn.values, min(console.width, 120), truecolor=console.color_system == "truecolor")
+    lines = terminal_heatmap(drawn.values, min(console.width, 120), system=console.color_system or "256")
     axes = f"layers {drawn.layers[0]}-{drawn.layers[-1]} (down), neuron index 0-{drawn.values.shape[1] - 1} (across)"
     return [Text(safe(f"{drawn.what}: {axes}"), style="bold"), *lines]

@@ -1,5 +1,6 @@
 """The chat screen against a scripted server."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -85,6 +86,30 @@ async def test_strength_and_layers_move_while_it_writes(app: Callable[..., ChatA
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+async def test_an_adapter_is_a_fourth_column_with_a_strength_and_no_layers(
+    app: Callable[..., ChatApp], size: tuple[int, int]
+) -> None:
+    bare = app("slow", adapter="runs/anger/export/adapter.gguf")
+    async with bare.run_test(size=size) as pilot:
+        await until(pilot, lambda: bare.state().startswith("ready: base, vector, irm, adapter on"), "the server")
+        bare.chat.query_one("#prompt", Input).value = "go"
+        await pilot.press("enter")
+        await until(pilot, lambda: "[31m" in bare.said("adapter"), "the beginning")
+        bare.chat.query_one(StrengthSlider).focus()
+        await pilot.press("home")
+        await until(pilot, lambda: "<0.0|>" in bare.said("adapter"), "the strength")
+        await pilot.press("escape")
+        await until(pilot, lambda: bare.chat.turns[-1].over, "the end")
+        await until(pilot, lambda: "GB held" in screen_text(bare), "the server's memory")
+        await check_snapshot(pilot, "chat-adapter")
+        await pilot.press("f3")
+        (saved,) = Path().glob("chat-*.md")
+        assert saved.read_text().count("; strength 1, from token 7: 0\n") == 3  # not the base's
+        assert "- adapter: `runs/anger/export/adapter.gguf`" in saved.read_text()
+
+
+@pytest.mark.slow
 async def test_a_request_that_is_refused_can_be_asked_again(app: Callable[..., ChatApp]) -> None:
     bare = app()
     async with bare.run_test(size=(80, 24)) as pilot:
@@ -149,7 +174,7 @@ async def test_what_is_missing_is_a_state(app: Callable[..., ChatApp]) -> None:
         bare.screen.query_one("#irm", Input).value = "broken"
         await pilot.press("enter")
         await until(pilot, lambda: "broken is damaged" in bare.state(), "the IRM's error")
-        assert "no vector: ctrl+o" in bare.said("vector")
+        assert "no vector: f4 trains the demo's tone, ctrl+o chooses" in bare.said("vector")
         assert "make it again" in bare.said("irm")
         bare.chat.query_one("#prompt", Input).focus()
         await pilot.press("enter")
@@ -243,13 +268,31 @@ async def test_the_model_is_unloaded_and_loaded_again(app: Callable[..., ChatApp
         await ready(pilot, bare)
 
 
-async def test_tmux_is_told_once_what_lets_a_copy_through(app: Callable[..., ChatApp], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("setting", "said", "lacks"),
+    [
+        ("on", "sent to the terminal's clipboard: the conversation", False),
+        ("external", "kept by tmux (prefix ] pastes it)", False),
+        ("off", "kept by tmux (prefix ] pastes it)", True),
+        ("gone", "not copied", True),
+    ],
+)
+async def test_inside_tmux_a_copy_says_what_it_could_not_do(
+    app: Callable[..., ChatApp], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, setting: str, said: str, lacks: bool
+) -> None:
     bare = app()
     monkeypatch.setenv("TMUX", "/tmp/tmux-0/default,1,0")
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    tmux = tmp_path / "tmux"  # which keeps what it is given, and names this setting
+    tmux.write_text(
+        f"#!/bin/sh\n[ {setting} != gone ] || exit 1\n[ $1 = show-options ] && echo {setting} || cat > {tmp_path}/kept\n"
+    )
+    tmux.chmod(0o755)
     async with bare.run_test(size=(100, 30)) as pilot:
-        await pilot.press("f2", "f2")
-        assert sum("set -g set-clipboard on" in each for each in notified(bare)) == 1
-        assert sum("sent to the terminal's clipboard" in each for each in notified(bare)) == 2
+        await pilot.press("f2")
+        await until(pilot, lambda: any(said in each for each in notified(bare)), said)
+        assert any("set-clipboard on" in each for each in notified(bare)) == lacks
+        assert (tmp_path / "kept").exists() == (setting in ("external", "off"))
 
 
 @pytest.mark.parametrize(("gguf", "said"), [("dies", "the model [red]went[/red] away"), ("newer", "protocol 99")])

@@ -14,12 +14,13 @@ from irm_lite.base.fingerprint import Fingerprint
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import RunError
 from irm_lite.runs.directory import RunDirectory
+from irm_lite.steering.adapter import Adapter, Factors
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite_tui.chat.conversation import Answer, Steering, Turn, history
 from irm_lite_tui.chat.markdown import markdown
 from irm_lite_tui.chat.server import read_event
 from irm_lite_tui.export.fidelity import load_measured, read_measured
-from irm_lite_tui.export.ready_lines import baked_lines, name_problem, vector_lines
+from irm_lite_tui.export.ready_lines import adapter_lines, baked_lines, name_problem, vector_lines
 from irm_lite_tui.watch.chat_sources import name_of, sources_of
 from support.export_app import FIGURES, NO_FIDELITY
 from support.imports import loaded_by
@@ -83,7 +84,12 @@ def test_what_is_no_event_becomes_an_error() -> None:
     spoilt: list[dict[str, object]] = [{"model": {}}, {"columns": {"base": 1}}, {"protocol": "1"}]
     bad += [json.dumps({**ready, **wrong}).encode() for wrong in spoilt]
     moved = {"kind": "set", "chat": 1, "columns": {"base": {"token": 1}, "irm": {"token": 1, "strength": 0.5, "layers": "1-29"}}}
-    for wrong in ({"token": 1, "strength": "0.5", "layers": "all"}, {"token": 1, "strength": 1}, {"token": None}, 7):
+    for wrong in (
+        {"token": 1, "strength": "0.5", "layers": "all"},
+        {"token": 1, "strength": 1, "layers": None},
+        {"token": None},
+        7,
+    ):
         bad.append(json.dumps({**moved, "columns": {"irm": wrong}}).encode())
     bad.append(b'{"kind": "start", "column": "irm", "strength": 1, "layers": 3}')
     assert read_event(json.dumps(ready).encode()) == ready
@@ -100,6 +106,10 @@ def test_the_lines_name_the_files_whatever_they_are_called(tmp_path: Path) -> No
         words = shlex.split(command)
         assert "my model.gguf" in words
         assert f"{vector}:0.8" in words
+    for _, command in adapter_lines("my model.gguf", vector, 0.8):
+        words = shlex.split(command)
+        assert words[0] == "curl" or {str(vector), f"{vector}:0.8"} & {*words}
+        assert words[0] != "curl" or json.loads(words[-1])["lora"] == [{"id": 0, "scale": 0.8}]
     assert "--control-vector" in shlex.split(vector_lines("m.gguf", vector, 1)[0][1])
     assert name_problem(vector) == ""
     assert "another name" in name_problem(Path("a,b.gguf"))
@@ -118,6 +128,17 @@ def test_sources_are_found_beside_a_run_a_vector_or_nothing(tmp_path: Path, llam
     assert sources_of(run.default_vector).vector == str(run.default_vector)
     assert sources_of(llama_gguf).gguf == str(llama_gguf)
     assert name_of(str(run.default_vector)) == name_of(str(run.path)) == "angry"
+    assert (found.adapter, found.template) == ("", "")
+    run.default_adapter.write_bytes(llama_gguf.read_bytes())
+    run.chat_template.write_text("{{ messages }}")
+    found = sources_of(run.path)
+    assert (found.adapter, found.template) == (str(run.default_adapter), str(run.chat_template))
+    assert name_of(found.adapter) == "angry"
+    assert sources_of(run.export).adapter == str(run.default_adapter)  # a folder as `export --as adapter` writes it
+    Adapter({"blk.1.ffn_down": Factors(np.ones((1, 64), np.float32), np.ones((64, 1), np.float32))}, "llama").save(
+        tmp_path / "a.gguf"
+    )
+    assert sources_of(tmp_path / "a.gguf").adapter == str(tmp_path / "a.gguf")
     folder = RunDirectory(tmp_path / "folder")
     folder.create(TrainConfig(model="some/hub-id"), Fingerprint("llama", 3, 64, "0" * 64), {})
     (folder.path / "irm.safetensors").write_bytes(b"")

@@ -1,7 +1,7 @@
 """The export screen against scripted children."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +12,10 @@ from irm_lite.base.fingerprint import Fingerprint
 from irm_lite.config import TrainConfig
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
+from irm_lite_tui.export.adapter_gauge import AdapterGauge
 from irm_lite_tui.export.job_panel import JobPanel
 from irm_lite_tui.export.line_list import LineList
-from support.export_app import FIGURES, NO_FIDELITY, ExportApp
+from support.export_app import ADAPTER_FIGURES, FIGURES, NO_FIDELITY, ExportApp
 from support.tui_helpers import SIZES, Script, check_snapshot, screen_text, script, until
 
 __all__ = ["script"]
@@ -62,6 +63,54 @@ async def test_an_export_shows_its_progress_its_figures_and_its_lines(
         lines.focus()
         await pilot.press("home", "down", "enter")
         assert bare.clipboard == lines.lines[1][1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+async def test_an_adapter_is_exported_beside_the_vector(
+    size: tuple[int, int], run: RunDirectory, script: Callable[[Script], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.export.mkdir()
+    run.fidelity.write_text(json.dumps({**FIGURES, "vector": str(run.default_vector)}))
+    ControlVector({1: np.ones(64, np.float32)}, "llama").save(run.default_vector)
+    started: list[list[str]] = []
+    start = JobPanel.start
+
+    def begin(panel: JobPanel, arguments: Sequence[str]) -> None:
+        started.append(list(arguments))
+        start(panel, arguments)
+
+    monkeypatch.setattr(JobPanel, "start", begin)
+    script([["out", json.dumps({**ADAPTER_FIGURES, "adapter": str(run.default_adapter)})]])
+    bare = ExportApp(run.path)
+    async with bare.run_test(size=size) as pilot:
+        bare.screen.query_one("#kind", Select).value = "adapter"
+        await until(pilot, lambda: "RUN/export/adapter.gguf" in screen_text(bare), "the file's name")
+        await pilot.press("f6")
+        gauge = bare.screen.query_one(AdapterGauge)
+        await until(pilot, lambda: gauge.measured is not None, "the figures")
+        assert started[0][4:] == ["--layers", "all", "--as", "adapter", "--", "runs/angry"]
+        bare.screen.query_one("#strength", Input).value = "0.5"
+        lines = bare.screen.query_one("#adapter-lines", LineList)
+        await until(pilot, lambda: f"--lora-scaled {run.default_adapter}:0.5" in lines.lines[2][1], "the strength in the lines")
+        assert lines.lines[0][1] == f"llama-server -m base.gguf --lora {run.default_adapter} --lora-init-without-apply"
+        assert '"lora": [{"id": 0, "scale": 0.5}]' in lines.lines[1][1]
+        assert bare.screen.query_one("#vector-lines", LineList).lines  # the vector is there too
+        gauge.scroll_visible(animate=False)
+        await pilot.pause()
+        await check_snapshot(pilot, "export-adapter")
+
+
+@pytest.mark.slow
+async def test_figures_of_an_adapter_that_cannot_be_read_are_a_state(run: RunDirectory) -> None:
+    run.export.mkdir()
+    run.default_adapter.write_bytes(b"")
+    run.fidelity.write_text(json.dumps({**FIGURES, "adapter": {"fidelity": "high"}}))
+    async with ExportApp(run.path).run_test(size=(80, 24)) as pilot:
+        assert "the adapter's figures cannot be read" in " ".join(screen_text(pilot.app).split())
+    run.fidelity.write_text(json.dumps(FIGURES))
+    async with ExportApp(run.path).run_test(size=(80, 24)) as pilot:
+        assert "adapter.gguf is of another one" in screen_text(pilot.app)
 
 
 @pytest.mark.slow

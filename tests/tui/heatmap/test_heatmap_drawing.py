@@ -76,19 +76,21 @@ def test_blue_orange_is_the_colours_of_the_command_line() -> None:
     assert max(np.abs(np.subtract(one, other)).max() for one, other in zip(ours, theirs, strict=True)) < step
 
 
-@pytest.mark.parametrize("truecolor", [True, False])
+@pytest.mark.parametrize(("system", "most"), [("truecolor", None), ("256", 255), ("standard", 15)])
 @pytest.mark.parametrize("name", COLOUR_MAPS)
-def test_a_map_grows_lighter_or_darker_all_the_way_and_the_crosshair_is_another_colour(name: str, truecolor: bool) -> None:
-    found = shades(name, truecolor)
+def test_a_map_grows_lighter_or_darker_all_the_way_and_the_crosshair_is_another_colour(
+    name: str, system: str, most: int | None
+) -> None:
+    found = shades(name, system)
     assert len(found) == N_SHADES
     light = [float(np.dot(each.get_truecolor(), (0.299, 0.587, 0.114))) for each in found]
     for side in (light[LEVELS:], light[LEVELS::-1]):
         steps = np.diff(side)
         assert (steps >= 0).all() or (steps <= 0).all()
         assert abs(side[-1] - side[0]) > 60
-    crosshair = mark(name, truecolor).get_truecolor()
+    crosshair = mark(name, system).get_truecolor()
     assert min(float(np.linalg.norm(np.subtract(crosshair, each.get_truecolor()))) for each in found) > 70
-    assert all((each.number is None) == truecolor for each in found)
+    assert all(each.number is None if most is None else each.number <= most for each in found)  # type: ignore[operator]
 
 
 @quick

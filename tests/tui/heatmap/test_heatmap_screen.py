@@ -308,18 +308,21 @@ async def test_another_theme_changes_the_margins_and_what_is_beside_the_picture(
             assert [style.bgcolor for _, style, _ in strip if style is not None][-1] == seen()[0]
 
 
-@pytest.mark.parametrize("truecolor", [True, False])
-async def test_a_lesser_terminal_gets_its_own_256_colours(
-    recording: Path, monkeypatch: pytest.MonkeyPatch, truecolor: bool
+@pytest.mark.parametrize(
+    ("term", "kind"),
+    [("truecolor", ColorType.TRUECOLOR), ("xterm-256color", ColorType.EIGHT_BIT), ("xterm-16color", ColorType.STANDARD)],
+)
+async def test_a_lesser_terminal_gets_colours_of_its_own(
+    recording: Path, monkeypatch: pytest.MonkeyPatch, term: str, kind: ColorType
 ) -> None:
-    monkeypatch.setenv("COLORTERM", "truecolor" if truecolor else "")
-    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLORTERM", term if term == "truecolor" else "")
+    monkeypatch.setenv("TERM", term)
     app = HeatmapApp(recording)
     async with app.run_test(size=(100, 30)) as pilot:
         await drawn(pilot, app)
         line = app.grid.render_lines(Region(0, 0, app.grid.size.width, 1))[0]
         kinds = {style.bgcolor.type for _, style, _ in list(line)[:20] if style is not None and style.bgcolor is not None}
-        assert kinds == {ColorType.TRUECOLOR if truecolor else ColorType.EIGHT_BIT}
+        assert kinds == {kind}
 
 
 async def test_without_colour_the_map_is_grey(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,8 @@ pytestmark = pytest.mark.usefixtures("own_place")
 async def test_states_and_figures(tmp_path: Path) -> None:
     done = plant_run(tmp_path / "angry", training(40, 40, ended="done"))
     done.fidelity.parent.mkdir()
-    done.fidelity.write_text('{"fidelity": 0.9821, "score": {"vector": {"value": 0.8412}}}')
+    done.fidelity.write_text('{"fidelity": 0.9821, "score": {"vector": {"value": 0.8412}}, "adapter": {"fidelity": 0.9712}}')
+    done.default_adapter.write_bytes(b"")
     plant_run(tmp_path / "half", training(13, 40), data="joy", irm="static")
     plant_run(tmp_path / "asked to stop", training(13, 40, ended="interrupted"))
     plant_run(tmp_path / "burst", training(13, 40, ended="out of memory"))
@@ -74,6 +75,9 @@ async def test_states_and_figures(tmp_path: Path) -> None:
             select(app, name)
             await pilot.pause()
             assert problem in str(app.screen.query_one("#problem", Static).render())
+        select(app, "angry")
+        await pilot.pause()
+        assert "angry   adapter 0.971   anger on demo" in str(app.screen.query_one("#settings", Static).render())
 
 
 async def test_text_from_files_is_shown_as_text(tmp_path: Path) -> None:
@@ -91,7 +95,7 @@ async def test_text_from_files_is_shown_as_text(tmp_path: Path) -> None:
 async def test_an_empty_folder_says_how_to_begin(tmp_path: Path) -> None:
     app = RunsApp(tmp_path / "none")
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: "irm-lite demo" in screen_text(app), "the hint")
+        await until(pilot, lambda: "Press enter" in screen_text(app), "the hint")
         plant_run(tmp_path / "none" / "first")
         await listed(pilot, 1)
 

@@ -99,7 +99,7 @@ async def test_keys_of_ones_own_are_told_and_shown(tmp_path: Path, own_place: Pa
     app = IrmLiteApp(Path("runs"))
     async with app.run_test(size=(100, 30)) as pilot:
         await until(pilot, lambda: any("'qiut'; the nearest is 'quit'" in each.message for each in app._notifications), "the line")
-        await until(pilot, lambda: "Press ctrl+t to train one" in screen_text(app), "the hint")
+        await until(pilot, lambda: "ctrl+t   train a tone of your own" in screen_text(app), "the hint")
         await pilot.click(ModeBar, offset=(27, 0))
         await until(pilot, lambda: isinstance(app.screen, TrainScreen), "the form")
         assert " ctrl+t Train " in screen_text(app)

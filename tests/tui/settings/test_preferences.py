@@ -15,6 +15,14 @@ def test_what_is_saved_reads_back(own_place: Path) -> None:
     assert load_preferences() == (kept, [])
 
 
+def test_what_another_ui_has_saved_meanwhile_stays(own_place: Path) -> None:
+    one, other = Preferences(), Preferences()
+    one.theme, other.sort = "irm-light", "NLL"
+    save_preferences(one, "theme")
+    save_preferences(other, "sort", "descending")
+    assert load_preferences() == (Preferences(theme="irm-light", sort="NLL"), [])
+
+
 def test_none_yet(own_place: Path) -> None:
     assert load_preferences() == (Preferences(), [])
 

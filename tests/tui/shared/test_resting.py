@@ -51,7 +51,7 @@ def counted(
 
     monkeypatch.setattr(kind, name, count)
     monkeypatch.setattr("irm_lite_tui.chat.screen.MEMORY_SECONDS", 0.1)
-    monkeypatch.setattr("irm_lite_tui.chat.screen.sources_of", lambda path: Sources("model.gguf"))
+    monkeypatch.setattr("irm_lite_tui.chat.served.sources_of", lambda path: Sources("model.gguf"))
     monkeypatch.setattr(
         irm_lite_tui.watch.children, "PROGRAM", (sys.executable, str(Path(__file__).parents[2] / "support" / "scripted_serve.py"))
     )

@@ -1,4 +1,4 @@
-"""A small window: the model, the vector and the run of a chat."""
+"""A small window: the model, the vector, the run and the adapter of a chat."""
 
 from typing import ClassVar
 
@@ -16,6 +16,7 @@ _FIELDS = {
     "gguf": ("model", "a .gguf file, or demo"),
     "vector": ("control vector", "PATH or PATH:SCALE; empty: none"),
     "irm": ("IRM", "a run directory; empty: none"),
+    "adapter": ("LoRA adapter", "PATH or PATH:SCALE; empty: none"),
 }
 
 
@@ -37,4 +38,6 @@ class ChatSourcesScreen(ModalScreen[Sources | None]):
             yield Static(Text("enter: load   escape: leave it as it is"), id="hint")
 
     def on_input_submitted(self) -> None:
-        self.dismiss(Sources(**{name: self.query_one(f"#{name}", TextField).text.strip() for name in _FIELDS}))
+        texts = {name: self.query_one(f"#{name}", TextField).text.strip() for name in _FIELDS}
+        template = self.sources.template if texts["gguf"] == self.sources.gguf else ""
+        self.dismiss(Sources(**texts, template=template))

@@ -10,7 +10,7 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Steering:
-    """The steering from this token on (counted from 0); `layers` as the server writes them."""
+    """The steering from this token on (counted from 0); `layers` as the server writes them, empty for adapters, which have none."""
 
     token: int
     strength: float
@@ -106,7 +106,7 @@ class Conversation:
         """Keep what steers an answer from this token on; nothing steers the base."""
         answer = self.open_answer(request, column)
         if answer is not None and "strength" in about:
-            answer.steered.append(Steering(token, about["strength"], about["layers"]))
+            answer.steered.append(Steering(token, about["strength"], about.get("layers", "")))
 
     def fail(self, why: str) -> None:
         """Nothing more comes: each answer that is still being written ends with this error."""

@@ -1,4 +1,4 @@
-"""The chat: one prompt answered side by side by the base, a control vector and the IRM."""
+"""The chat: one prompt answered side by side by the base, a control vector, the IRM and a LoRA adapter."""
 
 import math
 import time
@@ -26,7 +26,6 @@ from irm_lite_tui.shared.copying import copy
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.resting import is_seen
 from irm_lite_tui.shared.text import encodable
-from irm_lite_tui.watch.chat_sources import sources_of
 
 _WIDTHS = [(0, "-narrow"), (60, "-middle"), (110, "-wide")]
 _HEIGHTS = [(0, "-low"), (14, "-medium"), (30, "-high")]
@@ -49,17 +48,14 @@ class ChatScreen(ServedScreen):
         Binding("f3", "save", "Save", id="chat.save"),
         Binding("f5", "restart", "Restart", id="chat.restart"),
         Binding("f6", "unload", "Unload the model", show=False, id="chat.unload"),
+        Binding("f7", "export", "Export", show=False, tooltip="Go to Export with this run", id="chat.export"),
     ]
 
     def __init__(self, path: Path | None = None) -> None:
-        super().__init__()
-        self._path = path
+        super().__init__(path)
+        self._early = False  # a question was sent before all was loaded
         self._saved = ""  # what was written to a file
         self._depth = 0
-
-    @property
-    def turns(self) -> list[Turn]:
-        return self._conversation.turns
 
     def compose(self) -> ComposeResult:
         yield ModeBar()
@@ -84,7 +80,7 @@ class ChatScreen(ServedScreen):
     def on_mount(self) -> None:
         self.query_one("#prompt").focus()
         self._clocks = (self.set_interval(_FRAMES, self._follow), self.set_interval(MEMORY_SECONDS, self._weigh))
-        self.load(sources_of(self._path))
+        self.open(self.taken)
 
     def on_screen_suspend(self) -> None:
         if not is_seen(self):
@@ -133,18 +129,7 @@ class ChatScreen(ServedScreen):
             self.query_one(LayerRange).set_depth(self._depth)
         self._titles()
         self._say_idle()
-
-    def _say_idle(self) -> None:
-        """Show what is loaded once nothing is being written; warnings come first."""
-        if self._conversation.writing:
-            return
-        warnings = [str(about["warning"]) for about in self._loaded.values() if about.get("warning")]
-        if warnings or self.sources.wrong:
-            self._say(warnings[0] if warnings else self.sources.wrong, wrong=True)
-        else:
-            notes = [str(about["note"]) for about in self._loaded.values() if about.get("note")]
-            ready = f"ready: {', '.join(name for name in COLUMNS if name in self._loaded)} on {self.sources.gguf}"
-            self._say("; ".join([ready, *notes]))
+        self._ask_now()
 
     def _error(self, event: dict[str, Any]) -> None:
         column = event.get("column")
@@ -153,6 +138,7 @@ class ChatScreen(ServedScreen):
         elif column in COLUMNS:
             self._wrong[column] = event["text"]
             self._titles()
+            self._ask_now()
         elif event.get("id") is not None and event.get("id") == self._conversation.request:  # the whole request was refused
             self._conversation.fail(event["text"])
         self._say(event["text"], wrong=True)
@@ -172,13 +158,25 @@ class ChatScreen(ServedScreen):
         prompt = message.value.strip()
         if message.input.id != "prompt" or not prompt:
             return
-        if self._serve is None or not self._loaded:
-            self._tell("no model is loaded: f5 loads it" if self._serve is None else "no model is loaded yet", "warning")
+        if self._serve is None:
+            self._tell("no model is loaded: f5 loads it", "warning")
+        elif self._loading:  # what comes later would not be asked
+            self._early = True
+            self._tell("asked as soon as all is loaded")
         elif self._conversation.writing:
             self._tell("an answer is being written: escape stops it", "warning")
         else:
             message.input.clear()
             self._ask(self._serve, prompt)
+
+    def _ask_now(self) -> None:
+        """Ask what was sent before all was loaded."""
+        field = self.query_one("#prompt", Input)
+        if self._early and not self._loading and not self._conversation.writing and self._serve is not None:
+            self._early = False
+            if prompt := field.value.strip():
+                field.clear()
+                self._ask(self._serve, prompt)
 
     def _ask(self, serve: Serve, prompt: str) -> None:
         columns = [name for name in COLUMNS if name in self._loaded]
@@ -199,11 +197,6 @@ class ChatScreen(ServedScreen):
         self.query_one(TokenMap).hide()
         for name in columns:
             self.query_one(f"#{name}", AnswerColumn).begin(turn)
-
-    def _files(self) -> dict[str, str]:
-        """What the server has loaded, as it was asked for."""
-        sources = {name: about.get("sources", []) for name, about in self._loaded.items()}
-        return {"model": self.sources.gguf} | {name: ", ".join(map(str, files)) for name, files in sources.items() if files}
 
     def _number(self, name: str) -> float:
         """The number in a field; its default where that is not a finite number."""

@@ -1,32 +1,70 @@
 """The server of a chat and what it has loaded: start, load, change, unload, and say so."""
 
+from pathlib import Path
 from typing import Any
 
 from textual.screen import Screen
-from textual.widgets import Static
+from textual.widgets import Input, Static
 
 from irm_lite_tui.chat.choose_sources import ChatSourcesScreen
-from irm_lite_tui.chat.conversation import Conversation
+from irm_lite_tui.chat.conversation import Conversation, Turn
 from irm_lite_tui.chat.server import Serve
 from irm_lite_tui.chat.widgets.answer_column import AnswerColumn
+from irm_lite_tui.settings.keys import shown_key
+from irm_lite_tui.shared.messages import OpenIn
 from irm_lite_tui.shared.text import line, paragraphs
-from irm_lite_tui.watch.chat_sources import Sources, name_of
+from irm_lite_tui.watch.chat_sources import Sources, name_of, sources_of
 
-COLUMNS = ("base", "vector", "irm")
+COLUMNS = ("base", "vector", "irm", "adapter")
 _STEERED = COLUMNS[1:]  # by what Sources and the server call it, too
-_HINT = "ctrl+o chooses what to load"
+_LABELS = {"vector": "vector", "irm": "IRM", "adapter": "adapter"}
 
 
 class ServedScreen(Screen[None]):
-    """A screen with one server and one conversation, an AnswerColumn for each of COLUMNS, and lines #state and #memory."""
+    """A screen with one server and one conversation, an AnswerColumn for each of COLUMNS, and lines #state and #memory.
 
-    def __init__(self) -> None:
+    The adapter's column is shown where there is one.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
         super().__init__()
-        self.sources = Sources()
+        self.taken = path  # see shared/in_hand.py
+        self.sources = self._found = Sources()  # what is loaded, and what belonged to the run when it was taken
         self._conversation = Conversation()
         self._serve: Serve | None = None
         self._loaded: dict[str, dict[str, Any]] = {}  # the server's columns, as in `ready`
         self._wrong: dict[str, str] = {}  # why a column is not there
+
+    @property
+    def turns(self) -> list[Turn]:
+        return self._conversation.turns
+
+    @property
+    def _loading(self) -> bool:
+        """Whether something is still to come that was asked for."""
+        missing = [name for name in _STEERED if getattr(self.sources, name) and name not in {*self._loaded, *self._wrong}]
+        return not self._loaded or bool(missing)
+
+    def _files(self) -> dict[str, str]:
+        """What the server has loaded, as it was asked for."""
+        sources = {name: about.get("sources", []) for name, about in self._loaded.items()}
+        return {"model": self.sources.gguf} | {name: ", ".join(map(str, files)) for name, files in sources.items() if files}
+
+    def open(self, path: Path | None) -> None:
+        """Start on what belongs to a run, a file or, of None, to the embedded model."""
+        self.taken, self._found = path, sources_of(path)
+        self.load(self._found)
+
+    def take_run(self, path: Path) -> None:
+        """See shared/in_hand.py; the conversation goes on."""
+        found = sources_of(path)
+        if (path, found) != (self.taken, self._found):
+            self.taken, self._found = path, found
+            self.change(found)
+
+    def keeps(self) -> str:
+        """See shared/in_hand.py."""
+        return f"the conversation with {self.taken.name} goes on" if self.turns and self.taken else ""
 
     def load(self, sources: Sources) -> None:
         """Start a server on these sources, in place of the one before."""
@@ -34,10 +72,10 @@ class ServedScreen(Screen[None]):
         self.sources = sources
         self._titles()
         if not sources.gguf:
-            self._say(f"no model: {sources.wrong or 'give a .gguf'} ({_HINT})", wrong=True)
+            self._say(f"no model: {sources.wrong or 'give a .gguf'} ({self._hint})", wrong=True)
             return
         self._say(f"starting irm-lite serve on {sources.gguf}")
-        serve = Serve(sources.gguf, self)
+        serve = Serve(sources.gguf, self, sources.template)
         try:
             serve.start()
         except OSError as error:
@@ -50,7 +88,7 @@ class ServedScreen(Screen[None]):
     def change(self, sources: Sources) -> None:
         """Load what has changed, or failed before; only another model needs another server."""
         before, serve = self.sources, self._serve
-        if serve is None or sources.gguf != before.gguf:
+        if serve is None or (sources.gguf, sources.template) != (before.gguf, before.template):
             self.load(sources)
             return
         self._stop()  # the server loads nothing while it writes
@@ -62,6 +100,20 @@ class ServedScreen(Screen[None]):
                 serve.ask("load", **{name: None})  # else the one before would stay if the new one cannot be loaded
                 self._load_column(serve, name)
         self._titles()
+
+    @property
+    def _hint(self) -> str:
+        return f"{shown_key(self.app, 'chat.sources', 'ctrl+o')} chooses what to load"
+
+    def _why_empty(self, name: str) -> str:
+        """That a column has no source, and the one key that gives it one."""
+        if self.taken is None:
+            return f"no {_LABELS[name]}: {shown_key(self.app, 'run.next', 'f4')} trains the demo's tone, {self._hint}"
+        if getattr(self._found, name):  # taken out by hand
+            return f"no {_LABELS[name]}: {self._hint}"
+        if name == "irm":
+            return f"{self.taken.name} is not trained yet: {self._hint}"
+        return f"{self.taken.name} is not exported yet: {shown_key(self.app, 'chat.export', 'f7')} exports it, {self._hint}"
 
     def _load_column(self, serve: Serve, name: str) -> None:
         source = getattr(self.sources, name)
@@ -81,6 +133,13 @@ class ServedScreen(Screen[None]):
                 self.change(sources)
 
         self.app.push_screen(ChatSourcesScreen(self.sources), chosen)
+
+    def action_export(self) -> None:
+        """To Export, with this run."""
+        if self.taken is None:
+            self._tell("there is no run to export", "warning")
+        else:
+            self.post_message(OpenIn("export", self.taken))
 
     def action_restart(self) -> None:
         self.load(self.sources)
@@ -106,20 +165,34 @@ class ServedScreen(Screen[None]):
         state.update(paragraphs(text))
         state.set_class(wrong, "wrong")
 
+    def _say_idle(self) -> None:
+        """Show what is loaded once nothing is being written; warnings come first."""
+        if self._conversation.writing:
+            return
+        warnings = [str(about["warning"]) for about in self._loaded.values() if about.get("warning")]
+        if warnings or self.sources.wrong:
+            self._say(warnings[0] if warnings else self.sources.wrong, wrong=True)
+        else:
+            notes = [str(about["note"]) for about in self._loaded.values() if about.get("note")]
+            ready = f"ready: {', '.join(name for name in COLUMNS if name in self._loaded)} on {self.sources.gguf}"
+            self._say("; ".join([ready, *notes]))
+
     def _titles(self) -> None:
         """Each column's title, or why it is empty."""
         for name in COLUMNS:
             column = self.query_one(f"#{name}", AnswerColumn)
-            source = {"base": self.sources.gguf, "vector": self.sources.vector, "irm": self.sources.irm}[name]
+            source = self.sources.gguf if name == "base" else getattr(self.sources, name)
             column.set_title(f"{name} {name_of(source)}" if source else name)
             if name in self._loaded or self._serve is None:
                 column.set_state("")
             elif name in self._wrong:
-                column.set_state(f"{self._wrong[name]} ({_HINT})")
+                column.set_state(f"{self._wrong[name]} ({self._hint})")
             elif not source:
-                column.set_state(f"no {'IRM' if name == 'irm' else name}: {_HINT}")
+                column.set_state(self._why_empty(name))
             else:
                 column.set_state("loading")
+        self.query_one("#adapter").display = bool(self.sources.adapter)
+        self.query_one("#prompt", Input).placeholder = f"ask all {'four' if self.sources.adapter else 'three'}; enter sends"
 
     def _stop(self) -> bool:
         """Whether there was anything to stop."""

@@ -51,10 +51,11 @@ class ServeEnded(Message):
 
 
 class Serve:
-    """One server. `target` gets a ServeSaid for each event and a ServeEnded at the end."""
+    """One server. `target` gets a ServeSaid for each event and a ServeEnded at the end. `template`: a chat template's file."""
 
-    def __init__(self, gguf: str, target: MessagePump) -> None:
-        self.command = (*children.PROGRAM, "serve", "--json", "--gguf", gguf)
+    def __init__(self, gguf: str, target: MessagePump, template: str = "") -> None:
+        given = ("--chat-template", template) if template else ()
+        self.command = (*children.PROGRAM, "serve", "--json", "--gguf", gguf, *given)
         self.target = target
         self._process: subprocess.Popen[bytes] | None = None
         self._outbox: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -187,8 +188,9 @@ def _check_inside(event: dict[str, Any]) -> None:
 
 
 def _check_steering(about: dict[str, Any]) -> None:
-    """Raise TypeError where a steered column lacks a strength or layers."""
+    """Raise TypeError where a strength is no number, or layers no text; an adapter has a strength and no layers."""
     if "strength" not in about:
         return
-    if not isinstance(about["strength"], int | float) or _too_large(about["strength"]) or not isinstance(about["layers"], str):
+    layers = about.get("layers", "")
+    if not isinstance(about["strength"], int | float) or _too_large(about["strength"]) or not isinstance(layers, str):
         raise TypeError("strength")

@@ -38,5 +38,4 @@ class LiveHeatmap(Widget):
 
         values = self._live.values
         values = values.repeat(max(1, 2 * height // len(values)), axis=0)  # two rows a line
-        truecolor = self.app.console.color_system in ("truecolor", None)
-        return Text("\n").join(terminal_heatmap(values, width, height, truecolor))
+        return Text("\n").join(terminal_heatmap(values, width, height, self.app.console.color_system))

@@ -19,9 +19,10 @@ from irm_lite_tui.dashboard.numbers import RunNumbers
 from irm_lite_tui.dashboard.reader import DashboardReader, Reading
 from irm_lite_tui.dashboard.samples import SampleColumns
 from irm_lite_tui.dashboard.stopping import stop_run
+from irm_lite_tui.settings.keys import shown_key
 from irm_lite_tui.shared.copying import copy
 from irm_lite_tui.shared.curve_plot import CurvePlot
-from irm_lite_tui.shared.messages import Mode, OpenIn
+from irm_lite_tui.shared.messages import Mode, OpenIn, RunTaken
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.resting import is_seen
 from irm_lite_tui.shared.text import line
@@ -29,6 +30,7 @@ from irm_lite_tui.watch.children import Child, ChildEnded, ChildLine, child_of
 from irm_lite_tui.watch.run_state import RunView
 
 EVERY_SECONDS = 0.5
+_THEN = {"h": ("heatmap", "looks at it"), "t": ("chat", "talks to it"), "e": ("export", "exports it")}  # by key
 
 
 class DashboardScreen(Screen[None]):
@@ -51,13 +53,13 @@ class DashboardScreen(Screen[None]):
 
     def __init__(self, path: Path | None = None, arguments: Sequence[str] = (), scratch: Path | None = None) -> None:
         super().__init__()
-        self.path = path
+        self.path = self.taken = path
         self.arguments, self.scratch = arguments, scratch
         self.reading: Reading | None = None
         self._reader = DashboardReader(path) if path is not None else None
         self._timer: Timer | None = None
         self._child: Child | None = None
-        self._child_says, self._failure = "", ""
+        self._child_says, self._failure, self._made = "", "", ""
         self._seen_at_work = False  # the child has held the run's lock
         self._failed: int | None = None  # the process that the failure is of
         self._busy = False
@@ -75,10 +77,11 @@ class DashboardScreen(Screen[None]):
     def on_mount(self) -> None:
         if self.arguments:
             self._start(self.arguments, self.scratch)
-        if self._reader is None:
+        if self.path is None or self._reader is None:
             self._note("No run chosen: escape, then enter on one.", failed=False)
             return
         self._timer = self.set_interval(EVERY_SECONDS, self._look)
+        self.post_message(RunTaken(self.path))
 
     def on_screen_suspend(self) -> None:
         if self._timer is not None and not is_seen(self):
@@ -88,6 +91,15 @@ class DashboardScreen(Screen[None]):
         if self._timer is not None:
             self._timer.resume()
             self._look()
+
+    def take_run(self, path: Path) -> None:
+        """See shared/in_hand.py: another dashboard in place of this one."""
+        if path != self.path:
+            self.app.switch_screen(DashboardScreen(path))
+
+    def keeps(self) -> str:
+        """See shared/in_hand.py: what it shows is all in the run's directory."""
+        return ""
 
     def on_unmount(self) -> None:
         if self._child is not None:
@@ -133,6 +145,8 @@ class DashboardScreen(Screen[None]):
         view = reading.view
         if self._failure:
             self._note(self._failure, failed=True)
+        elif view.state == "done" and (self._child is not None or self._made):
+            self._note(self._made or self._child_says, failed=False)
         elif view.state == "starting":
             self._note(self._child_says or "starting: the base is loaded first", failed=False)
         elif view.problem:
@@ -151,7 +165,7 @@ class DashboardScreen(Screen[None]):
     # The process
 
     def _start(self, arguments: Sequence[str], scratch: Path | None = None) -> None:
-        self._failure, self._child_says, self._seen_at_work = "", "", False
+        self._failure, self._child_says, self._made, self._seen_at_work = "", "", "", False
         self._child = Child(arguments, self, scratch)
         try:
             self._child.start()
@@ -165,7 +179,10 @@ class DashboardScreen(Screen[None]):
     def on_child_ended(self, message: ChildEnded) -> None:
         message.stop()
         self._child = None
-        if message.code not in (0, 130):
+        if message.code == 0:
+            keys = (f"{shown_key(self.app, f'dashboard.{name}', key)} {what}" for key, (name, what) in _THEN.items())
+            self._made = f"done: {', '.join(keys)}"
+        elif message.code != 130:
             self._failure = message.last or f"the training ended with exit code {message.code}"
             self._failed = message.child.pid
             self._note(self._failure, failed=True)
@@ -192,7 +209,7 @@ class DashboardScreen(Screen[None]):
             self.app.pop_screen()
 
     def action_stop(self) -> None:
-        if self._child is not None and (self.reading is None or self.reading.view.state == "starting"):
+        if self._child is not None and (self.reading is None or self.reading.view.state in ("starting", "done")):
             self._child.stop()
             self._say("stopping")
             return

@@ -57,11 +57,11 @@ def read_measured(document: Mapping[str, Any]) -> Measured:
             measured_in=str(document["measured_in"]),
             samples=int(document["samples"]),
             tokens=int(document["tokens"]),
-            means={name: _number(document[name]) for name in _NAMES},
-            intervals={name: _interval(document["intervals_95"][name]) for name in _NAMES},
-            fidelity=_optional(document["fidelity"]),
-            fidelity_interval=None if between is None else _interval(between),
-            input_dependent=None if share is None else _number(share["overall"]),
+            means={name: number_of(document[name]) for name in _NAMES},
+            intervals={name: interval_of(document["intervals_95"][name]) for name in _NAMES},
+            fidelity=optional_number(document["fidelity"]),
+            fidelity_interval=None if between is None else interval_of(between),
+            input_dependent=None if share is None else number_of(share["overall"]),
             disagreement=None if said is None else str(said)[:_LONGEST],
             score=_score(document.get("score")),
             unsteered=None if still is None else str(still)[:_LONGEST],
@@ -73,7 +73,7 @@ def read_measured(document: Mapping[str, Any]) -> Measured:
 def load_measured(path: Path) -> Measured | None:
     """The figures in a run's export/fidelity.json; None where there is no file. Raises RunError where it is damaged."""
     try:
-        document = read_json(path, 1 << 20)
+        document = read_json(path, 1 << 22)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -89,25 +89,28 @@ def _score(document: Any) -> ScoreRead | None:
     found = document["vector"]
     interval = found["interval_95"]
     return ScoreRead(
-        value=_optional(found["value"]),
-        interval=None if interval is None else _interval(interval),
-        parts={name: _optional(found["parts"][name]) for name in PARTS},
+        value=optional_number(found["value"]),
+        interval=None if interval is None else interval_of(interval),
+        parts={name: optional_number(found["parts"][name]) for name in PARTS},
         questions=int(found["questions"]["text"]),
         lacks=[str(line)[:_MOST_LETTERS] for line in found["lacks"][:_MOST_LINES]],
     )
 
 
-def _optional(value: Any) -> float | None:
-    return None if value is None else _number(value)
+def optional_number(value: Any) -> float | None:
+    """A number, or None. Raises ValueError or TypeError, as the next two."""
+    return None if value is None else number_of(value)
 
 
-def _number(value: Any) -> float:
+def number_of(value: Any) -> float:
+    """A finite number."""
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"{number} is not finite")
     return number
 
 
-def _interval(value: Any) -> Interval:
+def interval_of(value: Any) -> Interval:
+    """Two finite numbers."""
     low, high = value
-    return _number(low), _number(high)
+    return number_of(low), number_of(high)

@@ -52,11 +52,12 @@ class FidelityGauge(Widget):
                 f"{100 * measured.input_dependent:.1f}% of the IRM's output varies with the input: no static vector carries that"
             )
             where.append(f"\n{share}")
-        shown: list[RenderableType] = [head, _bar(fidelity or 0.0, width, colour), _scale(width), made, _table(measured), where]
+        shown: list[RenderableType] = [head, bar(fidelity or 0.0, width, colour), scale(width), made, _table(measured), where]
         return Group(*shown, *([_score(measured.score)] if measured.score else []))
 
 
-def _bar(value: float, width: int, colour: Style) -> Text:
+def bar(value: float, width: int, colour: Style) -> Text:
+    """From 0 to 1, in eighths of a cell."""
     eighths = round(clamp(value, 0.0, 1.0) * width * 8)
     full = "█" * (eighths // 8) + (_EIGHTHS[eighths % 8] if eighths % 8 else "")
     return Text.assemble((full, colour), ("░" * (width - len(full)), "dim"))
@@ -78,7 +79,8 @@ def _score(score: ScoreRead) -> Text:
     return text
 
 
-def _scale(width: int) -> Text:
+def scale(width: int) -> Text:
+    """What stands below it: where an export is called good."""
     at = round(GOOD_FIDELITY * width)
     marks = "0" + " " * (at - 3) + f"▲{GOOD_FIDELITY:g}"
     return Text(marks + " " * max(width - len(marks) - 1, 0) + "1", "dim")

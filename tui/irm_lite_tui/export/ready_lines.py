@@ -16,8 +16,24 @@ def vector_lines(gguf: str, vector: Path, strength: float) -> list[tuple[str, st
     ]
 
 
+def adapter_lines(gguf: str, adapter: Path, strength: float) -> list[tuple[str, str]]:
+    """(title, line) for what takes LoRA adapters (docs/adapter.md)."""
+    model, name = shlex.quote(gguf), shlex.quote(str(adapter))
+    scaled = shlex.quote(f"{adapter}:{strength:g}")
+    body = f'{{"messages": [{{"role": "user", "content": "..."}}], "lora": [{{"id": 0, "scale": {strength:g}}}]}}'
+    return [
+        (
+            "llama-server with the adapter",
+            f"llama-server -m {model} --lora {name} --lora-init-without-apply",
+        ),
+        ("a request to it, at this strength", f"curl http://127.0.0.1:8080/v1/chat/completions -d '{body}'"),
+        ("llama-cli with the adapter", f'llama-cli -m {model} --lora-scaled {scaled} -p "..."'),
+        ("irm-lite with the adapter", f'irm-lite generate --gguf {model} --adapter {scaled} -p "..."'),
+    ]
+
+
 def name_problem(vector: Path) -> str:
-    """Why llama.cpp cannot take a vector of this name, empty where it can: it splits the argument there."""
+    """Why llama.cpp cannot take a vector or an adapter of this name, empty where it can: it splits the argument there."""
     return f"llama.cpp splits {vector} at its ':' or ',': give another name" if re.search("[:,]", str(vector)) else ""
 
 

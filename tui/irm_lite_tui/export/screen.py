@@ -1,4 +1,4 @@
-"""Export: a run's effect as a control vector, how much of it arrives, a baked file, and the lines to use them elsewhere."""
+"""Export: a run's effect as a control vector or an adapter, how much arrives, a baked file, and the lines to use them elsewhere."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -13,19 +13,22 @@ from irm_lite.base.presets import find_gguf
 from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.files.paths import expanded
 from irm_lite.runs.directory import RunDirectory
+from irm_lite_tui.export.adapter_figures import load_adapter, read_adapter
+from irm_lite_tui.export.adapter_gauge import AdapterGauge
 from irm_lite_tui.export.fidelity import load_measured, read_measured
 from irm_lite_tui.export.fidelity_gauge import FidelityGauge
 from irm_lite_tui.export.job_panel import JobPanel
 from irm_lite_tui.export.line_list import LineList
 from irm_lite_tui.export.messages import JobEnded
-from irm_lite_tui.export.ready_lines import baked_lines, name_problem, vector_lines
-from irm_lite_tui.settings.keys import key_label
+from irm_lite_tui.export.ready_lines import adapter_lines, baked_lines, name_problem, vector_lines
+from irm_lite_tui.settings.keys import key_label, shown_key
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.text import line, paragraphs
 from irm_lite_tui.shared.text_field import TextField
 from irm_lite_tui.watch.chat_sources import sources_of
 
 _WIDTHS = [(0, "-narrow"), (110, "-wide")]
+_KINDS = [("control vector, for llama.cpp", "vector"), ("LoRA adapter, for other engines too", "adapter")]
 _METHODS = [
     ("auto: exact, or the mean if enough", "auto"),
     ("distil: fitted to the IRM", "distil"),
@@ -37,6 +40,7 @@ _METHODS = [
 class ExportScreen(Screen[None]):
     """`path` is a run directory, or a vector to bake."""
 
+    AUTO_FOCUS = ""  # the keys of the modes work until a field is entered
     CSS_PATH = "screen.tcss"
     HORIZONTAL_BREAKPOINTS = _WIDTHS
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -47,24 +51,28 @@ class ExportScreen(Screen[None]):
 
     def __init__(self, path: Path | None = None) -> None:
         super().__init__()
-        self._path = path
+        self._path = self.taken = path
         self._vector: Path | None = None
+        self._adapter: Path | None = None
         self._baked: Path | None = None
+        self._exporting = ""  # the run whose export was started last
 
     def compose(self) -> ComposeResult:
         yield ModeBar()
         yield Static("", id="state")
         with Horizontal(id="body"):
             with VerticalScroll(id="forms", can_focus=False):
-                yield Label("control vector", classes="head")
+                yield Label("vector or adapter", classes="head")
                 with Grid(classes="form"):
                     yield Label("run")
                     yield TextField(id="run", placeholder="a run directory", compact=True)
+                    yield Label("as")
+                    yield Select(_KINDS, value="vector", allow_blank=False, id="kind", compact=True)
                     yield Label("method")
                     yield Select(_METHODS, value="auto", allow_blank=False, id="method", compact=True)
                     yield Label("layers")
                     yield TextField("all", id="layers", placeholder="all, or 10-20", compact=True)
-                    yield Label("vector")
+                    yield Label("file")
                     yield TextField(id="out", placeholder="RUN/export/vector.gguf", compact=True)
                     yield Label("if it is there")
                     yield Select(
@@ -86,26 +94,49 @@ class ExportScreen(Screen[None]):
                 yield JobPanel("bake")
             with VerticalScroll(id="results", can_focus=False):
                 yield FidelityGauge(id="fidelity")
+                yield AdapterGauge(id="adapter-fidelity")
                 yield Static("", id="lines-title")
                 yield LineList("vector-lines")
+                yield LineList("adapter-lines")
                 yield LineList("baked-lines")
         yield Footer()
 
     def on_mount(self) -> None:
         self.query_one("#fidelity").border_title = "fidelity"
-        sources = sources_of(self._path) if self._path is not None else None
-        if sources is not None:
-            self.query_one("#gguf", TextField).text = sources.gguf
-            if self._path is not None and sources.vector == str(self._path):
-                self._vector = self._path
-            else:
-                self.query_one("#run", TextField).text = str(self._path)
-        self._say("give the run to export")
-        self._read_run()
-        if sources is not None and sources.wrong:
-            self._say(sources.wrong, wrong=True)
+        self.query_one("#adapter-fidelity").border_title = "fidelity of the adapter"
+        demo = shown_key(self.app, "run.next", "f4")
+        self._say(f"give the run to export, or press {demo} to train the demo's tone where there is none")
+        if self._path is None:
+            self.query_one("#run").focus()
+        else:
+            self._open(self._path)
         self._show_lines()
-        self.query_one("#run").focus()
+
+    def _open(self, path: Path) -> None:
+        """Fill the form with a run, or with a vector to bake."""
+        sources = sources_of(path)
+        self.query_one("#gguf", TextField).text = sources.gguf
+        if sources.vector == str(path):
+            self._vector = path
+        else:
+            self.query_one("#run", TextField).text = str(path)
+        self._read_run()
+        if sources.wrong:
+            self._say(sources.wrong, wrong=True)
+
+    def take_run(self, path: Path) -> None:
+        """See shared/in_hand.py."""
+        if path != self.taken:
+            self._path = self.taken = path
+            self._open(path)
+        else:
+            self._read_run()
+        self._show_lines()
+
+    def keeps(self) -> str:
+        """See shared/in_hand.py."""
+        running = any(panel.running for panel in self.query(JobPanel))
+        return f"{self.taken.name if self.taken else 'a run'} is being exported here" if running else ""
 
     def _say(self, text: str, wrong: bool = False) -> None:
         state = self.query_one("#state", Static)
@@ -121,6 +152,10 @@ class ExportScreen(Screen[None]):
 
     # What is there already
 
+    def on_select_changed(self, message: Select.Changed) -> None:
+        if message.select.id == "kind":
+            self.query_one("#out", TextField).placeholder = f"RUN/export/{message.value}.gguf"
+
     def on_input_changed(self, message: Input.Changed) -> None:
         if message.input.id == "run":
             self._read_run()
@@ -131,18 +166,23 @@ class ExportScreen(Screen[None]):
         """Show what an earlier export of this run measured, in place of another run's figures."""
         if not self._value("run"):
             return
-        self._vector = self._baked = self._figures.measured = None
+        adapter_figures = self.query_one(AdapterGauge)
+        self._vector = self._adapter = self._baked = self._figures.measured = adapter_figures.measured = None
         try:
             run = RunDirectory(expanded(self._value("run")))
             run.config()
-            measured = load_measured(run.fidelity)
+            measured, of_adapter = load_measured(run.fidelity), load_adapter(run.fidelity)
         except (IrmLiteError, OSError) as error:
-            self._figures.measured = None
             self._say(str(error), wrong=True)
             return
         self._vector = run.default_vector if run.default_vector.is_file() else None
-        self._figures.measured = measured
-        self._say("exported before: the figures of that export" if measured else "not exported yet")
+        self._adapter = run.default_adapter if run.default_adapter.is_file() else None
+        self._figures.measured, adapter_figures.measured = measured, of_adapter
+        before = "exported before: the figures of that export"
+        if self._adapter is not None and of_adapter is None:
+            before += f"; {self._adapter.name} is of another one"
+        key = shown_key(self.app, "export.export", "f6")
+        self._say(before if measured else f"not exported yet: {key} exports it")
 
     def _strength(self) -> float:
         try:
@@ -156,12 +196,17 @@ class ExportScreen(Screen[None]):
         except IrmLiteError:
             gguf = "MODEL.gguf"
         vector = vector_lines(gguf, self._vector, self._strength()) if self._vector else []
+        adapter = adapter_lines(gguf, self._adapter, self._strength()) if self._adapter else []
         self.query_one("#vector-lines", LineList).show(vector)
+        self.query_one("#adapter-lines", LineList).show(adapter)
         self.query_one("#baked-lines", LineList).show(baked_lines(self._baked) if self._baked else [])
         title = (
-            "enter copies a line" if vector or self._baked else "the lines for llama.cpp and Ollama appear here after the export"
+            "enter copies a line"
+            if vector or adapter or self._baked
+            else "the lines for llama.cpp and Ollama appear here after the export"
         )
-        problem = name_problem(self._vector) if self._vector else ""
+        named = self._vector or self._adapter
+        problem = name_problem(named) if named else ""
         self.query_one("#lines-title", Static).update(line(problem or title))
 
     # Work
@@ -182,6 +227,7 @@ class ExportScreen(Screen[None]):
             return
         arguments = ["export", "--json", "--method", str(self.query_one("#method", Select).value)]
         arguments += ["--layers", self._value("layers") or "all"]
+        arguments += ["--as", "adapter"] if self.query_one("#kind", Select).value == "adapter" else []
         try:
             run = expanded(self._value("run"))
             arguments += ["--out", str(expanded(self._value("out")))] if self._value("out") else []
@@ -189,6 +235,7 @@ class ExportScreen(Screen[None]):
             panel.say(str(error), "wrong")
             return
         force = ["--force"] if self.query_one("#force", Select).value is True else []
+        self._exporting = self._value("run")
         panel.start([*arguments, *force, "--", str(run)])
 
     def action_bake(self) -> None:
@@ -217,9 +264,17 @@ class ExportScreen(Screen[None]):
             self.set_focus(None)
 
     def on_job_ended(self, message: JobEnded) -> None:
+        if message.job == "export" and self._value("run") != self._exporting:  # another run is shown meanwhile
+            return
         try:
-            if message.job == "export":
+            if message.job == "export" and "adapter" in message.document:
+                of_adapter = read_adapter(message.document)
+                self._read_run()  # its vector may have been made first
+                self._adapter, self.query_one(AdapterGauge).measured = of_adapter.path, of_adapter
+                self._say(f"{of_adapter.path}: what the vector does, as a LoRA adapter")
+            elif message.job == "export":
                 measured = read_measured(message.document)
+                self._read_run()
                 self._vector = measured.vector
                 self._figures.measured = measured
                 self._say(f"{measured.vector}: {measured.method}")

@@ -42,13 +42,14 @@ from irm_lite_tui.heatmap.widgets.panel import HeatmapPanel
 from irm_lite_tui.heatmap.widgets.prompt import JumpPrompt
 from irm_lite_tui.heatmap.widgets.tokens import TokenSlider
 from irm_lite_tui.heatmap.widgets.top import TopNeurons
+from irm_lite_tui.settings.keys import shown_key
 from irm_lite_tui.settings.preferences import Preferences
 from irm_lite_tui.shared.mode_bar import ModeBar
 
 _TELL_SECONDS = 1.0  # between updates of what surrounds a live picture: nobody reads numbers faster
 _POLL_SECONDS = 0.1  # between looks at a live snapshot's date
 _WIDE, _HIGH = 110, 18  # cells from which the list, and the tokens, have room
-_NOTHING = "Nothing is drawn yet.\n\nPress o to choose a recording, a vector or a live run."
+_NOTHING = "Nothing is drawn yet.\n\nPress {demo} to train the demo's tone, or o to choose a recording, a vector or a live run."
 _HERE = Path(__file__).parent
 
 
@@ -76,7 +77,7 @@ class HeatmapScreen(Screen[None]):
 
     def __init__(self, path: Path | None = None) -> None:
         super().__init__()
-        self._path = path
+        self._path = self.taken = path
         self._source: Source | None = None
         self._other: Source | None = None
         self._picture: Picture | None = None
@@ -87,6 +88,7 @@ class HeatmapScreen(Screen[None]):
         self._readout = Text()
         self._told = 0.0  # when what surrounds the picture was last updated
         self._telling: Timer | None = None  # the next update
+        self._failed = 0.0  # when the run in hand had nothing to draw
         self._seen = 0  # modification time in ns of the snapshot that is drawn
 
     def compose(self) -> ComposeResult:
@@ -94,7 +96,7 @@ class HeatmapScreen(Screen[None]):
         yield Static(id="title", markup=False)
         yield Static(id="readout", markup=False)
         yield JumpPrompt()
-        yield Static(_NOTHING, id="state", markup=False)
+        yield Static(_NOTHING.format(demo=shown_key(self.app, "run.next", "f4")), id="state", markup=False)
         with Horizontal(id="body"):
             yield HeatmapPanel()
             yield TopNeurons()
@@ -112,6 +114,16 @@ class HeatmapScreen(Screen[None]):
         self._arrange()
         if self._path is not None:
             self.show(self._path)
+
+    def take_run(self, path: Path) -> None:
+        """See shared/in_hand.py."""
+        if path != self.taken or self._source is None:
+            self.taken = path
+            self.show(path)
+
+    def keeps(self) -> str:
+        """See shared/in_hand.py: a picture is drawn again at any time."""
+        return ""
 
     def show(self, path: Path) -> None:
         """Draw what this path holds, in place of what is drawn."""
@@ -157,11 +169,19 @@ class HeatmapScreen(Screen[None]):
             self.notify(visible(message.why), severity="error", markup=False)
             return
         self._source = self._picture = None
-        self.query_one("#state", Static).update(Text(f"{visible(message.why)}\n\nPress o to choose another."))
+        self._failed = monotonic()
+        export = shown_key(self.app, "mode.export", "5")
+        later = f"It is drawn once there is something. {export} goes to its export. " if self._path == self.taken else ""
+        self.query_one("#state", Static).update(Text(f"{visible(message.why)}\n\n{later}Press o to choose another."))
         self._arrange()
 
     def _poll(self) -> None:
-        """Read a live snapshot again when it was rewritten."""
+        """Read a live snapshot again when it was rewritten, and the run in hand until there is something to draw."""
+        if self._source is None and self.taken is not None and self._path == self.taken and self.is_current:
+            if self._failed and monotonic() - self._failed > _TELL_SECONDS:
+                self._failed = 0.0
+                self._load(self.taken)
+            return
         if self._source is None or not self._source.live or not self.is_current:
             return
         try:

@@ -11,7 +11,7 @@ from irm_lite_tui.runs.messages import RunActionDone
 from irm_lite_tui.runs.table import RunTable
 from irm_lite_tui.shared.ask import AskScreen, NameScreen
 from irm_lite_tui.shared.copying import copy
-from irm_lite_tui.shared.messages import Mode, OpenIn
+from irm_lite_tui.shared.messages import DemoAsked, Mode, OpenIn
 from irm_lite_tui.shared.text import line
 from irm_lite_tui.watch import run_actions
 from irm_lite_tui.watch.children import Child, ChildEnded, child_of
@@ -38,6 +38,10 @@ class RunActions(Screen[None]):
         self.action_watch()
 
     def action_watch(self) -> None:
+        table = self.query_one(RunTable)
+        if table.empty:
+            self.post_message(DemoAsked())
+            return
         view = self._current()
         if view is not None and view.config is None:
             self._say(view.problem, failed=True)
@@ -95,6 +99,7 @@ class RunActions(Screen[None]):
 
         def renamed(name: str | None) -> None:
             if name is not None:
+                self.query_one(RunTable).wanted = path.with_name(name.strip())
                 self.look()
 
         self.app.push_screen(

@@ -73,6 +73,7 @@ def _rows(left: RunView, right: RunView) -> list[tuple[str, str, str]]:
         ("steps", f"{left.step}/{left.max_steps}", f"{right.step}/{right.max_steps}"),
         ("best NLL", figure(left.best_nll), figure(right.best_nll)),
         ("fidelity", figure(left.fidelity), figure(right.fidelity)),
+        *([("adapter's fidelity", left.adapter or "-", right.adapter or "-")] if left.adapter or right.adapter else []),
         ("score of text", figure(left.score, ".2f"), figure(right.score, ".2f")),
     ]
     settings = [view.config.to_dict() if view.config else {} for view in (left, right)]

@@ -18,13 +18,25 @@ from irm_lite_tui.runs.messages import SortChanged
 from irm_lite_tui.runs.table import ORDERS, RunTable
 from irm_lite_tui.settings.keys import shown_key
 from irm_lite_tui.settings.preferences import load_preferences
+from irm_lite_tui.shared.messages import RunTaken
 from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.resting import is_seen
-from irm_lite_tui.shared.text import line
+from irm_lite_tui.shared.text import line, paragraphs
 from irm_lite_tui.watch.messages import RunsRead
 from irm_lite_tui.watch.run_state import RunReader, RunView, find_run_folders, why_unread
 
 EVERY_SECONDS = 1.0
+_FIRST = """\
+No runs in {folder} yet.
+
+Press enter to train the demo's tone: anger, on the small model that comes along; some ten minutes on two cores.
+Watch it learn. Then, or meanwhile:
+
+    h   look: which neurons carry the effect
+    t   talk: the model answers with it and without it
+    e   export: a file for llama.cpp, and how much of the effect is in it
+
+    {train}   train a tone of your own"""
 
 
 class RunsScreen(RunActions):
@@ -58,6 +70,7 @@ class RunsScreen(RunActions):
         self.folder = path or Path("runs")
         self._readers: dict[Path, RunReader] = {}
         self._looking = False
+        self.taken: Path | None = None  # it shows all of them
 
     def compose(self) -> ComposeResult:
         yield ModeBar()
@@ -85,7 +98,19 @@ class RunsScreen(RunActions):
 
     def on_screen_resume(self) -> None:
         self._timer.resume()
+        if (in_hand := getattr(self.app, "in_hand", None)) is not None:
+            self.take_run(in_hand)
         self.look()
+
+    def take_run(self, path: Path) -> None:
+        """See shared/in_hand.py: the cursor goes to it, now or once it is there."""
+        table = self.query_one(RunTable)
+        table.wanted = path
+        table.show()
+
+    def keeps(self) -> str:
+        """See shared/in_hand.py."""
+        return ""
 
     # Reading
 
@@ -107,6 +132,8 @@ class RunsScreen(RunActions):
         table = self.query_one(RunTable)
         table.show(message.views)
         self._show_around(table)
+        if not message.views:
+            self.post_message(RunTaken(None))
         if self.focused is None and table.display and not self.query_one("#filter").display:
             table.focus()
 
@@ -119,8 +146,8 @@ class RunsScreen(RunActions):
         if table.filter:
             empty.update(line(f"No run matches {table.filter!r}. Escape shows all."))
         else:
-            none = f"No runs in {self.folder} yet. Press {train} to train one, or run irm-lite demo."
-            empty.update(line(why_unread(self.folder) or none))
+            unread = why_unread(self.folder)
+            empty.update(line(unread) if unread else paragraphs(_FIRST.format(folder=self.folder, train=train)))
         self._show_current(table.current)
 
     def _show_current(self, view: RunView | None) -> None:
@@ -130,14 +157,18 @@ class RunsScreen(RunActions):
             if view.config is not None:
                 config = view.config
                 what = f"{config.irm} IRM, layers {config.layers}, site {config.site}, {config.quant}, seed {config.seed}"
-                settings = line(f"{view.path}   {config.data} on {config.model}   {what}")
+                adapter = f"   adapter {view.adapter}" if view.adapter else ""
+                settings = line(f"{view.path}{adapter}   {config.data} on {config.model}   {what}")
             else:
                 settings = line(str(view.path))
         self.query_one("#settings", Static).update(settings)
         self.query_one("#problem", Static).update(problem)
 
     def on_data_table_row_highlighted(self) -> None:
-        self._show_current(self.query_one(RunTable).current)
+        current = self.query_one(RunTable).current
+        self._show_current(current)
+        if current is not None and self.is_current:
+            self.post_message(RunTaken(current.path))
 
     # Filter, order, marks
 

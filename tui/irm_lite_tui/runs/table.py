@@ -39,6 +39,8 @@ class RunTable(DataTable[Text]):
         super().__init__(id=id, cursor_type="row", zebra_stripes=True)
         self.marked: list[Path] = []
         self.filter, self.sort_by, self.descending = "", "age", False
+        self.wanted: Path | None = None  # the run that the cursor is to go to, once it is there
+        self.looked = False
         self._views: list[RunView] = []
         self._shown: list[RunView] = []
 
@@ -52,28 +54,43 @@ class RunTable(DataTable[Text]):
         """The run under the cursor."""
         return self._shown[self.cursor_row] if 0 <= self.cursor_row < len(self._shown) else None
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is no run at all, filtered out or not, as far as one has looked."""
+        return self.looked and not self._views
+
     def show(self, views: list[RunView] | None = None) -> None:
         """Show these runs (or those shown last) by the present filter, order and marks."""
+        self.looked = self.looked or views is not None
         self._views = self._views if views is None else views
         self.marked = [path for path in self.marked if any(view.path == path for view in self._views)]
         words = self.filter.casefold().split()
         passing = [view for view in self._views if all(word in _haystack(view) for word in words)]
         wanted = sorted(sorted(passing, key=lambda view: view.name), key=ORDERS[self.sort_by], reverse=self.descending)
         same = [view.path for view in wanted] == [view.path for view in self._shown]
-        before = self.current
+        before = None if self.current is None else self.current.path
         self._shown = wanted
         if same:
             for view in wanted:
                 for column, cell in zip(_COLUMNS, self._cells(view), strict=True):
                     if self.get_cell(str(view.path), column) != cell:
                         self.update_cell(str(view.path), column, cell, update_width=True)
-            return
-        with self.app.batch_update():
-            self.clear()
-            for view in wanted:
-                self.add_row(*self._cells(view), key=str(view.path))
-            if before is not None and (row := [view.path for view in wanted].index(before.path) if _holds(wanted, before) else 0):
-                self.move_cursor(row=row, animate=False)
+        else:
+            with self.app.batch_update():
+                self.clear()
+                for view in wanted:
+                    self.add_row(*self._cells(view), key=str(view.path))
+                if before is not None:
+                    self._go(before)
+        if self.wanted is not None and self._go(self.wanted):
+            self.wanted = None
+
+    def _go(self, path: Path) -> bool:
+        """Put the cursor on this run; False where it is not among the rows."""
+        paths = [view.path for view in self._shown]
+        if path in paths:
+            self.move_cursor(row=paths.index(path), animate=False)
+        return path in paths
 
     def _recolour(self, _theme: Theme) -> None:
         """Draw all cells in the new theme's colours: a Text that differs only in style counts as equal."""
@@ -112,10 +129,6 @@ class RunTable(DataTable[Text]):
             line(Path(config.data).name if config else "-"),
             base,
         )
-
-
-def _holds(views: list[RunView], wanted: RunView) -> bool:
-    return any(view.path == wanted.path for view in views)
 
 
 def _haystack(view: RunView) -> str:

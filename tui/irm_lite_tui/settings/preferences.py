@@ -4,6 +4,7 @@ The UI writes state.toml. tui.toml is the user's: it overrides state.toml and is
 """
 
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -73,13 +74,22 @@ def _take(kept: Preferences, found: dict[str, Any]) -> list[str]:
     return refused
 
 
-def save_preferences(preferences: Preferences) -> str:
-    """Write state.toml; returns a line about what went wrong, empty if nothing did."""
+def save_preferences(preferences: Preferences, *changed: str) -> str:
+    """Write these settings into state.toml, all if none is named; returns a line about what went wrong, empty if nothing did.
+
+    What is not named stays as it stands there: another UI may have changed it.
+    """
     import tomli_w
 
     path = settings_folder() / "state.toml"
+    kept = Preferences()
+    if changed:
+        with suppress(OSError, ValueError):  # none yet, or damaged
+            _take(kept, read_toml(path))
+    values = {name: getattr(preferences if name in changed or not changed else kept, name) for name in asdict(kept)}
+    del values["keys"]
     try:
-        write_text(path, tomli_w.dumps({name: value for name, value in asdict(preferences).items() if name != "keys"}))
+        write_text(path, tomli_w.dumps(values))
     except OSError as error:
         return f"{path} cannot be written ({error.strerror}): preferences are not saved"
     return ""

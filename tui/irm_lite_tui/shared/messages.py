@@ -14,3 +14,15 @@ class OpenIn(Message):
     def __init__(self, mode: Mode, path: Path) -> None:
         super().__init__()
         self.mode, self.path = mode, path
+
+
+class RunTaken(Message):
+    """A run is taken in hand: the screens open on it. None: there is no run."""
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__()
+        self.path = path
+
+
+class DemoAsked(Message):
+    """Train the demo's tone: the first run of an empty folder."""

@@ -140,7 +140,8 @@ def running_children() -> list[Child]:
 
 def child_of(path: Path) -> Child | None:
     """The running child that trains this run, if any: it holds no lock before its base is loaded."""
-    return next((child for child in running_children() if {"train", str(path)} <= set(child.command)), None)
+    names = [{"train", str(path)}, {"demo", str(path)}]
+    return next((child for child in running_children() if any(each <= set(child.command) for each in names)), None)
 
 
 def _file_of_two_ends() -> tuple[int, BinaryIO]:

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import IrmLiteError
@@ -33,6 +33,7 @@ class RunView:
     fidelity: float | None = None
     score: float | None = None  # of the vector's text
     holder: Holder | None = None
+    adapter: str = ""  # of an exported adapter: its fidelity, or a dash where none was kept; empty: there is none
 
     @property
     def name(self) -> str:
@@ -55,6 +56,7 @@ class RunReader:
         self._config: TrainConfig | None = None
         self._problem, self._created = "", 0.0
         self._measured: tuple[float | None, float | None] = (None, None)
+        self._adapter = ""
 
     def look(self) -> RunView:
         """The run as it is now. Raises nothing: what is wrong is in the view."""
@@ -62,7 +64,7 @@ class RunReader:
         if not path.is_dir():
             return RunView(path, "gone", f"{path} no longer exists")
         self.log.read()
-        stamp = tuple(map(_changed, (path / "run.toml", self.directory.fidelity)))
+        stamp = tuple(map(_changed, (path / "run.toml", self.directory.fidelity, self.directory.default_adapter)))
         if stamp != self._stamp:
             self._stamp = stamp
             self._read_settings()
@@ -80,6 +82,7 @@ class RunReader:
             self.log.best_nll,
             *self._measured,
             holder,
+            self._adapter,
         )
 
     def _read_settings(self) -> None:
@@ -91,7 +94,10 @@ class RunReader:
             self._problem = str(error)
         except (ValueError, OverflowError, OSError):
             self._created = self._stamp[0]
-        self._measured = _measured(self.directory.fidelity)
+        found = _report(self.directory.fidelity)
+        self._measured = number(found.get("fidelity")), number(_within(found, "score", "vector", "value"))
+        there = self.directory.default_adapter.is_file()
+        self._adapter = figure(number(_within(found, "adapter", "fidelity"))) if there else ""
 
 
 def _changed(path: Path) -> float:
@@ -101,17 +107,20 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def _measured(path: Path) -> tuple[float | None, float | None]:
-    """The fidelity of the run's vector, and the score of its text."""
+def _report(path: Path) -> dict[str, Any]:
+    """What an export has measured; empty where there is nothing that can be read."""
     try:
-        document = read_json(path, 1 << 20)
+        document = read_json(path, 1 << 22)
     except (OSError, ValueError):
-        return None, None
-    found = document if isinstance(document, dict) else {}
-    score: object = found
-    for key in ("score", "vector", "value"):
-        score = score.get(key) if isinstance(score, dict) else None
-    return number(found.get("fidelity")), number(score)
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _within(found: Any, *keys: str) -> Any:
+    """What stands there under these keys, one in the other; None where nothing does."""
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
 
 
 def _state(log: RunLog, holder: Holder | None) -> State:

@@ -38,5 +38,4 @@ class TokenMap(Widget):
         width, rows = self.size.width, self.size.height - 1
         if not self._values.size or width < 1 or rows < 1:
             return self._title
-        truecolor = self.app.console.color_system in ("truecolor", None)
-        return Text("\n").join([self._title, *terminal_heatmap(self._values, width, rows, truecolor)])
+        return Text("\n").join([self._title, *terminal_heatmap(self._values, width, rows, self.app.console.color_system)])

@@ -107,8 +107,8 @@ class HeatmapGrid(ScrollView, can_focus=True):
     def render_lines(self, crop: Region) -> list[Strip]:
         empty: Color = self.background_colors[1].rich_color
         if self._cells is None or self._cells.colours[_EMPTY] != empty:  # the first time, another map, another theme
-            truecolor = self.app.console.color_system == "truecolor"
-            self._cells = Cells([*shades(self._map, truecolor), mark(self._map, truecolor), empty])
+            system = self.app.console.color_system or "256"
+            self._cells = Cells([*shades(self._map, system), mark(self._map, system), empty])
             self._strips.clear()
         return plain_lines(self, crop)
 

@@ -1,0 +1,62 @@
+"""What an export as an adapter measured, read from its JSON document or from a run's export/fidelity.json."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+from irm_lite.core.errors import RunError
+from irm_lite.core.files.reading import read_json
+from irm_lite_tui.export.fidelity import Interval, interval_of, number_of, optional_number
+
+
+@dataclass(frozen=True)
+class AdapterMeasured:
+    """An adapter beside the vector that it does the work of, each compared with the run's IRM on the same held-out answers."""
+
+    path: Path
+    measured_in: str
+    samples: int
+    tokens: int
+    fidelity: float | None  # None: the IRM does nothing
+    interval: Interval | None
+    vector: float | None  # the vector's own fidelity there
+    strengths: dict[str, float]  # of what the vector does at other strengths, the share that the adapter does
+    seconds: float
+    n_bytes: int
+    worst: float  # mean of (1 - A x)^2 in the block where 1 is predicted worst
+
+
+def read_adapter(document: Mapping[str, Any]) -> AdapterMeasured:
+    """The figures of an export's JSON document. Raises RunError where they are missing or not numbers."""
+    try:
+        measured, vector = document["measured"], document.get("vector")
+        between = measured["intervals_95"]["fidelity"]
+        return AdapterMeasured(
+            path=Path(document["adapter"]),
+            measured_in=str(measured["measured_in"]),
+            samples=int(measured["samples"]),
+            tokens=int(measured["tokens"]),
+            fidelity=optional_number(document["fidelity"]),
+            interval=None if between is None else interval_of(between),
+            vector=None if vector is None else optional_number(vector["fidelity"]),
+            strengths={str(name)[:8]: float(value) for name, value in document["strengths"].items() if isfinite(value)},
+            seconds=number_of(document["seconds"]),
+            n_bytes=int(document["bytes"]),
+            worst=max(number_of(fit["error"]) for fit in document["predicted"]),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+        raise RunError(f"the adapter's figures cannot be read ({error})", "export it again") from None
+
+
+def load_adapter(path: Path) -> AdapterMeasured | None:
+    """The figures in a run's export/fidelity.json; None where there is no file, or no adapter in it. Raises RunError."""
+    try:
+        document = read_json(path, 1 << 22)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error})", "export again") from None
+    found = document.get("adapter") if isinstance(document, dict) else None
+    return None if found is None else read_adapter(found)
