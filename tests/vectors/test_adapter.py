@@ -34,7 +34,7 @@ from irm_lite.vectors.adapter.closed_form import closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource, Text
 from irm_lite.vectors.adapter.peft_folder import write_peft
 from irm_lite.vectors.adapter.place import help_of, module_names, residual_scale_of
-from irm_lite.vectors.adapter.predictor import RIDGES, _solutions, fit
+from irm_lite.vectors.adapter.predictor import RIDGES, fit, solutions
 from irm_lite.vectors.bake import bake
 from irm_lite.vectors.biases import Biases
 from support.gguf_files import write_gguf as write_plain_gguf
@@ -79,25 +79,6 @@ def said(path: Path, adapters: list[tuple[Path, float]], steered: ControlVector 
         for each, _ in loaded:
             each.close()
         return F.log_softmax(torch.from_numpy(logits), -1)
-
-
-@pytest.fixture(scope="module")
-def steady_folder(once: Once) -> Path:
-    """A tiny Llama whose embeddings have a part in common, as real models' streams do: 1 can be predicted in its blocks."""
-
-    def make(folder: Path) -> None:
-        write_hf_folder(folder / "llama", chat_template=presets()["llama-2-7b-chat"].chat_template)
-        model = AutoModelForCausalLM.from_pretrained(folder / "llama", dtype=torch.float32)
-        with torch.no_grad():
-            model.model.embed_tokens.weight += torch.randn(64, generator=torch.Generator().manual_seed(0)) * 0.3
-        model.save_pretrained(folder / "llama")
-
-    return once("steady-llama", make) / "llama"
-
-
-@pytest.fixture(scope="module")
-def steady_gguf(steady_folder: Path, once: Once) -> Path:
-    return once("steady-gguf", lambda folder: write_gguf(steady_folder, folder / "steady.gguf")) / "steady.gguf"
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -179,7 +160,7 @@ def test_what_a_map_reads_in_llamacpp_is_what_it_reads_in_transformers(llama_fol
 def test_the_predictor_is_the_ridge_regression_of_1(tokens: int) -> None:
     generator = np.random.default_rng(3)
     x = generator.standard_normal((tokens, 50)) + 1.0
-    for ridge, found in zip(RIDGES, _solutions(x, np.ones(tokens)), strict=True):
+    for ridge, found in zip(RIDGES, solutions(x, np.ones(tokens)), strict=True):
         alpha = ridge * np.square(x).sum() / 50  # sklearn's is of the sum over tokens
         expected = Ridge(alpha, fit_intercept=False, solver="svd").fit(x, np.ones(tokens)).coef_
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
@@ -374,7 +355,7 @@ def test_transformers_and_the_gguf_say_alike_whether_a_model_can_carry_a_vector(
     tiny = next(each for each in ZOO if each.name == name)
     model = AutoModelForCausalLM.from_pretrained(write_folder(tiny, tmp_path / name), dtype=torch.float32)
     kept = json.loads(RESULT.read_text(encoding="utf-8"))
-    taken = next(row["adapter"] for row in kept if row["name"] == name) == "taken"
+    taken = next(row["adapter"] for row in kept if row["name"] == name) == "yes"
     with nullcontext() if taken else pytest.raises(InputError, match="last"):
         assert residual_scale_of(model, module_names(model, gguf_architecture(model)), (1, 2)) == 1.0
 
@@ -436,7 +417,9 @@ def test_a_run_is_exported_and_measured_as_an_adapter(
     from irm_lite.runs.trained import load_run
     from irm_lite.steering.injection import static_irm
     from irm_lite.steering.irm_files import save_irm
-    from irm_lite.vectors.adapter.measured import TransformersWays, compare_ways, peft_at_work
+    from irm_lite.vectors.adapter.measuring import peft_at_work
+    from irm_lite.vectors.fidelity.comparing import compared
+    from irm_lite.vectors.fidelity.in_transformers import SteeredBase
 
     template = presets()["llama-2-7b-chat"].chat_template
     model_file = write_gguf(steady_folder, tmp_path / "steady.gguf", chat_template=template)
@@ -459,7 +442,7 @@ def test_a_run_is_exported_and_measured_as_an_adapter(
     assert document["fidelity"] > 0.9
     base, run = load_base(str(steady_folder), quant="none", device="cpu", dtype="float32"), load_run(directory.path)
     with peft_at_work(base, out) as peft:
-        expected = compare_ways(TransformersWays(base, run.irm, vector(), peft), "irm", run.held_out)["adapter"]
+        expected = compared(SteeredBase(base, run.irm, vector(), peft), run.held_out, students=("adapter",))["adapter"]
     assert document["fidelity"] == pytest.approx(expected.fidelity, abs=5e-3)
     assert document["measured"]["nll_vector"] == pytest.approx(expected.nll_vector, abs=5e-3)
     asked = ["eval", str(directory.path), "--adapter", str(out / "adapter.gguf"), "--questions", "0", "--json"]
