@@ -25,6 +25,7 @@ from irm_lite.vectors.adapter.regression import regress
 from irm_lite.vectors.fidelity.comparing import compared
 from irm_lite.vectors.fidelity.in_transformers import SteeredBase
 from support.tiny_models import write_gguf
+from support.vllm_checks import complaints
 
 
 def read(tokens: int, seed: int, width: int = 12) -> np.ndarray[Any, Any]:
@@ -61,18 +62,19 @@ def test_the_regression_is_the_truncated_ridge_regression(tokens: int) -> None:
         np.testing.assert_allclose(np.square(x @ directions.T).mean(0), 1, rtol=1e-2)
 
 
-def run_on(steady_folder: Path, place: Path, site: Site, kind: str = "lite") -> RunDirectory:
-    """A run on a tiny GGUF whose IRM, of random weights, depends on its input."""
-    model_file = write_gguf(steady_folder, place / "steady.gguf", chat_template=presets()["llama-2-7b-chat"].chat_template)
+def run_on(model_folder: Path, place: Path, site: Site, kind: str = "lite") -> RunDirectory:
+    """A run on a tiny GGUF whose IRM, of random weights, depends on its input unless it is static."""
+    model_file = write_gguf(model_folder, place / "model.gguf", chat_template=presets()["llama-2-7b-chat"].chat_template)
     directory = RunDirectory(place / "run")
     options: Any = {"model": str(model_file), "data": "neutral", "irm": kind, "quant": "none", "dtype": "float32"}
     directory.create(TrainConfig(**options, site=site, device="cpu"), fingerprint_gguf(model_file), {})
     torch.manual_seed(2)
     layers = (0, 1, 2) if site == "attn" else (1, 2)
     irm = build_irm(kind, 64, layers, site).requires_grad_(False)  # type: ignore[arg-type]
-    for parameter in irm.parameters():
-        if not parameter.any():
-            parameter.normal_(0, 0.1)
+    for parameter in irm.parameters():  # without biases what it puts out has next to no mean
+        parameter.copy_(torch.zeros_like(parameter) if parameter.dim() == 1 and kind != "static" else parameter)
+        if not parameter.any() and (parameter.dim() > 1 or kind == "static"):
+            parameter.normal_(0, 0.4)
     save_irm(irm, directory.path)
     return directory
 
@@ -80,25 +82,28 @@ def run_on(steady_folder: Path, place: Path, site: Site, kind: str = "lite") -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("site", ["attn", "block"])
 def test_further_ranks_carry_what_depends_on_the_input(
-    site: Site, steady_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    site: Site, llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And what llama.cpp says of the file is what PEFT does with the folder, and what was measured while it was fitted."""
-    directory = run_on(steady_folder, tmp_path, site)
+    directory = run_on(llama_folder, tmp_path, site)
     found = {}
     for rank in ("1", "8"):
         out = tmp_path / f"rank-{rank}"
-        asked = ["export", str(directory.path), "--as", "adapter", "--rank", rank, "--epochs", "0.1", "-o", str(out), "--json"]
+        asked = ["export", str(directory.path), "--as", "adapter", "--rank", rank, "--epochs", "0.5", "-o", str(out), "--json"]
         assert cli.run(asked) == 0
         found[rank] = json.loads(capsys.readouterr().out)
-    assert found["8"]["fidelity"] > found["1"]["fidelity"] + 0.05
+    lost = {rank: 1 - each["fidelity"] for rank, each in found.items()}
+    assert lost["8"] < 0.85 * lost["1"] < 0.2
     tuned = found["8"]["tuned"]
-    assert tuned["kl"] <= tuned["kl_start"] < tuned["kl_base"]
+    assert tuned["kl"] < 0.8 * tuned["kl_start"] < tuned["kl_base"]
     modules = set(Adapter.load(tmp_path / "rank-8" / "adapter.gguf").factors)
     place = "attn_output" if site == "attn" else "ffn_down"
     assert modules == {f"blk.{layer}.{place}" for layer in ((0, 1, 2) if site == "attn" else (1, 2))}
     config = json.loads((tmp_path / "rank-8" / "adapter_config.json").read_text())
     assert config["r"] == config["lora_alpha"] == 8
-    base, run = load_base(str(steady_folder), quant="none", device="cpu", dtype="float32"), load_run(directory.path)
+    assert complaints(tmp_path / "rank-8") == complaints(tmp_path / "rank-8", max_lora_rank=8) == []
+    assert complaints(tmp_path / "rank-8", max_lora_rank=1) == ["rank 8 is greater than max_lora_rank 1"]
+    base, run = load_base(str(llama_folder), quant="none", device="cpu", dtype="float32"), load_run(directory.path)
     with peft_at_work(base, tmp_path / "rank-8") as peft:
         by_peft = compared(SteeredBase(base, run.irm, None, peft), run.held_out, students=("adapter",))["adapter"]
     assert found["8"]["fidelity"] == pytest.approx(by_peft.fidelity, abs=5e-3)
