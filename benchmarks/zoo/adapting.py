@@ -85,7 +85,7 @@ def adapter_figures(folder: Path, gguf: Path) -> dict[str, Any]:
     except IrmLiteError as error:
         line = str(error)
         return {"adapter": next((why for words, why in _WHY.items() if words in line), "no"), "adapter_figures": {"why": line}}
-    same = found.kl < min(LIMIT, found.effect / 100) and found.gap < GAP
+    same = abs(found.kl) < min(LIMIT, found.effect / 100) and found.gap < GAP
     return {"adapter": "yes" if same else "differs", "adapter_figures": asdict(found)}
 
 

@@ -173,7 +173,9 @@ def test_the_predictor_is_the_ridge_regression_of_1(tokens: int) -> None:
 def test_where_1_can_be_predicted_the_adapter_is_the_vector(steady_gguf: Path, tmp_path: Path) -> None:
     with WatchedRuntime(steady_gguf, n_ctx=64) as runtime:
         texts = spread([(ids(seed), 5) for seed in range(10, 42)])
-        made = closed_form(LlamaCppSource(runtime, vector()), dict(vector().directions), texts)
+        made = closed_form(
+            LlamaCppSource(runtime, vector()), dict(vector().directions), texts, help_with=dict.fromkeys((1, 2), "attn_output")
+        )
     Adapter(made.factors, "llama").save(tmp_path / "adapter.gguf")
     assert {fit.block for fit in made.fits} == {1, 2}
     assert all(fit.error < 0.2 and fit.error <= fit.unhelped for fit in made.fits)
@@ -199,11 +201,11 @@ def test_a_block_where_1_is_predicted_badly_is_helped_by_another_map() -> None:
 
     texts = spread([(ids(seed), 5) for seed in range(16)])
     directions = {1: np.ones(4, np.float32)}
-    helped = closed_form(Noise(), directions, texts)
+    helped = closed_form(Noise(), directions, texts, help_with={1: "attn_output"})
     assert helped.fits[0].modules == ("ffn_down", "attn_output")
     assert helped.fits[0].unhelped > 0.9
     assert helped.fits[0].error < 0.05
-    alone = closed_form(Noise(), directions, texts, help_with=None)
+    alone = closed_form(Noise(), directions, texts, help_with={0: "attn_output"})  # not this block
     assert set(alone.factors) == {"blk.1.ffn_down"}
     assert alone.fits[0].error == alone.fits[0].unhelped > 0.9
 
@@ -363,8 +365,9 @@ def test_transformers_and_the_gguf_say_alike_whether_a_model_can_carry_a_vector(
 @pytest.mark.parametrize(("architecture", "helped"), [("seed_oss", True), ("gemma2", False), ("nobody-s", False)])
 def test_attention_helps_where_what_it_puts_out_is_added_as_it_is(architecture: str, helped: bool) -> None:
     """By the table: in Seed-OSS the MLP's norm is called post_attention_norm, in Gemma the one behind attention."""
-    header: Any = SimpleNamespace(architecture=architecture, tensors={"blk.0.post_attention_norm.weight": None})
-    assert (help_of(header) == "attn_output") is helped
+    tensors = dict.fromkeys(("blk.0.post_attention_norm.weight", "blk.0.attn_output.weight", "blk.1.ssm_out.weight"))
+    header: Any = SimpleNamespace(architecture=architecture, tensors=tensors, integer=lambda key, default: 2)
+    assert help_of(header) == ({0: "attn_output"} if helped else {})  # block 1 is recurrent
 
 
 def test_what_peft_cannot_be_told_of_is_refused_in_a_line(llama_base: Any, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ v does to the stream is itself a constant that later blocks read, and an A that 
 And where 1 is predicted badly, the block's attention output gets a second A that predicts what is left over.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -82,10 +82,11 @@ def closed_form(
     texts: Sequence[Text],
     *,
     last: str = LAST,
-    help_with: str | None = ATTENTION,
+    help_with: Mapping[int, str] | None = None,
     on_progress: Progress = unwatched,
 ) -> ClosedForm:
-    """The adapter of `directions` {block: (H,)}: rank 1 on each block's map `last`, and on `help_with` where that is not enough."""
+    """The adapter of `directions` {block: (H,)}: rank 1 on each block's map `last`, and on that in `help_with`, if it names one of
+    the block, where that is not enough."""
     split = split_of(texts)
     factors: dict[str, Factors] = {}
     fits: list[BlockFit] = []
@@ -100,10 +101,9 @@ def closed_form(
             added = split.parts(inputs)[2] @ predictor.a
             fits.append(told(block, (last,), predictor.ridge, np.square(1 - added), added, split.tell))
             on_progress(len(fits), len(blocks), "predicting 1")
-    if help_with is not None:
-        for number, bad in enumerate(fits):
-            if bad.error > BADLY:
-                fits[number] = _helped(source, split, bad, (last, help_with), factors)
+    for number, bad in enumerate(fits):
+        if bad.error > BADLY and (helping := (help_with or {}).get(bad.block)) is not None:
+            fits[number] = _helped(source, split, bad, (last, helping), factors)
     return ClosedForm(factors, fits)
 
 

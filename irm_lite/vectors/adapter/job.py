@@ -15,7 +15,14 @@ from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.steering_file import base_keys
 from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST, ClosedForm
-from irm_lite.vectors.adapter.place import help_of, module_names, require_attention, residual_scale, residual_scale_of
+from irm_lite.vectors.adapter.place import (
+    help_of,
+    help_of_model,
+    module_names,
+    require_attention,
+    residual_scale,
+    residual_scale_of,
+)
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
@@ -30,7 +37,7 @@ class Job:
     names: Mapping[str, str]  # PEFT's, by GGUF's; empty: none are known, and a .gguf is written
     base_name: str
     scale: float  # of the residual stream
-    help_with: str | None
+    help_with: Mapping[int, str]  # by block
     kept: dict[str, str | int | float]  # keys
     matches: list[Match]
 
@@ -77,9 +84,8 @@ def job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str)
     _require_out(out)
     match = vector.require_fit(base.fingerprint, base.name)
     names = module_names(base.model, base.fingerprint.architecture)
-    helps = ATTENTION if f"blk.0.{ATTENTION}" in names else None
     scale = residual_scale_of(base.model, names, vector.layers)
-    return Job(out, base.fingerprint, names, name, scale, helps, dict(vector.metadata), [match])
+    return Job(out, base.fingerprint, names, name, scale, help_of_model(base.model, names), dict(vector.metadata), [match])
 
 
 def job_of_irm(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
@@ -100,4 +106,4 @@ def job_of_irm(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
         matches = [run.match(fingerprint, gguf.name)]
     name = base.preset.hub_id if base.preset else run.config.model
     kept: dict[str, str | int | float] = {"data": run.config.data, "kind": irm.kind, "site": irm.site}
-    return Job(out, fingerprint, names, name, scale, None, kept, matches)
+    return Job(out, fingerprint, names, name, scale, {}, kept, matches)

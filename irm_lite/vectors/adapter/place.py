@@ -42,6 +42,10 @@ def residual_scale_of(model: "PreTrainedModel", names: Mapping[str, str], blocks
         raise InputError(f"block {lacking} of a {type(model).__name__} has no single last map", "use the control vector")
     if any(name.endswith(_LAST_NORM) for name in names):
         raise InputError(f"no adapter can carry a vector in a {type(model).__name__}: {_NORMED}", "use the control vector")
+    if any(
+        float(each) != 1.0 for each in getattr(model.config, "mlp_multipliers", ())
+    ):  # Falcon-H1's, which a GGUF has in its weights
+        raise InputError(f"a {type(model).__name__} scales what its last map puts out", "make it with --gguf, as a .gguf")
     return float(getattr(model.config, "residual_multiplier", 1.0))
 
 
@@ -52,17 +56,26 @@ def require_attention(model: "PreTrainedModel", names: Mapping[str, str], blocks
     if lacking is not None:
         raise InputError(f"block {lacking} of a {kind} has no output map of attention", "leave out --rank: the exported vector")
     if any("norm" in name for name in stream_of(model).attn):
-        raise InputError(f"a {kind} normalises what attention puts out", "leave out --rank: the exported vector")
+        raise InputError(f"a {kind} normalises what attention puts out", "use the control vector")
 
 
-def help_of(header: GgufHeader) -> str | None:
-    """The map whose factor helps where the last one does not suffice; none where what attention puts out is normalised."""
+def help_of(header: GgufHeader) -> dict[int, str]:
+    """By block the map whose factor helps where the last one does not suffice: attention's. Recurrent blocks have none; nor has any
+    where what attention puts out is normalised."""
     known = of_gguf(header.architecture)
     if known is not None:  # the MLP's norm has that name in some files (Seed-OSS, Qwen3.5)
         normed = any("norm" in module for module in known.attn)
     else:
         normed = "blk.0.post_attention_norm.weight" in header.tensors
-    return None if normed else ATTENTION
+    blocks = range(header.integer(f"{header.architecture}.block_count", 0))
+    return {} if normed else {block: ATTENTION for block in blocks if f"blk.{block}.{ATTENTION}.weight" in header.tensors}
+
+
+def help_of_model(model: "PreTrainedModel", names: Mapping[str, str]) -> dict[int, str]:
+    """The same of a model in transformers. `names`: its `module_names`."""
+    if any("norm" in name for name in stream_of(model).attn):
+        return {}
+    return {block: ATTENTION for block in range(len(decoder_layers(model))) if f"blk.{block}.{ATTENTION}" in names}
 
 
 def module_names(model: "PreTrainedModel", architecture: str) -> dict[str, str]:
