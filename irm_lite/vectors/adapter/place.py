@@ -30,7 +30,7 @@ def residual_scale(header: GgufHeader, blocks: tuple[int, ...], module: str = LA
         if f"blk.{block}.{module}.weight" not in header.tensors:
             raise InputError(f"{name} has no blk.{block}.{module}.weight", "use the control vector")
         if module == LAST and f"blk.{block}{_LAST_NORM}.weight" in header.tensors:
-            raise InputError(f"no adapter can carry a vector in {name}: {_NORMED}", "use the control vector")
+            raise InputError(f"no adapter is made for {name}: {_NORMED}", "use the control vector")
     scale = header.metadata.get(f"{architecture}.residual_scale", 1.0)
     return float(scale) or 1.0
 
@@ -41,10 +41,9 @@ def residual_scale_of(model: "PreTrainedModel", names: Mapping[str, str], blocks
     if lacking is not None:  # mixtures of experts often begin with a dense block
         raise InputError(f"block {lacking} of a {type(model).__name__} has no single last map", "use the control vector")
     if any(name.endswith(_LAST_NORM) for name in names):
-        raise InputError(f"no adapter can carry a vector in a {type(model).__name__}: {_NORMED}", "use the control vector")
-    if any(
-        float(each) != 1.0 for each in getattr(model.config, "mlp_multipliers", ())
-    ):  # Falcon-H1's, which a GGUF has in its weights
+        raise InputError(f"no adapter is made for a {type(model).__name__}: {_NORMED}", "use the control vector")
+    multipliers = getattr(model.config, "mlp_multipliers", None) or ()  # Falcon-H1's, which a GGUF has in its weights
+    if any(float(each) != 1.0 for each in multipliers):
         raise InputError(f"a {type(model).__name__} scales what its last map puts out", "make it with --gguf, as a .gguf")
     return float(getattr(model.config, "residual_multiplier", 1.0))
 
