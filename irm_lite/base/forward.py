@@ -1,13 +1,35 @@
 """The base's forward pass over a packed row: hidden states and logits where an answer token is predicted, and nowhere else."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from irm_lite.base.architecture import inner_decoder
+from irm_lite.base.architecture import inner_decoder, text_config
 from irm_lite.base.heads import head_of
+from irm_lite.base.packed_attention import NAME
 from irm_lite.base.padded import Padding, padded_run
 from irm_lite.base.stream import stream_of
-from irm_lite.data.packing import Row
+from irm_lite.data.encoding import Sample
+from irm_lite.data.packing import Row, common_start, pack
+
+
+def can_share(model: torch.nn.Module, longest: int) -> bool:
+    """Whether this model's attention may be given rows whose samples, of at most `longest` tokens, share their start."""
+    config = text_config(model)
+    window = getattr(config, "sliding_window", None)
+    return (
+        stream_of(model).packed
+        and getattr(config, "_attn_implementation", None) == NAME
+        and getattr(config, "attn_logit_softcapping", None) is None
+        and not (window and longest > window)
+    )
+
+
+def packed(model: torch.nn.Module, samples: Sequence[Sample]) -> Row:
+    """One row of all samples; what they have in common at their start stands there once, where the model's attention allows it."""
+    shared = common_start(samples)
+    return pack(samples, shared if shared and can_share(model, max(len(sample.ids) for sample in samples)) else 0)
 
 
 def run_base(model: torch.nn.Module, row: Row, stream: Tensor | None = None) -> Tensor:
@@ -21,7 +43,11 @@ def run_base(model: torch.nn.Module, row: Row, stream: Tensor | None = None) -> 
             output = decoder(**{name: padding.spread(each) for name, each in given.items()}, use_cache=False)
         return padding.gathered(output.last_hidden_state)
     output = decoder(
-        **given, position_ids=row["position_ids"].to(device), sample_lengths=tuple(row["lengths"].tolist()), use_cache=False
+        **given,
+        position_ids=row["position_ids"].to(device),
+        sample_lengths=tuple(row["lengths"].tolist()),
+        shared_tokens=int(row["shared"]),
+        use_cache=False,
     )
     hidden: Tensor = output.last_hidden_state
     return hidden

@@ -1,5 +1,8 @@
 """Attention over a packed row, sample by sample: the work grows with the samples' lengths, not with the row's.
 
+Where the samples share their first tokens, those stand in the row once, and each sample attends to them as to its own: same
+states, and gradients that add up. Only attention computes them again for each sample; all else of the model does not.
+
 Registered with transformers as an attention of its own (AttentionInterface); where no sample lengths come with the call,
 in generation say, it is transformers' sdpa.
 """
@@ -39,9 +42,12 @@ def packed_attention(
     attention_mask: Tensor | None,
     *,
     sample_lengths: tuple[int, ...] | None = None,
+    shared_tokens: int = 0,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each sample. query (1, heads, T, D), key and value (1, kv heads, T, D) -> (1, T, heads, D).
+
+    `sample_lengths` count the row's first `shared_tokens` for each sample.
 
     `options` are what transformers gives to every attention: `scaling`, and `sliding_window` or `softcap` of some models.
     """
@@ -49,30 +55,38 @@ def packed_attention(
     if sample_lengths is None or (window and max(sample_lengths) > window) or options.get("softcap") is not None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+        assert not shared_tokens, "forward.can_share says which models and rows share"
         whole: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return whole
     attend = _one_by_one if query.device.type == "cpu" else _padded
-    return attend(query, key, value, sample_lengths, options.get("scaling")), None
+    return attend(query, key, value, sample_lengths, shared_tokens, options.get("scaling")), None
 
 
-def _one_by_one(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scaling: float | None) -> Tensor:
+def _one_by_one(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], shared: int, scaling: float | None) -> Tensor:
     """On a CPU: short calls cost little there, and in float32 they are 2.5 times as fast as in bfloat16 (docs/log.md)."""
-    queries, keys, values = (torch.split(each.float(), list(lengths), dim=2) for each in (query, key, value))
+
+    def samples(each: Tensor) -> list[Tensor]:
+        start, *rests = torch.split(each.float(), [shared, *(length - shared for length in lengths)], dim=2)
+        return [torch.cat((start, rest), dim=2) for rest in rests] if shared else rests
+
     attended = [
         F.scaled_dot_product_attention(*part, is_causal=True, scale=scaling, enable_gqa=True).transpose(1, 2)
-        for part in zip(queries, keys, values, strict=True)
+        for part in zip(samples(query), samples(key), samples(value), strict=True)
     ]
-    return torch.cat(attended, dim=1).to(query.dtype)
+    rests = [attended[0], *(each[:, shared:] for each in attended[1:])]  # the start of all is that of the first
+    return torch.cat(rests, dim=1).to(query.dtype)
 
 
-def _padded(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scaling: float | None) -> Tensor:
+def _padded(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], shared: int, scaling: float | None) -> Tensor:
     """On a GPU: one call for all. Padding stands at the end of each sample, where causal attention never looks."""
-    places, longest = _places(lengths, query.device), max(lengths)
+    sources, places, back = _places(lengths, shared, query.device)
+    longest = max(lengths)
 
     def spread(each: Tensor) -> Tensor:
         """(1, heads, T, D) -> (samples, heads, longest, D)."""
         tokens = each[0].transpose(0, 1)
-        padded = tokens.new_zeros(len(lengths) * longest, *tokens.shape[1:]).index_copy(0, places, tokens)
+        given = tokens if sources is None else tokens.index_select(0, sources)
+        padded = tokens.new_zeros(len(lengths) * longest, *tokens.shape[1:]).index_copy(0, places, given)
         return padded.view(len(lengths), longest, *tokens.shape[1:]).transpose(1, 2)
 
     if query.device.type == "mps":  # Metal shares no heads in older versions of torch
@@ -81,10 +95,21 @@ def _padded(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...],
     attended = F.scaled_dot_product_attention(
         queries, keys, values, is_causal=True, scale=scaling, enable_gqa=query.device.type != "mps"
     )
-    return attended.transpose(1, 2).flatten(0, 1).index_select(0, places)[None]
+    return attended.transpose(1, 2).flatten(0, 1).index_select(0, back)[None]
 
 
 @lru_cache(maxsize=4)  # every block asks for the same
-def _places(lengths: tuple[int, ...], device: torch.device) -> Tensor:
-    """Where each token of the row (T,) stands among samples padded to the longest one."""
-    return (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).flatten().nonzero()[:, 0].to(device)
+def _places(lengths: tuple[int, ...], shared: int, device: torch.device) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Of all samples' tokens (N,), one sample after another: which of the row's each is (None: N of N), and where it stands among
+    samples padded to the longest one; and where each token of the row (T,) is found there."""
+    places = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).flatten().nonzero()[:, 0]
+    if not shared:
+        return None, places.to(device), places.to(device)
+    starts = torch.tensor([0, *lengths]).cumsum(0)[:-1].tolist()  # of the samples
+    sources = torch.full((sum(lengths),), -1)
+    for start in starts:
+        sources[start : start + shared] = torch.arange(shared)
+    own = (sources == -1).nonzero()[:, 0]
+    sources[own] = torch.arange(shared, shared + len(own))
+    back = torch.cat((torch.arange(shared), own))  # of the row's tokens among all samples' ones
+    return sources.to(device), places.to(device), places[back].to(device)

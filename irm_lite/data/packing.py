@@ -1,4 +1,4 @@
-"""Several samples in one row, without padding and without attention across samples.
+"""Several samples in one row, without padding and without attention across samples; what they share stands there once.
 
 transformers builds a block-diagonal causal mask where position_ids restart, if there is no attention_mask and no
 cache (masking_utils.find_packed_sequence_indices). Logits are asked for only where a label stands.
@@ -14,23 +14,24 @@ from irm_lite.data.encoding import Sample
 Row = dict[str, Tensor]
 
 
-def pack(samples: Sequence[Sample]) -> Row:
-    """One row of all samples, one after another.
+def pack(samples: Sequence[Sample], shared: int = 0) -> Row:
+    """One row of all samples, one after another; what they have in common at their start, `shared` tokens, stands once before them.
 
     input_ids, position_ids (1, T); positions (A,): where an answer token is predicted, that is one before it stands;
     labels (A,): those tokens; weights (A,): how much each counts where it is learned; sample (A,): which sample each belongs to;
-    lengths (samples,): tokens of each.
+    lengths (samples,): tokens of each, with the shared ones; shared (): their number; counts (T,): for how many samples a token
+    stands.
     """
-    ids: list[int] = []
+    ids = list(samples[0].ids[:shared])
     positions: list[int] = []
-    position_ids: list[int] = []
+    position_ids = list(range(shared))
     labels: list[int] = []
     owner: list[int] = []
     weights: list[float] = []
     for number, sample in enumerate(samples):
-        offset = len(ids)
-        ids += sample.ids
-        position_ids += range(len(sample.ids))
+        offset = len(ids) - shared
+        ids += sample.ids[shared:]
+        position_ids += range(shared, len(sample.ids))
         positions += range(offset + sample.answer_start - 1, offset + len(sample.ids) - 1)
         labels += sample.ids[sample.answer_start :]
         owner += [number] * sample.n_answer
@@ -43,7 +44,17 @@ def pack(samples: Sequence[Sample]) -> Row:
         "weights": torch.tensor(weights),
         "sample": torch.tensor(owner),
         "lengths": torch.tensor([len(sample.ids) for sample in samples]),
+        "shared": torch.tensor(shared),
+        "counts": torch.tensor([float(len(samples))] * shared + [1.0] * (len(ids) - shared)),
     }
+
+
+def common_start(samples: Sequence[Sample]) -> int:
+    """How many tokens all samples have in common before the first one that predicts an answer; 0 for a sample alone."""
+    if len(samples) < 2:
+        return 0
+    first, most = samples[0].ids, min(sample.answer_start for sample in samples) - 1
+    return next((at for at in range(most) if any(sample.ids[at] != first[at] for sample in samples)), max(0, most))
 
 
 def rows(samples: Sequence[Sample], max_tokens: int = 1024) -> Iterator[list[Sample]]:

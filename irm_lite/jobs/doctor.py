@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from irm_lite.base.presets import found_at, presets
 from irm_lite.core.machine.device import DeviceFacts, DevicePlan, decide, fallbacks, probe
 from irm_lite.core.machine.quiet import import_bitsandbytes
+from irm_lite.llamacpp import amx
 
 _NEEDED = ("torch", "transformers", "bitsandbytes", "llama-cpp-python", "gguf", "textual", "rich", "numpy")
 _EXTRAS = {
@@ -91,8 +92,12 @@ def _llamacpp() -> Check:
         import llama_cpp
     except Exception as error:  # a library that does not load raises OSError or RuntimeError
         return Check("llama.cpp", False, str(error)[:160], "pip install --no-binary :all: --force-reinstall llama-cpp-python", True)
-    offload = llama_cpp.llama_supports_gpu_offload()
-    return Check("llama.cpp", True, "with GPU offload" if offload else "on the CPU", needed=True)
+    where = "with GPU offload" if llama_cpp.llama_supports_gpu_offload() else "on the CPU"
+    if amx.is_broken():
+        # Not failed: all works, more slowly.
+        slow = f"{where}, without its AMX kernels, which an old GCC compiled wrongly: they end it (faster: {amx.REMEDY})"
+        return Check("llama.cpp", True, slow, needed=True)
+    return Check("llama.cpp", True, where, needed=True)
 
 
 def _model(name: str) -> Check:

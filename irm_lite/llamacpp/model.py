@@ -16,6 +16,7 @@ from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.machine.llamacpp_log import complaint, forget_complaints, quiet_llamacpp
 from irm_lite.data.chat_template import ChatTemplate, chosen, known_template
 from irm_lite.data.dataset import Message
+from irm_lite.llamacpp import amx
 from irm_lite.llamacpp.trial_load import require_survival
 
 
@@ -39,7 +40,7 @@ class Model:
         self._templates = chat_template or gguf_templates(header)
         parameters = llama_cpp.llama_model_default_params()
         parameters.n_gpu_layers = n_gpu_layers if n_gpu_layers >= 0 else 0x7FFFFFFF
-        parameters.use_extra_bufts = repack
+        parameters.use_extra_bufts = repack and not amx.is_broken()
         forget_complaints()
         self.handle: Any = llama_cpp.llama_model_load_from_file(os.fsencode(gguf), parameters)
         if not self.handle:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.machine.child import run_module
+from irm_lite.llamacpp.amx import is_broken
 
 _SECONDS = 600
 
@@ -38,7 +39,7 @@ def _main(gguf: str) -> None:
 
     llama_cpp.llama_backend_init()
     options = llama_cpp.llama_model_default_params()
-    options.n_gpu_layers = 0
+    options.n_gpu_layers, options.use_extra_bufts = 0, not is_broken()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(gguf), options)
     if not model:
         return

@@ -78,11 +78,13 @@ class IRM(nn.Module):
         """(B, T, L, H): `layer_output` of all layers at once, in a few calls instead of L."""
         raise NotImplementedError
 
-    def moments(self, code: Any) -> tuple[Tensor, Tensor]:
-        """Of each layer's outputs over all tokens: the mean (L, H), and the mean squared distance from it (L,)."""
+    def moments(self, code: Any, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Of each layer's outputs over all tokens, each `counts` (T,) times (None: once): the mean (L, H), and the mean squared
+        distance from it (L,)."""
         vectors = [self.layer_output(code, index).flatten(0, -2).float() for index in range(len(self.layers))]
-        means = [each.mean(0) for each in vectors]
-        spreads = [(each - mean).square().sum(-1).mean() for each, mean in zip(vectors, means, strict=True)]
+        share = _share(counts, vectors[0])
+        means = [share @ each for each in vectors]
+        spreads = [share @ (each - mean).square().sum(-1) for each, mean in zip(vectors, means, strict=True)]
         return torch.stack(means), torch.stack(spreads)
 
     def forward(self, h0: Tensor) -> Tensor:
@@ -186,13 +188,14 @@ class LiteIRM(ScaledIRM):
         by_layer = torch.baddbmm(bias, low.transpose(0, 1), up.transpose(1, 2))  # (L, B T, H)
         return self._kept(by_layer.transpose(0, 1).view(*code.shape[:-1], len(self.layers), self.hidden_size))
 
-    def moments(self, code: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, code: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As of the outputs, without making them: up's share of a covariance C (rank, rank) is the trace of up C up^T."""
         low = F.linear(code, self.down.flatten(0, 1)).view(-1, len(self.layers), self.rank).transpose(0, 1).float()
         scale = self.scale.float()
-        up, middle = self._kept(self.up.float().mT).mT, low.mean(1, keepdim=True)
-        centred = low - middle
-        covariance = centred.mT @ centred / low.shape[1]  # (L, rank, rank)
+        share = _share(counts, low)[:, None]  # (T, 1)
+        up, middle = self._kept(self.up.float().mT).mT, (share * low).sum(1, keepdim=True)
+        centred = share.sqrt() * (low - middle)
+        covariance = centred.mT @ centred  # (L, rank, rank)
         spreads = (covariance * (up.mT @ up)).sum((1, 2))
         return scale[:, None] * (self._kept(self.bias.float()) + (up @ middle.mT)[..., 0]), scale**2 * spreads
 
@@ -220,8 +223,16 @@ class StaticIRM(ScaledIRM):
     def outputs(self, code: Tensor) -> Tensor:
         return self.added.expand(*code.shape[:-1], *self.vectors.shape)
 
-    def moments(self, code: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, code: Tensor, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.added.float(), self.vectors.new_zeros(len(self.layers), dtype=torch.float32)
+
+
+def _share(counts: Tensor | None, outputs: Tensor) -> Tensor:
+    """The weight of each token (T,) in a mean over them, of outputs (..., T, R)."""
+    if counts is None:
+        tokens = outputs.shape[-2]
+        return torch.full((tokens,), 1 / tokens, device=outputs.device)
+    return counts / counts.sum()
 
 
 NETWORKS: dict[str, type[IRM]] = {each.kind: each for each in (PaperIRM, LiteIRM, StaticIRM)}

@@ -60,11 +60,12 @@ class Fit:
 @dataclass(frozen=True)
 class Step:
     """A training's largest step. `tokens` of its largest row; `kept`: tokens of all samples whose frozen states stay in memory;
-    `rows` that it is computed in."""
+    `rows` that it is computed in; `repeated`: how many more tokens the row would have if samples shared none."""
 
     tokens: int
     kept: int = 0
     rows: int = 1
+    repeated: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtyp
     process = {"process": _LOADED} if cpu else {}
     load = process | weights | {"weights being read": _reading(base, config, sum(weights.values()), c, cpu)}
     irm_c = 2 if dtype == "bfloat16" else 4  # of the paper's products (step/injected_model.py); the others' are in float32
-    saved = _saved(base, irm, config, step.tokens, c, irm_c, cpu)
+    saved = _saved(base, irm, config, step, c, irm_c, cpu)
     each = _SIZES[config.chosen_irm_dtype(device, dtype)]
     passing = {"logits": _logits(base, c), "block at work": _working(base, step.tokens, c)}
     if step.rows > 1:  # of the largest weight, beside the sum of the rows before it
@@ -151,16 +152,26 @@ def optimiser_bytes(parameters: int, each: int, optim: str) -> int:
 
 
 def largest_step(
-    lengths: Sequence[int], validation: Sequence[int], config: TrainConfig, steps: int, rows: int, processes: int = 1
+    lengths: Sequence[int],
+    validation: Sequence[int],
+    config: TrainConfig,
+    steps: int,
+    rows: int,
+    processes: int = 1,
+    shared: int = 0,
 ) -> Step:
-    """The largest step of a training on samples with these lengths in tokens, each step computed in `rows` rows a process.
+    """The largest step of a training on samples with these lengths in tokens, each step computed in `rows` rows a process, where
+    all samples' first `shared` tokens stand once.
 
     The frozen states of validation samples are kept, those of training samples only where they are seen again (train.py).
     """
     together = config.batch_size * config.gradient_accumulation_steps
     again = seen_again(steps, together * processes, len(lengths))
     kept = sum(validation) + (sum(lengths) if again else 0)
-    return Step(largest_row(lengths, math.ceil(together / rows), steps * rows), kept if config.cache_prefix else 0, rows)
+    in_a_row = math.ceil(together / rows)
+    repeated = shared * (min(in_a_row, len(lengths)) - 1)
+    tokens = largest_row(lengths, in_a_row, steps * rows) - repeated
+    return Step(tokens, kept if config.cache_prefix else 0, rows, repeated)
 
 
 def seen_again(steps: int, together: int, samples: int) -> bool:
@@ -240,9 +251,9 @@ def _reading(base: BaseShape, config: TrainConfig, weights: int, c: int, cpu: bo
     return max(unpacked, 4 * (largest if config.quant == "none" else max(base.block_matrices)))
 
 
-def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: int, irm_c: int, cpu: bool) -> Parts:
+def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, step: Step, c: int, irm_c: int, cpu: bool) -> Parts:
     """What autograd saves of a forward, and the IRM's outputs, which the injection holds."""
-    kind, hidden, count = IRM_MEMORY[config.irm], base.hidden_size, len(irm.layers)
+    kind, hidden, count, tokens = IRM_MEMORY[config.irm], base.hidden_size, len(irm.layers), step.tokens
     blocks = base.layers - irm.first_reached
     norm = 4 * (hidden + 1)  # in float32, and its root mean square
     heads = 2 * (base.heads + base.kv_heads) * base.head_size  # queries and outputs; keys and values
@@ -254,6 +265,7 @@ def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: 
     penalised = 4 * hidden if config.l1 > 0 and not kind.outputs_at_once else 0  # a layer's outputs
     if not config.gradient_checkpointing:
         parts = {"blocks' activations": (blocks * block - unreached) * tokens, "IRM outputs penalised": count * penalised * tokens}
+        parts["attention to what is shared"] = (blocks - (irm.site == "attn")) * attention * step.repeated
     elif irm.site == "attn":  # inside the blocks; of a recomputed one as much again is made and not saved
         parts = {"blocks' inputs": blocks * hidden * c * tokens, "one block recomputed": 2 * (block + penalised) * tokens}
     else:
@@ -261,6 +273,8 @@ def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, tokens: int, c: 
         parts["IRM outputs penalised"] = count * penalised * tokens
     if config.chosen_dependence_penalty:  # IRM.moments: what is less its mean
         parts["IRM outputs compared"] = 4 * count * kind.compared(config, hidden) * tokens
+    if config.gradient_checkpointing:
+        parts["one block recomputed"] += 2 * attention * step.repeated
     parts["final norm"] = (norm + c * hidden) * tokens  # and the answers' gradient
     return parts | {name: each * tokens for name, each in kind.saved(config, hidden, count, irm_c).items()}
 

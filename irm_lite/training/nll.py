@@ -5,11 +5,12 @@ from collections.abc import Iterable
 
 import torch
 
-from irm_lite.base.forward import answer_hidden
+from irm_lite.base.forward import answer_hidden, packed
+from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
 from irm_lite.core.machine import processes
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import pack, rows
+from irm_lite.data.packing import rows
 from irm_lite.training.step.answer_loss import answer_nll
 
 
@@ -19,9 +20,9 @@ def mean_nll(base: Base, samples: Iterable[Sample]) -> float:
     total, count = 0.0, 0
     with processes.agreed():
         for group in processes.share(list(rows(list(samples)))):
-            row = pack(group)
+            row = packed(base.model, group)
             hidden = answer_hidden(base.model, row)
-            total += answer_nll(base.model.get_output_embeddings(), hidden, row["labels"], row["weights"]).item()
+            total += answer_nll(head_of(base.model), hidden, row["labels"], row["weights"]).item()
             count += len(row["labels"])
     return processes.sum_of(total) / processes.sum_of(count)
 

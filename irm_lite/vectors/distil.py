@@ -17,7 +17,7 @@ from irm_lite.data.encoding import Sample
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, StaticIRM
 from irm_lite.vectors.mean import DependentShare, block_directions, observe
-from irm_lite.vectors.teaching import BATCH, Lessons, descend, packed
+from irm_lite.vectors.teaching import BATCH, Lessons, descend, lesson_rows
 
 # By the IRM's site. At `block` the mean is near already, and larger steps lead away from it; at `attn` it is far
 # (docs/log.md).
@@ -73,7 +73,7 @@ def distil(
     shuffle = random.Random(fitting.seed)
     train = shuffle.sample(train, min(len(train), MAX_SAMPLES))
     taught = observe(base, irm, train, on_progress)
-    lessons = Lessons(base, train, taught.hidden, packed(validation, observe(base, irm, validation).hidden))
+    lessons = Lessons(base, train, taught.hidden, lesson_rows(base, validation, observe(base, irm, validation).hidden))
     mean = block_directions(taught.mean, irm, base.n_layers)
     student = StaticIRM(base.hidden_size, layers, "block").to(base.model.device)
     student.mask(irm.masked)

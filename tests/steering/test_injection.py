@@ -95,6 +95,7 @@ def test_packed_rows_do_not_see_each_other(model: PreTrainedModel) -> None:
         "position_ids": torch.cat([torch.arange(7), torch.arange(5)])[None],
         "positions": torch.arange(12),
         "lengths": torch.tensor([7, 5]),
+        "shared": torch.tensor(0),
     }
     with torch.no_grad(), inject(model, irm):
         packed = answer_logits(model, row)

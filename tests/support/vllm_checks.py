@@ -28,7 +28,7 @@ def complaints(folder: Path, max_lora_rank: int = 16, supported: set[str] = LLAM
     found += [f"{key} is set" for key in ("modules_to_save", "use_dora") if config.get(key)]
     if config.get("bias", "none") != "none":
         found.append("it has biases")
-    with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:  # type: ignore[no-untyped-call]
+    with safe_open(folder / "adapter_model.safetensors", framework="pt") as tensors:
         for name in tensors.keys():  # noqa: SIM118  # it is no mapping
             parts = name.split(".")
             if parts[:2] != ["base_model", "model"] or parts[-2:] not in (["lora_A", "weight"], ["lora_B", "weight"]):

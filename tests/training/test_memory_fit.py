@@ -40,6 +40,7 @@ SAVED = (
     "blocks' inputs",
     "IRM outputs penalised",
     "IRM outputs compared",
+    "attention to what is shared",
     "final norm",
     "IRM activations",
     "IRM outputs",
@@ -117,6 +118,7 @@ def prepared(model: Any, config: TrainConfig) -> Iterator[InjectedModel]:
 SHAPE = BaseShape(5, 64, 128, 4, 2, 16, 640, tied=False)
 
 
+@pytest.mark.parametrize("shared", [0, 12])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
     "settings",
@@ -133,11 +135,11 @@ SHAPE = BaseShape(5, 64, 128, 4, 2, 16, 640, tied=False)
         {"irm": "paper", "layers": "1-3", "gradient_checkpointing": True},
     ],
 )
-def test_autograd_saves_what_is_predicted(settings: dict[str, Any], dtype: str) -> None:
+def test_autograd_saves_what_is_predicted(settings: dict[str, Any], dtype: str, shared: int) -> None:
     config = TrainConfig.from_dict(settings, "test")
     model = tiny_model(layers=5).to(getattr(torch, dtype)).requires_grad_(False)
     attend_by_sample(model)
-    samples = [Sample([*range(3, 44)], 1, Example((), None, "")) for _ in range(7)]  # 287 tokens are no weight's size
+    samples = [Sample([*range(3, 44)], shared + 1, Example((), None, "")) for _ in range(7)]  # 287 tokens are no weight's size
     held: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -156,7 +158,8 @@ def test_autograd_saves_what_is_predicted(settings: dict[str, Any], dtype: str) 
             halved = (weight.shape, weight.shape[::-1]) if dtype == "bfloat16" else ()
             held = {place: tensor for place, tensor in held.items() if tensor.shape not in halved}
         counted = sum(tensor.untyped_storage().nbytes() for tensor in held.values())
-    fit = predict(SHAPE, config, Step(sum(len(sample.ids) for sample in samples)), "cpu", dtype, "adamw_torch", 0)
+    step = Step(sum(len(sample.ids) for sample in samples) - 6 * shared, repeated=6 * shared)
+    fit = predict(SHAPE, config, step, "cpu", dtype, "adamw_torch", 0)
     predicted = sum(fit.training.get(part, 0) for part in SAVED)
     assert predicted == pytest.approx(counted, rel=0.03)
 
@@ -175,6 +178,7 @@ def test_samples_seen_again_are_kept() -> None:
     config = TrainConfig(batch_size=4)
     assert largest_step([10] * 8, [7], config, 2, 1) == Step(40, 7)
     assert largest_step([10] * 8, [7], config, 3, 2) == Step(20, 87, 2)
+    assert largest_step([10] * 8, [7], config, 3, 2, shared=5) == Step(15, 87, 2, 5)
     assert largest_step([10] * 8, [7], replace(config, cache_prefix=False), 3, 2) == Step(20, 0, 2)
 
 

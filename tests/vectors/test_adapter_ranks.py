@@ -70,7 +70,7 @@ def run_on(model_folder: Path, place: Path, site: Site, kind: str = "lite") -> R
     directory.create(TrainConfig(**options, site=site, device="cpu"), fingerprint_gguf(model_file), {})
     torch.manual_seed(2)
     layers = (0, 1, 2) if site == "attn" else (1, 2)
-    irm = build_irm(kind, 64, layers, site).requires_grad_(False)  # type: ignore[arg-type]
+    irm = build_irm(kind, 64, layers, site).requires_grad_(False)
     for parameter in irm.parameters():  # without biases what it puts out has next to no mean
         parameter.copy_(torch.zeros_like(parameter) if parameter.dim() == 1 and kind != "static" else parameter)
         if not parameter.any() and (parameter.dim() > 1 or kind == "static"):

@@ -5,6 +5,7 @@ import ctypes
 import os
 from collections import deque
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from irm_lite.core.errors import MissingPart, reason
@@ -22,6 +23,11 @@ def import_llamacpp() -> Any:
         hint = f"unset {_PLACE}, which says where it is" if os.environ.get(_PLACE) else "install llama-cpp-python again"
         raise MissingPart(f"llama.cpp's library cannot be loaded ({reason(error)})", hint) from error
     return llama_cpp
+
+
+def library_folder() -> Path:
+    """Where its library lies."""
+    return Path(os.environ.get(_PLACE) or Path(import_llamacpp().__file__).parent / "lib")
 
 
 @cache

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
 
+from irm_lite.base.forward import can_share
 from irm_lite.base.load import Base
 from irm_lite.base.sources.experts import told_of_experts
 from irm_lite.base.sources.shape import shape_of_config
@@ -26,6 +27,7 @@ from irm_lite.core.machine.memory import free_bytes, peak_bytes, reset_peak
 from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
 from irm_lite.data.dataset import Dataset, Reading, load_dataset
 from irm_lite.data.encoding import Sample, encode, encode_all
+from irm_lite.data.packing import common_start
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import base_at, load_base_of
 from irm_lite.scoring.material import neutral_answers
@@ -198,8 +200,10 @@ def _plan_memory(config: TrainConfig, base: Base, samples: Samples, steps: int, 
         return unplanned
     train, validation = ([len(sample.ids) for sample in some] for some in (samples.train, samples.validation))
 
+    shared = common_start(samples.train) if can_share(base.model, max(train, default=0)) else 0
+
     def predicted(rows: int) -> Fit:
-        step = largest_step(train, validation, config, steps, rows, processes.count())
+        step = largest_step(train, validation, config, steps, rows, processes.count(), shared)
         return predict(shape, config, step, plan.device, plan.dtype, config.optim, free)
 
     try:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irm_lite.base.architecture import decoder_layers
-from irm_lite.base.forward import answers_of, run_base
+from irm_lite.base.forward import answers_of, packed, run_base
 from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
 from irm_lite.base.padded import held
 from irm_lite.config import KINDS
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import Row, pack
+from irm_lite.data.packing import Row
 from irm_lite.steering.injection import Injection
 from irm_lite.steering.irm import IRM
 from irm_lite.training.step.answer_loss import answer_nll
@@ -50,10 +50,12 @@ class InjectedModel(nn.Module):
         _, injection = self._hidden
         norms: dict[int, Tensor] = {}
         injection.observers.clear()  # only now: the backward pass recomputes with the observers of its forward
+        row = packed(self._hidden[0].model, samples)
+        counts = row["counts"].to(self._hidden[0].plan.device)
         if self.l1:
 
             def measure(layer: int, vector: Tensor) -> None:
-                norms[layer] = vector.abs().sum(-1, dtype=torch.float32).mean()
+                norms[layer] = (counts * vector.abs().sum(-1, dtype=torch.float32)[0]).sum() / counts.sum()
 
             injection.observers.append(measure)
         if time.monotonic() - self._observed_at >= LIVE_SECONDS:
@@ -61,11 +63,11 @@ class InjectedModel(nn.Module):
             self._observed_at = time.monotonic()
         count = sum(sample.weight for sample in samples)
         items = count if num_items is None else num_items
-        loss = self._answers_nll(samples) / items
+        loss = self._answers_nll(samples, row) / items
         if norms:
             loss = loss + count / items * self.l1 * torch.stack(list(norms.values())).mean()
         if self.dependence:
-            loss = loss + count / items * self.dependence * varying_share(*self.irm.moments(injection.code)).mean()
+            loss = loss + count / items * self.dependence * varying_share(*self.irm.moments(injection.code, counts)).mean()
         return loss
 
     @contextmanager
@@ -84,13 +86,13 @@ class InjectedModel(nn.Module):
         """NLL in nats, summed over the answer tokens of these samples in one row."""
         _, injection = self._hidden
         injection.observers.clear()
-        return float(self._answers_nll(samples))
+        return float(self._answers_nll(samples, packed(self._hidden[0].model, samples)))
 
     def unlikelihood(self, loops: Sequence[Loop]) -> Tensor:
         """-log(1 - p) of the tokens that come round again in these texts, summed over them, in nats."""
         base, injection = self._hidden
         injection.observers.clear()
-        row = pack([loop.sample for loop in loops])
+        row = packed(base.model, [loop.sample for loop in loops])
         ends = torch.tensor([0, *(loop.sample.n_answer for loop in loops[:-1])]).cumsum(0).tolist()
         places = torch.tensor([end + place for end, loop in zip(ends, loops, strict=True) for place in loop.places])
         head = head_of(base.model)
@@ -98,9 +100,8 @@ class InjectedModel(nn.Module):
         log_p = -F.cross_entropy(head(hidden).float(), row["labels"][places].to(hidden.device), reduction="none")
         return -torch.log1p(-log_p.exp().clamp_max(_SURE)).sum().to(base.plan.device)
 
-    def _answers_nll(self, samples: Sequence[Sample]) -> Tensor:
+    def _answers_nll(self, samples: Sequence[Sample], row: Row) -> Tensor:
         base, _ = self._hidden
-        row = pack(samples)
         hidden = self._answer_states(samples, row)
         return answer_nll(head_of(base.model), hidden, row["labels"], row["weights"]).to(base.plan.device)
 

@@ -82,11 +82,10 @@ class FrozenPrefix:
             if id(sample) not in self._known:
                 group = self._together[id(sample)]
                 self._write(group, self._run(pack(group)))
-        device = next(self.model.parameters()).device
-        return {
-            name: torch.cat([stored[slice(*self._rows[id(sample)])] for sample in samples])[None].to(device)
-            for name, stored in self._stored.items()
-        }
+        device, shared = next(self.model.parameters()).device, int(row["shared"])
+        places = [slice(*self._rows[id(sample)]) for sample in samples]
+        places = [slice(place.start + (shared if number else 0), place.stop) for number, place in enumerate(places)]
+        return {name: torch.cat([stored[place] for place in places])[None].to(device) for name, stored in self._stored.items()}
 
     def _write(self, samples: Sequence[Sample], found: dict[str, Tensor]) -> None:
         lengths = [len(sample.ids) for sample in samples]

@@ -30,7 +30,7 @@ from irm_lite.vectors.adapter.tuning import RANKS, tune
 from irm_lite.vectors.adapter.written import AdapterExport, write
 from irm_lite.vectors.distil import MAX_SAMPLES, Fitting
 from irm_lite.vectors.mean import observe
-from irm_lite.vectors.teaching import Lessons, packed
+from irm_lite.vectors.teaching import Lessons, lesson_rows
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
@@ -96,7 +96,7 @@ def _require_rank(rank: int | None, most: int) -> None:
 
 def _lessons(run: "TrainedRun", train: list[Sample], validation: list[Sample], on_progress: Progress) -> Lessons:
     taught = observe(run.base, run.irm, train, on_progress)
-    held_out = packed(validation, observe(run.base, run.irm, validation).hidden)
+    held_out = lesson_rows(run.base, validation, observe(run.base, run.irm, validation).hidden)
     return Lessons(run.base, train, taught.hidden, held_out)
 
 
@@ -155,7 +155,7 @@ class Starts:
 
         def observe_output(layer: int, vector: torch.Tensor) -> None:
             if layer in seen:
-                seen[layer].append(vector[0].float().cpu().numpy() / self.scale)
+                seen[layer].append((vector[0].float().cpu() / self.scale).numpy())
 
         read = self.source.read([f"blk.{layer}.{self.module}" for layer in layers], texts, [observe_output])
         return {layer: (read[f"blk.{layer}.{self.module}"], np.concatenate(rows)) for layer, rows in seen.items()}

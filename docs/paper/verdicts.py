@@ -1,0 +1,263 @@
+"""The tests of predictions.md, from the reports that `irm-lite analyze` wrote: effect, interval, null and verdict of each.
+
+python docs/paper/verdicts.py STATIC/report.json MASKED/report.json [--paper REPORT.json] --channel 490 --next 570 [--json FILE]
+
+The first two are of the runs of kind static without and with the channel masked, the third (test 5 alone) of those of kind paper.
+Thresholds are predictions.md's; nothing is chosen here. Statistics by scipy.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+HOLDS, REFUTED, UNDECIDED, MISSING = "holds", "refuted", "not decided", "not run"
+TONES = ("sadness", "joy", "neutral")
+ABLATED_SEED = 11
+TOP, LEVEL, MARGIN = 20, 0.05, 0.02
+KL = "KL on aligned answers"
+
+Report = dict[str, Any]
+Test = dict[str, Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    static, masked = _read(options.static), _read(options.masked)
+    found = verdicts(static, masked, _read(options.paper) if options.paper else None, options.channel, options.next)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(table(found))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("static", type=Path)
+    parser.add_argument("masked", type=Path)
+    parser.add_argument("--paper", type=Path)
+    parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--next", type=int, required=True)
+    parser.add_argument("--json", type=Path)
+    return parser.parse_args(arguments)
+
+
+def _read(path: Path) -> Report:
+    found: Report = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def verdicts(static: Report, masked: Report, paper: Report | None, channel: int, following: int) -> Report:
+    """All tests, by number, and the model's verdict."""
+    tests = {
+        "1": scale_share(static, channel),
+        "2": through_norms(static, channel),
+        "3": temperature(static, channel),
+        "4": gradient_size(static, channel),
+        "5": common_index(static, channel),
+        "6i": equal_nll(static, masked),
+        "6ii": moved_on(static, masked, following),
+        "7": single_index(static),
+    }
+    if paper is not None:
+        tests["5, paper"] = common_index(paper, channel)
+    return {"base": static["base"]["name"], "channel": channel, "next": following, "tests": tests, "verdict": whole(tests)}
+
+
+def whole(tests: dict[str, Test]) -> str:
+    """The model's verdict, as predictions.md has it."""
+    of = {number: test["verdict"] for number, test in tests.items()}
+    if MISSING in (of["1"], of["2"], of["3"], of["5"]):
+        return MISSING
+    if REFUTED in (of["2"], of["3"]):
+        return "no dial"
+    if of["1"] == of["2"] == of["3"] == HOLDS and of["5"] in (HOLDS, REFUTED):
+        return "a dial that every IRM turns" if of["5"] == HOLDS else "a dial that IRMs leave alone"
+    return UNDECIDED
+
+
+def scale_share(report: Report, channel: int) -> Test:
+    """1: the channel's gradient goes through denominators."""
+    rows = {tone: (each["scale"], each["scale_rank"] / field["indices"]) for tone, field, each in _fields(report, channel)}
+    return _by_tone(rows, lambda share, p: share >= 0.5 and p <= LEVEL, lambda share, _: share < 0.5)
+
+
+def through_norms(report: Report, channel: int) -> Test:
+    """2: with denominators held nothing is left of zeroing it."""
+    rows = {}
+    for tone, each in _ablated(report, channel, "steered", "random"):
+        free = each["through_norms"] + each["effect"]
+        rows[tone] = (each["through_norms"] / free, each["through_norms_95"][0] / free)
+    return _by_tone(rows, lambda share, low: share >= 0.9 and low > 0.5, lambda share, _: share < 0.5)
+
+
+def temperature(report: Report, channel: int) -> Test:
+    """3: a temperature for each token explains what zeroing it does."""
+    rows = {tone: (each["explained"], each["explained_p"]) for tone, each in _ablated(report, channel, "free", "matched")}
+    return _by_tone(rows, lambda share, p: share >= 0.8 and p <= LEVEL, lambda share, _: share < 0.5)
+
+
+def gradient_size(report: Report, channel: int) -> Test:
+    """4: its gradient is among the largest, and loudness says how large the denominators' part is."""
+    rows = {}
+    for tone, field, each in _fields(report, channel):
+        rho, width = field["spearman"]["scale"], field["indices"]
+        p = float(stats.t.sf(rho * math.sqrt((width - 2) / (1 - rho**2)), width - 2))
+        rows[tone] = (each["gradient_rank"], rho, p, each["gradient_rank"] / width)
+    return _by_tone(
+        rows,
+        lambda rank, rho, p, _: rank <= TOP and rho >= 0.1 and p <= LEVEL,
+        lambda _rank, _rho, _p, part: part > 0.25,
+        names=("rank", "rho", "p", "rank / H"),
+    )
+
+
+def common_index(report: Report, channel: int) -> Test:
+    """5: it is among the top 20 of more runs than chance."""
+    by_tone: dict[str, list[bool]] = {tone: [] for tone in TONES}
+    for run in report["runs"]:
+        rank = next((each["rank"] for each in run["marked"] if each["index"] == channel), None)
+        if rank is not None and run["data"] in by_tone:
+            by_tone[run["data"]].append(rank <= TOP)
+    runs, hits = sum(map(len, by_tone.values())), sum(map(sum, by_tone.values()))
+    if not all(by_tone.values()):
+        return {"verdict": MISSING, "text": ""}
+    is_common = channel in report["across"]["common"]["indices"]
+    found = HOLDS if is_common and all(any(each) for each in by_tone.values()) else REFUTED if hits <= runs / 9 else UNDECIDED
+    where = {tone: sum(each) for tone, each in by_tone.items()}
+    common = report["across"]["common"]
+    p = common["p"][common["indices"].index(channel)] if is_common else None
+    return {
+        "verdict": found,
+        "hits": hits,
+        "runs": runs,
+        "by_tone": where,
+        "p": p,
+        "text": f"top {TOP} in {hits} of {runs} runs {where}",
+    }
+
+
+def equal_nll(static: Report, masked: Report) -> Test:
+    """6 (i): masked or not, the best validation NLL is the same: two one-sided t tests."""
+    more = np.array([after["nll"]["irm"] - before["nll"]["irm"] for before, after in _pairs(static, masked)])
+    if len(more) < 3:
+        return {"verdict": MISSING, "text": ""}
+    below = stats.ttest_1samp(more, MARGIN, alternative="less").pvalue
+    above = stats.ttest_1samp(more, -MARGIN, alternative="greater").pvalue
+    low, high = stats.ttest_1samp(more, 0).confidence_interval(0.9)
+    found = HOLDS if max(below, above) <= LEVEL else REFUTED if low > MARGIN else UNDECIDED
+    text = f"masked less not: {more.mean():+.4f} nats [90%: {low:+.4f}, {high:+.4f}], {len(more)} pairs"
+    return {
+        "verdict": found,
+        "mean": float(more.mean()),
+        "interval_90": [float(low), float(high)],
+        "p": float(max(below, above)),
+        "text": text,
+    }
+
+
+def moved_on(static: Report, masked: Report, following: int) -> Test:
+    """6 (ii): with the channel masked the next loudest one is more important: a sign test."""
+    pairs = [(_rank(before, following), _rank(after, following)) for before, after in _pairs(static, masked)]
+    known = [(before, after) for before, after in pairs if before is not None and after is not None]
+    if len(known) < 3:
+        return {"verdict": MISSING, "text": ""}
+    higher, n = sum(after < before for before, after in known), len(known)
+    p = float(stats.binomtest(higher, n, alternative="greater").pvalue)
+    found = HOLDS if higher >= n - 1 else REFUTED if higher <= 5 * n / 9 else UNDECIDED
+    return {
+        "verdict": found,
+        "higher": higher,
+        "pairs": n,
+        "p": p,
+        "ranks": known,
+        "text": f"higher in {higher} of {n} pairs, p {p:.3f}",
+    }
+
+
+def single_index(report: Report) -> Test:
+    """7: one index carries the effect."""
+    rows = {}
+    for run in _of_ablated_seed(report):
+        left = {(each["what"], each["k"]): each["kept_effect"] for each in run["sets"]}
+        if ("drop", 1) in left and ("keep", TOP) in left:
+            rows[run["data"]] = (1 - left["drop", 1], left["keep", TOP])
+    return _by_tone(
+        rows,
+        lambda lost, _: lost >= 0.5,
+        lambda lost, _: lost < 0.1,
+        all_refute=True,
+        names=("lost by dropping 1", f"left of {TOP}"),
+    )
+
+
+def _by_tone(
+    rows: dict[str, tuple[float, ...]],
+    holds: Callable[..., bool],
+    refutes: Callable[..., bool],
+    *,
+    all_refute: bool = False,
+    names: Sequence[str] = (),
+) -> Test:
+    """Holds where it does in all three tones; refuted in two or three of them, or only where it is in all."""
+    if set(rows) != set(TONES):
+        return {"verdict": MISSING, "text": ""}
+    against = sum(refutes(*row) for row in rows.values())
+    found = HOLDS if all(holds(*row) for row in rows.values()) else REFUTED if against >= (3 if all_refute else 2) else UNDECIDED
+    shown = "; ".join(f"{tone} " + ", ".join(f"{value:.3g}" for value in row) for tone, row in rows.items())
+    return {"verdict": found, "by_tone": rows, "text": (f"({', '.join(names)}) " if names else "") + shown}
+
+
+def _fields(report: Report, channel: int) -> list[tuple[str, Report, Report]]:
+    """Each tone's gradient split at site block, and the channel's line in it."""
+    found = []
+    for name, field in report.get("gradient_split", {}).items():
+        tone, _, site = name.partition(" ")
+        line = next((each for each in field["channels"] if each["index"] == channel), None)
+        if tone in TONES and site == "(block)" and line is not None:
+            found.append((tone, field, line))
+    return found
+
+
+def _of_ablated_seed(report: Report) -> list[Report]:
+    return [run for run in report["runs"] if run["seed"] == ABLATED_SEED and run["data"] in TONES]
+
+
+def _ablated(report: Report, channel: int, norms: str, controls: str) -> list[tuple[str, Report]]:
+    """By tone what zeroing the channel in the base did to the KL."""
+    wanted = {"index": channel, "where": "base", "measure": KL, "norms": norms, "controls_kind": controls}
+    return [
+        (run["data"], each)
+        for run in _of_ablated_seed(report)
+        for each in run["ablations"]
+        if all(each.get(key) == value for key, value in wanted.items())
+    ]
+
+
+def _pairs(static: Report, masked: Report) -> list[tuple[Report, Report]]:
+    """Runs of one tone and seed, without and with the mask."""
+    after = {(run["data"], run["seed"]): run for run in masked["runs"]}
+    return [(run, after[run["data"], run["seed"]]) for run in static["runs"] if (run["data"], run["seed"]) in after]
+
+
+def _rank(run: Report, index: int) -> int | None:
+    return next((each["rank"] for each in run["marked"] if each["index"] == index), None)
+
+
+def table(found: Report) -> str:
+    """Markdown."""
+    lines = [
+        f"{found['base']}, channel {found['channel']}: **{found['verdict']}**",
+        "",
+        "| test | verdict | figures |",
+        "|---|---|---|",
+    ]
+    return "\n".join([*lines, *(f"| {number} | {test['verdict']} | {test['text']} |" for number, test in found["tests"].items())])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""docs/paper/verdicts.py on reports whose outcome was planted."""
+
+import copy
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+FILE = Path(__file__).parents[2] / "docs" / "paper" / "verdicts.py"
+spec = importlib.util.spec_from_file_location("verdicts", FILE)
+assert spec is not None
+assert spec.loader is not None
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+
+CHANNEL, NEXT, WIDTH = 7, 9, 896
+CHANGES = np.random.default_rng(4).normal(0.001, 0.006, 9)
+
+
+def run(tone: str, seed: int, nll: float, rank: int, next_rank: int) -> dict[str, Any]:
+    zeroed = {"index": CHANNEL, "where": "base", "measure": script.KL}
+    free = {"norms": "free", "controls_kind": "matched", "explained": 0.9, "explained_p": 1 / 31}
+    held = {
+        "norms": "steered",
+        "controls_kind": "random",
+        "effect": 0.001,
+        "through_norms": 0.099,
+        "through_norms_95": [0.08, 0.12],
+    }
+    return {
+        "data": tone,
+        "seed": seed,
+        "nll": {"base": 4.0, "irm": nll},
+        "marked": [{"index": CHANNEL, "rank": rank}, {"index": NEXT, "rank": next_rank}],
+        "ablations": [zeroed | free, zeroed | held] if seed == 11 else [],
+        "sets": [{"what": "drop", "k": 1, "kept_effect": 0.99}, {"what": "keep", "k": 20, "kept_effect": 0.3}]
+        if seed == 11
+        else [],
+    }
+
+
+@pytest.fixture
+def reports() -> tuple[dict[str, Any], dict[str, Any]]:
+    """A dial that IRMs leave alone."""
+    settings = [(tone, seed) for tone in script.TONES for seed in (11, 12, 13)]
+    line = {"index": CHANNEL, "scale": 1.2, "scale_rank": 2, "gradient_rank": 400}
+    field = {"indices": WIDTH, "channels": [line], "spearman": {"scale": -0.01}}
+    static = {
+        "base": {"name": "planted"},
+        "runs": [run(tone, seed, 2.5, 300, 40) for tone, seed in settings],
+        "gradient_split": {f"{tone} (block)": copy.deepcopy(field) for tone in script.TONES},
+        "across": {"common": {"indices": [3], "p": [0.01]}},
+    }
+    masked = {"runs": [run(*one, 2.5 + more, 896, 30) for one, more in zip(settings, CHANGES, strict=True)]}
+    return static, masked
+
+
+def found(reports: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = script.verdicts(*reports, None, CHANNEL, NEXT)
+    return result
+
+
+def test_a_dial_that_is_left_alone(reports: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    result = found(reports)
+    assert {number: each["verdict"] for number, each in result["tests"].items()} == {
+        "1": "holds", "2": "holds", "3": "holds", "4": "refuted", "5": "refuted", "6i": "holds", "6ii": "holds", "7": "refuted",
+    }  # fmt: skip
+    assert result["verdict"] == "a dial that IRMs leave alone"
+    assert script.table(result).count("\n") == 11
+
+
+def test_equivalence_is_that_the_interval_lies_within_the_margin(reports: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """Two one-sided tests at 0.05 are a 90% interval inside: derived by the t distribution's own quantiles."""
+    half = stats.t.ppf(0.95, 8) * CHANGES.std(ddof=1) / 3
+    test = found(reports)["tests"]["6i"]
+    assert test["interval_90"] == pytest.approx([CHANGES.mean() - half, CHANGES.mean() + half])
+    for shift, verdict in ((0.0, "holds"), (0.02 - CHANGES.mean(), "not decided"), (0.1, "refuted")):
+        for one, more in zip(reports[1]["runs"], CHANGES, strict=True):
+            one["nll"]["irm"] = 2.5 + more + shift
+        assert found(reports)["tests"]["6i"]["verdict"] == verdict
+
+
+def test_the_p_of_loudness_is_scipys(reports: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    draw = np.random.default_rng(0)
+    one = draw.standard_normal(WIDTH)
+    known = stats.spearmanr(one, one + 9 * draw.standard_normal(WIDTH), alternative="greater")
+    for field in reports[0]["gradient_split"].values():
+        field["spearman"]["scale"] = float(known.statistic)
+    assert found(reports)["tests"]["4"]["by_tone"]["joy"][2] == pytest.approx(known.pvalue, rel=0.01)
+
+
+def test_what_tells_against_it(reports: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """One tone is not enough to refute; two are. A test that was not run decides nothing."""
+    static, _ = reports
+    of_tone = {each["data"]: each["ablations"] for each in static["runs"] if each["seed"] == 11}
+    of_tone["joy"][0]["explained"] = 0.2
+    assert found(reports)["tests"]["3"]["verdict"] == "not decided"
+    assert found(reports)["verdict"] == "not decided"
+    of_tone["sadness"][0]["explained"] = 0.2
+    assert found(reports)["tests"]["3"]["verdict"] == "refuted"
+    assert found(reports)["verdict"] == "no dial"
+    of_tone["neutral"].clear()
+    assert found(reports)["tests"]["3"]["verdict"] == "not run"
+    assert found(reports)["verdict"] == "not run"
+
+
+def test_an_index_that_every_irm_turns(reports: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    static, _ = reports
+    for each in static["runs"]:
+        each["marked"][0]["rank"] = 1
+    static["across"]["common"] = {"indices": [3, CHANNEL], "p": [0.01, 0.02]}
+    assert found(reports)["tests"]["5"]["p"] == 0.02
+    assert found(reports)["verdict"] == "a dial that every IRM turns"
