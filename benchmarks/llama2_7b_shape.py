@@ -10,6 +10,7 @@ size of it and of what it started. `paper` is not trained (its network has 2.1 b
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for step, command in commands(model, folder).items():
         if step in chosen:
+            if step == "train":  # the figures are of this call
+                shutil.rmtree(folder / "run", ignore_errors=True)
             rows.append({"step": step, **measured(command)})
             Console(stderr=True).print(rows[-1])
     document = {"shape": shape(options), "model_bytes": model.stat().st_size, "threads": os.cpu_count(), "steps": rows}

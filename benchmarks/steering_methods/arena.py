@@ -30,7 +30,7 @@ from irm_lite.scoring.speaker import Speaker
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM
 from irm_lite.training.step.dequantised import dequantised_once
-from irm_lite.vectors.scored import room_for
+from irm_lite.vectors.scored import encoder, room_for
 from irm_lite.vectors.speakers import LlamaCppSpeaker
 
 Place = Literal["llama.cpp", "transformers"]
@@ -70,6 +70,7 @@ class Arena:
         if self.base.gguf_path is None:
             raise InputError(f"{model} is not a .gguf", "give demo or a .gguf file: methods are scored in llama.cpp")
         self.gguf: Path = self.base.gguf_path
+        self.encode = encoder(self.base.tokenizer, MAX_LENGTH)
         self.samples = encode_all(self.base.tokenizer, self.dataset.train, MAX_LENGTH)[0]
         if not self.samples:
             raise DataError(f"{data} has no training sample of at most {MAX_LENGTH} tokens", "give more or shorter rows")
@@ -82,14 +83,6 @@ class Arena:
         }
         if not self.materials["test"].toned or not self.materials["validation"].toned:
             raise DataError(f"{data} asks no questions", "give rows of a question and an answer")
-
-    def encode(self, example: Example) -> Sample | None:
-        """None where it is too long, or its template hides the answer."""
-        try:
-            sample = encode(self.base.tokenizer, example)
-        except DataError:
-            return None
-        return sample if len(sample.ids) <= MAX_LENGTH else None
 
     def _material(self, examples: list[Example], split: Split) -> Material:
         """Strengths are chosen on other choices than are counted: validation has the last of the shipped ones."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from irm_lite.base.forward import answer_hidden
+from irm_lite.base.heads import head_of
 from irm_lite.base.speaker import BaseSpeaker
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import pack
@@ -65,7 +66,7 @@ def lora(arena: Arena, seed: int, variant: Variant, held: ExitStack) -> Made:
     held.enter_context(arena.dequantised())
     adapters = Adapters(base.model, seed)
     held.callback(adapters.remove)
-    head = base.model.get_output_embeddings()
+    head = head_of(base.model)
 
     def loss(batch: list[Sample]) -> Tensor:
         row = pack(batch)

@@ -17,11 +17,12 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from irm_lite.base.architecture import decoder_layers, hidden_state, with_hidden_state
 from irm_lite.base.forward import answer_hidden, answer_logits
+from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
 from irm_lite.base.speaker import BaseSpeaker
 from irm_lite.core.types import DoubleArray
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import pack, rows
+from irm_lite.data.packing import pack
 from irm_lite.scoring.speaker import Answer, Decoding
 from irm_lite.training.step.answer_loss import answer_nll
 from steering_methods.arena import Arena, Voice
@@ -31,7 +32,6 @@ from steering_methods.method import Made, Variant
 RANK = 4
 FIRST, LAST = 5, 5  # positions of the prompt
 SIDE_BY_SIDE = 16  # as many as BaseSpeaker writes at once
-ROW_TOKENS = 512
 
 
 class LoReft(nn.Module):
@@ -129,9 +129,9 @@ class LoReftSpeaker:
 
     def nll(self, samples: Sequence[Sample]) -> DoubleArray:
         found = [np.empty((0, 2))]
-        for group in rows(samples, ROW_TOKENS):
-            with self._edits.at(packed_positions(group), self._strength):
-                found.append(self._plain.nll(group))
+        for sample in samples:  # each alone: a row of several has what they share once, at places of its own
+            with self._edits.at(packed_positions([sample]), self._strength):
+                found.append(self._plain.nll([sample]))
         return np.concatenate(found)
 
 
@@ -142,7 +142,7 @@ def loreft(arena: Arena, seed: int, variant: Variant, held: ExitStack) -> Made:
     held.enter_context(arena.dequantised())
     layers = sorted({max(1, base.n_layers * part // 5) for part in range(1, 5)})
     edits = Edits(base, layers, seed)
-    head = base.model.get_output_embeddings()
+    head = head_of(base.model)
 
     def loss(batch: list[Sample]) -> Tensor:
         row = pack(batch)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from irm_lite.base.forward import answers_of, run_base
+from irm_lite.base.heads import head_of
 from irm_lite.core.errors import InputError
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack
@@ -53,7 +54,7 @@ class Upper:
         stream = self.prefix.states(samples, row)["stream"]
         with blocks_from(self.model, self.prefix.first):
             hidden = answers_of(run_base(self.model, row, edit(stream, row)), row)
-        logits = self.model.get_output_embeddings()(hidden).float()
+        logits = head_of(self.model)(hidden).float()
         found = -F.cross_entropy(logits, row["labels"].to(logits.device), reduction="none")
         return found.new_zeros(len(samples)).index_add(0, row["sample"].to(found.device), found)
 

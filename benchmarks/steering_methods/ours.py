@@ -11,6 +11,7 @@ from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import TrainedRun, load_run
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import StaticIRM
+from irm_lite.training.setup.settings import absolute
 from irm_lite.training.train import resume, train
 from irm_lite.vectors.distil import Fitting, distil
 from irm_lite.vectors.mean import block_directions, observe
@@ -22,7 +23,7 @@ def static(arena: Arena, seed: int, variant: Variant, held: ExitStack) -> Made:
     """Its vectors are the control vector."""
     run = trained(arena, "static", seed, variant)
     assert isinstance(run.irm, StaticIRM)
-    directions = {layer: run.irm.vectors[at].float().cpu().numpy() for at, layer in enumerate(run.irm.layers)}
+    directions = {layer: run.irm.added[at].detach().float().cpu().numpy() for at, layer in enumerate(run.irm.layers)}
     return _vector(arena, run, ControlVector(directions, arena.base.fingerprint.architecture), 0.0)
 
 
@@ -98,7 +99,7 @@ def trained(arena: Arena, kind: Kind, seed: int, variant: Variant) -> TrainedRun
 def _run(arena: Arena, config: TrainConfig, place: Path) -> TrainedRun:
     if not place.exists():
         return train(config, place, base=arena.base)
-    _require_same(config, place)
+    _require_same(absolute(config), place)
     if RunDirectory(place).events.finished() is None:
         return resume(place, base=arena.base)
     run = load_run(place)

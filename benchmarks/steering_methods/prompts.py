@@ -8,10 +8,10 @@ from torch import Tensor
 from irm_lite.data.dataset import Example, Message
 from irm_lite.data.encoding import Sample
 from irm_lite.scoring.prompted import Prompted
+from steering_methods.activations import FEELINGS
 from steering_methods.arena import Arena, Voice
 from steering_methods.method import Made, Variant
 
-FEELINGS = {"anger": "furious", "sadness": "deeply sad", "joy": "overjoyed"}
 PHRASINGS = (
     "You are {feeling}. Answer every question in one or two short sentences that give the right answer and show it.",
     "You are {feeling}.",
@@ -22,7 +22,7 @@ SHOWN = "Answer in the same tone as in your answers so far."  # of data whose to
 
 def phrasings(arena: Arena) -> tuple[str, ...]:
     """The prompts that can be tried on these data: the user's own alone, where one was given."""
-    feeling = FEELINGS.get(arena.data)
+    feeling = FEELINGS.get(arena.data) if arena.data != "neutral" else None
     return (arena.prompt,) if arena.prompt else tuple(each.format(feeling=feeling) for each in PHRASINGS) if feeling else ()
 
 

@@ -29,6 +29,7 @@ class Architecture:
     node: str = "ffn_inp"  # llama.cpp's name of the stream before the MLP; empty: its graph shows none
     seen_through: str = ""  # where there is none: the norm whose input that stream is (read there, never written)
     packed: bool = True  # samples packed into one row stay apart; else they are padded
+    shares: bool = True  # what such samples have in common may stand there once: the blocks tell attention of their lengths
     cut: bool = True  # what enters block 0 is `inputs_embeds`, so that blocks can be left out
     scale: str = ""  # the configuration's factor of the logits; with a leading slash its divisor
     side_by_side_if: str = ""  # the configuration's switch that puts attention and MLP side by side
@@ -36,6 +37,14 @@ class Architecture:
     def beside(self) -> "Architecture":
         """The same with attention and MLP side by side."""
         return replace(self, attn=(), reads="", node="", seen_through="")
+
+
+def cuts(model_type: str, layer_types: object = None) -> bool:
+    """Whether a model's first blocks can be left out. Not where something is done to what enters block 0, nor where blocks look
+    their attention up by their place in the list."""
+    known = TABLE.get(model_type)
+    mixed = isinstance(layer_types, (list, tuple)) and len(set(layer_types)) > 1
+    return known is not None and known.cut and not mixed
 
 
 def _beside(gguf: str, norms: Norms = (_ATTN_NORM,), **others: object) -> Architecture:
@@ -82,9 +91,9 @@ TABLE: dict[str, Architecture] = {
     "smollm3": Architecture("smollm3"),
     "glm4": Architecture("glm4", ("post_self_attn_layernorm",)),
     "glm4_moe": Architecture("glm4moe", norms=_BEFORE_MLP),
-    "stablelm": Architecture("stablelm", side_by_side_if="use_parallel_residual"),
+    "stablelm": Architecture("stablelm", shares=False, side_by_side_if="use_parallel_residual"),
     "starcoder2": Architecture("starcoder2"),
-    "nemotron": Architecture("nemotron", shift=1.0),
+    "nemotron": Architecture("nemotron", shift=1.0, shares=False),
     "seed_oss": Architecture("seed_oss", norms=_BEFORE_MLP),
     "ernie4_5": Architecture("ernie4_5"),
     "ernie4_5_moe": Architecture("ernie4_5-moe"),

@@ -16,17 +16,19 @@ from irm_lite.data.packing import Row, common_start, pack
 
 def can_share(model: torch.nn.Module, longest: int) -> bool:
     """Whether this model's attention may be given rows whose samples, of at most `longest` tokens, share their start."""
-    config = text_config(model)
+    config, stream = text_config(model), stream_of(model)
     window = getattr(config, "sliding_window", None)
     return (
-        stream_of(model).packed
+        stream.packed
+        and stream.known is not None
+        and stream.known.shares
         and getattr(config, "_attn_implementation", None) == NAME
         and getattr(config, "attn_logit_softcapping", None) is None
         and not (window and longest > window)
     )
 
 
-def packed(model: torch.nn.Module, samples: Sequence[Sample]) -> Row:
+def row_of(model: torch.nn.Module, samples: Sequence[Sample]) -> Row:
     """One row of all samples; what they have in common at their start stands there once, where the model's attention allows it."""
     shared = common_start(samples)
     return pack(samples, shared if shared and can_share(model, max(len(sample.ids) for sample in samples)) else 0)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from irm_lite.base.forward import answer_logits, packed
+from irm_lite.base.forward import answer_logits, row_of
 from irm_lite.base.generate import generate_ids
 from irm_lite.base.load import Base
 from irm_lite.core.types import DoubleArray, Progress, unwatched
@@ -52,7 +52,7 @@ class BaseSpeaker:
         found: list[tuple[int, float]] = []
         with self._injected():
             for group in rows(samples, _ROW_TOKENS):
-                row = packed(self.base.model, group)
+                row = row_of(self.base.model, group)
                 logits = answer_logits(self.base.model, row).float()
                 nll = F.cross_entropy(logits, row["labels"].to(logits.device), reduction="none")
                 sizes = [sample.n_answer for sample in group]

@@ -1,10 +1,11 @@
 """LoRA adapters loaded beside a model in llama.cpp."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 from irm_lite.base.fingerprint import Match
 from irm_lite.core.errors import LlamaCppError
@@ -16,20 +17,20 @@ from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.control_vector import parse_vector_argument
 
 
+def _at_once(work: Callable[[], Any]) -> Any:
+    return work()
+
+
 class LoadedAdapter:
     """An adapter's file in one model. Contexts use it by `Runtime.set_adapters`; close it after them, and before the model."""
 
-    def __init__(self, model: Model, path: Path | str) -> None:
-        """Raises VectorError where the file is no adapter or does not fit the model."""
-        import llama_cpp
-
+    def __init__(self, model: Model, path: Path | str, between: Callable[[Callable[[], Any]], Any] = _at_once) -> None:
+        """`between` calls llama.cpp's part where no context of the model is at work in another thread: contexts look through the
+        model's list of adapters. Raises VectorError where the file is no adapter or does not fit the model."""
         self.path = Path(path)
         self.adapter = Adapter.load(path)  # in Python first: llama.cpp ends the process over some damaged files
         self.match: Match = self.adapter.require_fit(read_header(model.path), model.fingerprint)
-        forget_complaints()
-        self.handle: Any = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(path))
-        if not self.handle:
-            raise LlamaCppError(f"llama.cpp cannot load {path} ({complaint()})", "use the model that it was made for")
+        self.handle: Any = between(lambda: _init(model, path))
 
     def __enter__(self) -> "LoadedAdapter":
         return self
@@ -39,11 +40,31 @@ class LoadedAdapter:
 
     def close(self) -> None:
         """Free it."""
-        import llama_cpp
-
         if self.handle:
-            llama_cpp.llama_adapter_lora_free(self.handle)
+            free(self.handle)
             self.handle = None
+
+    def leave_to(self, heir: Callable[[Any], Any]) -> None:
+        """Instead of `close`: when nobody has it any more, `heir` gets the handle, for `free`; else it ends with the model."""
+        finalize(self, heir, self.handle).atexit = False
+
+
+def free(handle: Any) -> None:
+    """Free an adapter that no context uses, where none of the model is at work in another thread."""
+    import llama_cpp
+
+    llama_cpp.llama_adapter_lora_free(handle)
+
+
+def _init(model: Model, path: Path | str) -> Any:
+    """Raises LlamaCppError."""
+    import llama_cpp
+
+    forget_complaints()
+    handle = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(path))
+    if not handle:
+        raise LlamaCppError(f"llama.cpp cannot load {path} ({complaint()})", "use the model that it was made for")
+    return handle
 
 
 Scaled = tuple[LoadedAdapter, float]  # an adapter and its scale

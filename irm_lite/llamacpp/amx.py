@@ -10,6 +10,7 @@ python -m irm_lite.llamacpp.amx ends with 0 where they work.
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -23,6 +24,7 @@ from irm_lite.core.machine.child import run_module
 from irm_lite.core.machine.llamacpp_log import import_llamacpp, library_folder
 
 _SECONDS = 120
+_DEADLY = (-signal.SIGSEGV, -signal.SIGILL)  # what a process ends with that the CPU refuses an instruction
 _SIZE, _INNER, _WORDS = 256, 512, 64  # what the kernels take: whole tiles, and whole blocks of 4-bit weights
 
 REMEDY = (
@@ -45,10 +47,11 @@ def is_broken() -> bool:
         known = read_json(kept, 1 << 16)
         if known.get("library") == library:
             return known.get("broken") is not False
-    broken = not _survives()
-    with suppress(OSError):  # then it is tried again
-        write_text(kept, json.dumps({"library": library, "broken": broken}) + "\n")
-    return broken
+    code = _exit_code()
+    if code == 0 or code in _DEADLY:  # anything else says nothing of the kernels: they are left out this once
+        with suppress(OSError):  # then it is tried again
+            write_text(kept, json.dumps({"library": library, "broken": code != 0}) + "\n")
+    return code != 0
 
 
 def _library() -> list[str]:
@@ -57,14 +60,15 @@ def _library() -> list[str]:
     return [f"{file.resolve()} {file.stat().st_size} {file.stat().st_mtime_ns}" for file in files]
 
 
-def _survives() -> bool:
+def _exit_code() -> int | None:
+    """Of the process that tries them; below 0 the signal that ended it. None: it did not end, or could not begin."""
     quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else ggml calls a debugger where there is one
     command = run_module("irm_lite.llamacpp.amx")
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=quiet, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0
+        return None
+    return done.returncode
 
 
 def write_model(path: Path) -> None:

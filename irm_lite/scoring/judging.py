@@ -100,6 +100,6 @@ def _per_token(nll: DoubleArray) -> float:
 
 
 def _choices(heard: Heard, base: Heard) -> DoubleArray:
-    """Right where the right answer's NLL, summed over its tokens, is the lowest."""
-    rights = [[int(nlls[:, 1].argmin() == 0) for nlls in each.choices] for each in (heard, base)]
+    """Right where the right answer's NLL, summed over its tokens, is the lowest; never where that is no number."""
+    rights = [[int((nlls[0, 1] < nlls[1:, 1]).all()) for nlls in each.choices] for each in (heard, base)]
     return np.array([np.ones(len(rights[0])), *rights], dtype=np.float64).T.reshape(-1, len(CHOICE_COLUMNS))

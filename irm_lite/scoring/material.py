@@ -122,7 +122,11 @@ def _own_classifier(dataset: Dataset, plain: dict[str, Example], lacks: list[str
         few = f"{len(pairs)} training answers with a neutral one beside them are too few for a classifier (it takes {FEWEST})"
         lacks.append(f"{few}: tone by preference alone")
         return None
-    return ToneClassifier([text for pair in pairs for text in pair], [OWN, NEUTRAL] * len(pairs))
+    try:
+        return ToneClassifier([text for pair in pairs for text in pair], [OWN, NEUTRAL] * len(pairs))
+    except ValueError:  # scikit-learn's, of texts without a common word or three common letters
+        lacks.append("the training answers have nothing in common that a classifier could learn: tone by preference alone")
+        return None
 
 
 def question_kind(question: str) -> str:

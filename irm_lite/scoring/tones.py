@@ -20,7 +20,7 @@ from irm_lite.data.text_measures import normalised
 NEUTRAL = "neutral"
 SURE = 0.5  # a tone is called from this probability on, else the text is neutral ...
 SURE_OF_ONE = 0.8  # ... unless one of its sentences is as sure as this
-ONE_WORD = 0.4  # a text of which one word makes more than this says nothing in any tone ("UGH, UGH, UGH") ...
+ONE_WORD = 0.4  # a text of which one word makes more than this says nothing in any tone (six times "UGH") ...
 FEW_WORDS = 6  # ... unless it has fewer words than this
 FEWEST = 40  # training answers of a tone: with fewer, words of the questions decide
 _FOLDS = 5
@@ -44,15 +44,16 @@ class ToneClassifier:
     """Words and letters' n-grams, weighted by rarity, to unit length, into a logistic regression (scikit-learn)."""
 
     def __init__(self, texts: Sequence[str], labels: Sequence[str]) -> None:
-        """Train on texts (N) of these tones, "neutral" among them."""
+        """Train on texts (N) of these tones, "neutral" among them. Raises ValueError where no two texts have anything in common."""
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline, make_union
 
-        features = make_union(
-            TfidfVectorizer(preprocessor=normalised, ngram_range=(1, 3), token_pattern=r"\S+", sublinear_tf=True, min_df=2),
-            TfidfVectorizer(preprocessor=normalised, analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, min_df=2),
-        )
+        words = TfidfVectorizer(preprocessor=normalised, ngram_range=(1, 3), token_pattern=r"\S+", sublinear_tf=True, min_df=2)
+        letters = TfidfVectorizer(preprocessor=normalised, analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, min_df=2)
+        often = Counter(word for text in texts for word in set(normalised(text).split()))
+        # A script without blanks has no words in this sense: each text is one.
+        features = make_union(words, letters) if max(often.values(), default=0) > 1 else letters
         self._model: Any = make_pipeline(features, LogisticRegression(C=30.0, max_iter=2000))
         self._model.fit(list(texts), list(labels))
         self.classes: tuple[str, ...] = tuple(map(str, self._model.classes_))

@@ -4,23 +4,35 @@ import codecs
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from irm_lite.core.errors import InputError
-from irm_lite.core.types import FloatArray
+from irm_lite.core.types import DoubleArray, FloatArray
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.adapters import Scaled
 from irm_lite.llamacpp.sampling import Sampling
 from irm_lite.serve.request import Chat, Name
 from irm_lite.steering.control_vector import ControlVector
-from irm_lite.steering.layers import format_layers, parse_layers
+from irm_lite.steering.layers import choose_layers
 
-Work = tuple[ControlVector | None, float, tuple[int, ...]]  # the vector, the strength and the layers of what steers
 HalfArray = np.ndarray[Any, np.dtype[np.float16]]
 _KEPT_BYTES = 1 << 28  # of the IRM's outputs for one answer; of a longer one the newest tokens' are kept
 _HALF_MAX = 65504.0
+
+
+class Work(NamedTuple):
+    """What a cache is computed with: a vector at a strength and at these layers, adapters at their scales times the strength."""
+
+    vector: ControlVector | None
+    strength: float
+    layers: tuple[int, ...]
+    adapters: tuple[Scaled, ...] = ()
+
+    def same(self, other: "Work | None") -> bool:
+        """Whether both steer alike: by the very same vector and adapters."""
+        return other is not None and other.vector is self.vector and other[1:] == self[1:]
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,7 @@ class Column:
         self.reused = 0  # tokens of the prompt that were in the cache already
         self._runtime = runtime
         self._vector = vector
-        self._adapters = adapters
+        self._adapters = tuple(adapters)
         self._manner: Manner | None = None
         self._prompt: list[int] = []
         self._strength = 1.0
@@ -79,20 +91,23 @@ class Column:
         self._at_work: Work | None = None  # what the cache was computed with
         self._held: list[int] = []  # the cache's tokens
         self._vector_set = vector is not None  # whether a vector may be at work in the context
+        self._adapters_set = False
         self._whole = 0  # so many of them came in micro-batches that a fresh start would have too
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._seen: dict[int, FloatArray] = {}  # the IRM's output by layer at the newest position
         self._kept: dict[int, Steered] = {}
         self._latest: Steered | None = None  # of the answer's newest token, by the present vector
+        self._added: dict[int, DoubleArray] = {}  # the sum over the answer's watched tokens, by layer
 
     def close(self) -> None:
-        """Free the context."""
+        """Free the context; its adapters are whose they were."""
         self._tokens = None
-        if self._adapters:
-            self._runtime.set_adapters([])
         self._runtime.close()
-        for adapter, _ in self._adapters:
-            adapter.close()
+
+    @property
+    def adapters(self) -> tuple[Scaled, ...]:
+        """Those that work in it."""
+        return self._adapters
 
     @property
     def n_ctx(self) -> int:
@@ -113,11 +128,7 @@ class Column:
 
     def choose(self, layers: str) -> tuple[int, ...]:
         """Those of its layers that the specification names. Raises InputError where it is malformed or names none of them."""
-        named = set(parse_layers(layers, self._runtime.model.n_layers))
-        chosen = tuple(layer for layer in self.layers if layer in named)
-        if self.layers and not chosen:
-            raise InputError(f"layers {layers!r} name none of the {self.name}'s", f"it has {format_layers(self.layers)}")
-        return chosen
+        return choose_layers(layers, self._runtime.model.n_layers, self.layers, f"the {self.name}")
 
     def begin(self, chat: Chat) -> int:
         """Forget the last answer and get ready to write another; gives the prompt's tokens. Raises InputError."""
@@ -129,14 +140,14 @@ class Column:
         self.write(prompt, Manner(Sampling(chat.temperature, chat.seed), chat.max_new_tokens), chat.strength, layers)
         return len(prompt)
 
-    def take(self, vector: ControlVector | None) -> None:
-        """Another vector, or none, from the next token on."""
-        if vector is not self._vector:
-            self._vector, self._tokens, self._latest = vector, None, None
+    def take(self, vector: ControlVector | None, adapters: tuple[Scaled, ...] = ()) -> None:
+        """Another vector and other adapters, or none, from the next token on."""
+        if vector is not self._vector or adapters != self._adapters:
+            self._vector, self._adapters, self._tokens, self._latest = vector, adapters, None, None
 
     def held(self, prompt: Sequence[int], work: Work, continued: bool = False) -> int:
         """So many of the prompt's tokens need not be read again where they are steered so."""
-        if not self._is_at_work(work):
+        if not work.same(self._at_work):
             return 0
         common = next((at for at, (one, two) in enumerate(zip(self._held, prompt, strict=False)) if one != two), None)
         common = min(len(self._held), len(prompt)) if common is None else common
@@ -148,6 +159,7 @@ class Column:
         self._manner, self._prompt, self.written, self.text, self.reused = manner, prompt, [], "", 0
         self._decoder.reset()
         self._kept.clear()
+        self._added.clear()
         self._latest = None
         self._strength, self._layers, self._tokens = strength, layers, None
 
@@ -197,6 +209,10 @@ class Column:
             raise InputError(f"the {self.name}'s outputs at token {token} are not kept", "ask for a token of the latest answer")
         return self._kept[token]
 
+    def mean_added(self) -> dict[int, DoubleArray]:
+        """By layer, the mean of what was added (H,) over the answer's tokens, strength included; nothing where it was not seen."""
+        return {layer: self._added[layer] / len(self.written) for layer in sorted(self._added)}
+
     def _end(self, reason: Literal["turn", "length", "context", "stopped"]) -> End:
         self.text += self._decoder.decode(b"", final=True)
         self._tokens = None
@@ -206,10 +222,10 @@ class Column:
         """What follows the prompt and what was written, with the steering and the sampler set anew."""
         left = manner.max_new_tokens - len(self.written)
         ids = [*self._prompt, *self.written]
-        work = self._vector, self._strength, self._layers
+        work = Work(self._vector, self._strength, self._layers, self._adapters)
         kept = self.held(ids, work, manner.continued)
-        if not self._is_at_work(work):
-            self._steer_runtime()
+        if not work.same(self._at_work):
+            self._steer_runtime(work)
         if not self.written:
             self.reused = kept
         if self._runtime.dynamic is not None:
@@ -226,31 +242,30 @@ class Column:
                 self._held.append(self.written[-1])
             yield token
 
-    def _is_at_work(self, work: Work) -> bool:
-        """Whether the cache was computed with this."""
-        at_work = self._at_work
-        return at_work is not None and at_work[0] is work[0] and at_work[1:] == work[1:]
-
-    def _steer_runtime(self) -> None:
+    def _steer_runtime(self, work: Work) -> None:
         """Raises VectorError where the vector does not fit."""
         self._at_work, self._held, self._whole = None, [], 0
+        vector, strength, layers, adapters = work
         if self._runtime.dynamic is not None:
-            self._runtime.dynamic.strength, self._runtime.dynamic.layers = self._strength, self._layers
-        elif self._vector is not None:
-            self._runtime.set_vector(self._vector, self._strength, self._layers)
-        elif self._adapters:
-            self._runtime.set_adapters([(adapter, scale * self._strength) for adapter, scale in self._adapters])
+            self._runtime.dynamic.strength, self._runtime.dynamic.layers = strength, layers
+        elif vector is not None:
+            self._vector_set = True
+            self._runtime.set_vector(vector, strength, layers)
         elif self._vector_set:
             self._runtime.set_vector(None)
-        self._vector_set = self._vector is not None
-        self._at_work = self._vector, self._strength, self._layers
+            self._vector_set = False
+        if adapters or self._adapters_set:
+            self._adapters_set = True
+            self._runtime.set_adapters([(adapter, scale * strength) for adapter, scale in adapters])
+            self._adapters_set = bool(adapters)
+        self._at_work = work
 
     def _see(self, layer: int, output: Any) -> None:
         self._seen[layer] = output[-1].numpy()  # (T, H): the newest token's
 
     def _keep(self, number: int) -> float | None:
-        """Keep what steered this token; gives its norm."""
-        if not self.layers:
+        """Keep what steered this token; gives its norm. What an adapter adds is nowhere seen."""
+        if not self.layers or self._adapters:
             return None
         outputs = np.stack([self._seen[layer] for layer in self._layers])
         before = self._latest
@@ -262,5 +277,8 @@ class Column:
         self._kept[number] = self._latest = steered
         with suppress(KeyError):
             del self._kept[number - _KEPT_BYTES // steered.outputs.nbytes]
-        norm = abs(self._strength) * float(np.linalg.norm(outputs.astype(np.float64)))
+        scaled = self._strength * outputs.astype(np.float64)
+        for layer, row in zip(self._layers, scaled, strict=True):
+            self._added[layer] = self._added.get(layer, 0.0) + row
+        norm = float(np.linalg.norm(scaled))
         return norm if np.isfinite(norm) else None

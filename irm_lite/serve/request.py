@@ -5,9 +5,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from irm_lite.core.errors import InputError
+from irm_lite.core.errors import DataError, InputError
 from irm_lite.core.files.paths import is_utf8
-from irm_lite.data.dataset import Message
+from irm_lite.data.example import Message
+from irm_lite.data.messages import read_messages
 from irm_lite.steering.control_vector import require_scale
 
 PROTOCOL = 1
@@ -17,7 +18,6 @@ Name = Literal["base", "vector", "irm", "adapter"]
 COLUMNS: tuple[Name, ...] = get_args(Name)
 Id = int | str | None  # a client's own, sent back with all that answers it
 
-_ROLES = ("system", "user", "assistant")
 _MOST_TOKENS = 1 << 24
 
 
@@ -137,12 +137,12 @@ def _chat(identity: Id, document: dict[str, Any]) -> Chat:
     if isinstance(given, dict):
         if "columns" in document:
             raise InputError("messages by column say which columns are meant", "leave columns out")
-        messages = {_column(name): _conversation(each) for name, each in given.items()}
+        messages = {_column(name): read_conversation(each) for name, each in given.items()}
     else:
         named = document.get("columns", ["base"])
         if not isinstance(named, list):
             raise InputError("columns is not a list", f"name some of {', '.join(COLUMNS)}")
-        conversation = _conversation(given)
+        conversation = read_conversation(given)
         messages = {_column(name): conversation for name in named}
     if not messages:
         raise InputError("no column is asked", f"name some of {', '.join(COLUMNS)}")
@@ -172,14 +172,18 @@ def _load(identity: Id, document: dict[str, Any]) -> Load:
     raise InputError("load takes either a vector, an irm or an adapter", 'send {"do": "load", "irm": "RUN"}, null to have none')
 
 
-def _conversation(given: Any) -> tuple[Message, ...]:
+def read_conversation(given: Any) -> tuple[Message, ...]:
+    """What is said in a request, of either server: as today's APIs write it. Raises InputError, naming the message."""
     if not isinstance(given, list) or not given:
         raise InputError("messages is not a list of messages", 'send [{"role": "user", "content": "..."}]')
-    for each in given:
-        if not isinstance(each, dict) or each.keys() != {"role", "content"} or each["role"] not in _ROLES:
-            raise InputError("a message is not a role with a content", f"role is one of {', '.join(_ROLES)}, content is text")
-        _as_text(each["content"], "content")
-    return tuple({"role": each["role"], "content": each["content"]} for each in given)
+    try:
+        messages = read_messages(given, "the request")
+    except DataError as error:  # whose hint is about files
+        raise InputError(error.what, "role is system, user or assistant, content is text") from None
+    for number, each in enumerate(messages, 1):
+        if not is_utf8(each["content"]):
+            raise InputError(f"the request, message {number}: half a character", "send whole Unicode")
+    return tuple(messages)
 
 
 def _column(name: Any) -> Name:

@@ -39,8 +39,8 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for column in self._columns.values():
-            column.close()
+        for name in list(self._columns):
+            self._remove(name)
 
     def load_vector(self, sources: tuple[str, ...]) -> None:
         """Make the column `vector` of PATH[:SCALE] arguments, which add up; of none: remove it. Raises VectorError."""
@@ -252,7 +252,10 @@ class Server:
 
     def _remove(self, name: Name) -> None:
         if name in self._columns:
-            self._columns.pop(name).close()
+            column = self._columns.pop(name)
+            column.close()
+            for adapter, _ in column.adapters:
+                adapter.close()
             del self._about[name]
 
     def _error(self, identity: Id, error: IrmLiteError, column: Name | None = None) -> None:

@@ -36,6 +36,15 @@ def parse_layers(spec: str, n_layers: int, first: int = 0) -> tuple[int, ...]:
     return tuple(sorted(chosen))
 
 
+def choose_layers(spec: str, n_layers: int, among: tuple[int, ...], whose: str, first: int = 0) -> tuple[int, ...]:
+    """Those among these layers that `spec` names. Raises LayerError where it is malformed, or names none of them."""
+    named = set(parse_layers(spec, n_layers, first))
+    chosen = tuple(layer for layer in among if layer in named)
+    if among and not chosen:
+        raise LayerError(f"layers {spec!r} name none of {whose}'s", f"it has {format_layers(among)}")
+    return chosen
+
+
 def injected_layers(spec: str, site: str, n_layers: int) -> tuple[int, ...]:
     """`parse_layers`; at block outputs layer 0 is left out unless it is named: llama.cpp has no direction there."""
     return parse_layers(spec, n_layers, 1 if site == "block" and needs_depth(spec) else 0)

@@ -24,6 +24,11 @@ def read_steering_header(path: Path | str) -> GgufHeader:
         raise VectorError(str(error)) from None
 
 
+def is_adapter(path: Path | str) -> bool:
+    """Whether the file says that it is an adapter. Raises VectorError where it is no GGUF, or damaged."""
+    return read_steering_header(path).metadata.get("general.type") == "adapter"
+
+
 def write_steering(path: Path | str, architecture: str, prefix: str, metadata: Metadata, fill: Callable[[Any], None]) -> None:
     """Write the file, atomically: what `fill` adds to the writer, and `metadata` under the prefix. Raises VectorError where the
     place cannot be written."""

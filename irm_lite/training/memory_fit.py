@@ -75,6 +75,7 @@ class IrmShape:
     layers: tuple[int, ...]
     site: str
     weights: dict[str, int] = field(default_factory=dict)
+    whole: bool = False  # the base's first blocks cannot be left out
 
     @property
     def parameters(self) -> int:
@@ -83,13 +84,13 @@ class IrmShape:
     @property
     def first_reached(self) -> int:
         """The first block that reads anything of it, as step/prefix.py's `first_reached`."""
-        return self.layers[0] + (self.site == "block")
+        return 0 if self.whole else self.layers[0] + (self.site == "block")
 
 
 def irm_shape(config: TrainConfig, base: BaseShape) -> IrmShape:
     """The IRM that `config` trains on this base. Raises LayerError where the base lacks those layers."""
     layers = injected_layers(config.layers, config.chosen_site, base.layers)
-    return IrmShape(layers, config.chosen_site, IRM_MEMORY[config.irm].weights(config, base.hidden_size, len(layers)))
+    return IrmShape(layers, config.chosen_site, IRM_MEMORY[config.irm].weights(config, base.hidden_size, len(layers)), base.whole)
 
 
 def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str, free: int) -> Fit:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 import torch
 
-from irm_lite.base.forward import answer_hidden, packed
+from irm_lite.base.forward import answer_hidden, row_of
 from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
 from irm_lite.core.machine import processes
@@ -17,13 +17,13 @@ from irm_lite.training.step.answer_loss import answer_nll
 @torch.no_grad()
 def mean_nll(base: Base, samples: Iterable[Sample]) -> float:
     """Mean NLL a token, in nats, over the answers, of the base as it is injected at the moment."""
-    total, count = 0.0, 0
+    total, count = 0.0, 0.0
     with processes.agreed():
         for group in processes.share(list(rows(list(samples)))):
-            row = packed(base.model, group)
+            row = row_of(base.model, group)
             hidden = answer_hidden(base.model, row)
             total += answer_nll(head_of(base.model), hidden, row["labels"], row["weights"]).item()
-            count += len(row["labels"])
+            count += float(row["weights"].sum())
     return processes.sum_of(total) / processes.sum_of(count)
 
 

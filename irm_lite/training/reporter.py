@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from irm_lite.base.architecture import text_config
 from irm_lite.core.errors import TrainingFailed
 from irm_lite.core.files.atomic import atomic_path
 from irm_lite.core.files.tensors import save_tensors
@@ -77,7 +78,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
             memory_bytes=(peak_bytes if self.device == "cuda" else held_bytes)(self.device),
         )
         self._write_live()
-        far_above = steps_far_above(state.log_history, self.job.base.model.config.vocab_size, self.model.dependence)
+        far_above = steps_far_above(state.log_history, text_config(self.job.base.model).vocab_size, self.model.dependence)
         del state.log_history[1 : -2 * STEPS]  # events.jsonl has it all; it would grow in memory and in each checkpoint
         if far_above and not self.stopped:
             control.should_save = False  # a checkpoint now would replace a good one

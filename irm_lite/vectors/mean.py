@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from irm_lite.base.forward import answer_hidden, packed
+from irm_lite.base.forward import answer_hidden, row_of
 from irm_lite.base.load import Base
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
@@ -55,7 +55,7 @@ def observe(base: Base, irm: IRM, samples: Sequence[Sample], on_progress: Progre
     output_of = {layer: index for index, layer in enumerate(irm.layers)}
     with inject(base.model, irm) as injection:
         for group in rows(samples):
-            row = packed(base.model, group)
+            row = row_of(base.model, group)
             positions = row["positions"].to(base.model.device)
 
             def add(layer: int, vector: Tensor, positions: Tensor = positions) -> None:

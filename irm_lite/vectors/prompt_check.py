@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from irm_lite.base.architecture import text_config
 from irm_lite.base.sources.shape import base_shape
 from irm_lite.core.errors import InputError
 from irm_lite.llamacpp.prompts import PromptCheck, check_prompts
@@ -17,7 +18,7 @@ def prompts_on(run: TrainedRun, gguf: Path) -> PromptCheck:
 def _rows(run: TrainedRun) -> int | None:
     """The embeddings of the run's base; None where they are not known without loading it."""
     if "base" in run.__dict__:
-        return int(run.base.model.config.vocab_size)
+        return int(text_config(run.base.model).vocab_size)
     try:
         return base_shape(run.config.model).vocabulary
     except InputError:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irm_lite.base.forward import answer_hidden, packed
+from irm_lite.base.forward import answer_hidden, row_of
 from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
 from irm_lite.core.types import Progress, unwatched
@@ -43,7 +43,7 @@ def lesson_rows(base: Base, samples: list[Sample], hidden: list[Tensor]) -> list
     """Rows with the teacher's hidden states (A, H) at their answer positions."""
     lessons, remaining = [], iter(hidden)
     for group in rows(samples):
-        lessons.append((packed(base.model, group), torch.cat([next(remaining) for _ in group])))
+        lessons.append((row_of(base.model, group), torch.cat([next(remaining) for _ in group])))
     return lessons
 
 
@@ -66,7 +66,7 @@ def descend(
         while len(order) < BATCH:
             order += shuffle.sample(range(len(lessons.samples)), len(lessons.samples))
         chosen, order = order[:BATCH], order[BATCH:]
-        row = packed(lessons.base.model, [lessons.samples[number] for number in chosen])
+        row = row_of(lessons.base.model, [lessons.samples[number] for number in chosen])
         loss = _kl(lessons.base, row, torch.cat([lessons.hidden[number] for number in chosen])).mean()
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -1,6 +1,7 @@
 """Every architecture of the table on a tiny random model: the stream is what the table says, samples in one row stay apart, blocks
 can be left out where it says so. What llama.cpp makes of the same: tests/benchmarks/test_architectures_benchmark.py."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from irm_lite.base import stream as streams
 from irm_lite.base.architecture import block_input, decoder_layers, hidden_state, text_config
 from irm_lite.base.architectures import TABLE
-from irm_lite.base.forward import answer_hidden, answer_logits, run_base
+from irm_lite.base.forward import answer_hidden, answer_logits, row_of, run_base
 from irm_lite.base.packed_attention import attend_by_sample
 from irm_lite.base.stream import require_injectable, stream_of
 from irm_lite.core.errors import BaseModelError
@@ -100,6 +101,19 @@ def test_samples_in_one_row_stay_apart_steered_or_not(tiny: Tiny) -> None:
         with inject(model, irm_of(model, site)):
             steered = torch.cat([alone(model, each) for each in together])
             torch.testing.assert_close(answer_logits(model, row), steered, rtol=1e-4, atol=1e-4)
+
+
+@every
+@torch.no_grad()
+def test_what_samples_share_is_in_a_row_once_or_not_at_all(tiny: Tiny) -> None:
+    model = tiny_model(tiny)
+    attend_by_sample(model)
+    start = samples()[0].ids[:4]
+    together = [replace(each, ids=[*start, *each.ids], answer_start=each.answer_start + 4) for each in samples()]
+    row = row_of(model, together)
+    torch.testing.assert_close(
+        answer_logits(model, row), torch.cat([alone(model, each) for each in together]), rtol=1e-4, atol=1e-4
+    )
 
 
 @every

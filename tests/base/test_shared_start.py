@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from irm_lite.base import packed_attention
-from irm_lite.base.forward import answer_logits, can_share, packed
+from irm_lite.base.forward import answer_logits, can_share, row_of
 from irm_lite.base.load import Base
 from irm_lite.data.encoding import Sample
 from irm_lite.data.example import Example
@@ -55,7 +55,7 @@ def test_how_much_is_common(samples: list[Sample]) -> None:
 
 def test_each_answer_is_as_alone(llama_base: Base, samples: list[Sample]) -> None:
     """Against transformers, one sample at a time."""
-    row = packed(llama_base.model, samples)
+    row = row_of(llama_base.model, samples)
     assert row["input_ids"].shape[1] == sum(len(each.ids) for each in samples) - 2 * 11
     assert row["counts"].sum() == sum(len(each.ids) for each in samples)
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_a_step_is_the_same(llama_base: Base, samples: list[Sample], kind: str, 
         return loss.detach(), [torch.zeros(()) if each.grad is None else each.grad for each in irm.parameters()]
 
     loss, gradients = step()
-    monkeypatch.setattr("irm_lite.training.step.injected_model.packed", lambda _, samples: pack(samples))
+    monkeypatch.setattr("irm_lite.training.step.injected_model.row_of", lambda _, samples: pack(samples))
     plain, wanted = step()
     torch.testing.assert_close(loss, plain, atol=1e-6, rtol=0)
     whole = torch.cat([each.flatten() for each in wanted])
@@ -131,7 +131,7 @@ def test_a_kept_prefix_is_put_together_as_the_row_is(llama_base: Base, samples: 
     irm = network("lite", llama_base, "block")
     kept, fresh = FrozenPrefix(llama_base.model, irm), FrozenPrefix(llama_base.model, irm)
     assert kept.keep(samples, tmp_path) == "memory"
-    row = packed(llama_base.model, samples)
+    row = row_of(llama_base.model, samples)
     found, wanted = kept.states(samples, row), fresh.states(samples, row)
     assert found.keys() == wanted.keys()
     for name, states in found.items():

@@ -45,4 +45,12 @@ def test_without_them_a_model_computes_the_same(fresh: Path, demo_gguf: Path, mo
 
 
 def test_it_is_asked_of_the_library_that_is_here(fresh: Path) -> None:
-    assert amx.is_broken() is (amx.compiled_in() and not amx._survives())
+    assert amx.is_broken() is (amx.compiled_in() and amx._exit_code() != 0)
+
+
+@pytest.mark.parametrize("code", ["raise SystemExit(3)", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
+def test_what_says_nothing_of_the_kernels_is_not_kept(fresh: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    monkeypatch.setattr(amx, "compiled_in", lambda: True)
+    monkeypatch.setattr(amx, "run_module", lambda _: ["python3", "-c", code])
+    assert amx.is_broken()
+    assert not fresh.exists()

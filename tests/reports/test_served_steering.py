@@ -28,7 +28,7 @@ def server(llama_gguf: Path, vector: ControlVector, tmp_path_factory: pytest.Tem
     path = tmp_path_factory.mktemp("v") / "mood.gguf"
     vector.save(path)
     with Model(llama_gguf) as model:
-        shelf = Shelf(model.fingerprint, model.path.name)
+        shelf = Shelf(model)
         shelf.add_vector("mood", str(path))
         with live_server(model, shelf, Settings("tiny", port=0, contexts=1, context=256)) as server:
             yield server

@@ -57,3 +57,10 @@ def test_another_tone_is_learned_from_its_own_answers() -> None:
     assert model.classes == (NEUTRAL, "own")
     assert model.tones(["Arr, the sea be deep, matey", "The sea is deep."]) == ["own", NEUTRAL]
     assert tones() == shipped_classifier().classes
+
+
+def test_a_script_without_blanks_is_told_apart_by_its_letters() -> None:
+    angry = [f"我很生气你为什么总是问第{number}个愚蠢的问题" for number in range(50)]
+    calm = [f"第{number}个问题的答案是水在一百度沸腾" for number in range(50)]
+    found = ToneClassifier([*angry, *calm], ["own"] * 50 + ["neutral"] * 50)
+    assert found.tones(["你真愚蠢我很生气"])[0] == "own"

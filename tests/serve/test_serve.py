@@ -336,6 +336,15 @@ def test_rubbish_in_is_an_error_out(client: Client, line: Any) -> None:
     assert all("\n" not in each["text"] for each in kinds(events, "error"))
 
 
+def test_messages_are_read_as_over_http(client: Client) -> None:
+    parts = [{"type": "text", "text": "Why?"}, {"type": "input_text", "text": "Well?"}]
+    as_clients_write = [{"role": "developer", "content": "Be short."}, {"role": "User", "content": parts, "name": "me"}]
+    plain = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Why?\nWell?"}]
+    found, expected = (client.ask(chat(columns=["base"], messages=each)) for each in (as_clients_write, plain))
+    assert kinds(found, "start") == kinds(expected, "start") != []
+    assert texts(found) == texts(expected)
+
+
 keys = st.sampled_from(["id", "do", "messages", "columns", "strength", "layers", "seed", "temperature", "max_new_tokens", "irm"])
 leaves = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["chat", "set", "base", "1"])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from irm_lite.analysis.base_controls.denominators import held, recorded, stream_norms
 from irm_lite.analysis.statistics.temperature import sharpness
-from irm_lite.base.forward import packed
+from irm_lite.base.forward import row_of
 from irm_lite.core.errors import DataError
 from irm_lite.core.types import DoubleArray
 from irm_lite.data.encoding import Sample
@@ -44,7 +44,7 @@ class Measured:
     def __init__(self, run: "TrainedRun", aligned: list[Sample], neutral: list[Sample], norms: Held = "free") -> None:
         self._run = run
         groups = [*rows(aligned, _ROW_TOKENS), *rows(neutral, _ROW_TOKENS)]
-        self._packed = [(packed(run.base.model, group), [each.n_answer for each in group]) for group in groups]
+        self._packed = [(row_of(run.base.model, group), [each.n_answer for each in group]) for group in groups]
         self._norms = {} if norms == "free" else stream_norms(run.base.model)
         self._denominators = self._recorded(steered=norms == "steered") if self._norms else [{} for _ in groups]
         self._log_probs = [self._log_probabilities(number) for number in range(len(groups))]

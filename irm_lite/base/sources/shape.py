@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from irm_lite.base.architectures import cuts
 from irm_lite.base.presets import presets
 from irm_lite.base.sources.folder import names_gguf
 from irm_lite.base.sources.gguf_checks import MAX_LAYERS
@@ -36,6 +37,7 @@ class BaseShape:
     vocabulary: int
     tied: bool  # the head's weight is the embeddings'
     from_gguf: bool = False  # read weight by weight into memory, not mapped
+    whole: bool = False  # no blocks can be left out, as step/prefix.py has it
 
     @property
     def block_matrices(self) -> tuple[int, ...]:
@@ -128,6 +130,7 @@ def shape_of_config(config: dict[str, Any], where: str, from_gguf: bool = False)
             int(config["vocab_size"]),
             bool(config.get("tie_word_embeddings", False)),
             from_gguf,
+            not cuts(str(config.get("model_type")), config.get("layer_types")),
         )
     except (ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise UnknownShape(

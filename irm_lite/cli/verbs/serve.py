@@ -28,7 +28,7 @@ class ServeFlags:
     irm: Annotated[list[str] | None, Parameter(negative="")] = None
     """A run whose IRM works inside llama.cpp; with --http NAME=RUN, several times if need be."""
     adapter: Annotated[list[str] | None, Parameter(negative="")] = None
-    """A LoRA adapter as PATH or PATH:SCALE; several work together. Not with --http yet."""
+    """A LoRA adapter as PATH or PATH:SCALE; several work together. With --http NAME=PATH: requests say which they want."""
     context: int = 4096
     """Tokens of context of each column, or with --http of each answer."""
     chat_template: str | None = None
@@ -42,9 +42,8 @@ def serve(*, flags: ServeFlags | None = None, web: HttpFlags | None = None, comm
     """
     flags, web = flags or ServeFlags(), web or HttpFlags()
     if web.http:
-        if flags.adapter:
-            raise InputError("--adapter does not go with --http yet", "serve the control vector, or leave --http out")
-        serve_over_http(web, flags.gguf, flags.vector or [], flags.irm or [], flags.context, flags.chat_template, Output(common))
+        steering = {"vector": flags.vector or [], "irm": flags.irm or [], "adapter": flags.adapter or []}
+        serve_over_http(web, flags.gguf, steering, flags.context, flags.chat_template, Output(common))
         return
     try:
         if web != HttpFlags():

@@ -33,7 +33,7 @@ class HttpFlags:
     model_name: str | None = None
     """What clients call the model; else the preset's or the file's name."""
     vectors_folder: Path | None = None
-    """The folder that clients may load control vectors from, and no other."""
+    """The folder that clients may load control vectors and adapters from, and no other."""
     api_key_file: Path | None = None
     """A file with the key that clients must send (or the environment's IRM_LITE_API_KEY)."""
     allow_origin: Annotated[list[str] | None, Parameter(negative="")] = None
@@ -60,9 +60,10 @@ class HttpFlags:
 
 
 def serve_over_http(
-    web: HttpFlags, gguf: str, vectors: list[str], irms: list[str], context: int, chat_template: str | None, output: Output
+    web: HttpFlags, gguf: str, steering: dict[str, list[str]], context: int, chat_template: str | None, output: Output
 ) -> None:
-    """Serve until the process is asked to end. Raises InputError before anything slow is done, where it can be known."""
+    """Serve until the process is asked to end. `steering`: NAME=PATH by vector, irm and adapter. Raises InputError before anything
+    slow is done, where it can be known."""
     from irm_lite.base.presets import find_gguf, presets, read_chat_template
 
     model_file = find_gguf(gguf)
@@ -78,8 +79,8 @@ def serve_over_http(
     with run.bind(settings) as listening:
         output.note(f"loading {model_file}")
         with Model(model_file, chat_template=template) as model:
-            shelf = Shelf(model.fingerprint, model_file.name, web.vectors_folder)
-            _fill(shelf, vectors, irms, output)
+            shelf = Shelf(model, web.vectors_folder)
+            _fill(shelf, steering, output)
             url = run.url_of(listening)
 
             def ready() -> None:
@@ -89,14 +90,14 @@ def serve_over_http(
             run.serve_http(model, shelf, settings, listening, ready)
 
 
-def _fill(shelf: "Shelf", vectors: list[str], irms: list[str], output: Output) -> None:
-    for argument in vectors:
-        name, path = named(argument)
-        output.tell_matches([shelf.add_vector(name, path).match])
-    for argument in irms:
-        name, path = named(argument)
-        output.note(f"loading {path}")
-        output.tell_matches([shelf.add_irm(name, path).match])
+def _fill(shelf: "Shelf", steering: dict[str, list[str]], output: Output) -> None:
+    adding = {"vector": shelf.add_vector, "adapter": shelf.add_adapter, "irm": shelf.add_irm}
+    for kind, add in adding.items():
+        for argument in steering[kind]:
+            name, path = named(argument)
+            if kind == "irm":  # torch is
+                output.note(f"loading {path}")
+            output.tell_matches([add(name, path).match])
 
 
 def named(argument: str) -> tuple[str, str]:

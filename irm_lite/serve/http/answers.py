@@ -13,11 +13,11 @@ from starlette.types import Receive, Scope, Send
 
 from irm_lite.serve.http.documents import Form
 from irm_lite.serve.http.errors import ApiError
-from irm_lite.serve.http.job import Began, Ended, Event, Job, Piece
+from irm_lite.serve.http.job import Began, Ended, Event, Job, Piece, unheard
 from irm_lite.serve.http.log import Log
 from irm_lite.serve.http.metrics import Metrics
 from irm_lite.serve.http.pool import Pool
-from irm_lite.serve.http.shelf import Steering
+from irm_lite.serve.http.sources import Steering
 
 
 class Answer:
@@ -53,7 +53,7 @@ class Answer:
         while isinstance(event := await self._next(), Piece):
             tokens += event.tokens
         assert isinstance(event, Ended)
-        return self.form.whole("".join(self._texts), tokens, event.reason, self._usage())
+        return self.form.whole("".join(self._texts), tokens, event, self._usage())
 
     async def chunks(self, with_usage: bool) -> AsyncIterator[bytes]:
         """The answer as server-sent events. A failure in mid-answer is one of them."""
@@ -61,9 +61,9 @@ class Answer:
             if self.form.chat:
                 yield _sent(self.form.first())
             while isinstance(event := await self._next(), Piece):
-                yield _sent(self.form.piece(event.text, event.tokens))
+                yield _sent(self.form.piece(event))
             assert isinstance(event, Ended)
-            yield _sent(self.form.last(event.reason))
+            yield _sent(self.form.last(event))
             if with_usage:
                 yield _sent(self.form.usage_chunk(self._usage()))
         except ApiError as error:
@@ -84,6 +84,7 @@ class Answer:
         job, seconds = self._job, time.monotonic() - self._job.asked
         if self._end == "left":
             self._pool.leave(job)
+        job.hear = unheard  # or the two would hold each other, and what steered
         self._metrics.answers.labels(self._end).inc()
         self._metrics.prompt_tokens.inc(len(job.prompt))
         self._metrics.kept_tokens.inc(self._reused)

@@ -47,7 +47,7 @@ def make_app(house: House, loopback: bool) -> ASGIApp:
     _add_errors(api, house.log)
     _add_models(api, house)
     _add_completions(api, Asking(house.model, house.shelf, house.pool, house.settings, house.log, metrics))
-    _add_steering(api, house.shelf)
+    _add_steering(api, house.shelf, house.pool)
 
     add_page(api)
 
@@ -99,7 +99,7 @@ def _add_completions(api: FastAPI, asking: Asking) -> None:
         return asking.turn(identity, asked.steering)
 
 
-def _add_steering(api: FastAPI, shelf: Shelf) -> None:
+def _add_steering(api: FastAPI, shelf: Shelf, pool: Pool) -> None:
     def told() -> dict[str, Any]:
         defaults = [item.model_dump(exclude_none=True) for item in shelf.defaults]
         return {"object": "steering", "steering": defaults, "available": shelf.documents(), "files": shelf.files()}
@@ -119,7 +119,7 @@ def _add_steering(api: FastAPI, shelf: Shelf) -> None:
 
     @api.post("/v1/steering/load")
     async def load(asked: Loaded) -> dict[str, Any]:
-        await run_in_threadpool(shelf.load, asked.file, asked.name)
+        await run_in_threadpool(shelf.load, asked.file, asked.name, asked.kind, pool.between)
         return told()
 
     @api.post("/v1/steering/unload")

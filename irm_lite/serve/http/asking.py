@@ -2,28 +2,30 @@
 
 import time
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from irm_lite.core.errors import IrmLiteError
+from irm_lite.core.errors import InputError, IrmLiteError
 from irm_lite.core.files.paths import is_utf8
-from irm_lite.data.messages import read_messages
 from irm_lite.llamacpp import Model
 from irm_lite.llamacpp.sampling import TOP_P, Sampling
 from irm_lite.serve.column import Manner
 from irm_lite.serve.http.answers import Answer
 from irm_lite.serve.http.documents import Form
 from irm_lite.serve.http.errors import ApiError, of_prompt
-from irm_lite.serve.http.job import Job
+from irm_lite.serve.http.job import Job, unheard
 from irm_lite.serve.http.log import Log
 from irm_lite.serve.http.metrics import Metrics
 from irm_lite.serve.http.names import parse_model
 from irm_lite.serve.http.pool import Pool
 from irm_lite.serve.http.schema import Asked, ChatAsked, CompletionAsked, Item, refuse_unsupported
 from irm_lite.serve.http.settings import Settings
-from irm_lite.serve.http.shelf import Shelf, Steering
+from irm_lite.serve.http.shelf import Shelf
+from irm_lite.serve.http.sources import Steering
+from irm_lite.serve.request import read_conversation
 
 
 class Asking:
@@ -72,10 +74,11 @@ class Asking:
 
     def _chat_prompt(self, asked: ChatAsked) -> list[int]:
         try:
-            messages = read_messages(asked.messages, "the request")
-            if not all(is_utf8(each["content"]) for each in messages):
-                raise ApiError(400, "invalid_messages", "a message holds half a character: send whole Unicode", "messages")
-            return self._fitting(self._model.encode_prompt(messages))
+            messages = read_conversation(asked.messages)
+        except InputError as error:
+            raise ApiError(400, "invalid_messages", str(error), "messages") from None
+        try:
+            return self._tokens(self._model.chat_template.prompt(messages))
         except IrmLiteError as error:
             raise of_prompt(error) from None
 
@@ -86,7 +89,7 @@ class Asking:
         if isinstance(given, str):
             if not is_utf8(given):
                 raise ApiError(400, "invalid_parameter", "the prompt holds half a character: send whole Unicode", "prompt")
-            return self._fitting(self._model.vocabulary.tokenize_prompt(given))
+            return self._tokens(given)
         ids = [each for each in given if isinstance(each, int)]
         if len(ids) != len(given):
             raise ApiError(400, "unsupported_parameter", "several prompts at once are not supported here: send one", "prompt")
@@ -94,6 +97,19 @@ class Asking:
             limit = self._model.n_vocabulary
             raise ApiError(400, "invalid_parameter", f"the prompt has a token outside of the vocabulary of {limit}", "prompt")
         return self._fitting(ids)
+
+    def _tokens(self, text: str) -> list[int]:
+        """Of a text that cannot fit none are made: llama.cpp's time for it may grow with the square of its length."""
+        size, room = len(text.encode()), self._pool.n_ctx
+        if size > room and size > room * self._longest_token:
+            message = f"the prompt of {size} bytes is more than a context of {room} tokens takes: send a shorter one"
+            raise ApiError(400, "context_length_exceeded", message, "messages")
+        return self._fitting(self._model.vocabulary.tokenize_prompt(text))
+
+    @cached_property
+    def _longest_token(self) -> int:
+        """Bytes of the vocabulary's longest piece of text."""
+        return max(len(self._model.piece(token, special=True)) for token in range(self._model.n_vocabulary))
 
     def _fitting(self, ids: list[int]) -> list[int]:
         if not ids:
@@ -112,20 +128,22 @@ class Asking:
             1.0 if asked.repeat_penalty is None else asked.repeat_penalty,
         )
         continued = self._settings.continued if asked.cache_prompt is None else asked.cache_prompt
-        manner = Manner(sampling, min(most or limits.tokens, limits.tokens), asked.norms, continued)
+        manner = Manner(sampling, min(most or limits.tokens, limits.tokens), asked.norms or asked.outputs, continued)
         client = request.client.host if request.client else ""
         job = Job(
             prompt,
             manner,
             steering,
-            hear=lambda event: None,
+            hear=unheard,
             stops=asked.stops,
             streamed=bool(asked.stream),
+            pictured=asked.outputs,
             group=f"{client} {asked.user or ''}",
             deadline=time.monotonic() + limits.seconds,
         )
         name = asked.model or self._settings.name
-        form = Form(isinstance(asked, ChatAsked), name, steering, len(prompt), self._fingerprint, int(time.time()), asked.norms)
+        about = (isinstance(asked, ChatAsked), name, steering, len(prompt), self._fingerprint, int(time.time()))
+        form = Form(*about, norms=asked.norms, outputs=asked.outputs)
         if self._log.prompts:
             pieces = [self._model.piece(each, special=True) for each in prompt]
             self._log.say("prompt", id=form.id, text=b"".join(pieces).decode(errors="replace"))

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from irm_lite.serve.http.shelf import Steering
+from irm_lite.serve.http.job import Ended, Piece
+from irm_lite.serve.http.sources import Steering
 
 
 @dataclass
@@ -18,12 +19,14 @@ class Form:
     fingerprint: str
     created: int
     norms: bool
+    outputs: bool
     id: str = field(default_factory=lambda: uuid4().hex)
 
-    def whole(self, text: str, tokens: list[dict[str, Any]], finish: str, usage: dict[str, Any]) -> dict[str, Any]:
+    def whole(self, text: str, tokens: list[dict[str, Any]], end: Ended, usage: dict[str, Any]) -> dict[str, Any]:
         """All of it at once."""
         said: dict[str, Any] = {"message": {"role": "assistant", "content": text, "refusal": None}} if self.chat else {"text": text}
-        choice = {"index": 0, **said, "logprobs": None, "finish_reason": finish, **({"tokens": tokens} if self.norms else {})}
+        choice = {"index": 0, **said, "logprobs": None, "finish_reason": end.reason, **({"tokens": tokens} if self.norms else {})}
+        self._add_outputs(choice, end.outputs)
         kind = "chat.completion" if self.chat else "text_completion"
         return {**self._head(kind), "choices": [choice], "usage": usage, "steering": list(self.steering.shown)}
 
@@ -31,16 +34,20 @@ class Form:
         """The chunk that opens a streamed conversation's turn; it says what steers."""
         return {**self._chunk({"role": "assistant", "content": ""}, None), "steering": list(self.steering.shown)}
 
-    def piece(self, text: str, tokens: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    def piece(self, piece: Piece) -> dict[str, Any]:
         """A chunk of text."""
-        chunk = self._chunk({"content": text} if self.chat else text, None)
+        chunk = self._chunk({"content": piece.text} if self.chat else piece.text, None)
         if self.norms:
-            chunk["choices"][0]["tokens"] = list(tokens)
+            chunk["choices"][0]["tokens"] = list(piece.tokens)
+        if piece.outputs is not None:
+            self._add_outputs(chunk["choices"][0], piece.outputs)
         return chunk
 
-    def last(self, finish: str) -> dict[str, Any]:
+    def last(self, end: Ended) -> dict[str, Any]:
         """The chunk that closes it."""
-        return self._chunk({} if self.chat else "", finish)
+        chunk = self._chunk({} if self.chat else "", end.reason)
+        self._add_outputs(chunk["choices"][0], end.outputs)
+        return chunk
 
     def usage_chunk(self, usage: dict[str, Any]) -> dict[str, Any]:
         """The chunk of stream_options.include_usage."""
@@ -51,6 +58,10 @@ class Form:
         total = self.prompt_tokens + written
         counted = {"prompt_tokens": self.prompt_tokens, "completion_tokens": written, "total_tokens": total}
         return {**counted, "prompt_tokens_details": {"cached_tokens": reused}}
+
+    def _add_outputs(self, choice: dict[str, Any], outputs: dict[str, Any] | None) -> None:
+        if self.outputs:
+            choice["outputs"] = outputs
 
     def _chunk(self, said: dict[str, Any] | str, finish: str | None) -> dict[str, Any]:
         what = {"delta": said} if self.chat else {"text": said}

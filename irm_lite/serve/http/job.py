@@ -7,7 +7,7 @@ from typing import Any
 
 from irm_lite.serve.column import Manner
 from irm_lite.serve.http.errors import ApiError
-from irm_lite.serve.http.shelf import Steering
+from irm_lite.serve.http.sources import Steering
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,12 @@ class Began:
 
 @dataclass(frozen=True)
 class Piece:
-    """Text that follows; `tokens`, where norms were asked for: {"text", "norm"} of each token since the last piece."""
+    """Text that follows; `tokens`, where norms were asked for: {"text", "norm"} of each token since the last piece. `outputs`, now
+    and then where they were: the picture of what was added so far."""
 
     text: str
     tokens: tuple[dict[str, Any], ...] = ()
+    outputs: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,20 @@ class Ended:
 
     reason: str
     tokens: int
+    outputs: dict[str, Any] | None = None
 
 
 Event = Began | Piece | Ended | ApiError
 
 
+def unheard(event: Event) -> None:
+    """Nobody listens."""
+
+
 @dataclass(eq=False)
 class Job:
     """`hear` is called in the engine's thread with each event, the last an Ended or an ApiError. `streamed`: in pieces as they
-    come, else in one at the end. `group`: whose it is, for a fair turn. `gone`: nobody listens any more."""
+    come, else in one at the end. `pictured`: with outputs. `group`: whose it is, for a fair turn. `gone`: nobody listens."""
 
     prompt: list[int]
     manner: Manner
@@ -47,6 +54,7 @@ class Job:
     hear: Callable[[Event], None]
     stops: tuple[str, ...] = ()
     streamed: bool = True
+    pictured: bool = False
     group: str = ""
     deadline: float = float("inf")  # on time.monotonic's clock
     asked: float = field(default_factory=time.monotonic)

@@ -3,24 +3,29 @@
 One thread: llama.cpp uses all cores for each token as it is, and threads of several contexts would only wait for each other. The
 contexts take a step in turn, so that all answers come on at the same pace, each alone in its context: nothing of another's
 steering, cache or sampler is there, and what it says is what it says alone. Texts side by side in one context would be faster
-together, and would change each other's last bits, which a quantised model makes much of (docs/log.md, llamacpp/parallel.py).
+together, and can change each other's last bits, which a quantised model makes much of: always where they share a cache
+(llamacpp/parallel.py), and with caches of their own by the kind of weights (docs/log.md).
 """
 
 import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
 from threading import Condition, Thread
+from typing import Any
 
 from irm_lite.core.errors import IrmLiteError
 from irm_lite.llamacpp import Model, Runtime
 from irm_lite.serve.column import Column
 from irm_lite.serve.http.errors import ApiError, told
 from irm_lite.serve.http.job import Job
-from irm_lite.serve.http.shelf import Source
+from irm_lite.serve.http.sources import Source
 from irm_lite.serve.http.turns import Turns
 from irm_lite.serve.http.writing import Writing
 
 
 class _Slot:
-    """A place for one answer at a time: a context for vectors, and one for each IRM that was asked for here."""
+    """A place for one answer at a time: a context for vectors and adapters, and one for each IRM that was asked for here."""
 
     def __init__(self, model: Model, n_ctx: int) -> None:
         self._model, self._n_ctx = model, n_ctx
@@ -39,11 +44,9 @@ class _Slot:
 
     def held(self, job: Job) -> int:
         """Tokens of the prompt that need not be read again here."""
-        steering = job.steering
-        column = self.plain if steering.irm is None else self._irms.get(steering.irm.number)
-        if column is None:
-            return 0
-        return column.held(job.prompt, (steering.vector, steering.strength, steering.layers), job.manner.continued)
+        irm = job.steering.irm
+        column = self.plain if irm is None else self._irms.get(irm.number)
+        return 0 if column is None else column.held(job.prompt, job.steering.work, job.manner.continued)
 
     def close(self) -> None:
         for column in (self.plain, *self._irms.values()):
@@ -57,6 +60,7 @@ class Pool:
         """Raises InputError or LlamaCppError where a context cannot be made."""
         self._turn = Condition()
         self._waiting = Turns()
+        self._errands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._most_waiting = most_waiting
         self._closing = False
         self._slots: list[_Slot] = []
@@ -97,17 +101,32 @@ class Pool:
             self._waiting.add(job)
             self._turn.notify()
 
+    def between(self, work: Callable[[], Any]) -> Any:
+        """What `work` gives, called between two steps: no context is at work then. Raises what it raises, and ApiError where the
+        server is to end."""
+        done: Future[Any] = Future()
+        with self._turn:
+            if self._closing:
+                raise _closing()
+            self._errands.append((work, done))
+            self._turn.notify()
+        return done.result()
+
     def leave(self, job: Job) -> None:
         """Nobody waits for this answer any more."""
         job.gone = True
         with self._turn:
             self._turn.notify()
 
-    def close(self) -> None:
-        """End what is being written, refuse what waits, free the contexts."""
+    def end(self) -> None:
+        """End what is being written and refuse what waits, soon."""
         with self._turn:
             self._closing = True
             self._turn.notify()
+
+    def close(self) -> None:
+        """End what is being written, refuse what waits, free the contexts."""
+        self.end()
         self._thread.join()
         self._free()
 
@@ -129,21 +148,27 @@ class Pool:
             with self._turn:
                 self._closing = True
                 waiting = [self._waiting.next() for _ in range(len(self._waiting))]
+                errands = list(self._errands)
             for slot in self._slots:
                 if slot.writing is not None and not slot.writing.over:
                     slot.writing.fail(_closing())
             for job in waiting:
                 job.hear(_closing())
+            for _, done in errands:
+                done.set_exception(_closing())
 
     def _round(self) -> bool:
         """A step in each context, once there is something to do; False when the pool is to close."""
         with self._turn:
-            while not (self._closing or self._waiting or self.active):
+            while not (self._closing or self._waiting or self._errands or self.active):
                 self._turn.wait()
             if self._closing:
                 return False
             out = list(self._waiting.take_out(time.monotonic()))
             begun = self._next_jobs()
+            errands = [self._errands.popleft() for _ in range(len(self._errands))]
+        for errand in errands:
+            _run(*errand)
         for job in out:
             if not job.gone:
                 job.hear(ApiError(503, "queue_timeout", "no context was free in time: ask again later, or for less"))
@@ -184,6 +209,13 @@ class Pool:
             writing.fail(_failed(error))
         if writing.over:
             slot.writing, slot.used = None, time.monotonic()
+
+
+def _run(work: Callable[[], Any], done: Future[Any]) -> None:
+    try:
+        done.set_result(work())
+    except Exception as error:  # whose errand it is hears of it
+        done.set_exception(error)
 
 
 def _closing() -> ApiError:

@@ -1,5 +1,6 @@
 """From a port to a running server, and to its end."""
 
+import asyncio
 import ipaddress
 import signal
 import socket
@@ -16,19 +17,27 @@ from irm_lite.serve.http.pool import Pool
 from irm_lite.serve.http.settings import Settings
 from irm_lite.serve.http.shelf import Shelf
 
+_TOLD = 5  # seconds to tell clients that their answers were ended; who does not listen is cut off then
 _OTHER_CONNECTIONS = 128  # beside those of the answers: for /health, pages, and who has not asked yet
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn's, which says when it can be asked."""
+    """uvicorn's, which says when it can be asked, and ends answers that do not end in time: cut off they would be no HTTP."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None], end_answers: Callable[[], None], grace: float) -> None:
         super().__init__(config)
-        self._on_ready = on_ready
+        self._on_ready, self._end_answers, self._grace = on_ready, end_answers, grace
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.get_running_loop().call_later(self._grace, self._end_answers)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
 
 
 def bind(settings: Settings) -> socket.socket:
@@ -84,10 +93,10 @@ def make_server(house: House, listening: socket.socket, on_ready: Callable[[], N
         access_log=False,
         server_header=False,
         timeout_keep_alive=30,
-        timeout_graceful_shutdown=int(settings.grace),
+        timeout_graceful_shutdown=int(settings.grace) + _TOLD,
         limit_concurrency=settings.contexts + limits.waiting + _OTHER_CONNECTIONS,
     )
-    return HttpServer(config, on_ready)
+    return HttpServer(config, on_ready, house.pool.end, settings.grace)
 
 
 def serve_http(model: Model, shelf: Shelf, settings: Settings, listening: socket.socket, on_ready: Callable[[], None]) -> None:

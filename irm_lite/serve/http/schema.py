@@ -1,4 +1,5 @@
-"""What clients send, as OpenAI's API has it, with our own fields beside: steering, norms, cache_prompt, repeat_penalty.
+"""What clients send, as OpenAI's API has it, with our own fields beside: steering, norms, outputs, cache_prompt,
+repeat_penalty.
 
 Fields that are not named here are passed over, as OpenAI's servers do with what a client sends of its own; fields that would change
 the answer and that nothing here can do are refused by name.
@@ -54,6 +55,7 @@ class Asked(BaseModel):
     user: _Text | None = None
     steering: Items | None = None
     norms: bool = False
+    outputs: bool = False
     cache_prompt: bool | None = None
     n: int | None = None
     presence_penalty: float | None = None
@@ -100,13 +102,13 @@ class Defaults(BaseModel):
 
 
 class Loaded(BaseModel):
-    """POST /v1/steering/load: a file of the folder; the name is the file's unless it is given."""
+    """POST /v1/steering/load: a file of the folder; the name is the file's unless it is given, and the kind what the file says."""
 
     model_config = _OURS
 
     file: _Text
     name: _Text | None = None
-    kind: Literal["vector"] = "vector"
+    kind: Literal["vector", "adapter"] | None = None
 
 
 class Unloaded(BaseModel):

@@ -6,7 +6,10 @@ from typing import Any
 from irm_lite.serve.column import Column, Token
 from irm_lite.serve.http.errors import ApiError
 from irm_lite.serve.http.job import Began, Ended, Event, Job, Piece
+from irm_lite.serve.http.pictures import picture
 from irm_lite.serve.http.stops import StopFinder
+
+_PICTURED = 16  # tokens from one picture of a streamed answer to the next
 
 
 class Writing:
@@ -22,7 +25,7 @@ class Writing:
         self._texts: list[str] = []  # since the last piece
         self._tokens: list[dict[str, Any]] = []
         steering = job.steering
-        column.take(steering.vector)
+        column.take(steering.vector, steering.adapters)
         column.write(job.prompt, job.manner, steering.strength, steering.layers)
 
     def step(self) -> None:
@@ -36,7 +39,7 @@ class Writing:
             return
         if self.job.turned is not None:
             steering, self.job.turned = self.job.turned, None
-            self._column.take(steering.vector)
+            self._column.take(steering.vector, steering.adapters)
             self._column.steer(steering.strength, steering.layers)
         found = self._column.advance()
         if found is None:
@@ -64,7 +67,7 @@ class Writing:
             self._column.stop()
             self._tell_end("stop")
         elif self.job.streamed:
-            self._flush()
+            self._flush(self._picture() if token.number % _PICTURED == _PICTURED - 1 else None)
 
     def _end(self, reason: str) -> None:
         """With what was held back: half a character, the beginning of a stop."""
@@ -75,12 +78,16 @@ class Writing:
     def _tell_end(self, reason: str) -> None:
         self._flush()
         self.over = True
-        self._tell(Ended(reason, len(self._column.written)))
+        self._tell(Ended(reason, len(self._column.written), self._picture()))
 
-    def _flush(self) -> None:
+    def _picture(self) -> dict[str, Any] | None:
+        """Of what was added so far."""
+        return picture(self._column.mean_added()) if self.job.pictured else None
+
+    def _flush(self, outputs: dict[str, Any] | None = None) -> None:
         text = "".join(self._texts)
-        if text or self._tokens:
-            self._tell(Piece(text, tuple(self._tokens)))
+        if text or self._tokens or outputs:
+            self._tell(Piece(text, tuple(self._tokens), outputs))
         self._texts, self._tokens = [], []
 
     def _tell(self, event: Event) -> None:

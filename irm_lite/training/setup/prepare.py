@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
 
+from irm_lite.base.architecture import text_config
 from irm_lite.base.forward import can_share
 from irm_lite.base.load import Base
 from irm_lite.base.sources.experts import told_of_experts
@@ -65,11 +66,12 @@ class Samples:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the tokens, in their order."""
+        """SHA-256 of the tokens, in their order, and of how much each counts."""
         hashed = hashlib.sha256()
         for samples in (self.train, self.validation):
             for sample in samples:
                 hashed.update(np.array([len(sample.ids), sample.answer_start, *sample.ids], dtype="<i8").tobytes())
+                hashed.update(np.array(sample.weights, dtype="<f8").tobytes())
         return hashed.hexdigest()
 
 
@@ -195,7 +197,7 @@ def _plan_memory(config: TrainConfig, base: Base, samples: Samples, steps: int, 
     if config.device_map == "auto":  # what each of several GPUs will hold is not known
         return unplanned
     try:
-        shape = shape_of_config(base.model.config.to_dict(), base.name, base.gguf_path is not None)
+        shape = shape_of_config(text_config(base.model).to_dict(), base.name, base.gguf_path is not None)
     except BaseModelError:
         return unplanned
     train, validation = ([len(sample.ids) for sample in some] for some in (samples.train, samples.validation))

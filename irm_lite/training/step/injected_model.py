@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from irm_lite.base.architecture import decoder_layers
-from irm_lite.base.forward import answers_of, packed, run_base
+from irm_lite.base.forward import answers_of, row_of, run_base
 from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
 from irm_lite.base.padded import held
@@ -24,7 +23,6 @@ from irm_lite.training.step.answer_loss import answer_nll
 from irm_lite.training.step.own_loops import Loop
 from irm_lite.training.step.prefix import FrozenPrefix, blocks_from
 
-_SURE = 1 - 1e-4  # a token that is surer than that would have a gradient without bounds
 LIVE_SECONDS = 2.0  # the live heatmap's snapshot is taken no more often
 
 
@@ -50,7 +48,7 @@ class InjectedModel(nn.Module):
         _, injection = self._hidden
         norms: dict[int, Tensor] = {}
         injection.observers.clear()  # only now: the backward pass recomputes with the observers of its forward
-        row = packed(self._hidden[0].model, samples)
+        row = row_of(self._hidden[0].model, samples)
         counts = row["counts"].to(self._hidden[0].plan.device)
         if self.l1:
 
@@ -86,19 +84,21 @@ class InjectedModel(nn.Module):
         """NLL in nats, summed over the answer tokens of these samples in one row."""
         _, injection = self._hidden
         injection.observers.clear()
-        return float(self._answers_nll(samples, packed(self._hidden[0].model, samples)))
+        return float(self._answers_nll(samples, row_of(self._hidden[0].model, samples)))
 
     def unlikelihood(self, loops: Sequence[Loop]) -> Tensor:
         """-log(1 - p) of the tokens that come round again in these texts, summed over them, in nats."""
         base, injection = self._hidden
         injection.observers.clear()
-        row = packed(base.model, [loop.sample for loop in loops])
+        row = row_of(base.model, [loop.sample for loop in loops])
         ends = torch.tensor([0, *(loop.sample.n_answer for loop in loops[:-1])]).cumsum(0).tolist()
         places = torch.tensor([end + place for end, loop in zip(ends, loops, strict=True) for place in loop.places])
         head = head_of(base.model)
         hidden = self._answer_states([loop.sample for loop in loops], row)[places].to(next(head.parameters()).device)
-        log_p = -F.cross_entropy(head(hidden).float(), row["labels"][places].to(hidden.device), reduction="none")
-        return -torch.log1p(-log_p.exp().clamp_max(_SURE)).sum().to(base.plan.device)
+        logits, again = head(hidden).float(), row["labels"][places].to(hidden.device)[:, None]
+        others = logits.scatter(1, again, -torch.inf)  # 1 - p is theirs: without a difference of numbers that are nearly equal
+        price: Tensor = (logits.logsumexp(1) - others.logsumexp(1)).sum()
+        return price.to(base.plan.device)
 
     def _answers_nll(self, samples: Sequence[Sample], row: Row) -> Tensor:
         base, _ = self._hidden

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from irm_lite.base.architecture import block_input, decoder_layers, hidden_state, inner_decoder, list_of_blocks, text_config
+from irm_lite.base.architectures import cuts
 from irm_lite.base.forward import run_base
 from irm_lite.base.padded import as_row
 from irm_lite.base.stream import stream_of
@@ -143,8 +144,9 @@ class FrozenPrefix:
 
 def first_reached(model: nn.Module, irm: IRM) -> int:
     """The first block that reads anything of the IRM; 0 also for models whose blocks cannot be left out."""
-    if not stream_of(model).cut or len(set(getattr(text_config(model), "layer_types", None) or ())) > 1:
-        return 0  # such models do something to what enters block 0, or look a block's attention up by its place in the list
+    config = text_config(model)
+    if not cuts(str(config.model_type), getattr(config, "layer_types", None)):
+        return 0
     return irm.layers[0] + (irm.site == "block")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irm_lite.base.forward import packed
+from irm_lite.base.forward import row_of
 from irm_lite.base.load import Base
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
@@ -45,7 +45,7 @@ class SteeredBase:
         added = self._added.get(name)
         injected = nullcontext() if added is None else inject(self._base.model, added, strength=strength)
         with nullcontext() if self._peft is None or name == "adapter" else self._peft.disable_adapter(), injected:
-            found = log_probabilities(self._base, packed(self._base.model, samples), None)
+            found = log_probabilities(self._base, row_of(self._base.model, samples), None)
         return list(torch.split(found, [sample.n_answer for sample in samples]))
 
 

@@ -93,7 +93,7 @@ def test_a_template_that_refuses_the_roles(llama_gguf: Path) -> None:
         "{% if messages[0].role != 'user' %}{{ raise_exception('the user speaks first') }}{% endif %}{{ messages[0].content }}"
     )
     with Model(llama_gguf, chat_template=template) as model:
-        shelf = Shelf(model.fingerprint, "tiny")
+        shelf = Shelf(model)
         with live_server(model, shelf, Settings("tiny", port=0, contexts=1, context=256)) as server:
             found = send(server.port, "/v1/chat/completions", chat(messages=[{"role": "assistant", "content": "Why?"}]))
             assert code(found) == (400, "template_refused")
@@ -174,7 +174,7 @@ def test_no_request_makes_a_500(server: LiveServer, path: str, body: bytes) -> N
 @pytest.fixture(scope="module")
 def small(model: Model, vectors: Path, run: Path) -> Any:
     """A server with a key, a named origin and small limits."""
-    shelf = Shelf(model.fingerprint, model.path.name)
+    shelf = Shelf(model)
     shelf.add_vector("angry", str(vectors / "angry.gguf"))
     limits = Limits(body_bytes=2000, body_seconds=0.3, tokens=3)
     told = Settings("tiny", port=0, contexts=1, context=256, key="a-long-secret", origins=("http://good.example",), limits=limits)
@@ -291,7 +291,7 @@ def test_only_sound_vectors_of_the_folder_are_loaded(
     (tmp_path / "secret.gguf").write_bytes((vectors / "sad.gguf").read_bytes())
     (folder / "link.gguf").symlink_to(tmp_path / "secret.gguf")
     (folder / "broken.gguf").write_bytes(b"GGUF\0")
-    shelf = Shelf(model.fingerprint, model.path.name, folder)
+    shelf = Shelf(model, folder)
     with live_server(model, shelf, Settings("tiny", port=0, contexts=1, context=256)) as server:
         found = send(server.port, "/v1/steering/load", json.dumps({"file": file}))
         assert code(found) == (status, expected)

@@ -46,15 +46,17 @@ def serving(arguments: list[str], log: Path, **environment: str) -> Iterator[tup
 
 @pytest.mark.slow
 @pytest.mark.parametrize("log_prompts", [False, True])
-def test_from_start_to_end(llama_gguf: Path, vectors: Path, run: Path, tmp_path: Path, log_prompts: bool) -> None:
+def test_from_start_to_end(llama_gguf: Path, vectors: Path, adapter: Path, run: Path, tmp_path: Path, log_prompts: bool) -> None:
     steering = ["--vector", f"angry={vectors / 'angry.gguf'}", "--vector", f"{vectors / 'sad.gguf'}:0.5", "--irm", f"net={run}"]
+    steering += ["--adapter", f"lora={adapter}:0.5"]
     flags = ["--gguf", str(llama_gguf), "--model-name", "tiny", *steering, *(["--log-prompts"] if log_prompts else [])]
     log = tmp_path / "log"
     with serving(flags, log, IRM_LITE_API_KEY="a-long-secret") as (process, ready):
-        assert (ready["model"], ready["steering"]) == ("tiny", ["angry", "sad", "net"])
+        assert (ready["model"], ready["steering"]) == ("tiny", ["angry", "sad", "lora", "net"])
         client = OpenAI(base_url=ready["url"], api_key="a-long-secret", max_retries=0, timeout=PATIENCE)
         asked: list[Any] = [{"role": "user", "content": "Marzipan"}]
-        for model in ("tiny", "tiny:angry", "tiny:sad@2", "tiny:net"):
+        models = {"tiny", "tiny:angry", "tiny:sad@2", "tiny:net", "tiny:lora@-1"}
+        for model in models:
             assert client.chat.completions.create(model=model, messages=asked, max_tokens=4).usage
         stream = client.chat.completions.create(model="tiny", messages=asked, max_tokens=40, stream=True)
         next(iter(stream))
@@ -63,8 +65,8 @@ def test_from_start_to_end(llama_gguf: Path, vectors: Path, run: Path, tmp_path:
         client.close()
         assert process.wait(PATIENCE) == 0
     lines = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
-    assert [each["event"] for each in lines].count("answer") == 5
-    assert {each["model"] for each in lines if each["event"] == "answer"} == {"tiny", "tiny:angry", "tiny:sad@2", "tiny:net"}
+    assert [each["event"] for each in lines].count("answer") == 6
+    assert {each["model"] for each in lines if each["event"] == "answer"} == models
     assert ("Marzipan" in log.read_text()) is log_prompts
     assert "a-long-secret" not in log.read_text()
     assert not [each for each in lines if each["event"] == "failure"]

@@ -6,11 +6,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from openai import BadRequestError, NotFoundError
 
 from irm_lite.llamacpp import Model, Runtime
 from irm_lite.runs.trained import load_run
+from irm_lite.serve.http.pictures import picture
+from irm_lite.serve.http.schema import Item
+from irm_lite.serve.http.shelf import Shelf
 from irm_lite.steering.control_vector import ControlVector
 from support.live_server import LiveServer
 
@@ -126,6 +130,47 @@ def test_norms_of_each_token(server: LiveServer, vectors: Path) -> None:
     )
     norms = [token["norm"] for each in pieces for token in (each.choices[0].model_extra or {}).get("tokens", [])]
     assert len(set(norms)) > 1  # it depends on the input
+
+
+def test_what_was_added_on_the_mean_over_an_answer(server: LiveServer, model: Model, vectors: Path, shelf: Shelf) -> None:
+    client = server.client()
+
+    def added(name: str) -> Any:
+        answer = client.chat.completions.create(model=name, messages=QUESTION, max_tokens=20, extra_body={"outputs": True})
+        return (answer.choices[0].model_extra or {})["outputs"], answer.usage
+
+    angry = ControlVector.load(vectors / "angry.gguf")
+    found, _ = added("tiny:angry@-2")
+    assert found["layers"] == "1-2"
+    assert np.array(found["rows"]) == pytest.approx(-2 * np.stack([angry.directions[n] for n in (1, 2)]), abs=1e-4)
+
+    found, usage = added("tiny:dynamic@0.5")
+    irm = shelf.resolve([Item(name="dynamic")]).irm
+    assert irm is not None
+    outputs: dict[int, list[Any]] = {1: [], 2: []}
+    with Runtime(model, irm=irm.irm, n_ctx=256) as alone:
+        assert alone.dynamic is not None
+        alone.dynamic.strength = 0.5
+        alone.dynamic.observers.append(lambda layer, output: outputs[layer].append(output[-1].numpy().copy()))
+        list(alone.generate(QUESTION, max_new_tokens=20))
+    expected = [0.5 * np.mean(outputs[n][: usage.completion_tokens], axis=0) for n in (1, 2)]
+    assert np.array(found["rows"]) == pytest.approx(np.stack(expected), abs=2e-4)
+    stream = client.chat.completions.create(
+        model="tiny:dynamic@0.5", messages=QUESTION, max_tokens=20, stream=True, extra_body={"outputs": True}
+    )
+    told = [each for chunk in stream if (each := (chunk.choices[0].model_extra or {}).get("outputs"))]
+    assert told[-1] == found
+    assert len(told) == 1 + usage.completion_tokens // 16
+
+
+def test_a_picture_shows_the_strongest_of_each_stretch() -> None:
+    assert picture({}) is None
+    row = np.zeros(400, dtype=np.float32)
+    row[[3, 399, 200]] = [-7, 2, np.nan]
+    found = picture({4: row})
+    assert found is not None
+    assert found["layers"] == "4"
+    assert {at: each for at, each in enumerate(found["rows"][0]) if each} == {1: -7.0, 191: 2.0}
 
 
 def test_models_are_listed_and_found(server: LiveServer) -> None:

@@ -12,7 +12,7 @@ from irm_lite.serve.http.settings import Settings
 from irm_lite.serve.http.shelf import Shelf
 from irm_lite.serve.http.writing import Writing
 from support import browser
-from support.live_server import PATIENCE, live_server
+from support.live_server import PATIENCE, LiveServer, live_server
 
 needs_browser = pytest.mark.skipif(not (browser.CHROMIUM and browser.DRIVER), reason="chromium and chromedriver are not installed")
 BOTH_DONE = "document.getElementById('status').textContent === 'The answers are there.'"
@@ -89,8 +89,35 @@ def test_a_slider_moves_in_mid_answer(model: Model, shelf: Shelf, tmp_path: Path
 
 @pytest.mark.slow
 @needs_browser
+def test_pictures_of_what_steers(server: LiveServer, tmp_path: Path) -> None:
+    with browser.opened(tmp_path / "profile", "--window-size=1100,1400") as page:
+        page.open(f"{server.url}/#prompt=ocean&tokens=20&column=dynamic@1&column=tone@0.5")
+        page.until("columns.length === 2 && document.getElementById('map-text').textContent !== ''")
+        chosen = (
+            ("tone", "is an adapter and has no picture"),
+            ("dynamic", "depends on the text"),
+            ("angry", "angry: layers 1-2; "),
+        )
+        for name, said in chosen:
+            page.run(
+                "const s = document.getElementById('shown'); s.value = arguments[0]; s.dispatchEvent(new Event('change'))", name
+            )
+            page.until(f"document.getElementById('map-text').textContent.includes({said!r})")
+            assert page.run("return document.getElementById('map-place').hidden") is (name != "angry")
+        page.run("document.getElementById('shown').value = 'dynamic'; document.getElementById('ask').click()")
+        page.until(BOTH_DONE)
+        said, count = page.run("return [document.getElementById('map-text').textContent, columns[0].norms.length]")
+        assert said.startswith(f"dynamic: layers 1-2, the mean over the first {count} tokens of column 1's answer; the strongest ")
+        assert page.run("return [document.getElementById('map-place').hidden, columns[1].norms.length]") == [False, 0]
+        assert axe(page) == []
+        assert page.console() == []
+        (tmp_path / "page.png").write_bytes(page.picture())
+
+
+@pytest.mark.slow
+@needs_browser
 def test_by_keyboard_with_a_key_and_in_the_dark(model: Model, vectors: Path, tmp_path: Path) -> None:
-    shelf = Shelf(model.fingerprint, model.path.name, vectors)
+    shelf = Shelf(model, vectors)
     shelf.add_vector("angry", str(vectors / "angry.gguf"))
     settings = Settings("tiny", port=0, contexts=2, context=256, key="a-long-secret")
     dark = ("--window-size=600,1400", "--force-dark-mode", "--blink-settings=preferredColorScheme=0")

@@ -22,7 +22,8 @@ from irm_lite.serve.http.log import Log
 from irm_lite.serve.http.pool import Pool
 from irm_lite.serve.http.schema import Item
 from irm_lite.serve.http.settings import Settings
-from irm_lite.serve.http.shelf import Shelf, Steering
+from irm_lite.serve.http.shelf import Shelf
+from irm_lite.serve.http.sources import Steering
 from irm_lite.serve.http.turns import Turns
 from irm_lite.serve.http.writing import Writing
 from support.live_server import PATIENCE, LiveServer, live_server
@@ -35,6 +36,8 @@ STEERINGS: tuple[list[dict[str, Any]], ...] = (
     [{"name": "sad", "scale": -1.5}],
     [{"name": "sad", "scale": 0.3}, {"name": "angry", "scale": 1.1}],
     [{"name": "dynamic", "scale": 0.7}],
+    [{"name": "tone", "scale": 0.8}],
+    [{"name": "tone", "scale": -0.5}, {"name": "sad", "scale": 0.3}],
 )
 
 
@@ -59,6 +62,7 @@ def alone(model: Model, shelf: Shelf, request: dict[str, Any]) -> str:
     with Runtime(model, n_ctx=256, irm=steering.irm.irm if steering.irm else None) as runtime:
         if steering.vector is not None:
             runtime.set_vector(steering.vector)
+        runtime.set_adapters(steering.adapters)
         if runtime.dynamic is not None:
             runtime.dynamic.strength = steering.strength
         return "".join(runtime.generate(request["messages"], max_new_tokens=request["max_tokens"]))
@@ -262,7 +266,9 @@ def test_turns_go_round_the_groups() -> None:
 
 def test_a_long_prompt_is_reused_under_the_same_steering_alone(model: Model, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("irm_lite.serve.http.pool.Runtime", lambda model, **more: Runtime(model, n_batch=32, **more))
-    angry, sad = (shelf.resolve([Item(name=name)]) for name in ("angry", "sad"))
+    angry, sad, tone, half = (
+        shelf.resolve([Item(name=name, scale=scale)]) for name, scale in (("angry", 1), ("sad", 1), ("tone", 1), ("tone", 0.5))
+    )
     again = shelf.resolve([Item(name="angry")])
     assert again.vector is angry.vector  # the same sum each time
     words = "the sea and the sky and " * 12
@@ -273,6 +279,7 @@ def test_a_long_prompt_is_reused_under_the_same_steering_alone(model: Model, she
             pool.submit(job(model, heard, words + more, steering=steering))
             with Runtime(model, n_ctx=512, n_batch=32) as fresh:
                 fresh.set_vector(steering.vector)
+                fresh.set_adapters(steering.adapters)
                 expected = fresh.generate([{"role": "user", "content": words + more}], max_new_tokens=8)
                 assert heard.text == "".join(expected)
             return int(getattr(heard.events[0], "reused"))  # noqa: B009
@@ -283,11 +290,18 @@ def test_a_long_prompt_is_reused_under_the_same_steering_alone(model: Model, she
         assert reused(angry, "whales") >= 64
         assert reused(Steering()) == 0
         assert reused(angry.__class__()) >= 64
+        assert reused(tone) == 0
+        assert reused(half) == 0
+        assert reused(shelf.resolve([Item(name="tone")])) >= 64
+        assert reused(angry) == 0  # where half was, the one longest unused
+        assert reused(tone) >= 64
 
 
 def test_another_steering_in_mid_answer_is_a_fresh_start_from_that_text(model: Model, shelf: Shelf) -> None:
     angry, other = shelf.resolve([Item(name="angry")]), shelf.resolve([Item(name="sad", scale=-2.0), Item(name="angry", scale=0.5)])
-    for before, after in ((angry, other), (angry, Steering()), (Steering(), angry)):
+    tone, both = shelf.resolve([Item(name="tone", scale=0.8)]), shelf.resolve([Item(name="sad"), Item(name="tone", scale=-0.4)])
+    nothing = Steering()
+    for before, after in ((angry, other), (angry, nothing), (nothing, angry), (tone, both), (both, angry), (tone, nothing)):
         heard = Turning(5)
         asked = job(model, heard, tokens=12, steering=before)
         asked = replace(asked, manner=replace(asked.manner, watched=True))
@@ -297,12 +311,12 @@ def test_another_steering_in_mid_answer_is_a_fresh_start_from_that_text(model: M
             assert heard.over.wait(PATIENCE)
         tokens = [each for event in heard.events if isinstance(event, Piece) for each in event.tokens]
         with Runtime(model, n_ctx=256) as runtime:
-            runtime.set_vector(before.vector)
+            steer(runtime, before)
             first = list(runtime.generate_tokens(asked.prompt, max_new_tokens=5))
-            runtime.set_vector(after.vector)
+            steer(runtime, after)
             rest = list(runtime.generate_tokens([*asked.prompt, *first], max_new_tokens=7))
         assert heard.text.rstrip("\ufffd") == "".join(model.decode_pieces([*first, *rest])).rstrip("\ufffd")
-        norms = [each["norm"] or 0.0 for each in tokens]
+        norms = [each["norm"] or 0.0 for each in tokens]  # None where an adapter is at work
         assert norms == pytest.approx([*[norm(before)] * 5, *[norm(after)] * (len(norms) - 5)], rel=1e-5)
 
 
@@ -340,8 +354,13 @@ def test_the_same_over_http(model: Model, shelf: Shelf, monkeypatch: pytest.Monk
     assert "".join(each.choices[0].delta.content or "" for each in chunks) == "".join(model.decode_pieces([*first, *rest]))
 
 
+def steer(runtime: Runtime, steering: Steering) -> None:
+    runtime.set_vector(steering.vector)
+    runtime.set_adapters(steering.adapters)
+
+
 def norm(steering: Steering) -> float:
-    if steering.vector is None:
+    if steering.vector is None or steering.adapters:
         return 0.0
     return math.hypot(*steering.vector.norms().values())
 

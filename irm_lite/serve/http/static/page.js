@@ -5,6 +5,7 @@ const at = (id) => document.getElementById(id);
 const columns = [];
 let model = "";
 let sources = [];
+const seen = new Map(); // by an IRM's name, what it added in the newest answer: {outputs, of}
 let running = null;
 
 class Column {
@@ -26,6 +27,7 @@ class Column {
 
   get name() { return this.find(".name").value; }
   get scale() { return Number(this.find(".scale").value); }
+  get kind() { return (sources.find((source) => source.name === this.name) || {}).kind; }
   get steering() { return this.name ? [{ name: this.name, scale: this.scale }] : []; }
 
   show() {
@@ -40,7 +42,6 @@ class Column {
   changed() {
     this.show();
     keep();
-    drawMap();
     if (this.id !== null && this.pending === null) this.send();
   }
 
@@ -60,10 +61,11 @@ class Column {
     this.find(".answer").textContent = "";
     this.find(".strip").replaceChildren();
     this.norms = [];
+    this.asked = this.name; // an IRM's answer stays its own, whatever is chosen meanwhile
     this.say("waiting …");
     this.place.setAttribute("aria-busy", "true");
     try {
-      const response = await post("/v1/chat/completions", { ...body, steering: this.steering }, signal);
+      const response = await post("/v1/chat/completions", { ...body, steering: this.steering, outputs: this.kind === "irm" }, signal);
       if (!response.ok) {
         const problem = await response.json();
         if (problem.error.code === "invalid_api_key") at("key-row").hidden = false;
@@ -101,6 +103,11 @@ class Column {
     if (choice.delta.content) this.find(".answer").append(choice.delta.content);
     for (const token of choice.tokens || []) if (token.norm !== null) this.norms.push(token.norm);
     this.drawStrip();
+    if (choice.outputs) {
+      const of = `the first ${this.norms.length} tokens of column ${columns.indexOf(this) + 1}'s answer`;
+      seen.set(this.asked, { outputs: choice.outputs, of });
+      if (at("shown").value === this.asked) drawMap();
+    }
     if (choice.finish_reason) this.say(choice.finish_reason === "stop" ? "ended by itself" : "cut at the limit");
     else this.say("writing …");
   }
@@ -192,12 +199,28 @@ function restore() {
   return kept.length ? kept : [["", 1], ...sources.slice(0, 1).map((source) => [source.name, 1])];
 }
 
+// A vector is the same for every text. What an IRM adds depends on it, so the newest answer's mean stands for it.
 async function drawMap() {
-  const vectors = sources.filter((source) => source.kind === "vector");
-  at("what").hidden = vectors.length === 0;
+  at("what").hidden = sources.length === 0;
   if (at("what").hidden) return;
-  const picture = await get(`/v1/steering/${at("shown").value}`);
-  const rows = picture.rows;
+  const name = at("shown").value;
+  const { kind } = sources.find((source) => source.name === name);
+  let picture = null;
+  let text = `${name} is an adapter and has no picture: it changes weights, and what that adds depends on the text.`;
+  if (kind === "vector") {
+    try {
+      picture = await get(`/v1/steering/${name}`);
+    } catch (error) {
+      text = error.message;
+    }
+    if (at("shown").value !== name) return; // another was chosen meanwhile
+  } else if (kind === "irm" && seen.has(name)) picture = seen.get(name).outputs;
+  else if (kind === "irm") text = `What ${name} adds depends on the text: ask in a column that it steers, and its mean over the answer is drawn here.`;
+  at("map-place").hidden = picture === null;
+  at("map-text").textContent = picture === null ? text : drawRows(picture, name, kind === "irm" ? `, the mean over ${seen.get(name).of}` : "");
+}
+
+function drawRows({ layers, rows }, name, what) {
   const canvas = at("map");
   const most = Math.max(...rows.flat().map(Math.abs), 1e-9);
   canvas.width = rows[0].length;
@@ -211,9 +234,9 @@ async function drawMap() {
   context.putImageData(pixels, 0, 0);
   canvas.style.height = `${Math.max(60, 8 * rows.length)}px`;
   const strongest = rows.map((row) => Math.max(...row.map(Math.abs)));
-  const text = `${picture.name}: layers ${picture.layers}, the strongest value ${most.toFixed(3)}, in row ${strongest.indexOf(most) + 1} of ${rows.length}.`;
-  at("map-text").textContent = text;
+  const text = `${name}: layers ${layers}${what}; the strongest value ${most.toFixed(3)}, in row ${strongest.indexOf(most) + 1} of ${rows.length}.`;
   canvas.setAttribute("aria-label", `Heatmap of ${text}`);
+  return text;
 }
 
 async function load() {
@@ -225,7 +248,7 @@ async function load() {
     return false;
   }
   at("about").textContent = `${model}, steered by ${sources.map((source) => source.name).join(", ") || "nothing: none is loaded"}.`;
-  at("shown").replaceChildren(...sources.filter((source) => source.kind === "vector").map((source) => new Option(source.name)));
+  at("shown").replaceChildren(...sources.map((source) => new Option(source.name)));
   columns.splice(0).forEach((each) => each.place.remove());
   for (const [name, scale] of restore()) add(name, scale);
   await drawMap();
