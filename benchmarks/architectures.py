@@ -1,6 +1,6 @@
 """Every architecture in both runtimes: a tiny random model, converted by llama.cpp's own converter, steered alike, compared.
 
-python benchmarks/architectures.py --llamacpp SOURCE [--only NAME ...] [--train] [--json FILE] [--write]
+python benchmarks/architectures.py --llamacpp SOURCE [--only NAME ...] [--train | --adapters] [--json FILE] [--write]
 python benchmarks/architectures.py --llamacpp SOURCE --folder MODEL [--train]
 
 SOURCE is llama.cpp's source (convert_hf_to_gguf.py in it; the variable IRM_LITE_LLAMACPP_SOURCE does as well). --folder takes a
@@ -20,6 +20,7 @@ from typing import Any
 
 from irm_lite.core.files.atomic import write_text
 from irm_lite.core.machine.quiet import quiet_libraries
+from zoo.adapting import adapter_figures
 from zoo.carrying import carrying
 from zoo.comparing import compare
 from zoo.configs import ZOO, Tiny
@@ -34,18 +35,14 @@ RESULT = Path(__file__).parent / "results" / "architectures.json"
 
 def examined(folders: dict[str, Path], place: Path, source: Path, tiny: bool, train: bool) -> list[dict[str, Any]]:
     """One row of figures a model, by name."""
-    files = {folder: place / f"{name}.gguf" for name, folder in folders.items()}
-    failed = convert(source, files, own_vocabulary=tiny)
-    strange = {folder: out for folder, out in files.items() if "pre-tokenizer" in failed.get(out, "")}
-    if strange:  # what is compared are ids, so any vocabulary of the right size will do
-        failed = {out: why for out, why in failed.items() if out not in strange.values()} | convert(source, strange)
+    files, failed = converted(folders, place, source, tiny)
     rows = []
     for name, folder in folders.items():
         gguf = None if files[folder] in failed else files[folder]
         row = asdict(compare(name, folder, gguf))
         if files[folder] in failed:
             row["why"]["llama.cpp"] = f"the converter: {failed[files[folder]]}"
-        row |= {} if gguf is None else carrying(gguf)
+        row |= {} if gguf is None else {**carrying(gguf), **adapter_figures(folder, gguf)}
         if train:
             work = place / f"{name}-run"
             work.mkdir()
@@ -53,6 +50,28 @@ def examined(folders: dict[str, Path], place: Path, source: Path, tiny: bool, tr
             row["trained"] = "train" not in row["why"]
         rows.append(row)
         print(f"{name}: " + ("; ".join(missing(row)) or "all"), flush=True)
+    return rows
+
+
+def converted(folders: dict[str, Path], place: Path, source: Path, tiny: bool) -> tuple[dict[Path, Path], dict[Path, str]]:
+    """Each folder's GGUF, and what went wrong, by GGUF."""
+    files = {folder: place / f"{name}.gguf" for name, folder in folders.items()}
+    failed = convert(source, files, own_vocabulary=tiny)
+    strange = {folder: out for folder, out in files.items() if "pre-tokenizer" in failed.get(out, "")}
+    if strange:  # what is compared are ids, so any vocabulary of the right size will do
+        failed = {out: why for out, why in failed.items() if out not in strange.values()} | convert(source, strange)
+    return files, failed
+
+
+def adapters_alone(folders: dict[str, Path], place: Path, source: Path) -> list[dict[str, Any]]:
+    """The kept rows of these models with the column of adapters made anew."""
+    files, failed = converted(folders, place, source, tiny=True)
+    kept = {row["name"]: row for row in json.loads(RESULT.read_text(encoding="utf-8"))}
+    rows = []
+    for name, folder in folders.items():
+        found = {"adapter": "-"} if files[folder] in failed else adapter_figures(folder, files[folder])
+        rows.append({**kept[name], **found})
+        print(f"{name}: {found}", flush=True)
     return rows
 
 
@@ -74,6 +93,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=[tiny.name for tiny in ZOO], help="these architectures alone")
     parser.add_argument("--folder", type=Path, help="a model's folder instead of the tiny ones")
     parser.add_argument("--train", action="store_true", help="train and export too")
+    parser.add_argument("--adapters", action="store_true", help="of the tiny models the column of adapters alone, the rest as kept")
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument(
         "--write", action="store_true", help=f"put the table into {DOCUMENT.name} and the figures into {RESULT.name}"
@@ -97,7 +117,10 @@ def main(given: Sequence[str] | None = None) -> int:
             folders = {options.folder.resolve().name: options.folder}
         else:
             folders = zoo_folders([tiny for tiny in ZOO if not options.only or tiny.name in options.only], place)
-        rows = examined(folders, place, options.source, not options.folder, options.train)
+        if options.adapters:
+            rows = adapters_alone(folders, place, options.source)
+        else:
+            rows = examined(folders, place, options.source, not options.folder, options.train)
     print("\n" + table(rows))
     for target in [options.json, RESULT if options.write else None]:
         if target is not None:

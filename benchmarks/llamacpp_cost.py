@@ -1,6 +1,7 @@
 """What steering costs in llama.cpp: tokens a second against no vector, all contenders interleaved in one process.
 
 python benchmarks/llamacpp_cost.py --irm runs/anger-lite [--irm runs/anger-paper] [--gguf demo] [--json FILE]
+python benchmarks/llamacpp_cost.py --vector anger.gguf --adapter anger-adapter.gguf [--adapter rank-8.gguf] [--gguf demo]
 """
 
 import argparse
@@ -16,6 +17,7 @@ import numpy as np
 from irm_lite.base.fingerprint import fingerprint_gguf
 from irm_lite.base.presets import find_gguf
 from irm_lite.llamacpp import Model, Runtime
+from irm_lite.llamacpp.adapters import LoadedAdapter
 from irm_lite.runs.trained import load_run
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.vectors.bake import bake
@@ -26,39 +28,22 @@ PROMPT, NEW = 256, 64
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--irm", action="append", type=Path, required=True, help="a run with an exported vector")
+    parser.add_argument("--irm", action="append", type=Path, default=[], help="a run with an exported vector")
+    parser.add_argument("--vector", type=Path, help="a control vector [default: the first run's]")
+    parser.add_argument("--adapter", action="append", type=Path, default=[], help="an adapter's .gguf")
     parser.add_argument("--gguf", default="demo")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--processor-time", action="store_true", help="by the time that the process had: on a busy machine")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if not options.irm and options.vector is None:
+        parser.error("name a run with --irm, or a control vector with --vector")
     gguf = find_gguf(options.gguf)
-    runs = [load_run(path) for path in options.irm]
-    vector = ControlVector.load(runs[0].directory.default_vector)
     tokens = [int(token) for token in np.random.default_rng(0).integers(1000, 40000, PROMPT)]
     with ExitStack() as stack:
-        baked = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "baked.gguf"
-        bake(gguf, gather([str(runs[0].directory.default_vector)], fingerprint_gguf(gguf), gguf.name), baked)
-        model = stack.enter_context(Model(gguf))
-        contenders = {name: stack.enter_context(Runtime(model, n_ctx=PROMPT + NEW)) for name in ("no vector", "control vector")}
-        contenders["control vector"].set_vector(vector)
-        contenders["baked"] = stack.enter_context(Runtime(baked, n_ctx=PROMPT + NEW))
-        for run in runs:
-            contenders[f"dynamic {run.irm.kind}"] = stack.enter_context(Runtime(model, irm=run.irm, n_ctx=PROMPT + NEW))
-        rates: dict[str, dict[str, list[float]]] = {name: {"prompt": [], "generation": []} for name in contenders}
-        order = list(contenders)
-        for number in range(options.rounds + 1):
-            for name in order if number % 2 else reversed(order):
-                start = time.perf_counter()
-                contenders[name].logits(tokens, [PROMPT - 1])
-                middle = time.perf_counter()
-                written = contenders[name].generate_tokens(tokens[:8], max_new_tokens=NEW)
-                count = sum(1 for _ in written)
-                end = time.perf_counter()
-                if number:  # the first round warms up
-                    rates[name]["prompt"].append(PROMPT / (middle - start))
-                    rates[name]["generation"].append(count / (end - middle))
-    table = {name: {phase: summary(rates, name, phase) for phase in ("prompt", "generation")} for name in contenders}
-    print(f"{gguf.name}, {platform.machine()}, {options.rounds} rounds; ratio to no vector, median [quartiles]")
+        rates = measured(contenders(options, gguf, stack), tokens, options)
+    table = {name: {phase: summary(rates, name, phase) for phase in ("prompt", "generation")} for name in rates}
+    print(f"{gguf.name}, {processor()}, {options.rounds} rounds; ratio to no vector, median [quartiles]")
     print("| | generation tokens/s | ratio | prompt tokens/s | ratio |\n|---|---:|---:|---:|---:|")
     for name, row in table.items():
         cells = [
@@ -68,6 +53,59 @@ def main() -> None:
         print(f"| {name} | {' | '.join(cells)} |")
     if options.json:
         options.json.write_text(json.dumps({"rounds": options.rounds, "rates": rates, "summary": table}, indent=2) + "\n")
+
+
+def contenders(options: argparse.Namespace, gguf: Path, stack: ExitStack) -> dict[str, Runtime]:
+    """One context each, open until the stack ends."""
+    runs = [load_run(path) for path in options.irm]
+    source = options.vector or runs[0].directory.default_vector
+    model = stack.enter_context(Model(gguf))
+
+    def context(of: Model | Path = model, **what: object) -> Runtime:
+        return stack.enter_context(Runtime(of, n_ctx=PROMPT + NEW, **what))  # type: ignore[arg-type]
+
+    found = {"no vector": context(), "control vector": context()}
+    found["control vector"].set_vector(ControlVector.load(source))
+    for path in options.adapter:
+        loaded = stack.enter_context(LoadedAdapter(model, path))
+        rank = max(each.rank for each in loaded.adapter.factors.values())
+        name = f"adapter of rank {rank} on {len(loaded.adapter.factors)} maps"
+        found[name] = context()
+        found[name].set_adapters([(loaded, 1.0)])
+        stack.callback(found[name].set_adapters, [])  # before it is freed
+    if options.irm:
+        baked = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "baked.gguf"
+        bake(gguf, gather([str(source)], fingerprint_gguf(gguf), gguf.name), baked)
+        found["baked"] = context(baked)
+    return found | {f"dynamic {run.irm.kind}": context(irm=run.irm) for run in runs}
+
+
+def measured(runtimes: dict[str, Runtime], tokens: list[int], options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
+    """Tokens a second of each round, by contender and phase; in every other round they go in reverse order."""
+    rates: dict[str, dict[str, list[float]]] = {name: {"prompt": [], "generation": []} for name in runtimes}
+    clock = time.process_time if options.processor_time else time.perf_counter
+    order = list(runtimes)
+    for number in range(options.rounds + 1):
+        for name in order if number % 2 else reversed(order):
+            start = clock()
+            runtimes[name].logits(tokens, [PROMPT - 1])
+            middle = clock()
+            written = runtimes[name].generate_tokens(tokens[:8], max_new_tokens=NEW)
+            count = sum(1 for _ in written)
+            end = clock()
+            if number:  # the first round warms up
+                rates[name]["prompt"].append(PROMPT / (middle - start))
+                rates[name]["generation"].append(count / (end - middle))
+    return rates
+
+
+def processor() -> str:
+    """Its name, where the system tells one."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def summary(rates: dict[str, dict[str, list[float]]], name: str, phase: str) -> dict[str, float]:

@@ -97,6 +97,15 @@ def read_sweep(path: Path) -> list[Planned]:
     return planned
 
 
+def only_these(planned: list[Planned], asked: list[str]) -> list[Planned]:
+    """Those runs, by name or by number from 1, as schedulers count their jobs. Raises InputError where there is none such."""
+    by_name = {each.name: each for each in planned} | {str(number): each for number, each in enumerate(planned, 1)}
+    unknown = next((name for name in asked if name not in by_name), None)
+    if unknown is not None:
+        raise InputError(f"the sweep has no run {reprlib.repr(unknown)}", f"give a number from 1 to {len(planned)}, or see --list")
+    return [by_name[name] for name in asked]
+
+
 def run_sweep(
     planned: list[Planned],
     out: Path,

@@ -54,9 +54,9 @@ def speakers(
     runtime: "Runtime", vector: ControlVector, on_progress: Progress = unwatched
 ) -> Iterator[dict[Steering, LlamaCppSpeaker]]:
     """Base, IRM and vector on one runtime that was made with the IRM. Afterwards it is as it was made."""
-    with steerable(runtime, vector) as steer:
+    with steerable(runtime, vector) as steered:
 
         def steering(name: Steering) -> Callable[[], None]:
-            return lambda: steer(name)
+            return lambda: steered.steer(name)
 
         yield {name: LlamaCppSpeaker(runtime, steering(name), on_progress) for name in STEERINGS}

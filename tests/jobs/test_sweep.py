@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -396,3 +398,23 @@ def test_an_interrupt_saves_the_run_and_ends_with_130(
     assert "stopped in run 1 of 2, seed-0: the same command goes on there" in capsys.readouterr().err
     assert RunDirectory(tmp_path / "out" / "seed-0").checkpoints.newest_sound() is not None
     assert not (tmp_path / "out" / "seed-1").exists()
+
+
+@pytest.mark.slow
+def test_runs_as_jobs_of_a_scheduler_are_the_sweeps_own(
+    planned: list[Planned], llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One by number, one by name, in processes of their own at once; the sweep then finds them and trains the others."""
+    file, out = str(tmp_path / "s.toml"), tmp_path / "out"
+    assert cli.run(["sweep", file, "--list"]) == 0
+    names = capsys.readouterr().out.split()
+    assert names == [each.name for each in planned]
+    command = [sys.executable, "-m", "irm_lite", "sweep", file, "-o", str(out), "--only"]
+    jobs = [subprocess.Popen([*command, which], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) for which in ("2", names[2])]
+    assert [job.wait(timeout=300) for job in jobs] == [0, 0]
+    assert {path.name for path in out.iterdir()} == {names[1], names[2]}
+    assert cli.run(["sweep", file, "-o", str(out), "--json"]) == 0
+    found = {run["name"]: run["state"] for run in json.loads(capsys.readouterr().out)["runs"]}
+    assert found == {names[0]: "trained", names[1]: "was there", names[2]: "was there", names[3]: "trained"}
+    assert cli.run(["sweep", file, "-o", str(out), "--only", "5"]) == 2
+    assert "no run '5'" in capsys.readouterr().err

@@ -34,12 +34,13 @@ from irm_lite.vectors.adapter.closed_form import closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource, Text
 from irm_lite.vectors.adapter.peft_folder import write_peft
 from irm_lite.vectors.adapter.place import help_of, module_names, residual_scale_of
-from irm_lite.vectors.adapter.predictor import RIDGES, _solutions, fit
+from irm_lite.vectors.adapter.predictor import RIDGES, fit, solutions
 from irm_lite.vectors.bake import bake
 from irm_lite.vectors.biases import Biases
 from support.gguf_files import write_gguf as write_plain_gguf
 from support.once import Once
 from support.tiny_models import write_gguf, write_hf_folder
+from support.vllm_checks import complaints, smallest_rank
 from zoo.configs import ZOO
 from zoo.models import write_folder
 
@@ -79,25 +80,6 @@ def said(path: Path, adapters: list[tuple[Path, float]], steered: ControlVector 
         for each, _ in loaded:
             each.close()
         return F.log_softmax(torch.from_numpy(logits), -1)
-
-
-@pytest.fixture(scope="module")
-def steady_folder(once: Once) -> Path:
-    """A tiny Llama whose embeddings have a part in common, as real models' streams do: 1 can be predicted in its blocks."""
-
-    def make(folder: Path) -> None:
-        write_hf_folder(folder / "llama", chat_template=presets()["llama-2-7b-chat"].chat_template)
-        model = AutoModelForCausalLM.from_pretrained(folder / "llama", dtype=torch.float32)
-        with torch.no_grad():
-            model.model.embed_tokens.weight += torch.randn(64, generator=torch.Generator().manual_seed(0)) * 0.3
-        model.save_pretrained(folder / "llama")
-
-    return once("steady-llama", make) / "llama"
-
-
-@pytest.fixture(scope="module")
-def steady_gguf(steady_folder: Path, once: Once) -> Path:
-    return once("steady-gguf", lambda folder: write_gguf(steady_folder, folder / "steady.gguf")) / "steady.gguf"
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
@@ -179,7 +161,7 @@ def test_what_a_map_reads_in_llamacpp_is_what_it_reads_in_transformers(llama_fol
 def test_the_predictor_is_the_ridge_regression_of_1(tokens: int) -> None:
     generator = np.random.default_rng(3)
     x = generator.standard_normal((tokens, 50)) + 1.0
-    for ridge, found in zip(RIDGES, _solutions(x, np.ones(tokens)), strict=True):
+    for ridge, found in zip(RIDGES, solutions(x, np.ones(tokens)), strict=True):
         alpha = ridge * np.square(x).sum() / 50  # sklearn's is of the sum over tokens
         expected = Ridge(alpha, fit_intercept=False, solver="svd").fit(x, np.ones(tokens)).coef_
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
@@ -191,7 +173,9 @@ def test_the_predictor_is_the_ridge_regression_of_1(tokens: int) -> None:
 def test_where_1_can_be_predicted_the_adapter_is_the_vector(steady_gguf: Path, tmp_path: Path) -> None:
     with WatchedRuntime(steady_gguf, n_ctx=64) as runtime:
         texts = spread([(ids(seed), 5) for seed in range(10, 42)])
-        made = closed_form(LlamaCppSource(runtime, vector()), dict(vector().directions), texts)
+        made = closed_form(
+            LlamaCppSource(runtime, vector()), dict(vector().directions), texts, help_with=dict.fromkeys((1, 2), "attn_output")
+        )
     Adapter(made.factors, "llama").save(tmp_path / "adapter.gguf")
     assert {fit.block for fit in made.fits} == {1, 2}
     assert all(fit.error < 0.2 and fit.error <= fit.unhelped for fit in made.fits)
@@ -217,11 +201,11 @@ def test_a_block_where_1_is_predicted_badly_is_helped_by_another_map() -> None:
 
     texts = spread([(ids(seed), 5) for seed in range(16)])
     directions = {1: np.ones(4, np.float32)}
-    helped = closed_form(Noise(), directions, texts)
+    helped = closed_form(Noise(), directions, texts, help_with={1: "attn_output"})
     assert helped.fits[0].modules == ("ffn_down", "attn_output")
     assert helped.fits[0].unhelped > 0.9
     assert helped.fits[0].error < 0.05
-    alone = closed_form(Noise(), directions, texts, help_with=None)
+    alone = closed_form(Noise(), directions, texts, help_with={0: "attn_output"})  # not this block
     assert set(alone.factors) == {"blk.1.ffn_down"}
     assert alone.fits[0].error == alone.fits[0].unhelped > 0.9
 
@@ -273,11 +257,10 @@ def test_the_verb_writes_a_folder_for_every_program(
     config = json.loads((out / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (1, 1.0, "LORA")
     assert "model.layers.1.mlp.down_proj" in config["target_modules"]
-    # What vLLM's loader asks of adapter_config.json (its documentation of LoRA, and lora/peft_helper.py), a second time.
-    assert config["r"] <= 8
-    assert (config["bias"], config["modules_to_save"], config["use_dora"], config["use_rslora"]) == ("none", None, False, False)
-    assert isinstance(config["target_modules"], list)
-    assert {name.rpartition(".")[2] for name in config["target_modules"]} <= {"down_proj", "o_proj"}
+    assert complaints(out) == complaints(out, max_lora_rank=1) == []
+    assert smallest_rank(out) == 1
+    assert complaints(out, max_lora_rank=4)  # vLLM has no such rank
+    assert len(complaints(out, supported={"q_proj", "v_proj"})) == 4  # two maps, two factors each
     stored = load_file(out / "adapter_model.safetensors")
     np.testing.assert_array_equal(
         stored["base_model.model.model.layers.2.mlp.down_proj.lora_B.weight"].numpy()[:, 0], vector().directions[2]
@@ -374,7 +357,7 @@ def test_transformers_and_the_gguf_say_alike_whether_a_model_can_carry_a_vector(
     tiny = next(each for each in ZOO if each.name == name)
     model = AutoModelForCausalLM.from_pretrained(write_folder(tiny, tmp_path / name), dtype=torch.float32)
     kept = json.loads(RESULT.read_text(encoding="utf-8"))
-    taken = next(row["adapter"] for row in kept if row["name"] == name) == "taken"
+    taken = next(row["adapter"] for row in kept if row["name"] == name) == "yes"
     with nullcontext() if taken else pytest.raises(InputError, match="last"):
         assert residual_scale_of(model, module_names(model, gguf_architecture(model)), (1, 2)) == 1.0
 
@@ -382,8 +365,9 @@ def test_transformers_and_the_gguf_say_alike_whether_a_model_can_carry_a_vector(
 @pytest.mark.parametrize(("architecture", "helped"), [("seed_oss", True), ("gemma2", False), ("nobody-s", False)])
 def test_attention_helps_where_what_it_puts_out_is_added_as_it_is(architecture: str, helped: bool) -> None:
     """By the table: in Seed-OSS the MLP's norm is called post_attention_norm, in Gemma the one behind attention."""
-    header: Any = SimpleNamespace(architecture=architecture, tensors={"blk.0.post_attention_norm.weight": None})
-    assert (help_of(header) == "attn_output") is helped
+    tensors = dict.fromkeys(("blk.0.post_attention_norm.weight", "blk.0.attn_output.weight", "blk.1.ssm_out.weight"))
+    header: Any = SimpleNamespace(architecture=architecture, tensors=tensors, integer=lambda key, default: 2)
+    assert help_of(header) == ({0: "attn_output"} if helped else {})  # block 1 is recurrent
 
 
 def test_what_peft_cannot_be_told_of_is_refused_in_a_line(llama_base: Any, tmp_path: Path) -> None:
@@ -436,7 +420,9 @@ def test_a_run_is_exported_and_measured_as_an_adapter(
     from irm_lite.runs.trained import load_run
     from irm_lite.steering.injection import static_irm
     from irm_lite.steering.irm_files import save_irm
-    from irm_lite.vectors.adapter.measured import TransformersWays, compare_ways, peft_at_work
+    from irm_lite.vectors.adapter.measuring import peft_at_work
+    from irm_lite.vectors.fidelity.comparing import compared
+    from irm_lite.vectors.fidelity.in_transformers import SteeredBase
 
     template = presets()["llama-2-7b-chat"].chat_template
     model_file = write_gguf(steady_folder, tmp_path / "steady.gguf", chat_template=template)
@@ -459,7 +445,7 @@ def test_a_run_is_exported_and_measured_as_an_adapter(
     assert document["fidelity"] > 0.9
     base, run = load_base(str(steady_folder), quant="none", device="cpu", dtype="float32"), load_run(directory.path)
     with peft_at_work(base, out) as peft:
-        expected = compare_ways(TransformersWays(base, run.irm, vector(), peft), "irm", run.held_out)["adapter"]
+        expected = compared(SteeredBase(base, run.irm, vector(), peft), run.held_out, students=("adapter",))["adapter"]
     assert document["fidelity"] == pytest.approx(expected.fidelity, abs=5e-3)
     assert document["measured"]["nll_vector"] == pytest.approx(expected.nll_vector, abs=5e-3)
     asked = ["eval", str(directory.path), "--adapter", str(out / "adapter.gguf"), "--questions", "0", "--json"]

@@ -34,8 +34,12 @@ class ExportFlags:
     be, else the mean where it loses at most 3% of what the IRM does, else distil."""
     layers: str = "all"
     """Blocks that get a vector, from 1."""
+    rank: str | None = None
+    """Of an adapter: how many ranks carry the IRM itself, input-dependent part and all, at its own site: 1 to the hidden size, or
+    auto, as many as gain something [default: the exported vector alone, which is of rank 1]."""
     epochs: float = 2.0
-    """Passes of distil over the training samples; never fewer than 40 steps of 8."""
+    """Passes of distil, or of what fits an adapter's further ranks, over the training samples; of distil never fewer than 40 steps
+    of 8."""
     seed: int = 0
     """Seed of distil's data order."""
     gguf: str | None = None
@@ -64,7 +68,7 @@ def export(
     """
     output, flags = Output(common), flags or ExportFlags()
     if flags.as_ == "adapter":
-        from irm_lite.cli.adapter_verbs import export_adapter
+        from irm_lite.cli.verbs.adapter import export_adapter
 
         export_adapter(run, flags, output)
         return

@@ -23,6 +23,8 @@ def sweep(
     *,
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
     download: Annotated[bool, Parameter(negative="")] = False,
+    only: Annotated[list[str] | None, Parameter(negative="")] = None,
+    list_: Annotated[bool, Parameter(name="--list", negative="")] = False,
     common: Common | None = None,
 ) -> None:
     """Train a grid of runs, one after the other. The same command goes on after a stop.
@@ -35,11 +37,20 @@ def sweep(
         The folder of the run directories [default: runs/FILE].
     download
         Fetch the base (or an hf: dataset) from the hub if it is not on this machine.
+    only
+        Train this run alone, by its name or its number from 1: a job of a scheduler (docs/scaling.md).
+    list_
+        Print the runs' names and train nothing.
     """
     output = Output(common)
-    from irm_lite.jobs.sweep import read_sweep, run_sweep
+    from irm_lite.jobs.sweep import only_these, read_sweep, run_sweep
 
     planned = read_sweep(file)
+    if only:
+        planned = only_these(planned, only)
+    if list_:
+        output.result({"runs": [each.name for each in planned]}, *(each.name for each in planned))
+        return
     if download:
         planned = [dataclasses.replace(each, config=dataclasses.replace(each.config, download=True)) for each in planned]
     folder = out or Path("runs") / file.stem

@@ -142,7 +142,7 @@ def adapter(
     model
         A preset, a hub id or a folder: made and measured in transformers.
     """
-    from irm_lite.cli.adapter_verbs import adapter_of
+    from irm_lite.cli.verbs.adapter import adapter_of
 
     adapter_of(vector, out, gguf, model, force, Output(common))
 

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 from irm_lite.core.visible_text import safe
 
 if TYPE_CHECKING:
-    from irm_lite.vectors.adapter.make import AdapterExport
+    from irm_lite.vectors.adapter.written import AdapterExport
 
+ERRORS = {True: "mean of (1 - A x)^2", False: "E|y - B A x|^2 / E|y|^2, y being what the IRM adds,"}
 _CARD = """---
 base_model: {base}
 library_name: peft
@@ -16,16 +17,14 @@ tags: [lora, steering, irm-lite]
 
 # {title}
 
-A control vector as a LoRA adapter of rank 1, in closed form: beside the last linear map of each block, B is the block's vector and
-A the least-squares predictor of the constant 1 from what that map reads. The adapter's scale is the strength: 0.5 is half, -1 the
-opposite.
+{what} The adapter's scale is the strength: 0.5 is half, -1 the opposite.
 
 - base: `{base}` ({architecture}, {layers} layers of {hidden}); the adapter is for no other
 - maps: {modules} in {blocks} blocks
 - fitted on {texts}
 - fidelity {fidelity}: of what the {teacher} does, measured in {where} on {samples} held-out answers
-{vector}- mean of (1 - A x)^2 on held-out tokens: {mean:.4f} over all blocks, {worst:.4f} in the worst (block {worst_block})
-- beside the vector at other strengths: {strengths}
+{vector}- {error} on held-out tokens: {mean:.4f} over all blocks, {worst:.4f} in the worst (block {worst_block})
+- beside the {beside} at other strengths: {strengths}
 
 ## Use
 
@@ -43,6 +42,15 @@ and by request `"lora": [{{"id": 0, "scale": 0.5}}]`. vLLM, Ollama and others: i
 Written by irm-lite {version}.
 """
 
+_VECTOR = (
+    "A control vector as a LoRA adapter of rank 1, in closed form: beside the last linear map of each block, B is the block's\n"
+    "vector and A the least-squares predictor of the constant 1 from what that map reads."
+)
+_IRM = (
+    "An IRM, a network that reads the model and adds to it, as a LoRA adapter of rank {rank}: fitted by least squares to what the\n"
+    "network adds, token by token, then by KL to what the model says under it."
+)
+
 
 def card(export: "AdapterExport", base: str) -> str:
     """The card's text."""
@@ -53,6 +61,9 @@ def card(export: "AdapterExport", base: str) -> str:
     vector = export.compared.get("vector")
     return _CARD.format(
         base=_plain(base),
+        what=_VECTOR if export.tuned is None else _IRM.format(rank=export.rank),
+        error=ERRORS[export.tuned is None],
+        beside="IRM" if export.measured.strengths_of == "irm" else "vector",
         title=_plain(export.path.name),
         architecture=adapter.architecture,
         layers=keys["base.n_layers"],

@@ -5,7 +5,7 @@ v does to the stream is itself a constant that later blocks read, and an A that 
 And where 1 is predicted badly, the block's attention output gets a second A that predicts what is left over.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -59,7 +59,7 @@ class ClosedForm:
 
 
 @dataclass(frozen=True)
-class _Split:
+class Split:
     """The texts in three: A is fitted on the first, the ridge chosen on the second, the error told on the third."""
 
     fit: Sequence[Text]
@@ -82,12 +82,12 @@ def closed_form(
     texts: Sequence[Text],
     *,
     last: str = LAST,
-    help_with: str | None = ATTENTION,
+    help_with: Mapping[int, str] | None = None,
     on_progress: Progress = unwatched,
 ) -> ClosedForm:
-    """The adapter of `directions` {block: (H,)}: rank 1 on each block's map `last`, and on `help_with` where that is not enough."""
-    n_choose = max(1, len(texts) // 8)
-    split = _Split(texts[: -3 * n_choose], texts[-3 * n_choose : -2 * n_choose], texts[-2 * n_choose :])
+    """The adapter of `directions` {block: (H,)}: rank 1 on each block's map `last`, and on that in `help_with`, if it names one of
+    the block, where that is not enough."""
+    split = split_of(texts)
     factors: dict[str, Factors] = {}
     fits: list[BlockFit] = []
     blocks = sorted(directions)
@@ -98,13 +98,19 @@ def closed_form(
             inputs = read.pop(name)
             predictor = _fit(split, inputs)
             factors[name] = _factors(predictor, directions[block])
-            fits.append(_told(block, (last,), predictor, 1 - split.parts(inputs)[2] @ predictor.a, split.tell))
+            added = split.parts(inputs)[2] @ predictor.a
+            fits.append(told(block, (last,), predictor.ridge, np.square(1 - added), added, split.tell))
             on_progress(len(fits), len(blocks), "predicting 1")
-    if help_with is not None:
-        for number, bad in enumerate(fits):
-            if bad.error > BADLY:
-                fits[number] = _helped(source, split, bad, (last, help_with), factors)
+    for number, bad in enumerate(fits):
+        if bad.error > BADLY and (helping := (help_with or {}).get(bad.block)) is not None:
+            fits[number] = _helped(source, split, bad, (last, helping), factors)
     return ClosedForm(factors, fits)
+
+
+def split_of(texts: Sequence[Text]) -> Split:
+    """5 : 1 : 2 of eight."""
+    count = max(1, len(texts) // 8)
+    return Split(texts[: -3 * count], texts[-3 * count : -2 * count], texts[-2 * count :])
 
 
 def _groups(source: Source, blocks: Sequence[int], last: str, texts: Sequence[Text]) -> Iterator[Sequence[int]]:
@@ -116,12 +122,12 @@ def _groups(source: Source, blocks: Sequence[int], last: str, texts: Sequence[Te
         yield blocks[at : at + count]
 
 
-def _fit(split: _Split, inputs: FloatArray) -> Predictor:
+def _fit(split: Split, inputs: FloatArray) -> Predictor:
     fitting, choosing, _ = split.parts(inputs)
     return fit(fitting, choosing)
 
 
-def _helped(source: Source, split: _Split, bad: BlockFit, modules: tuple[str, str], factors: dict[str, Factors]) -> BlockFit:
+def _helped(source: Source, split: Split, bad: BlockFit, modules: tuple[str, str], factors: dict[str, Factors]) -> BlockFit:
     """A second factor that predicts what the first leaves over, if that is less then."""
     names = [f"blk.{bad.block}.{module}" for module in modules]
     read = source.read(names, split.all)
@@ -134,31 +140,32 @@ def _helped(source: Source, split: _Split, bad: BlockFit, modules: tuple[str, st
     if mean_square(rest) >= bad.error:
         return bad
     factors[names[1]] = Factors(predictor.a[None], first.b)
-    return replace(_told(bad.block, modules, predictor, rest, split.tell), ridge=bad.ridge, unhelped=bad.error)
+    return replace(told(bad.block, modules, bad.ridge, np.square(rest), 1 - rest, split.tell), unhelped=bad.error)
 
 
 def _factors(predictor: Predictor, direction: FloatArray) -> Factors:
     return Factors(predictor.a[None], direction.astype(np.float32)[:, None])
 
 
-def _told(block: int, modules: tuple[str, ...], predictor: Predictor, left: Any, texts: Sequence[Text]) -> BlockFit:
-    """From what is left of 1 at each token of the held-out texts, (T,)."""
-    lengths = [len(text.ids) for text in texts]
-    by_text = np.split(np.asarray(left, dtype=np.float64), np.cumsum(lengths)[:-1])
+def told(block: int, modules: tuple[str, ...], ridge: float, errors: Any, added: Any, texts: Sequence[Text]) -> BlockFit:
+    """From the squared error at each token of the held-out texts, (T,), and how many times what it should be is `added` there."""
+    ends = np.cumsum([len(text.ids) for text in texts])[:-1]
+    by_text, there = (np.split(np.asarray(each, dtype=np.float64), ends) for each in (errors, added))
     strengths: dict[float, list[DoubleArray]] = {}
     for text, values in zip(texts, by_text, strict=True):
         strengths.setdefault(text.strength, []).append(values)
-    number = int(np.argmax([np.abs(values).max() for values in by_text]))
-    position = int(np.abs(by_text[number]).argmax())
+    number = int(np.argmax([values.max() for values in by_text]))
+    position = int(by_text[number].argmax())
+    error = float(np.mean(errors, dtype=np.float64))
     return BlockFit(
         block,
         modules,
-        predictor.ridge,
-        mean_square(left),
-        mean_square(left),
-        mean_square(np.array([values[0] for values in by_text])),
-        {strength: mean_square(np.concatenate(values)) for strength, values in sorted(strengths.items())},
-        Worst(number, position, float(1 - by_text[number][position])),
+        ridge,
+        error,
+        error,
+        float(np.mean([values[0] for values in by_text])),
+        {strength: float(np.concatenate(values).mean()) for strength, values in sorted(strengths.items())},
+        Worst(number, position, float(there[number][position])),
     )
 
 

@@ -13,8 +13,9 @@ from irm_lite.runs.trained import neutral_samples
 from irm_lite.scoring.hearing import hear
 from irm_lite.scoring.material import Extent
 from irm_lite.scoring.score import Score, score
-from irm_lite.vectors.adapter.measured import LlamaCppWays, compare_ways
+from irm_lite.vectors.fidelity.comparing import compared
 from irm_lite.vectors.fidelity.comparison import Comparison
+from irm_lite.vectors.fidelity.steerings import steerable
 from irm_lite.vectors.scored import material_of, room_for
 from irm_lite.vectors.speakers import LlamaCppSpeaker
 
@@ -60,15 +61,15 @@ def evaluate_adapters(
     with (
         Runtime(gguf, irm=run.irm, n_ctx=n_ctx, n_sequences=SEQUENCES) as runtime,
         at_work(runtime, sources) as loaded,
+        steerable(runtime, None, loaded) as steered,
     ):
-        ways = LlamaCppWays(runtime, None, [(adapter, scale) for adapter, scale in loaded])
         aligned, side_effect = (
-            compare_ways(ways, "irm", samples, on_progress, ("adapter",))["adapter"] for samples in (held_out, neutral)
+            compared(steered, samples, on_progress, students=("adapter",))["adapter"] for samples in (held_out, neutral)
         )
         found = None
         if material is not None:
-            base = LlamaCppSpeaker(runtime, lambda: ways.steer("base"), on_progress)
-            steered = LlamaCppSpeaker(runtime, lambda: ways.steer("adapter"), on_progress)
-            found = score(hear(steered, base, material), hear(base, base, material), material)
+            base = LlamaCppSpeaker(runtime, lambda: steered.steer("base"), on_progress)
+            changed = LlamaCppSpeaker(runtime, lambda: steered.steer("adapter"), on_progress)
+            found = score(hear(changed, base, material), hear(base, base, material), material)
         matches = [adapter.match for adapter, _ in loaded]
     return AdapterEvaluation(tuple(sources), aligned, side_effect, found, matches)

@@ -13,7 +13,8 @@ from irm_lite.base.load import Base
 from irm_lite.core.types import FloatArray
 from irm_lite.llamacpp.module_inputs import WatchedRuntime
 from irm_lite.steering.control_vector import ControlVector
-from irm_lite.steering.injection import inject
+from irm_lite.steering.injection import Observer, inject
+from irm_lite.steering.irm import IRM
 
 
 @dataclass(frozen=True)
@@ -54,15 +55,16 @@ class LlamaCppSource:
 
 
 class TransformersSource:
-    """A base in transformers under a control vector. `names`: the model's names of the maps, by GGUF's."""
+    """A base in transformers under a control vector or an IRM. `names`: the model's names of the maps, by GGUF's."""
 
-    def __init__(self, base: Base, vector: ControlVector, names: Mapping[str, str]) -> None:
+    def __init__(self, base: Base, steering: ControlVector | IRM, names: Mapping[str, str]) -> None:
         self._base = base
-        self._vector = vector
+        self._steering = steering
         self._names = names
 
     @torch.no_grad()
-    def read(self, modules: Sequence[str], texts: Sequence[Text]) -> dict[str, FloatArray]:
+    def read(self, modules: Sequence[str], texts: Sequence[Text], observers: Sequence[Observer] = ()) -> dict[str, FloatArray]:
+        """As above; observers see what the steering adds, unscaled."""
         model: Any = self._base.model
         seen: dict[str, list[FloatArray]] = {module: [] for module in modules}
 
@@ -73,9 +75,10 @@ class TransformersSource:
             return read
 
         handles = [model.get_submodule(self._names[module]).register_forward_pre_hook(keep(module)) for module in modules]
-        injection: AbstractContextManager[Any] = inject(model, self._vector)
+        injection: AbstractContextManager[Any] = inject(model, self._steering)
         try:
             with injection as injected:
+                injected.observers[:] = observers
                 for text in texts:
                     injected.strength = text.strength
                     inner_decoder(model)(input_ids=torch.tensor([text.ids], device=model.device), use_cache=False)

@@ -25,7 +25,7 @@ def write_peft(folder: Path, adapter: Adapter, names: Mapping[str, str], base: s
         raise InputError(f"the adapter's maps have different ranks ({sorted(ranks)})", "write a .gguf")
     config = LoraConfig(
         r=ranks.pop(),
-        lora_alpha=adapter.alpha,
+        lora_alpha=int(adapter.alpha) if adapter.alpha.is_integer() else adapter.alpha,  # PEFT's and vLLM's is an integer
         target_modules=[names[module] for module in adapter.factors],
         base_model_name_or_path=base,
         task_type="CAUSAL_LM",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.architectures import of_gguf
 from irm_lite.base.fingerprint import BAKED
+from irm_lite.base.stream import stream_of
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.gguf_header import GgufHeader, require_model
 from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST
@@ -17,19 +18,19 @@ _LAST_NORM = ".post_ffw_norm"  # GGUF's name, whatever transformers calls it
 _NORMED = "it normalises what a block's last map puts out before that reaches the stream"
 
 
-def residual_scale(header: GgufHeader, blocks: tuple[int, ...]) -> float:
-    """What the file's graph multiplies what a block adds with. Raises InputError where no adapter can carry a vector."""
+def residual_scale(header: GgufHeader, blocks: tuple[int, ...], module: str = LAST) -> float:
+    """What the file's graph multiplies what a block's map adds with. Raises InputError where no adapter can carry that."""
     require_model(header)
     name, architecture = header.path.name, header.architecture
     if BAKED in header.metadata:
         raise InputError(f"{name} is baked already, and an adapter would add to that", "use the original: irm-lite bake --undo")
-    if header.integer(f"{architecture}.expert_count", 0) > 0:
+    if module == LAST and header.integer(f"{architecture}.expert_count", 0) > 0:
         raise InputError(f"{name} is a mixture of experts: a block has no single last map", "use the control vector")
     for block in blocks:
-        if f"blk.{block}.{LAST}.weight" not in header.tensors:
-            raise InputError(f"{name} has no blk.{block}.{LAST}.weight", "use the control vector")
-        if f"blk.{block}{_LAST_NORM}.weight" in header.tensors:
-            raise InputError(f"no adapter can carry a vector in {name}: {_NORMED}", "use the control vector")
+        if f"blk.{block}.{module}.weight" not in header.tensors:
+            raise InputError(f"{name} has no blk.{block}.{module}.weight", "use the control vector")
+        if module == LAST and f"blk.{block}{_LAST_NORM}.weight" in header.tensors:
+            raise InputError(f"no adapter is made for {name}: {_NORMED}", "use the control vector")
     scale = header.metadata.get(f"{architecture}.residual_scale", 1.0)
     return float(scale) or 1.0
 
@@ -40,18 +41,40 @@ def residual_scale_of(model: "PreTrainedModel", names: Mapping[str, str], blocks
     if lacking is not None:  # mixtures of experts often begin with a dense block
         raise InputError(f"block {lacking} of a {type(model).__name__} has no single last map", "use the control vector")
     if any(name.endswith(_LAST_NORM) for name in names):
-        raise InputError(f"no adapter can carry a vector in a {type(model).__name__}: {_NORMED}", "use the control vector")
+        raise InputError(f"no adapter is made for a {type(model).__name__}: {_NORMED}", "use the control vector")
+    multipliers = getattr(model.config, "mlp_multipliers", None) or ()  # Falcon-H1's, which a GGUF has in its weights
+    if any(float(each) != 1.0 for each in multipliers):
+        raise InputError(f"a {type(model).__name__} scales what its last map puts out", "make it with --gguf, as a .gguf")
     return float(getattr(model.config, "residual_multiplier", 1.0))
 
 
-def help_of(header: GgufHeader) -> str | None:
-    """The map whose factor helps where the last one does not suffice; none where what attention puts out is normalised."""
+def require_attention(model: "PreTrainedModel", names: Mapping[str, str], blocks: tuple[int, ...]) -> None:
+    """Raise InputError where an adapter beside attention's output map cannot add what an IRM of site `attn` does."""
+    kind = type(model).__name__
+    lacking = next((block for block in blocks if f"blk.{block}.{ATTENTION}" not in names), None)
+    if lacking is not None:
+        raise InputError(f"block {lacking} of a {kind} has no output map of attention", "leave out --rank: the exported vector")
+    if any("norm" in name for name in stream_of(model).attn):
+        raise InputError(f"a {kind} normalises what attention puts out", "use the control vector")
+
+
+def help_of(header: GgufHeader) -> dict[int, str]:
+    """By block the map whose factor helps where the last one does not suffice: attention's. Recurrent blocks have none; nor has any
+    where what attention puts out is normalised."""
     known = of_gguf(header.architecture)
     if known is not None:  # the MLP's norm has that name in some files (Seed-OSS, Qwen3.5)
         normed = any("norm" in module for module in known.attn)
     else:
         normed = "blk.0.post_attention_norm.weight" in header.tensors
-    return None if normed else ATTENTION
+    blocks = range(header.integer(f"{header.architecture}.block_count", 0))
+    return {} if normed else {block: ATTENTION for block in blocks if f"blk.{block}.{ATTENTION}.weight" in header.tensors}
+
+
+def help_of_model(model: "PreTrainedModel", names: Mapping[str, str]) -> dict[int, str]:
+    """The same of a model in transformers. `names`: its `module_names`."""
+    if any("norm" in name for name in stream_of(model).attn):
+        return {}
+    return {block: ATTENTION for block in range(len(decoder_layers(model))) if f"blk.{block}.{ATTENTION}" in names}
 
 
 def module_names(model: "PreTrainedModel", architecture: str) -> dict[str, str]:

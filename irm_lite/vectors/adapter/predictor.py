@@ -33,13 +33,14 @@ def fit(
     """
     x, ones = inputs.astype(np.float64), np.ones(len(inputs)) if target is None else target
     aim = np.ones(len(validation)) if wanted is None else wanted
-    found = [(ridge, a, mean_square(aim - validation @ a)) for ridge, a in zip(RIDGES, _solutions(x, ones), strict=True)]
+    found = [(ridge, a, mean_square(aim - validation @ a)) for ridge, a in zip(RIDGES, solutions(x, ones), strict=True)]
     ridge, a, error = min(found, key=lambda each: each[2])
     return Predictor(a.astype(np.float32), ridge, error)
 
 
-def _solutions(x: DoubleArray, target: DoubleArray) -> Sequence[DoubleArray]:
-    """One a ridge, by the smaller of the two systems: of the inputs' size, or of the tokens' number."""
+def solutions(x: DoubleArray, target: DoubleArray) -> Sequence[DoubleArray]:
+    """One a ridge, (n_in,) or (n_in, H) as the target is (T,) or (T, H), by the smaller of the two systems: of the inputs' size, or
+    of the tokens' number."""
     tokens, size = x.shape
     primal = size <= tokens
     gram = (x.T @ x if primal else x @ x.T) / tokens

@@ -1,30 +1,58 @@
-"""The three ways in which an evaluation steers one llama.cpp runtime: not at all, by its IRM, by a vector."""
+"""The ways in which one model is steered to be compared: not at all, by an IRM, by a vector, by adapters. Imports no torch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
+from irm_lite.data.encoding import Sample
 from irm_lite.steering.control_vector import ControlVector
+from irm_lite.vectors.fidelity.comparison import Where
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from irm_lite.llamacpp import Runtime
+    from irm_lite.llamacpp.adapters import Scaled
 
 Steering = Literal["base", "irm", "vector", "adapter"]
-# Those of a runtime that was made with an IRM; adapters are measured by adapter/evaluated.py.
-STEERINGS: tuple[Steering, ...] = ("base", "irm", "vector")
+STEERINGS: tuple[Steering, ...] = ("base", "irm", "vector")  # of a runtime that was made with an IRM, as `eval` compares them
+
+
+class SteeredRuntime:
+    """A runtime in llama.cpp, made with the IRM if there is one, a vector, and adapters that were loaded beside its model."""
+
+    measured_in: Where = "llama.cpp"
+
+    def __init__(self, runtime: "Runtime", vector: ControlVector | None, adapters: "Sequence[Scaled]") -> None:
+        self._runtime = runtime
+        self._vector = vector
+        self._adapters = adapters
+
+    def steer(self, name: Steering, strength: float = 1.0) -> None:
+        """From now on."""
+        runtime = self._runtime
+        if runtime.dynamic is not None:
+            runtime.dynamic.enabled, runtime.dynamic.strength = name == "irm", strength
+        runtime.set_vector(self._vector if name == "vector" else None, strength)
+        runtime.set_adapters([(each, scale * strength) for each, scale in self._adapters] if name == "adapter" else [])
+
+    def rows(self, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
+        """One by one."""
+        return ([sample] for sample in samples)
+
+    def log_probabilities(self, name: Steering, samples: Sequence[Sample], strength: float = 1.0) -> "list[Tensor]":
+        """(A, V) of each."""
+        from irm_lite.llamacpp.likelihood import llamacpp_log_probabilities
+
+        self.steer(name, strength)
+        return [llamacpp_log_probabilities(self._runtime, sample) for sample in samples]
 
 
 @contextmanager
-def steerable(runtime: "Runtime", vector: ControlVector) -> Iterator[Callable[[Steering], None]]:
-    """A function that steers the runtime, which was made with an IRM. Afterwards it is as it was made: the IRM on, no vector."""
-    dynamic = runtime.dynamic
-    assert dynamic is not None
-
-    def steer(name: Steering) -> None:
-        dynamic.enabled = name == "irm"
-        runtime.set_vector(vector if name == "vector" else None)
-
+def steerable(runtime: "Runtime", vector: ControlVector | None, adapters: "Sequence[Scaled]" = ()) -> Iterator[SteeredRuntime]:
+    """The runtime to be steered. Afterwards it is as it was made: its IRM on, no vector, no adapters."""
+    steered = SteeredRuntime(runtime, vector, adapters)
     try:
-        yield steer
+        yield steered
     finally:
-        steer("irm")
+        steered.steer("irm")

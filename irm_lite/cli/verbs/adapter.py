@@ -1,0 +1,112 @@
+"""irm-lite export --as adapter, and irm-lite vector adapter"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irm_lite.cli.adapter_shown import show
+from irm_lite.cli.output import Output
+from irm_lite.cli.progress import stoppable_progress
+from irm_lite.core.errors import InputError
+from irm_lite.core.files.atomic import require_new
+
+if TYPE_CHECKING:
+    from irm_lite.cli.verbs.export import ExportFlags
+    from irm_lite.core.types import Progress
+    from irm_lite.runs.trained import TrainedRun
+    from irm_lite.vectors.adapter.written import AdapterExport
+
+
+def export_adapter(run: Path, flags: "ExportFlags", output: Output) -> None:
+    """A run's vector as an adapter, exported first where there is none; with --rank the run's IRM itself."""
+    from irm_lite.base.presets import find_gguf
+    from irm_lite.runs.trained import load_run
+
+    trained = load_run(run)
+    target = flags.out or trained.directory.default_adapter
+    _require_free(target, flags.force)
+    gguf = find_gguf(flags.gguf) if flags.gguf else None
+    make = _of_vector if flags.rank is None else _of_irm
+    with stoppable_progress(output, "making an adapter") as on_progress:
+        result = make(trained, target, gguf, flags, output, on_progress)
+    show(result, output)
+
+
+def _of_vector(
+    run: "TrainedRun", target: Path, gguf: Path | None, flags: "ExportFlags", output: Output, on_progress: "Progress"
+) -> "AdapterExport":
+    from irm_lite.steering.control_vector import ControlVector
+    from irm_lite.steering.layers import parse_layers
+    from irm_lite.vectors.adapter.make import adapter_of_run
+    from irm_lite.vectors.distil import Fitting
+    from irm_lite.vectors.export import export_vector
+
+    default = run.directory.default_vector
+    if not default.exists():
+        output.note(f"exporting the run's vector to {default} first")
+        export_vector(
+            run,
+            default,
+            method=flags.method,
+            fitting=Fitting(flags.epochs, flags.seed),
+            gguf=gguf,
+            allow_disagreement=flags.allow_disagreement,
+            on_progress=on_progress,
+        )
+    vector = ControlVector.load(default)
+    if flags.layers != "all":
+        vector = vector.select(parse_layers(flags.layers, run.fingerprint.n_layers, first=1))
+    return adapter_of_run(run, vector, target, gguf=gguf, on_progress=on_progress)
+
+
+def _of_irm(
+    run: "TrainedRun", target: Path, gguf: Path | None, flags: "ExportFlags", output: Output, on_progress: "Progress"
+) -> "AdapterExport":
+    from irm_lite.steering.control_vector import ControlVector
+    from irm_lite.vectors.adapter.of_irm import Ranks, adapter_of_irm
+    from irm_lite.vectors.distil import Fitting
+
+    assert flags.rank is not None
+    if flags.layers != "all":
+        raise InputError("--rank carries the IRM at all of its layers", "leave out --layers, or --rank")
+    if flags.rank != "auto" and not flags.rank.isdecimal():
+        raise InputError(f"--rank {flags.rank} is no rank", "give a number, or auto")
+    ranks = Ranks(None if flags.rank == "auto" else int(flags.rank), Fitting(flags.epochs, flags.seed))
+    default = run.directory.default_vector
+    vector = ControlVector.load(default) if default.exists() else None
+    output.note(f"loading {run.config.model}")
+    return adapter_of_irm(run, target, ranks, vector=vector, gguf=gguf, on_progress=on_progress)
+
+
+def adapter_of(argument: str, out: Path, gguf: str | None, model: str | None, force: bool, output: Output) -> None:
+    """A control vector PATH[:SCALE] as an adapter."""
+    from irm_lite.base.presets import find_gguf
+    from irm_lite.steering.control_vector import load_sum
+    from irm_lite.vectors.adapter.make import adapter_of_vector
+
+    if (gguf is None) == (model is None):
+        raise InputError(
+            "an adapter is made on a model", "give either --gguf FILE.gguf (llama.cpp) or --model MODEL (transformers)"
+        )
+    _require_free(out, force)
+    vector = load_sum([argument])
+    assert vector is not None
+    with stoppable_progress(output, "making an adapter") as on_progress:
+        if gguf is not None:
+            from irm_lite.base.presets import presets
+
+            name = gguf if gguf in presets() else ""
+            result = adapter_of_vector(vector, out, find_gguf(gguf), name=name, on_progress=on_progress)
+        else:
+            from irm_lite.base.load import load_base
+
+            assert model is not None
+            output.note(f"loading {model}")
+            result = adapter_of_vector(vector, out, load_base(model, quant="none"), name=model, on_progress=on_progress)
+    show(result, output)
+
+
+def _require_free(out: Path, force: bool) -> None:
+    """Raise InputError where something is at this place already, and is not to be replaced."""
+    require_new(out, force)
+    if out.is_dir() and not (out / "adapter_config.json").exists() and any(out.iterdir()):
+        raise InputError(f"{out} is a folder of something else", "choose another -o")

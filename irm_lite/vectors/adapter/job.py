@@ -1,0 +1,109 @@
+"""What is made an adapter of, on which model, and to where: checked before any work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irm_lite.base.fingerprint import Fingerprint, Match, fingerprint_gguf
+from irm_lite.base.load import Base
+from irm_lite.core.errors import InputError
+from irm_lite.core.files.atomic import require_folder
+from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.version import __version__
+from irm_lite.steering.adapter import Adapter
+from irm_lite.steering.control_vector import ControlVector
+from irm_lite.steering.steering_file import base_keys
+from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST, ClosedForm
+from irm_lite.vectors.adapter.place import (
+    help_of,
+    help_of_model,
+    module_names,
+    require_attention,
+    residual_scale,
+    residual_scale_of,
+)
+
+if TYPE_CHECKING:
+    from irm_lite.runs.trained import TrainedRun
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model that can carry steering in an adapter, and a place for that."""
+
+    out: Path
+    fingerprint: Fingerprint
+    names: Mapping[str, str]  # PEFT's, by GGUF's; empty: none are known, and a .gguf is written
+    base_name: str
+    scale: float  # of the residual stream
+    help_with: Mapping[int, str]  # by block
+    kept: dict[str, str | int | float]  # keys
+    matches: list[Match]
+
+    def adapter(self, made: ClosedForm, method: str = "closed form") -> Adapter:
+        """With its provenance; the fidelity is not known yet."""
+        keys: dict[str, str | int | float] = {
+            **{key: value for key, value in self.kept.items() if not key.startswith(("base.", "fidelity"))},
+            "version": __version__,
+            "method": method,
+            **base_keys(self.fingerprint),
+            "error": sum(fit.error for fit in made.fits) / len(made.fits),
+            "error.worst": max(fit.error for fit in made.fits),
+        }
+        rank = max(each.rank for each in made.factors.values())  # what is divided by, so that scale 1 is B A x
+        return Adapter(made.factors, self.fingerprint.architecture, float(rank), keys)
+
+
+def is_gguf(out: Path) -> bool:
+    return out.suffix.lower() == ".gguf"
+
+
+def _require_out(out: Path) -> None:
+    if out.suffix and not is_gguf(out):
+        raise InputError(f"{out} is neither a .gguf nor a folder", "name a file that ends in .gguf, or a folder for PEFT")
+    require_folder(out.parent)
+
+
+def job_on(gguf: Path, vector: ControlVector, out: Path, name: str) -> Job:
+    """Checked before any work."""
+    from irm_lite.base.presets import presets
+    from irm_lite.base.sources.gguf_weights import skeleton
+
+    _require_out(out)
+    header = read_header(gguf)
+    fingerprint = fingerprint_gguf(header)
+    match = vector.require_fit(fingerprint, gguf.name)
+    scale = residual_scale(header, vector.layers)
+    names = {} if is_gguf(out) else module_names(skeleton(gguf), fingerprint.architecture)
+    base_name = presets()[name].hub_id if name in presets() else name
+    return Job(out, fingerprint, names, base_name, scale, help_of(header), dict(vector.metadata), [match])
+
+
+def job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str) -> Job:
+    _require_out(out)
+    match = vector.require_fit(base.fingerprint, base.name)
+    names = module_names(base.model, base.fingerprint.architecture)
+    scale = residual_scale_of(base.model, names, vector.layers)
+    return Job(out, base.fingerprint, names, name, scale, help_of_model(base.model, names), dict(vector.metadata), [match])
+
+
+def job_of_irm(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
+    """An IRM itself, beside the maps of its site: fitted on the run's base in transformers, for `gguf` if there is one."""
+    _require_out(out)
+    base, irm = run.base, run.irm
+    names = module_names(base.model, base.fingerprint.architecture)
+    if irm.site == "attn":
+        require_attention(base.model, names, irm.layers)
+        scale = float(getattr(base.model.config, "residual_multiplier", 1.0))
+    else:
+        scale = residual_scale_of(base.model, names, irm.layers)
+    fingerprint, matches = base.fingerprint, []
+    if gguf is not None:
+        header = read_header(gguf)
+        residual_scale(header, irm.layers, ATTENTION if irm.site == "attn" else LAST)
+        fingerprint = fingerprint_gguf(header)
+        matches = [run.match(fingerprint, gguf.name)]
+    name = base.preset.hub_id if base.preset else run.config.model
+    kept: dict[str, str | int | float] = {"data": run.config.data, "kind": irm.kind, "site": irm.site}
+    return Job(out, fingerprint, names, name, scale, {}, kept, matches)
