@@ -63,9 +63,15 @@ def _head_reads_rows(base: Base) -> Iterator[None]:
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
+    devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
+    on_apple = torch.mps.get_rng_state() if device.type == "mps" else None
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)  # on all devices
+        try:
+            yield
+        finally:
+            if on_apple is not None:
+                torch.mps.set_rng_state(on_apple)
 
 
 def _until(ids: list[int], ends: list[int]) -> list[int]:
