@@ -49,7 +49,7 @@ def demo(
     with (
         graceful(output) as should_stop,
         training_progress(output) as listen,
-        progress(output, "distilling") as report,
+        progress(output, "exporting") as report,
     ):
 
         def on_progress(done: int, of: int, what: str) -> None:

@@ -83,7 +83,7 @@ def export(
     target = flags.out or trained.directory.default_vector
     require_new(target, flags.force)
     output.note(f"loading {trained.config.model}")
-    with stoppable_progress(output, "distilling") as on_progress:
+    with stoppable_progress(output, "exporting") as on_progress:
         result = export_vector(
             trained,
             target,
