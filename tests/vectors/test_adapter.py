@@ -32,6 +32,7 @@ from irm_lite.steering.injection import inject
 from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.adapter.closed_form import closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource, Text
+from irm_lite.vectors.adapter.job import require_out
 from irm_lite.vectors.adapter.peft_folder import write_peft
 from irm_lite.vectors.adapter.place import help_of, module_names, residual_scale_of
 from irm_lite.vectors.adapter.predictor import RIDGES, fit, solutions
@@ -168,6 +169,13 @@ def test_the_predictor_is_the_ridge_regression_of_1(tokens: int) -> None:
     other = generator.standard_normal((30, 50)) + 1.0
     chosen = fit(x.astype(np.float32), other.astype(np.float32))
     assert chosen.error == pytest.approx(np.mean((1 - other @ chosen.a) ** 2), rel=1e-4)
+
+
+def test_a_folders_name_may_have_dots(tmp_path: Path) -> None:
+    for name in ("anger-v1.0", "anger.gguf", "anger"):
+        require_out(tmp_path / name)
+    with pytest.raises(InputError, match="neither"):
+        require_out(tmp_path / "adapter.Safetensors")
 
 
 def test_where_1_can_be_predicted_the_adapter_is_the_vector(steady_gguf: Path, tmp_path: Path) -> None:

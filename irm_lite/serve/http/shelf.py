@@ -117,7 +117,7 @@ class Shelf:
 
     def documents(self) -> list[dict[str, Any]]:
         """What clients are told of all of it."""
-        return [source.document() for source in self._sources.values()]
+        return [source.document() for source in list(self._sources.values())]  # names are loaded meanwhile
 
     def picture(self, name: str) -> dict[str, Any]:
         """What clients are told of one, with `rows`: of each layer of a vector the strongest value of at most 192 stretches

@@ -27,6 +27,8 @@ from irm_lite.vectors.adapter.place import (
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
 
+_FILES = (".bin", ".ckpt", ".json", ".npz", ".onnx", ".pt", ".pth", ".safetensors", ".toml", ".txt", ".yaml", ".zip")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -59,8 +61,9 @@ def is_gguf(out: Path) -> bool:
     return out.suffix.lower() == ".gguf"
 
 
-def _require_out(out: Path) -> None:
-    if out.suffix and not is_gguf(out):
+def require_out(out: Path) -> None:
+    """Raise InputError where `out` is a file of another kind, or cannot be written."""
+    if out.suffix.lower() in _FILES:  # other dots are of a folder's name: anger-v1.0
         raise InputError(f"{out} is neither a .gguf nor a folder", "name a file that ends in .gguf, or a folder for PEFT")
     require_folder(out.parent)
 
@@ -70,7 +73,7 @@ def job_on(gguf: Path, vector: ControlVector, out: Path, name: str) -> Job:
     from irm_lite.base.presets import presets
     from irm_lite.base.sources.gguf_weights import skeleton
 
-    _require_out(out)
+    require_out(out)
     header = read_header(gguf)
     fingerprint = fingerprint_gguf(header)
     match = vector.require_fit(fingerprint, gguf.name)
@@ -81,7 +84,7 @@ def job_on(gguf: Path, vector: ControlVector, out: Path, name: str) -> Job:
 
 
 def job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str) -> Job:
-    _require_out(out)
+    require_out(out)
     match = vector.require_fit(base.fingerprint, base.name)
     names = module_names(base.model, base.fingerprint.architecture)
     scale = residual_scale_of(base.model, names, vector.layers)
@@ -90,7 +93,7 @@ def job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str)
 
 def job_of_irm(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
     """An IRM itself, beside the maps of its site: fitted on the run's base in transformers, for `gguf` if there is one."""
-    _require_out(out)
+    require_out(out)
     base, irm = run.base, run.irm
     names = module_names(base.model, base.fingerprint.architecture)
     if irm.site == "attn":

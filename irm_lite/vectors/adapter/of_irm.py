@@ -117,7 +117,7 @@ class Starts:
             for layer, (inputs, outputs) in self._read(group, split.all).items():
                 parts = tuple(zip(split.parts(inputs), split.parts(outputs), strict=True))
                 if np.any(outputs):
-                    most = min(rank, inputs.shape[1], outputs.shape[1])
+                    most = min(rank, *parts[0][0].shape, outputs.shape[1])  # no more than tokens, either
                     found[f"blk.{layer}.{self.module}"] = regress(parts[0], parts[1], most, DIRECTIONS)
                 on_progress(layers.index(layer) + 1, len(layers), "predicting what the IRM adds")
         if not found:

@@ -21,6 +21,7 @@ from irm_lite_tui.chat.widgets.answer_column import AnswerColumn
 from irm_lite_tui.chat.widgets.layer_range import LayerRange
 from irm_lite_tui.chat.widgets.slider import StrengthSlider
 from irm_lite_tui.chat.widgets.token_map import TokenMap
+from irm_lite_tui.settings.keys import shown_key
 from irm_lite_tui.shared.ask import AskScreen
 from irm_lite_tui.shared.copying import copy
 from irm_lite_tui.shared.mode_bar import ModeBar
@@ -150,7 +151,8 @@ class ChatScreen(ServedScreen):
         why = message.last.removeprefix("irm-lite: ") or f"it ended with code {message.code}"
         self._conversation.fail("the server ended")
         self._titles()
-        self._say(f"irm-lite serve has ended: {why} (f5 starts it again, ctrl+o chooses another)", wrong=True)
+        again = f"{self._restart_key} starts it again, {shown_key(self.app, 'chat.sources', 'ctrl+o')} chooses another"
+        self._say(f"irm-lite serve has ended: {why} ({again})", wrong=True)
 
     # Asking
 
@@ -159,7 +161,7 @@ class ChatScreen(ServedScreen):
         if message.input.id != "prompt" or not prompt:
             return
         if self._serve is None:
-            self._tell("no model is loaded: f5 loads it", "warning")
+            self._tell(f"no model is loaded: {self._restart_key} loads it", "warning")
         elif self._loading:  # what comes later would not be asked
             self._early = True
             self._tell("asked as soon as all is loaded")

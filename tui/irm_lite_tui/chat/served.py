@@ -105,6 +105,10 @@ class ServedScreen(Screen[None]):
     def _hint(self) -> str:
         return f"{shown_key(self.app, 'chat.sources', 'ctrl+o')} chooses what to load"
 
+    @property
+    def _restart_key(self) -> str:
+        return shown_key(self.app, "chat.restart", "f5")
+
     def _why_empty(self, name: str) -> str:
         """That a column has no source, and the one key that gives it one."""
         if self.taken is None:
@@ -151,7 +155,7 @@ class ServedScreen(Screen[None]):
             return
         self._end("the model was unloaded")
         self._titles()
-        self._say("the model is unloaded: f5 loads it again")
+        self._say(f"the model is unloaded: {self._restart_key} loads it again")
         self._weigh()
 
     def _weigh(self) -> None:

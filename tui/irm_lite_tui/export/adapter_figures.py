@@ -41,7 +41,9 @@ def read_adapter(document: Mapping[str, Any]) -> AdapterMeasured:
             fidelity=optional_number(document["fidelity"]),
             interval=None if between is None else interval_of(between),
             vector=None if vector is None else optional_number(vector["fidelity"]),
-            strengths={str(name)[:8]: float(value) for name, value in document["strengths"].items() if isfinite(value)},
+            strengths={
+                str(at)[:8]: float(value) for at, value in document["strengths"].items() if value is not None and isfinite(value)
+            },
             seconds=number_of(document["seconds"]),
             n_bytes=int(document["bytes"]),
             worst=max(number_of(fit["error"]) for fit in document["predicted"]),
