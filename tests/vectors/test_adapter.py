@@ -460,4 +460,10 @@ def test_a_run_is_exported_and_measured_as_an_adapter(
     assert cli.run(asked) == 0
     assert json.loads(capsys.readouterr().out)["adapter"]["fidelity"] == pytest.approx(document["fidelity"], abs=1e-6)
     assert cli.run(["export", str(directory.path), "--as", "adapter"]) == 0
+    assert "the vector that is there is used" in capsys.readouterr().err
+    unmeasured = pytest.MonkeyPatch()
+    unmeasured.setattr("irm_lite.vectors.evaluation.evaluate_run", lambda *_, **__: pytest.fail("measured first"))
+    assert cli.run(["eval", str(directory.path), "--adapter", str(directory.default_vector)]) == 2
+    unmeasured.undo()
+    assert "not a LoRA adapter" in capsys.readouterr().err
     assert "adapter" in json.loads(directory.fidelity.read_text())

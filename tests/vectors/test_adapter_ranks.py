@@ -131,6 +131,19 @@ def test_further_ranks_carry_what_depends_on_the_input(
 
 
 @pytest.mark.slow
+def test_what_cannot_be_an_adapter_is_refused_before_its_vector_is_made(
+    llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = run_on(llama_folder, tmp_path, "block")
+    write_gguf(llama_folder, tmp_path / "experts.gguf", keys={"llama.expert_count": 4})
+    asked = ["export", str(directory.path), "--as", "adapter"]
+    for more, line in ((["--gguf", str(tmp_path / "experts.gguf")], "mixture of experts"), (["-o", "a.safetensors"], "neither")):
+        assert cli.run([*asked, *more]) == 2
+        assert line in capsys.readouterr().err
+    assert not directory.default_vector.exists()
+
+
+@pytest.mark.slow
 def test_auto_takes_no_more_ranks_than_gain_and_bad_ranks_are_a_line(
     steady_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

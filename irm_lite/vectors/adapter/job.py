@@ -13,6 +13,7 @@ from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.version import __version__
 from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.control_vector import ControlVector
+from irm_lite.steering.layers import parse_layers
 from irm_lite.steering.steering_file import base_keys
 from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST, ClosedForm
 from irm_lite.vectors.adapter.place import (
@@ -66,6 +67,24 @@ def require_out(out: Path) -> None:
     if out.suffix.lower() in _FILES:  # other dots are of a folder's name: anger-v1.0
         raise InputError(f"{out} is neither a .gguf nor a folder", "name a file that ends in .gguf, or a folder for PEFT")
     require_folder(out.parent)
+
+
+def require_place(run: "TrainedRun", out: Path, gguf: Path | None, layers: str) -> None:
+    """Raise InputError where no vector of the run at these blocks could be carried by an adapter in `out`."""
+    from irm_lite.base.sources.gguf_weights import skeleton
+
+    require_out(out)
+    gguf = gguf or run.gguf_path
+    chosen = parse_layers(layers, run.fingerprint.n_layers, first=1)
+    blocks = tuple(block for block in chosen if block in run.irm.layers)  # others may get no vector
+    if gguf is None:
+        names = module_names(run.base.model, run.base.fingerprint.architecture)
+        residual_scale_of(run.base.model, names, blocks)
+        return
+    header = read_header(gguf)
+    residual_scale(header, blocks)
+    if not is_gguf(out):
+        module_names(skeleton(gguf), header.architecture)
 
 
 def job_on(gguf: Path, vector: ControlVector, out: Path, name: str) -> Job:
