@@ -21,7 +21,6 @@ from irm_lite_tui.chat.widgets.answer_column import AnswerColumn
 from irm_lite_tui.chat.widgets.layer_range import LayerRange
 from irm_lite_tui.chat.widgets.slider import StrengthSlider
 from irm_lite_tui.chat.widgets.token_map import TokenMap
-from irm_lite_tui.settings.keys import shown_key
 from irm_lite_tui.shared.ask import AskScreen
 from irm_lite_tui.shared.copying import copy
 from irm_lite_tui.shared.mode_bar import ModeBar
@@ -115,6 +114,7 @@ class ChatScreen(ServedScreen):
                 self._conversation.take(event)
                 if awaited:
                     self._say_idle()
+                    self._catch_up()
             case "outputs":
                 self._outputs(event)
             case "error":
@@ -124,7 +124,8 @@ class ChatScreen(ServedScreen):
         if event["protocol"] != PROTOCOL:
             self._say(f"irm-lite serve speaks protocol {event['protocol']}, not {PROTOCOL}: pip install -U irm-lite", wrong=True)
             return
-        self._loaded = event["columns"]
+        self._answered(event.get("id"))
+        self._loaded = {name: about for name, about in event["columns"].items() if name not in self._asked}  # others are of before
         if self._depth != event["model"]["n_layers"]:
             self._depth = event["model"]["n_layers"]
             self.query_one(LayerRange).set_depth(self._depth)
@@ -134,6 +135,7 @@ class ChatScreen(ServedScreen):
 
     def _error(self, event: dict[str, Any]) -> None:
         column = event.get("column")
+        self._answered(event.get("id"))
         if isinstance(column, str) and (answer := self._conversation.open_answer(event.get("id"), column)):
             answer.error = event["text"]
         elif column in COLUMNS:
@@ -151,8 +153,7 @@ class ChatScreen(ServedScreen):
         why = message.last.removeprefix("irm-lite: ") or f"it ended with code {message.code}"
         self._conversation.fail("the server ended")
         self._titles()
-        again = f"{self._restart_key} starts it again, {shown_key(self.app, 'chat.sources', 'ctrl+o')} chooses another"
-        self._say(f"irm-lite serve has ended: {why} ({again})", wrong=True)
+        self._say(f"irm-lite serve has ended: {why} ({self._restart_key} starts it again, {self._hint})", wrong=True)
 
     # Asking
 
