@@ -122,13 +122,12 @@ async def test_figures_of_an_adapter_that_cannot_be_read_are_a_state(run: RunDir
     own = {**ADAPTER_FIGURES, **tuned, **strengths, "adapter": str(run.default_adapter)}
     run.fidelity.write_text(json.dumps({**FIGURES, "adapter": own}))
     async with ExportApp(run.path).run_test(size=(140, 60)) as pilot:
-        shown = " ".join(screen_text(pilot.app).split())
-        for words in (
-            "rank 8 by least squares 0.200, fitted on 0.100",
-            "of what the IRM does it does 0.900",
-            "0.1 of its power lost",
-        ):
-            assert words in shown
+        measured = pilot.app.screen.query_one(AdapterGauge).measured
+        assert measured is not None
+        assert measured.tuned.endswith("rank 8 by least squares 0.200, fitted on 0.100")
+        assert measured.strengths == {"0.5": 0.9}
+        for words in ("KL(IRM || it)", "of what the IRM does it does", "what the IRM adds is"):
+            assert words in screen_text(pilot.app)
 
 
 @pytest.mark.slow
