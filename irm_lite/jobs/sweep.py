@@ -99,7 +99,13 @@ def read_sweep(path: Path) -> list[Planned]:
 
 def only_these(planned: list[Planned], asked: list[str]) -> list[Planned]:
     """Those runs, by name or by number from 1, as schedulers count their jobs. Raises InputError where there is none such."""
-    by_name = {each.name: each for each in planned} | {str(number): each for number, each in enumerate(planned, 1)}
+    by_number = {str(number): each for number, each in enumerate(planned, 1)}
+    by_name = by_number | {each.name: each for each in planned}
+    both = next((name for name in asked if name in by_number and by_name[name] is not by_number[name]), None)
+    if both is not None:
+        raise InputError(
+            f"run {both} of the sweep is called {by_number[both].name}, and another {both}", "name settings with a letter"
+        )
     unknown = next((name for name in asked if name not in by_name), None)
     if unknown is not None:
         raise InputError(f"the sweep has no run {reprlib.repr(unknown)}", f"give a number from 1 to {len(planned)}, or see --list")

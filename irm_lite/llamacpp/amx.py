@@ -114,9 +114,13 @@ def _main() -> None:
         options = llama_cpp.llama_model_default_params()
         options.n_gpu_layers, options.use_extra_bufts = 0, True
         model = llama_cpp.llama_model_load_from_file(os.fsencode(file), options)
+    if not model:
+        raise SystemExit(3)
     about = llama_cpp.llama_context_default_params()
     about.n_ctx = about.n_batch = about.n_ubatch = 64
     context = llama_cpp.llama_init_from_model(model, about)
+    if not context:
+        raise SystemExit(3)
     code = llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one((llama_cpp.llama_token * 2)(1, 2), 2))
     if code:
         raise SystemExit(2)

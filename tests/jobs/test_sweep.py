@@ -21,7 +21,7 @@ from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError, Interrupted, LayerError, RunError
 from irm_lite.jobs import sweep
-from irm_lite.jobs.sweep import Outcome, Planned, read_sweep, run_sweep
+from irm_lite.jobs.sweep import Outcome, Planned, only_these, read_sweep, run_sweep
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.events import Events
 from irm_lite.runs.trained import load_base_of
@@ -418,3 +418,12 @@ def test_runs_as_jobs_of_a_scheduler_are_the_sweeps_own(
     assert found == {names[0]: "trained", names[1]: "was there", names[2]: "was there", names[3]: "trained"}
     assert cli.run(["sweep", file, "-o", str(out), "--only", "5"]) == 2
     assert "no run '5'" in capsys.readouterr().err
+
+
+def test_a_name_that_is_another_runs_number_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "grid.toml"
+    path.write_text('[[setting]]\nname = "2"\n[[setting]]\nname = "all"\n[[setting]]\nname = "3"\n', encoding="utf-8")
+    planned = read_sweep(path)
+    assert [each.name for each in only_these(planned, ["1", "3", "all"])] == ["2", "3", "all"]
+    with pytest.raises(InputError, match="run 2 of the sweep is called all, and another 2"):
+        only_these(planned, ["2"])

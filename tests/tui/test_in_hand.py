@@ -125,5 +125,24 @@ async def test_one_key_fills_an_empty_folder(
         await until(pilot, lambda: isinstance(app.screen, DashboardScreen), "the demo")
         await until(pilot, lambda: app.in_hand == Path("runs/anger-static"), "the run in hand")
         await until(pilot, lambda: "exporting a control vector" in screen_text(app), "what the demo does after the training")
+        await pilot.press("f4")
+        assert len(app.screen_stack) == 2
         Path("go").touch()
         await until(pilot, lambda: "done: h looks at it, t talks to it, e exports it" in screen_text(app), "how to go on")
+
+
+@pytest.mark.slow
+async def test_the_demo_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[[Script], None]) -> None:
+    monkeypatch.chdir(tmp_path)
+    script([["err", "loading the base"], ["until", "go"], ["out", "{}"]])
+    app = IrmLiteApp(Path("runs"))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("f4")
+        await until(pilot, lambda: "loading the base" in screen_text(app), "the demo")
+        await pilot.press("f4")
+        assert len(app.screen_stack) == 2
+        await pilot.press("escape", "f4")  # the run is not there yet
+        await until(pilot, lambda: "starting" in screen_text(app), "the demo again")
+        assert len(irm_lite_tui.watch.children.running_children()) == 1
+        Path("go").touch()
+        await until(pilot, lambda: not irm_lite_tui.watch.children.running_children(), "its end")

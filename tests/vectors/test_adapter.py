@@ -32,6 +32,7 @@ from irm_lite.steering.injection import inject
 from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.adapter.closed_form import closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource, Text
+from irm_lite.vectors.adapter.job import require_out
 from irm_lite.vectors.adapter.peft_folder import write_peft
 from irm_lite.vectors.adapter.place import help_of, module_names, residual_scale_of
 from irm_lite.vectors.adapter.predictor import RIDGES, fit, solutions
@@ -168,6 +169,13 @@ def test_the_predictor_is_the_ridge_regression_of_1(tokens: int) -> None:
     other = generator.standard_normal((30, 50)) + 1.0
     chosen = fit(x.astype(np.float32), other.astype(np.float32))
     assert chosen.error == pytest.approx(np.mean((1 - other @ chosen.a) ** 2), rel=1e-4)
+
+
+def test_a_folders_name_may_have_dots(tmp_path: Path) -> None:
+    for name in ("anger-v1.0", "anger.gguf", "anger"):
+        require_out(tmp_path / name)
+    with pytest.raises(InputError, match="neither"):
+        require_out(tmp_path / "adapter.Safetensors")
 
 
 def test_where_1_can_be_predicted_the_adapter_is_the_vector(steady_gguf: Path, tmp_path: Path) -> None:
@@ -452,4 +460,10 @@ def test_a_run_is_exported_and_measured_as_an_adapter(
     assert cli.run(asked) == 0
     assert json.loads(capsys.readouterr().out)["adapter"]["fidelity"] == pytest.approx(document["fidelity"], abs=1e-6)
     assert cli.run(["export", str(directory.path), "--as", "adapter"]) == 0
+    assert "the vector that is there is used" in capsys.readouterr().err
+    unmeasured = pytest.MonkeyPatch()
+    unmeasured.setattr("irm_lite.vectors.evaluation.evaluate_run", lambda *_, **__: pytest.fail("measured first"))
+    assert cli.run(["eval", str(directory.path), "--adapter", str(directory.default_vector)]) == 2
+    unmeasured.undo()
+    assert "not a LoRA adapter" in capsys.readouterr().err
     assert "adapter" in json.loads(directory.fidelity.read_text())

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ from irm_lite.runs.trained import load_run
 from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.irm import Site, build_irm
 from irm_lite.steering.irm_files import save_irm
+from irm_lite.vectors.adapter.closed_form import split_of
+from irm_lite.vectors.adapter.inputs import Text
 from irm_lite.vectors.adapter.measuring import peft_at_work
+from irm_lite.vectors.adapter.of_irm import Starts
 from irm_lite.vectors.adapter.predictor import fit
 from irm_lite.vectors.adapter.regression import regress
 from irm_lite.vectors.fidelity.comparing import compared
@@ -60,6 +64,23 @@ def test_the_regression_is_the_truncated_ridge_regression(tokens: int) -> None:
     np.testing.assert_allclose(x @ found.a.T @ found.b.T, best, atol=2e-3 * np.abs(best).max())
     for directions in (found.a, found.basis):
         np.testing.assert_allclose(np.square(x @ directions.T).mean(0), 1, rtol=1e-2)
+
+
+def test_of_the_irm_no_more_ranks_are_asked_than_tokens_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(5)
+    texts = [Text([1] * 5, 1.0, 2)] * 16
+    split = split_of(texts)
+    inputs, outputs = (
+        generator.standard_normal((sum(len(text.ids) for text in split.all), 64)).astype(np.float32) for _ in range(2)
+    )
+    unread: Any = None
+    irm: Any = SimpleNamespace(layers=(1,))
+    starts = Starts(unread, irm, "ffn_down", 1.0)
+    monkeypatch.setattr(Starts, "_read", lambda *_: {1: (inputs, outputs)})
+    (found,) = starts.found(texts, 64, lambda *_: None).values()
+    tokens = len(split.parts(inputs)[0])
+    assert tokens < 64
+    assert len(found.a) == tokens
 
 
 def run_on(model_folder: Path, place: Path, site: Site, kind: str = "lite") -> RunDirectory:
@@ -107,6 +128,19 @@ def test_further_ranks_carry_what_depends_on_the_input(
     with peft_at_work(base, tmp_path / "rank-8") as peft:
         by_peft = compared(SteeredBase(base, run.irm, None, peft), run.held_out, students=("adapter",))["adapter"]
     assert found["8"]["fidelity"] == pytest.approx(by_peft.fidelity, abs=5e-3)
+
+
+@pytest.mark.slow
+def test_what_cannot_be_an_adapter_is_refused_before_its_vector_is_made(
+    llama_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = run_on(llama_folder, tmp_path, "block")
+    write_gguf(llama_folder, tmp_path / "experts.gguf", keys={"llama.expert_count": 4})
+    asked = ["export", str(directory.path), "--as", "adapter"]
+    for more, line in ((["--gguf", str(tmp_path / "experts.gguf")], "mixture of experts"), (["-o", "a.safetensors"], "neither")):
+        assert cli.run([*asked, *more]) == 2
+        assert line in capsys.readouterr().err
+    assert not directory.default_vector.exists()
 
 
 @pytest.mark.slow

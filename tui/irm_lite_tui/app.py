@@ -28,7 +28,7 @@ from irm_lite_tui.shared.ask import AskScreen
 from irm_lite_tui.shared.in_hand import TakesRun, newest_run, next_run
 from irm_lite_tui.shared.messages import DemoAsked, OpenIn, RunTaken
 from irm_lite_tui.shared.mode_bar import TITLES, ModeBar
-from irm_lite_tui.watch.children import ChildEnded, running_children
+from irm_lite_tui.watch.children import ChildEnded, child_of, running_children
 
 
 def _screen(mode: str, path: Path | None = None) -> Screen[Any]:
@@ -175,7 +175,10 @@ class IrmLiteApp(App[None], inherit_bindings=False):
 
         await self.switch_mode("runs")
         out = default_run(TrainConfig(), self.folder)
-        self.push_screen(DashboardScreen(out, ["demo", "--out", str(out), "--json"]))
+        if child_of(out) is None:
+            self.push_screen(DashboardScreen(out, ["demo", "--out", str(out), "--json"]))
+        elif not (isinstance(self.screen, DashboardScreen) and self.screen.path == out):  # it loads its base: no run is there yet
+            self.push_screen(DashboardScreen(out))
 
     # Paths that screens hand on
 

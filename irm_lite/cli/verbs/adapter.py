@@ -36,14 +36,18 @@ def _of_vector(
 ) -> "AdapterExport":
     from irm_lite.steering.control_vector import ControlVector
     from irm_lite.steering.layers import parse_layers
+    from irm_lite.vectors.adapter.job import require_place
     from irm_lite.vectors.adapter.make import adapter_of_run
     from irm_lite.vectors.distil import Fitting
     from irm_lite.vectors.export import export_vector
 
     default = run.directory.default_vector
-    if not default.exists():
+    if default.exists():
+        output.note(f"the vector that is there is used: {default}; for another, export it first with --force")
+    else:
+        require_place(run, target, gguf, flags.layers)  # before the vector is made, not after it
         output.note(f"exporting the run's vector to {default} first")
-        export_vector(
+        exported = export_vector(
             run,
             default,
             method=flags.method,
@@ -52,6 +56,8 @@ def _of_vector(
             allow_disagreement=flags.allow_disagreement,
             on_progress=on_progress,
         )
+        for line in exported.warnings:
+            output.warn(line)
     vector = ControlVector.load(default)
     if flags.layers != "all":
         vector = vector.select(parse_layers(flags.layers, run.fingerprint.n_layers, first=1))
@@ -106,7 +112,10 @@ def adapter_of(argument: str, out: Path, gguf: str | None, model: str | None, fo
 
 
 def _require_free(out: Path, force: bool) -> None:
-    """Raise InputError where something is at this place already, and is not to be replaced."""
+    """Raise InputError where no adapter can be written, or something is there already and is not to be replaced."""
+    from irm_lite.vectors.adapter.job import require_out
+
+    require_out(out)
     require_new(out, force)
     if out.is_dir() and not (out / "adapter_config.json").exists() and any(out.iterdir()):
         raise InputError(f"{out} is a folder of something else", "choose another -o")

@@ -51,18 +51,21 @@ def evaluate(run: Path, /, *, flags: EvalFlags | None = None, common: Common | N
     from irm_lite.scoring.material import Extent
     from irm_lite.steering.control_vector import load_sum
     from irm_lite.steering.layers import parse_layers
-    from irm_lite.vectors.adapter.evaluated import evaluate_adapters
+    from irm_lite.vectors.adapter.evaluated import evaluate_adapters, require_adapters
     from irm_lite.vectors.evaluation import evaluate_run
 
     trained, extent = load_run(run), Extent(flags.questions, flags.max_new_tokens)
     names = flags.vector or [str(trained.directory.default_vector)]
     if not flags.vector and not trained.directory.default_vector.exists():
-        raise VectorError(f"{run} has no vector yet", f"irm-lite export {run}, or name one with --vector")
+        beside = ", and adapters are measured beside one" if flags.adapter else ""
+        raise VectorError(f"{run} has no vector yet{beside}", f"irm-lite export {run}, or name one with --vector")
     chosen = load_sum(names)
     assert chosen is not None
     if flags.layers is not None:
         chosen = chosen.select(parse_layers(flags.layers, trained.fingerprint.n_layers, first=1))
     model_file = find_gguf(flags.gguf) if flags.gguf else None
+    if flags.adapter:  # before the vector is measured, not after it
+        require_adapters(trained, flags.adapter, model_file)
     with stoppable_progress(output, "measuring") as on_progress:
         result = evaluate_run(
             trained,

@@ -95,6 +95,8 @@ def _fill(shelf: "Shelf", steering: dict[str, list[str]], output: Output) -> Non
     for kind, add in adding.items():
         for argument in steering[kind]:
             name, path = named(argument)
+            if name in shelf.names:
+                raise InputError(f"two sources are called {name!r}", f"name one: --{kind} OTHER={path}")
             if kind == "irm":  # torch is
                 output.note(f"loading {path}")
             output.tell_matches([add(name, path).match])

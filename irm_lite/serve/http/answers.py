@@ -41,7 +41,11 @@ class Answer:
 
     async def begin(self) -> None:
         """Ask, and wait until its turn has come and the prompt is read. Raises ApiError."""
-        self._pool.submit(self._job)
+        try:
+            self._pool.submit(self._job)
+        except ApiError as error:
+            self._end = error.code
+            raise
         event = await self._next()
         assert isinstance(event, Began)
         self._reused = event.reused
@@ -84,14 +88,15 @@ class Answer:
         job, seconds = self._job, time.monotonic() - self._job.asked
         if self._end == "left":
             self._pool.leave(job)
+        written = max(self._written, job.written)  # nobody may have heard its end
         job.hear = unheard  # or the two would hold each other, and what steered
         self._metrics.answers.labels(self._end).inc()
         self._metrics.prompt_tokens.inc(len(job.prompt))
         self._metrics.kept_tokens.inc(self._reused)
-        self._metrics.tokens.inc(self._written)
+        self._metrics.tokens.inc(written)
         self._metrics.seconds.observe(seconds)
         about = {"id": self.form.id, "model": self.form.model, "steering": list(job.steering.shown), "end": self._end}
-        counts = {"prompt_tokens": len(job.prompt), "kept": self._reused, "tokens": self._written}
+        counts = {"prompt_tokens": len(job.prompt), "kept": self._reused, "tokens": written}
         said = {"text": "".join(self._texts)} if self._log.prompts else {}
         self._log.say("answer", **about, **counts, seconds=round(seconds, 4), **said)
 

@@ -120,11 +120,13 @@ def _add_steering(api: FastAPI, shelf: Shelf, pool: Pool) -> None:
     @api.post("/v1/steering/load")
     async def load(asked: Loaded) -> dict[str, Any]:
         await run_in_threadpool(shelf.load, asked.file, asked.name, asked.kind, pool.between)
+        await run_in_threadpool(pool.keep_irms, shelf.irms)  # one may have been replaced
         return told()
 
     @api.post("/v1/steering/unload")
     async def unload(asked: Unloaded) -> dict[str, Any]:
         shelf.unload(asked.name)
+        await run_in_threadpool(pool.keep_irms, shelf.irms)
         return told()
 
 

@@ -46,7 +46,8 @@ def unheard(event: Event) -> None:
 @dataclass(eq=False)
 class Job:
     """`hear` is called in the engine's thread with each event, the last an Ended or an ApiError. `streamed`: in pieces as they
-    come, else in one at the end. `pictured`: with outputs. `group`: whose it is, for a fair turn. `gone`: nobody listens."""
+    come, else in one at the end. `pictured`: with outputs. `group`: whose it is, for a fair turn. `gone`: nobody listens.
+    `written`: tokens so far."""
 
     prompt: list[int]
     manner: Manner
@@ -59,4 +60,5 @@ class Job:
     deadline: float = float("inf")  # on time.monotonic's clock
     asked: float = field(default_factory=time.monotonic)
     gone: bool = False
+    written: int = 0
     turned: Steering | None = None

@@ -10,6 +10,7 @@ together, and can change each other's last bits, which a quantised model makes m
 import time
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from threading import Condition, Thread
 from typing import Any
@@ -48,6 +49,12 @@ class _Slot:
         column = self.plain if irm is None else self._irms.get(irm.number)
         return 0 if column is None else column.held(job.prompt, job.steering.work, job.manner.continued)
 
+    def drop_irms(self, kept: AbstractSet[int]) -> None:
+        """Free the contexts of other IRMs, unless an answer is being written here."""
+        if self.writing is None:
+            for number in self._irms.keys() - kept:
+                self._irms.pop(number).close()
+
     def close(self) -> None:
         for column in (self.plain, *self._irms.values()):
             column.close()
@@ -63,6 +70,7 @@ class Pool:
         self._errands: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._most_waiting = most_waiting
         self._closing = False
+        self._kept: AbstractSet[int] | None = None  # numbers of the IRMs that may be asked for; None: all
         self._slots: list[_Slot] = []
         try:
             for _ in range(contexts):
@@ -111,6 +119,16 @@ class Pool:
             self._errands.append((work, done))
             self._turn.notify()
         return done.result()
+
+    def keep_irms(self, numbers: AbstractSet[int]) -> None:
+        """Free the contexts of all IRMs but these sources', now or after the answers that they write. Raises as `between`."""
+
+        def drop() -> None:
+            self._kept = numbers
+            for slot in self._slots:
+                slot.drop_irms(numbers)
+
+        self.between(drop)
 
     def leave(self, job: Job) -> None:
         """Nobody waits for this answer any more."""
@@ -209,6 +227,8 @@ class Pool:
             writing.fail(_failed(error))
         if writing.over:
             slot.writing, slot.used = None, time.monotonic()
+            if self._kept is not None:
+                slot.drop_irms(self._kept)
 
 
 def _run(work: Callable[[], Any], done: Future[Any]) -> None:

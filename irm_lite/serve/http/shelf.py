@@ -51,6 +51,11 @@ class Shelf:
         """All that can be asked for."""
         return list(self._sources)
 
+    @property
+    def irms(self) -> set[int]:
+        """The numbers of the IRMs among them."""
+        return {source.number for source in list(self._sources.values()) if source.irm is not None}
+
     def add_vector(self, name: str, argument: str) -> Source:
         """A vector PATH[:SCALE]; the scale becomes 1 under this name. Raises VectorError where it does not fit."""
         path, scale = parse_vector_argument(argument)
@@ -117,7 +122,7 @@ class Shelf:
 
     def documents(self) -> list[dict[str, Any]]:
         """What clients are told of all of it."""
-        return [source.document() for source in self._sources.values()]
+        return [source.document() for source in list(self._sources.values())]  # names are loaded meanwhile
 
     def picture(self, name: str) -> dict[str, Any]:
         """What clients are told of one, with `rows`: of each layer of a vector the strongest value of at most 192 stretches

@@ -59,6 +59,7 @@ class Writing:
 
     def _take(self, token: Token) -> None:
         self._read += len(token.text)
+        self.job.written = len(self._column.written)
         text, stopped = self._finder.feed(token.text)
         self._texts.append(text)
         if self.job.manner.watched:

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irm_lite.base.fingerprint import Match
+from irm_lite.base.fingerprint import Match, fingerprint_gguf
 from irm_lite.core.errors import InputError
+from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.runs.trained import neutral_samples
 from irm_lite.scoring.hearing import hear
 from irm_lite.scoring.material import Extent
 from irm_lite.scoring.score import Score, score
+from irm_lite.steering.adapter import Adapter
+from irm_lite.steering.control_vector import parse_vector_argument
 from irm_lite.vectors.fidelity.comparing import compared
 from irm_lite.vectors.fidelity.comparison import Comparison
 from irm_lite.vectors.fidelity.steerings import steerable
@@ -43,6 +46,18 @@ class AdapterEvaluation:
         }
 
 
+def require_adapters(run: "TrainedRun", sources: Sequence[str], gguf: Path | None) -> Path:
+    """The GGUF that these adapters, PATH[:SCALE] each, can be measured on. Raises InputError where there is none, VectorError where
+    one does not fit it."""
+    gguf = gguf or run.gguf_path
+    if gguf is None:
+        raise InputError("adapters are measured in llama.cpp", "name a .gguf of the base with --gguf")
+    header = read_header(gguf)
+    for source in sources:
+        Adapter.load(parse_vector_argument(source)[0]).require_fit(header, fingerprint_gguf(header))
+    return gguf
+
+
 def evaluate_adapters(
     run: "TrainedRun", sources: Sequence[str], gguf: Path | None, extent: Extent, on_progress: Progress = unwatched
 ) -> AdapterEvaluation:
@@ -52,9 +67,7 @@ def evaluate_adapters(
     from irm_lite.llamacpp.adapters import at_work
     from irm_lite.llamacpp.parallel import SEQUENCES, n_ctx_for
 
-    gguf = gguf or run.gguf_path
-    if gguf is None:
-        raise InputError("adapters are measured in llama.cpp", "name a .gguf of the base with --gguf")
+    gguf = require_adapters(run, sources, gguf)
     held_out, neutral = run.held_out, neutral_samples(run)
     material = material_of(run, extent) if extent.questions != 0 else None
     n_ctx = max(context_for([*held_out, *neutral]), 512, n_ctx_for(room_for(material)) if material else 0)

@@ -13,6 +13,7 @@ from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.version import __version__
 from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.control_vector import ControlVector
+from irm_lite.steering.layers import parse_layers
 from irm_lite.steering.steering_file import base_keys
 from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST, ClosedForm
 from irm_lite.vectors.adapter.place import (
@@ -26,6 +27,8 @@ from irm_lite.vectors.adapter.place import (
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
+
+_FILES = (".bin", ".ckpt", ".json", ".npz", ".onnx", ".pt", ".pth", ".safetensors", ".toml", ".txt", ".yaml", ".zip")
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,29 @@ def is_gguf(out: Path) -> bool:
     return out.suffix.lower() == ".gguf"
 
 
-def _require_out(out: Path) -> None:
-    if out.suffix and not is_gguf(out):
+def require_out(out: Path) -> None:
+    """Raise InputError where `out` is a file of another kind, or cannot be written."""
+    if out.suffix.lower() in _FILES:  # other dots are of a folder's name: anger-v1.0
         raise InputError(f"{out} is neither a .gguf nor a folder", "name a file that ends in .gguf, or a folder for PEFT")
     require_folder(out.parent)
+
+
+def require_place(run: "TrainedRun", out: Path, gguf: Path | None, layers: str) -> None:
+    """Raise InputError where no vector of the run at these blocks could be carried by an adapter in `out`."""
+    from irm_lite.base.sources.gguf_weights import skeleton
+
+    require_out(out)
+    gguf = gguf or run.gguf_path
+    chosen = parse_layers(layers, run.fingerprint.n_layers, first=1)
+    blocks = tuple(block for block in chosen if block in run.irm.layers)  # others may get no vector
+    if gguf is None:
+        names = module_names(run.base.model, run.base.fingerprint.architecture)
+        residual_scale_of(run.base.model, names, blocks)
+        return
+    header = read_header(gguf)
+    residual_scale(header, blocks)
+    if not is_gguf(out):
+        module_names(skeleton(gguf), header.architecture)
 
 
 def job_on(gguf: Path, vector: ControlVector, out: Path, name: str) -> Job:
@@ -70,7 +92,7 @@ def job_on(gguf: Path, vector: ControlVector, out: Path, name: str) -> Job:
     from irm_lite.base.presets import presets
     from irm_lite.base.sources.gguf_weights import skeleton
 
-    _require_out(out)
+    require_out(out)
     header = read_header(gguf)
     fingerprint = fingerprint_gguf(header)
     match = vector.require_fit(fingerprint, gguf.name)
@@ -81,7 +103,7 @@ def job_on(gguf: Path, vector: ControlVector, out: Path, name: str) -> Job:
 
 
 def job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str) -> Job:
-    _require_out(out)
+    require_out(out)
     match = vector.require_fit(base.fingerprint, base.name)
     names = module_names(base.model, base.fingerprint.architecture)
     scale = residual_scale_of(base.model, names, vector.layers)
@@ -90,7 +112,7 @@ def job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str)
 
 def job_of_irm(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
     """An IRM itself, beside the maps of its site: fitted on the run's base in transformers, for `gguf` if there is one."""
-    _require_out(out)
+    require_out(out)
     base, irm = run.base, run.irm
     names = module_names(base.model, base.fingerprint.architecture)
     if irm.site == "attn":

@@ -21,7 +21,7 @@ from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM
 from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST, BlockFit, ClosedForm, split_of, spread, told
 from irm_lite.vectors.adapter.inputs import Text, TransformersSource
-from irm_lite.vectors.adapter.job import job_of_irm
+from irm_lite.vectors.adapter.job import job_of_irm, require_out
 from irm_lite.vectors.adapter.make import keep_with_run
 from irm_lite.vectors.adapter.measuring import Beside, measured_in_llamacpp, measured_in_transformers
 from irm_lite.vectors.adapter.regression import Regression, regress
@@ -63,10 +63,11 @@ def adapter_of_irm(
     """
     began = time.monotonic()
     gguf = gguf or run.gguf_path
+    require_out(out)
+    _require_rank(ranks.rank, run.fingerprint.hidden_size)
     base, irm = run.base, run.irm
     job = job_of_irm(run, out, gguf)
     module = ATTENTION if irm.site == "attn" else LAST
-    _require_rank(ranks.rank, base.hidden_size)
     train, _ = encode_all(run.tokenizer, run.dataset.train, run.config.max_length)
     validation, _ = encode_all(run.tokenizer, run.dataset.validation, run.config.max_length)
     fitted_on = training_answers(train)
@@ -117,7 +118,7 @@ class Starts:
             for layer, (inputs, outputs) in self._read(group, split.all).items():
                 parts = tuple(zip(split.parts(inputs), split.parts(outputs), strict=True))
                 if np.any(outputs):
-                    most = min(rank, inputs.shape[1], outputs.shape[1])
+                    most = min(rank, *parts[0][0].shape, outputs.shape[1])  # no more than tokens, either
                     found[f"blk.{layer}.{self.module}"] = regress(parts[0], parts[1], most, DIRECTIONS)
                 on_progress(layers.index(layer) + 1, len(layers), "predicting what the IRM adds")
         if not found:

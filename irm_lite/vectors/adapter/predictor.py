@@ -4,7 +4,7 @@ A = (C + lambda I)^-1 mu, C = E[x x'] and mu = E[x] over tokens. Lambda is a sha
 those that C is of; the error is told on a third set.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,12 +33,12 @@ def fit(
     """
     x, ones = inputs.astype(np.float64), np.ones(len(inputs)) if target is None else target
     aim = np.ones(len(validation)) if wanted is None else wanted
-    found = [(ridge, a, mean_square(aim - validation @ a)) for ridge, a in zip(RIDGES, solutions(x, ones), strict=True)]
+    found = ((ridge, a, mean_square(aim - validation @ a)) for ridge, a in zip(RIDGES, solutions(x, ones), strict=True))
     ridge, a, error = min(found, key=lambda each: each[2])
     return Predictor(a.astype(np.float32), ridge, error)
 
 
-def solutions(x: DoubleArray, target: DoubleArray) -> Sequence[DoubleArray]:
+def solutions(x: DoubleArray, target: DoubleArray) -> Iterator[DoubleArray]:
     """One a ridge, (n_in,) or (n_in, H) as the target is (T,) or (T, H), by the smaller of the two systems: of the inputs' size, or
     of the tokens' number."""
     tokens, size = x.shape
@@ -46,13 +46,12 @@ def solutions(x: DoubleArray, target: DoubleArray) -> Sequence[DoubleArray]:
     gram = (x.T @ x if primal else x @ x.T) / tokens
     right = x.T @ target / tokens if primal else target / tokens
     mean_diagonal = max(float(np.einsum("ij,ij->", x, x)) / tokens / size, np.finfo(np.float32).tiny)
-    diagonal, found = np.einsum("ii->i", gram), []
+    diagonal = np.einsum("ii->i", gram)
     own = diagonal.copy()
     for ridge in RIDGES:
         diagonal[:] = own + ridge * mean_diagonal
         solved = scipy.linalg.solve(gram, right, assume_a="pos")
-        found.append(solved if primal else x.T @ solved)
-    return found
+        yield solved if primal else x.T @ solved
 
 
 def mean_square(values: DoubleArray | FloatArray) -> float:

@@ -35,9 +35,9 @@ def regress(
     x, y = (each.astype(np.float64) for each in fitted_on)
     there, wanted = chosen_on
     power = max(float(np.square(wanted, dtype=np.float64).sum()), np.finfo(np.float64).tiny)
-    tried = [
+    tried = (  # a generator: each w is of n_in x H
         (ridge, w, float(np.square(wanted - there @ w).sum()) / power) for ridge, w in zip(RIDGES, solutions(x, y), strict=True)
-    ]
+    )
     ridge, w, _ = min(tried, key=lambda each: each[2])
     basis = _whitened(x, max(directions, rank))
     fitted = x @ w

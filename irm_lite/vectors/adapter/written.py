@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import dataclass, field, replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class AdapterExport:
             "fidelity": self.comparison.to_dict()["fidelity"],
             **{name: each.to_dict() for name, each in self.compared.items() if name == "vector"},
             "measured": self.comparison.to_dict(),
-            "strengths": {f"{strength:g}": value for strength, value in self.strengths.items()},
+            "strengths": {f"{at:g}": None if isnan(value) else value for at, value in self.strengths.items()},
             "predicted": [fit.to_dict() for fit in self.fits],
         }
 

@@ -10,7 +10,9 @@ import pytest
 from openai import BadRequestError, OpenAI
 
 from irm_lite.cli.main import run as irm_lite
-from irm_lite.core.errors import VectorError
+from irm_lite.cli.output import Output
+from irm_lite.cli.verbs.serve_http import _fill
+from irm_lite.core.errors import InputError, VectorError
 from irm_lite.llamacpp import Model, adapters
 from irm_lite.serve.http.schema import Item
 from irm_lite.serve.http.settings import Settings
@@ -157,5 +159,7 @@ def test_a_flag_of_the_command_names_it(model: Model, adapter: Path, vectors: Pa
     with pytest.raises(VectorError, match="not a LoRA adapter"):
         shelf.add_adapter("angry", str(vectors / "angry.gguf"))
     shelf.add_adapter("tone", f"{adapter}:0.5")
+    with pytest.raises(InputError, match=r"two sources are called 'tone'.*--vector OTHER="):
+        _fill(shelf, {"vector": [f"tone={vectors / 'angry.gguf'}"], "adapter": [], "irm": []}, Output(None))
     ((_, scale),) = shelf.resolve([Item(name="tone", scale=3)]).adapters
     assert scale == 1.5

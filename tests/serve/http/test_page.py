@@ -89,6 +89,49 @@ def test_a_slider_moves_in_mid_answer(model: Model, shelf: Shelf, tmp_path: Path
 
 @pytest.mark.slow
 @needs_browser
+def test_a_slider_moves_before_the_first_token(model: Model, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, moved, sent = Event(), Event(), Event()
+
+    class Gated(Writing):
+        def __init__(self, *job: Any) -> None:
+            asked.set()
+            assert moved.wait(PATIENCE)
+            super().__init__(*job)
+
+        def step(self) -> None:
+            if self.job.steering.vector is not None and len(self._column.written) == 20:
+                assert sent.wait(PATIENCE)
+            super().step()
+
+    monkeypatch.setattr("irm_lite.serve.http.pool.Writing", Gated)
+    with (
+        live_server(model, shelf, Settings("tiny", port=0, contexts=3, context=256)) as server,
+        browser.opened(tmp_path / "profile", "--window-size=1100,1400") as page,
+    ):
+        page.open(server.url)
+        page.until("columns.length === 2")
+        page.run("document.getElementById('tokens').value = 60; document.getElementById('ask').click()")
+        assert asked.wait(PATIENCE)
+        slide(page, 1, -1.5)
+        assert page.run("return columns.map((each) => each.id)") == [None, None]
+        moved.set()
+        page.until("columns[1].id !== null && columns[1].pending === null")
+        sent.set()
+        page.until(BOTH_DONE)
+        last = "return columns[1].norms.at(-1).toFixed(3)"
+        turned = page.run(last)
+        page.run("document.getElementById('ask').click()")
+        page.until("running && document.getElementById('stop').disabled === false")
+        page.until(BOTH_DONE)
+        assert page.run(last) == turned
+        for _ in range(6):
+            page.run("document.getElementById('add').click()")
+        assert page.run("return columns.length") == 5
+        assert page.console() == []
+
+
+@pytest.mark.slow
+@needs_browser
 def test_pictures_of_what_steers(server: LiveServer, tmp_path: Path) -> None:
     with browser.opened(tmp_path / "profile", "--window-size=1100,1400") as page:
         page.open(f"{server.url}/#prompt=ocean&tokens=20&column=dynamic@1&column=tone@0.5")

@@ -168,6 +168,27 @@ def test_a_job_that_nobody_waits_for_frees_its_context(model: Model) -> None:
         pool.leave(first)
         assert short.text
         assert not long.over.is_set()  # it did not run to its end
+        assert 0 < first.written < 10**6
+
+
+def test_an_irm_that_is_unloaded_frees_its_contexts(model: Model, shelf: Shelf) -> None:
+    steering = shelf.resolve([Item(name="dynamic")])
+    with Pool(model, contexts=2, n_ctx=512) as pool:
+        long, short = Heard(), Heard()
+        first = job(model, long, tokens=10**6, steering=steering)
+        pool.submit(first)
+        assert long.first.wait(PATIENCE)
+        pool.submit(job(model, short, steering=steering))
+        assert short.text
+        pool.keep_irms(shelf.irms)
+        assert [len(slot._irms) for slot in pool._slots] == [1, 1]
+        shelf.unload("dynamic")
+        pool.keep_irms(shelf.irms)
+        assert sum(len(slot._irms) for slot in pool._slots) == 1  # it still writes
+        first.deadline = 0.0
+        assert long.over.wait(PATIENCE)
+        pool.between(lambda: None)
+        assert [len(slot._irms) for slot in pool._slots] == [0, 0]
 
 
 def test_time_and_place_are_limited(model: Model) -> None:

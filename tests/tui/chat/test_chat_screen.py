@@ -21,6 +21,7 @@ from irm_lite_tui.chat.widgets.layer_range import LayerRange
 from irm_lite_tui.chat.widgets.slider import StrengthSlider
 from irm_lite_tui.chat.widgets.token_map import TokenMap
 from irm_lite_tui.shared.ask import AskScreen
+from irm_lite_tui.watch.chat_sources import Sources
 from support.chat_app import ChatApp, app, ask, ready
 from support.tui_helpers import SIZES, check_snapshot, screen_text, until
 
@@ -247,6 +248,44 @@ async def test_another_vector_in_mid_answer(app: Callable[..., ChatApp]) -> None
         await until(pilot, lambda: bare.chat._files().get("vector") == "joy.gguf", "the other vector")
         answers = bare.chat.turns[-1].answers.values()
         assert all(answer.whole and not answer.error for answer in answers)
+
+
+@pytest.mark.slow
+async def test_a_question_waits_for_all_of_several_new_sources(app: Callable[..., ChatApp]) -> None:
+    bare = app()
+    async with bare.run_test(size=(100, 30)) as pilot:
+        await ready(pilot, bare)
+        bare.chat.change(Sources("model.gguf", "joy.gguf", "runs/joy"))
+        first = min(bare.chat._asked.values()) - 1
+        old = {"base": {}, "irm": {"sources": ["runs/anger"], "warning": None, "layers": "1-3"}}
+        bare.chat._ready({"id": first, "protocol": 1, "model": {"n_layers": 4}, "columns": old})
+        assert bare.chat._loading
+        await ask(pilot, bare, "Why?")
+        assert bare.chat.turns[-1].sources == {"model": "model.gguf", "vector": "joy.gguf", "irm": "runs/joy"}
+        assert list(bare.chat.turns[-1].answers) == ["base", "vector", "irm"]
+
+
+@pytest.mark.slow
+async def test_what_is_made_of_the_run_meanwhile_undoes_nothing(
+    app: Callable[..., ChatApp], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = app("slow.gguf")
+    async with bare.run_test(size=(100, 30)) as pilot:
+        await ready(pilot, bare)
+        bare.chat.taken = Path("runs/anger")
+        await load(pilot, bare, vector="joy.gguf")
+        await until(pilot, lambda: bare.chat._files().get("vector") == "joy.gguf", "the vector chosen by hand")
+        bare.chat.query_one("#prompt", Input).value = "go"
+        await pilot.press("enter")
+        await until(pilot, lambda: "[31m" in bare.said("irm"), "the beginning")
+        made = Sources("slow.gguf", "new.gguf", "runs/anger", "new-adapter.gguf")
+        monkeypatch.setattr("irm_lite_tui.chat.served.sources_of", lambda path: made)
+        bare.chat.take_run(Path("runs/anger"))
+        assert bare.chat.turns[-1].answers["base"].whole is None
+        assert not bare.chat.sources.adapter
+        await pilot.press("escape")
+        await until(pilot, lambda: bare.chat._files().get("adapter") == "new-adapter.gguf", "the new adapter")
+        assert bare.chat._files()["vector"] == "joy.gguf"
 
 
 @pytest.mark.slow

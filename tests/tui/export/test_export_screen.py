@@ -15,6 +15,7 @@ from irm_lite.steering.control_vector import ControlVector
 from irm_lite_tui.export.adapter_gauge import AdapterGauge
 from irm_lite_tui.export.job_panel import JobPanel
 from irm_lite_tui.export.line_list import LineList
+from irm_lite_tui.export.screen import ExportScreen
 from support.export_app import ADAPTER_FIGURES, FIGURES, NO_FIDELITY, ExportApp
 from support.tui_helpers import SIZES, Script, check_snapshot, screen_text, script, until
 
@@ -111,6 +112,38 @@ async def test_figures_of_an_adapter_that_cannot_be_read_are_a_state(run: RunDir
     run.fidelity.write_text(json.dumps(FIGURES))
     async with ExportApp(run.path).run_test(size=(80, 24)) as pilot:
         assert "adapter.gguf is of another one" in screen_text(pilot.app)
+    other = {**ADAPTER_FIGURES, "adapter": str(run.export / "half.gguf")}
+    run.fidelity.write_text(json.dumps({**FIGURES, "adapter": other}))
+    async with ExportApp(run.path).run_test(size=(140, 24)) as pilot:
+        assert "the adapter made last is half.gguf" in " ".join(screen_text(pilot.app).split())
+        assert pilot.app.screen.query_one(AdapterGauge).measured is None
+    tuned = {"rank": 8, "strengths_of": "irm", "tuned": {"kl_base": 1.0, "kl_start": 0.2, "kl": 0.1}}
+    strengths = {"strengths": {"-1": None, "0.5": 0.9}}
+    own = {**ADAPTER_FIGURES, **tuned, **strengths, "adapter": str(run.default_adapter)}
+    run.fidelity.write_text(json.dumps({**FIGURES, "adapter": own}))
+    async with ExportApp(run.path).run_test(size=(140, 60)) as pilot:
+        measured = pilot.app.screen.query_one(AdapterGauge).measured
+        assert measured is not None
+        assert measured.tuned.endswith("rank 8 by least squares 0.200, fitted on 0.100")
+        assert measured.strengths == {"0.5": 0.9}
+        for words in ("KL(IRM || it)", "of what the IRM does it does", "what the IRM adds is"):
+            assert words in screen_text(pilot.app)
+
+
+@pytest.mark.slow
+async def test_the_file_that_was_meant_for_one_run_is_not_the_others(run: RunDirectory) -> None:
+    other = RunDirectory(Path("runs/sad"))
+    other.create(TrainConfig(model="base.gguf"), Fingerprint("llama", 3, 64, "0" * 64), {})
+    async with ExportApp(run.path).run_test(size=(80, 24)) as pilot:
+        screen = pilot.app.screen
+        assert isinstance(screen, ExportScreen)
+        screen.query_one("#out", Input).value = "mine.gguf"
+        screen.query_one("#force", Select).value = True
+        screen.take_run(run.path)
+        assert screen.query_one("#out", Input).value == "mine.gguf"
+        screen.take_run(other.path)
+        assert screen.query_one("#out", Input).value == ""
+        assert screen.query_one("#force", Select).value is False
 
 
 @pytest.mark.slow

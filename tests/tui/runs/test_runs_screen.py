@@ -116,9 +116,16 @@ async def test_the_table_follows_what_others_do(tmp_path: Path) -> None:
             current = app.screen.query_one(RunTable).current
             assert current is not None
             assert current.name == "live"
+            app.screen.query_one(RunTable).go_to(tmp_path / "later")
+            select(app, "other")
+            plant_run(tmp_path / "later")
+            await listed(pilot, 4)
+            current = app.screen.query_one(RunTable).current
+            assert current is not None
+            assert current.name == "other"  # it was moved meanwhile
         await until(pilot, lambda: rows(app)["live"][1] == "■ stopped", "the end")
         shutil.rmtree(run.path)
-        await listed(pilot, 2)
+        await listed(pilot, 3)
 
 
 @pytest.mark.slow

@@ -114,6 +114,7 @@ class ChatScreen(ServedScreen):
                 self._conversation.take(event)
                 if awaited:
                     self._say_idle()
+                    self._catch_up()
             case "outputs":
                 self._outputs(event)
             case "error":
@@ -123,7 +124,8 @@ class ChatScreen(ServedScreen):
         if event["protocol"] != PROTOCOL:
             self._say(f"irm-lite serve speaks protocol {event['protocol']}, not {PROTOCOL}: pip install -U irm-lite", wrong=True)
             return
-        self._loaded = event["columns"]
+        self._answered(event.get("id"))
+        self._loaded = {name: about for name, about in event["columns"].items() if name not in self._asked}  # others are of before
         if self._depth != event["model"]["n_layers"]:
             self._depth = event["model"]["n_layers"]
             self.query_one(LayerRange).set_depth(self._depth)
@@ -133,6 +135,7 @@ class ChatScreen(ServedScreen):
 
     def _error(self, event: dict[str, Any]) -> None:
         column = event.get("column")
+        self._answered(event.get("id"))
         if isinstance(column, str) and (answer := self._conversation.open_answer(event.get("id"), column)):
             answer.error = event["text"]
         elif column in COLUMNS:
@@ -150,7 +153,7 @@ class ChatScreen(ServedScreen):
         why = message.last.removeprefix("irm-lite: ") or f"it ended with code {message.code}"
         self._conversation.fail("the server ended")
         self._titles()
-        self._say(f"irm-lite serve has ended: {why} (f5 starts it again, ctrl+o chooses another)", wrong=True)
+        self._say(f"irm-lite serve has ended: {why} ({self._restart_key} starts it again, {self._hint})", wrong=True)
 
     # Asking
 
@@ -159,7 +162,7 @@ class ChatScreen(ServedScreen):
         if message.input.id != "prompt" or not prompt:
             return
         if self._serve is None:
-            self._tell("no model is loaded: f5 loads it", "warning")
+            self._tell(f"no model is loaded: {self._restart_key} loads it", "warning")
         elif self._loading:  # what comes later would not be asked
             self._early = True
             self._tell("asked as soon as all is loaded")

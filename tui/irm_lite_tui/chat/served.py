@@ -1,5 +1,6 @@
 """The server of a chat and what it has loaded: start, load, change, unload, and say so."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ class ServedScreen(Screen[None]):
         self._serve: Serve | None = None
         self._loaded: dict[str, dict[str, Any]] = {}  # the server's columns, as in `ready`
         self._wrong: dict[str, str] = {}  # why a column is not there
+        self._asked: dict[str, int] = {}  # the last load of each column that the server has not told the end of
+        self._behind = False  # the run has new sources, which wait for the end of an answer
 
     @property
     def turns(self) -> list[Turn]:
@@ -42,8 +45,7 @@ class ServedScreen(Screen[None]):
     @property
     def _loading(self) -> bool:
         """Whether something is still to come that was asked for."""
-        missing = [name for name in _STEERED if getattr(self.sources, name) and name not in {*self._loaded, *self._wrong}]
-        return not self._loaded or bool(missing)
+        return not self._loaded or bool(self._asked)
 
     def _files(self) -> dict[str, str]:
         """What the server has loaded, as it was asked for."""
@@ -57,10 +59,22 @@ class ServedScreen(Screen[None]):
 
     def take_run(self, path: Path) -> None:
         """See shared/in_hand.py; the conversation goes on."""
-        found = sources_of(path)
-        if (path, found) != (self.taken, self._found):
+        found, before = sources_of(path), self._found
+        if path != self.taken:
             self.taken, self._found = path, found
             self.change(found)
+        elif found != before and self._conversation.writing:
+            self._behind = True
+        elif found != before:  # what was chosen by hand stays
+            by_hand = {name: mine for name, mine in vars(self.sources).items() if mine != getattr(before, name)}
+            self._found = found
+            self.change(replace(found, **by_hand))
+
+    def _catch_up(self) -> None:
+        """Take what has been made of the run while an answer was being written."""
+        if self._behind and self.taken is not None and not self._conversation.writing:
+            self._behind = False
+            self.take_run(self.taken)
 
     def keeps(self) -> str:
         """See shared/in_hand.py."""
@@ -97,13 +111,17 @@ class ServedScreen(Screen[None]):
             if getattr(sources, name) != getattr(before, name) or name in self._wrong:
                 self._loaded.pop(name, None)
                 self._wrong.pop(name, None)
-                serve.ask("load", **{name: None})  # else the one before would stay if the new one cannot be loaded
+                self._asked[name] = serve.ask("load", **{name: None})  # else the old one stays if it cannot be loaded
                 self._load_column(serve, name)
         self._titles()
 
     @property
     def _hint(self) -> str:
         return f"{shown_key(self.app, 'chat.sources', 'ctrl+o')} chooses what to load"
+
+    @property
+    def _restart_key(self) -> str:
+        return shown_key(self.app, "chat.restart", "f5")
 
     def _why_empty(self, name: str) -> str:
         """That a column has no source, and the one key that gives it one."""
@@ -118,14 +136,18 @@ class ServedScreen(Screen[None]):
     def _load_column(self, serve: Serve, name: str) -> None:
         source = getattr(self.sources, name)
         if source:
-            serve.ask("load", **{name: source})
+            self._asked[name] = serve.ask("load", **{name: source})
+
+    def _answered(self, request: int | None) -> None:
+        """That a column's load has ended, where the request is one."""
+        self._asked = {name: asked for name, asked in self._asked.items() if asked != request}
 
     def _end(self, why: str) -> None:
         """End the server, if there is one; `why` is what the answers that it was writing say."""
         if self._serve is not None:
             self._serve.end()
             self._conversation.fail(why)
-        self._serve, self._loaded, self._wrong = None, {}, {}
+        self._serve, self._loaded, self._wrong, self._asked = None, {}, {}, {}
 
     def action_sources(self) -> None:
         def chosen(sources: Sources | None) -> None:
@@ -151,7 +173,7 @@ class ServedScreen(Screen[None]):
             return
         self._end("the model was unloaded")
         self._titles()
-        self._say("the model is unloaded: f5 loads it again")
+        self._say(f"the model is unloaded: {self._restart_key} loads it again")
         self._weigh()
 
     def _weigh(self) -> None:

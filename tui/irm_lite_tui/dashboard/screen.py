@@ -126,7 +126,7 @@ class DashboardScreen(Screen[None]):
             self._seen_at_work = True
             if holder.pid != self._failed:  # it was resumed, here or elsewhere
                 self._failure = ""
-        elif self._child is not None and not self._seen_at_work:
+        elif not self._seen_at_work and (self._child is not None or child_of(reading.view.path) is not None):
             reading = replace(reading, view=replace(reading.view, state="starting", problem=""))
         changed = self.reading != reading
         self.reading = reading

@@ -25,7 +25,9 @@ class AdapterMeasured:
     strengths: dict[str, float]  # of what the vector does at other strengths, the share that the adapter does
     seconds: float
     n_bytes: int
-    worst: float  # mean of (1 - A x)^2 in the block where 1 is predicted worst
+    worst: float  # mean of (1 - A x)^2 in the block where 1 is predicted worst; tuned, the share of the IRM's power that is lost
+    strengths_of: str  # "vector" or "IRM"
+    tuned: str  # of further ranks: what the descent reached; empty: the vector's adapter
 
 
 def read_adapter(document: Mapping[str, Any]) -> AdapterMeasured:
@@ -41,13 +43,27 @@ def read_adapter(document: Mapping[str, Any]) -> AdapterMeasured:
             fidelity=optional_number(document["fidelity"]),
             interval=None if between is None else interval_of(between),
             vector=None if vector is None else optional_number(vector["fidelity"]),
-            strengths={str(name)[:8]: float(value) for name, value in document["strengths"].items() if isfinite(value)},
+            strengths={
+                str(at)[:8]: float(value) for at, value in document["strengths"].items() if value is not None and isfinite(value)
+            },
             seconds=number_of(document["seconds"]),
             n_bytes=int(document["bytes"]),
             worst=max(number_of(fit["error"]) for fit in document["predicted"]),
+            strengths_of="IRM" if document.get("strengths_of") == "irm" else "vector",
+            tuned=_tuned(document),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise RunError(f"the adapter's figures cannot be read ({error})", "export it again") from None
+
+
+def _tuned(document: Mapping[str, Any]) -> str:
+    """As the CLI has it. Raises as `number_of`."""
+    tuned = document.get("tuned")
+    if tuned is None:
+        return ""
+    base, start, reached = (number_of(tuned[name]) for name in ("kl_base", "kl_start", "kl"))
+    ranks = f"rank {int(document['rank'])} by least squares {start:.3f}, fitted on {reached:.3f}"
+    return f"KL(IRM || it) on validation answers: base {base:.3f}; {ranks}"
 
 
 def load_adapter(path: Path) -> AdapterMeasured | None:

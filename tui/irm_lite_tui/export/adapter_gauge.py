@@ -43,8 +43,12 @@ class AdapterGauge(Widget):
             about.append(f"the vector's own there: {_figure(measured.vector)}\n")
         if measured.strengths:
             at = ", ".join(f"{value:.3f} at {visible(strength)}" for strength, value in measured.strengths.items())
-            about.append(f"of what the vector does it does {at}\n")
-        about.append(f"1 is predicted with a mean square error of {measured.worst:.3g} in the worst block\n")
+            about.append(f"of what the {measured.strengths_of} does it does {at}\n")
+        if measured.tuned:
+            about.append(f"{measured.tuned}\n")
+            about.append(f"what the IRM adds is predicted with {measured.worst:.3g} of its power lost in the worst block\n")
+        else:
+            about.append(f"1 is predicted with a mean square error of {measured.worst:.3g} in the worst block\n")
         about.append(f"{measured.samples} held-out answers, {measured.tokens} tokens, in {visible(measured.measured_in)}; ")
         about.append(f"{measured.n_bytes / 1000:.0f} kB, made in {measured.seconds:.0f} s")
         return Group(head, bar(fidelity or 0.0, width, colour), scale(width), about)

@@ -128,6 +128,8 @@ class ExportScreen(Screen[None]):
         """See shared/in_hand.py."""
         if path != self.taken:
             self._path = self.taken = path
+            self.query_one("#out", TextField).text = ""  # both were meant for the other run
+            self.query_one("#force", Select).value = False
             self._open(path)
         else:
             self._read_run()
@@ -177,8 +179,11 @@ class ExportScreen(Screen[None]):
             return
         self._vector = run.default_vector if run.default_vector.is_file() else None
         self._adapter = run.default_adapter if run.default_adapter.is_file() else None
-        self._figures.measured, adapter_figures.measured = measured, of_adapter
         before = "exported before: the figures of that export"
+        if of_adapter is not None and of_adapter.path.name != run.default_adapter.name:
+            before += f"; the adapter made last is {of_adapter.path.name}"
+            of_adapter = None  # the lines are of another
+        self._figures.measured, adapter_figures.measured = measured, of_adapter
         if self._adapter is not None and of_adapter is None:
             before += f"; {self._adapter.name} is of another one"
         key = shown_key(self.app, "export.export", "f6")

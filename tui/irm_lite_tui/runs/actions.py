@@ -99,7 +99,7 @@ class RunActions(Screen[None]):
 
         def renamed(name: str | None) -> None:
             if name is not None:
-                self.query_one(RunTable).wanted = path.with_name(name.strip())
+                self.query_one(RunTable).go_to(path.with_name(name.strip()))
                 self.look()
 
         self.app.push_screen(

@@ -105,7 +105,7 @@ class RunsScreen(RunActions):
     def take_run(self, path: Path) -> None:
         """See shared/in_hand.py: the cursor goes to it, now or once it is there."""
         table = self.query_one(RunTable)
-        table.wanted = path
+        table.go_to(path)
         table.show()
 
     def keeps(self) -> str:

@@ -39,7 +39,8 @@ class RunTable(DataTable[Text]):
         super().__init__(id=id, cursor_type="row", zebra_stripes=True)
         self.marked: list[Path] = []
         self.filter, self.sort_by, self.descending = "", "age", False
-        self.wanted: Path | None = None  # the run that the cursor is to go to, once it is there
+        self._wanted: Path | None = None  # see go_to
+        self._stood: Path | None = None  # where the cursor was then, or after the last show
         self.looked = False
         self._views: list[RunView] = []
         self._shown: list[RunView] = []
@@ -68,7 +69,9 @@ class RunTable(DataTable[Text]):
         passing = [view for view in self._views if all(word in _haystack(view) for word in words)]
         wanted = sorted(sorted(passing, key=lambda view: view.name), key=ORDERS[self.sort_by], reverse=self.descending)
         same = [view.path for view in wanted] == [view.path for view in self._shown]
-        before = None if self.current is None else self.current.path
+        before = self._place
+        if before != self._stood:
+            self._wanted = None
         self._shown = wanted
         if same:
             for view in wanted:
@@ -82,8 +85,17 @@ class RunTable(DataTable[Text]):
                     self.add_row(*self._cells(view), key=str(view.path))
                 if before is not None:
                     self._go(before)
-        if self.wanted is not None and self._go(self.wanted):
-            self.wanted = None
+        if self._wanted is not None and self._go(self._wanted):
+            self._wanted = None
+        self._stood = self._place
+
+    def go_to(self, path: Path) -> None:
+        """Put the cursor on this run when next shown with it, unless it is moved before."""
+        self._wanted, self._stood = path, self._place
+
+    @property
+    def _place(self) -> Path | None:
+        return None if self.current is None else self.current.path
 
     def _go(self, path: Path) -> bool:
         """Put the cursor on this run; False where it is not among the rows."""

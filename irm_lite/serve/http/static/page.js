@@ -2,6 +2,7 @@
 "use strict";
 
 const at = (id) => document.getElementById(id);
+const MOST = 5; // columns: a browser opens six connections to a server, and the sliders need one
 const columns = [];
 let model = "";
 let sources = [];
@@ -49,9 +50,14 @@ class Column {
   async send() {
     const sent = JSON.stringify(this.steering);
     this.pending = sent;
-    const response = await post(`/v1/answers/${this.id}/steering`, { steering: this.steering });
-    this.pending = null;
-    if (!response.ok && response.status !== 404) this.say((await response.json()).error.message);
+    try {
+      const response = await post(`/v1/answers/${this.id}/steering`, { steering: this.steering });
+      if (!response.ok && response.status !== 404) this.say((await response.json()).error.message);
+    } catch (error) {
+      return this.say(error.message);
+    } finally {
+      this.pending = null;
+    }
     if (this.id !== null && JSON.stringify(this.steering) !== sent) await this.send();
   }
 
@@ -61,6 +67,7 @@ class Column {
     this.find(".answer").textContent = "";
     this.find(".strip").replaceChildren();
     this.norms = [];
+    this.sent = JSON.stringify(this.steering);
     this.asked = this.name; // an IRM's answer stays its own, whatever is chosen meanwhile
     this.say("waiting …");
     this.place.setAttribute("aria-busy", "true");
@@ -97,7 +104,10 @@ class Column {
 
   take(chunk) {
     if (chunk.error) throw new Error(chunk.error.message);
-    this.id = chunk.id;
+    if (this.id === null) {
+      this.id = chunk.id;
+      if (this.pending === null && JSON.stringify(this.steering) !== this.sent) this.send(); // it was moved since
+    }
     const choice = chunk.choices[0];
     if (!choice) return;
     if (choice.delta.content) this.find(".answer").append(choice.delta.content);
@@ -151,6 +161,7 @@ async function get(path) {
 function add(name, scale) {
   columns.push(new Column(name, scale));
   columns.forEach((each) => each.show());
+  at("add").disabled = columns.length >= MOST;
 }
 
 function remove(column) {
@@ -158,6 +169,7 @@ function remove(column) {
   columns.splice(columns.indexOf(column), 1);
   column.place.remove();
   columns.forEach((each) => each.show());
+  at("add").disabled = false;
   keep();
 }
 
@@ -195,7 +207,7 @@ function keep() {
 function restore() {
   const setting = new URLSearchParams(location.hash.slice(1));
   for (const id of ["prompt", "seed", "temperature", "tokens"]) if (setting.has(id)) at(id).value = setting.get(id);
-  const kept = setting.getAll("column").slice(0, 8).map((each) => each.split("@"));
+  const kept = setting.getAll("column").slice(0, MOST).map((each) => each.split("@"));
   return kept.length ? kept : [["", 1], ...sources.slice(0, 1).map((source) => [source.name, 1])];
 }
 
