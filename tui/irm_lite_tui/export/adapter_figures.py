@@ -25,7 +25,8 @@ class AdapterMeasured:
     strengths: dict[str, float]  # of what the vector does at other strengths, the share that the adapter does
     seconds: float
     n_bytes: int
-    worst: float  # mean of (1 - A x)^2 in the block where 1 is predicted worst
+    worst: float  # mean of (1 - A x)^2 in the block where 1 is predicted worst; behind norms what of the vector arrives wrongly
+    normed: bool = False  # what its maps put out is normalised before it reaches the stream
 
 
 def read_adapter(document: Mapping[str, Any]) -> AdapterMeasured:
@@ -45,6 +46,7 @@ def read_adapter(document: Mapping[str, Any]) -> AdapterMeasured:
             seconds=number_of(document["seconds"]),
             n_bytes=int(document["bytes"]),
             worst=max(number_of(fit["error"]) for fit in document["predicted"]),
+            normed=any(fit.get("floor") is not None for fit in document["predicted"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise RunError(f"the adapter's figures cannot be read ({error})", "export it again") from None

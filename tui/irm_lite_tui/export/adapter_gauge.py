@@ -44,7 +44,8 @@ class AdapterGauge(Widget):
         if measured.strengths:
             at = ", ".join(f"{value:.3f} at {visible(strength)}" for strength, value in measured.strengths.items())
             about.append(f"of what the vector does it does {at}\n")
-        about.append(f"1 is predicted with a mean square error of {measured.worst:.3g} in the worst block\n")
+        what = "of the vector's power arrives wrongly" if measured.normed else "1 is predicted with a mean square error of"
+        about.append(f"{what} {measured.worst:.3g} in the worst block\n")
         about.append(f"{measured.samples} held-out answers, {measured.tokens} tokens, in {visible(measured.measured_in)}; ")
         about.append(f"{measured.n_bytes / 1000:.0f} kB, made in {measured.seconds:.0f} s")
         return Group(head, bar(fidelity or 0.0, width, colour), scale(width), about)
