@@ -65,6 +65,7 @@ def adapt(folder: Path, gguf: Path) -> Adapted:
     norms = post_norms(header, layers)
     for layer, norm in post_norms_of(model, names, layers).items():
         np.testing.assert_allclose(norm.gain, norms[layer].gain, atol=1e-6)
+        np.testing.assert_allclose(norm.read_by, norms[layer].read_by, atol=1e-6)
     assert math.isclose(scale, residual_scale_of(model, names, layers), rel_tol=1e-6)
     generator = np.random.default_rng(0)
     directions = {layer: (0.3 * generator.standard_normal(size)).astype(np.float32) for layer in layers}

@@ -16,7 +16,7 @@ import numpy as np
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, unwatched
 from irm_lite.steering.adapter import Factors
 from irm_lite.vectors.adapter.inputs import Source, Text
-from irm_lite.vectors.adapter.post_norm import FLOORS, Behind, PostNorm, behind
+from irm_lite.vectors.adapter.post_norm import FLOORS, Behind, PostNorm
 from irm_lite.vectors.adapter.predictor import Predictor, fit, mean_square
 
 FITTED_AT = (1.0, 0.0, 0.5, 1.0, -1.0, 1.5, 1.0, 0.75)  # strengths of the texts, in turn
@@ -38,8 +38,8 @@ class Worst:
 @dataclass(frozen=True)
 class BlockFit:
     """How well 1 is predicted in a block, on held-out texts: mean of (1 - A x)^2 over tokens, over first tokens (the attention
-    sink's), and by the strength that the model was steered at. Behind a post norm: what of the vector's power reaches the stream
-    wrongly at that strength."""
+    sink's), and by the strength that the model was steered at. Behind a post norm: what of the vector's power, as the next norm
+    reads it, reaches the stream wrongly at that strength."""
 
     block: int
     modules: tuple[str, ...]
@@ -49,7 +49,7 @@ class BlockFit:
     first_token: float
     by_strength: dict[float, float]
     worst: Worst
-    floor: float | None = None  # of the gains of the norm behind the last map, a share of their rms; None: there is no such norm
+    floor: float | None = None  # by which B behind a post norm was chosen (post_norm.py); None: there is no such norm
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"by_strength": {f"{strength:g}": error for strength, error in self.by_strength.items()}}
@@ -152,7 +152,7 @@ def _through(split: Split, inputs: FloatArray, outputs: FloatArray, norm: PostNo
 
     def lost(part: int, floor: float) -> Behind:
         n, q, s = parts[part]
-        return behind(norm.added(n, q, norm.before(direction, floor), s), direction)
+        return norm.behind(norm.added(n, q, norm.before(direction, floor), s), direction)
 
     floor = min(FLOORS, key=lambda each: float(lost(1, each).errors.mean()))
     found = lost(2, floor)

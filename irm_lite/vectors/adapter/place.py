@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
 from irm_lite.base.architecture import decoder_layers, text_config
 from irm_lite.base.architectures import Architecture, of_gguf
 from irm_lite.base.fingerprint import BAKED
-from irm_lite.base.norms import gain_of
+from irm_lite.base.norms import gain_of, gains_at
 from irm_lite.base.stream import stream_of
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.gguf_header import GgufHeader, require_model
+from irm_lite.core.types import FloatArray
 from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST
 from irm_lite.vectors.adapter.post_norm import PostNorm
 
@@ -55,7 +59,14 @@ def post_norms(header: GgufHeader, blocks: tuple[int, ...]) -> dict[int, PostNor
     if found and not _sandwiched(of_gguf(header.architecture)):
         raise InputError(f"no adapter is made for {header.path.name}: {_NORMED}", "use the control vector")
     epsilon = float(header.metadata.get(f"{header.architecture}.attention.layer_norm_rms_epsilon", 0.0))
-    return {block: PostNorm(header.read_f32(name), epsilon) for block, name in found.items()}
+    last = header.integer(f"{header.architecture}.block_count", 0) - 1
+
+    def read_by(block: int, gain: FloatArray) -> FloatArray:
+        name = "output_norm.weight" if block == last else f"blk.{block + 1}.attn_norm.weight"
+        return header.read_f32(name) if name in header.tensors else np.ones_like(gain)
+
+    gains = {block: header.read_f32(name) for block, name in found.items()}
+    return {block: PostNorm(gain, epsilon, read_by(block, gain)) for block, gain in gains.items()}
 
 
 def post_norms_of(model: "PreTrainedModel", names: Mapping[str, str], blocks: tuple[int, ...]) -> dict[int, PostNorm]:
@@ -64,8 +75,14 @@ def post_norms_of(model: "PreTrainedModel", names: Mapping[str, str], blocks: tu
     if found and not _sandwiched(stream_of(model).known):
         raise InputError(f"no adapter is made for a {type(model).__name__}: {_NORMED}", "use the control vector")
     epsilon = float(text_config(model).rms_norm_eps) if found else 0.0
-    norms = {block: model.get_submodule(names[name]) for block, name in found.items()}
-    return {block: PostNorm(gain_of(model, norm).detach().cpu().numpy(), epsilon) for block, norm in norms.items()}
+    reading = gains_at(model, "block") if found else []
+    gains = {block: gain_of(model, model.get_submodule(names[name])) for block, name in found.items()}
+    return {block: PostNorm(_values(gain), epsilon, _values(reading[block])) for block, gain in gains.items()}
+
+
+def _values(gain: torch.Tensor) -> FloatArray:
+    values: FloatArray = gain.detach().float().cpu().numpy()
+    return values
 
 
 def _sandwiched(known: Architecture | None) -> bool:

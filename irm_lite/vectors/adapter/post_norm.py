@@ -6,6 +6,9 @@ gain. With s B (A x) beside the map the norm reads y + s B (A x) = r (n + s q B)
     p^2 = 1 + 2 s q <n, B> + s^2 q^2 <B, B>        <a, b>: the mean over channels of a b
 
 so that g (n + s q B) / p reaches the stream. What that is to be is g n + s v: A predicts r, and B is v by the gain.
+
+Errors count as the next norm reads them, channel by channel times its gain: some channels hold little of a vector's power, reach
+the stream by a gain next to nothing, and are read by a large one.
 """
 
 from dataclasses import dataclass
@@ -14,16 +17,18 @@ import numpy as np
 
 from irm_lite.core.types import DoubleArray, FloatArray
 
-FLOORS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # shares of the gains' rms
+FLOORS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # shares of the rms of gains times those that read
 _IN_THE_LIMIT = 1e-4  # a text that is read at strength 0 tells what a small strength adds
 
 
 @dataclass(frozen=True)
 class PostNorm:
-    """The norm behind a block's last map: its gain (H,), as it multiplies, and what it adds under the root."""
+    """The norm behind a block's last map: its gain (H,), as it multiplies, what it adds under the root, and the gain of the norm
+    that reads the stream next, (H,): ones where there is none."""
 
     gain: FloatArray
     epsilon: float
+    read_by: FloatArray
 
     def sizes(self, outputs: FloatArray) -> FloatArray:
         """What it divides each token of outputs (T, H) by, (T,)."""
@@ -31,11 +36,12 @@ class PostNorm:
         return sizes
 
     def before(self, direction: FloatArray, floor: float) -> FloatArray:
-        """B (H,), which the gain makes `direction` of. Where a gain is well below `floor` times the gains' rms it makes less of it:
-        v / g of such a channel would be large, and what is large in one channel makes all others small."""
-        gain = self.gain.astype(np.float64)
-        least = floor**2 * np.mean(np.square(gain))
-        before: FloatArray = (direction * gain / np.maximum(np.square(gain) + least, np.finfo(np.float64).tiny)).astype(np.float32)
+        """B (H,), which the gain makes `direction` of: least squares as it is read, with a penalty on B. Without one v / g would be
+        all of B in a channel of a gain next to nothing, and what is large in one channel makes all others small."""
+        gain, reads = self.gain.astype(np.float64), np.square(self.read_by.astype(np.float64))
+        power = reads * np.square(gain)
+        least = max(floor**2 * float(np.mean(power)), np.finfo(np.float64).tiny)
+        before: FloatArray = (direction * reads * gain / (power + least)).astype(np.float32)
         return before
 
     def added(self, normed: FloatArray, predicted: FloatArray, before: FloatArray, strengths: FloatArray) -> DoubleArray:
@@ -48,6 +54,13 @@ class PostNorm:
         added: DoubleArray = self.gain * (n * ((1 - p) / p / s)[:, None] + b * (predicted / p)[:, None])
         return added
 
+    def behind(self, added: DoubleArray, direction: FloatArray) -> "Behind":
+        """What of a direction v (H,) is in what is added (T, H), as it is read."""
+        reads = self.read_by.astype(np.float64)
+        v, there = reads * direction, reads * added
+        power = max(float(v @ v), np.finfo(np.float64).tiny)
+        return Behind(np.square(there - v).sum(1) / power, there @ v / power)
+
 
 @dataclass(frozen=True)
 class Behind:
@@ -56,10 +69,3 @@ class Behind:
 
     errors: DoubleArray
     given: DoubleArray
-
-
-def behind(added: DoubleArray, direction: FloatArray) -> Behind:
-    """Of what is added (T, H) for a direction v (H,)."""
-    v = direction.astype(np.float64)
-    power = max(float(v @ v), np.finfo(np.float64).tiny)
-    return Behind(np.square(added - v).sum(1) / power, added @ v / power)
