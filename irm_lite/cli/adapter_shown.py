@@ -47,7 +47,7 @@ def _error_line(result: "AdapterExport") -> str:
         return f"what the IRM adds is predicted with {mean:.4f} of its power lost, {worst.error:.4f} in block {worst.block}"
     token = f"its worst token (text {at.text}, position {at.position}) is given {at.added:.2f} times the vector"
     if result.normed:
-        return f"of the vector's power {mean:.4f} reaches the stream wrongly, in block {worst.block} {worst.error:.4f}; {token}"
+        return f"of what is read of the vector {mean:.4f} arrives wrongly ({worst.error:.4f} in block {worst.block}); {token}"
     return f"1 is predicted with a mean square error of {mean:.4f}, in block {worst.block} of {worst.error:.4f}; {token}"
 
 

@@ -1,6 +1,7 @@
 """An adapter beside a map whose output is normalised before it reaches the stream: what torch's own RMS norm makes of it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,19 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
 from irm_lite.base.architecture import decoder_layers
+from irm_lite.core.errors import InputError
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.llamacpp.module_inputs import WatchedRuntime
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
 from irm_lite.vectors.adapter.closed_form import ClosedForm, closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource, Text
+from irm_lite.vectors.adapter.job import job_of_irm
 from irm_lite.vectors.adapter.place import post_norms
 from irm_lite.vectors.adapter.post_norm import FLOORS, PostNorm
 from support.zoo_ggufs import write_zoo
+from zoo.configs import ZOO
+from zoo.models import tiny_model
 
 SIZE, WIDTH, TOKENS = 512, 32, 12
 STRENGTHS = (-1.0, 0.5, 1.0, 1.5)
@@ -110,6 +115,14 @@ def test_a_gain_next_to_nothing_does_not_take_the_others_away() -> None:
     beside, ones = norm.before(wanted, 0.0), np.ones(64 * TOKENS, np.float32)
     without = norm.behind(norm.added(source.outputs / norm.sizes(source.outputs)[:, None], ones, beside, ones), wanted)
     assert float(without.errors.mean()) > 0.5
+
+
+def test_an_irm_behind_a_norm_is_refused_before_any_work(tmp_path: Path) -> None:
+    tiny = next(each for each in ZOO if each.name == "olmo2")
+    base = SimpleNamespace(model=tiny_model(tiny), fingerprint=SimpleNamespace(architecture="olmo2"))
+    run: Any = SimpleNamespace(base=base, irm=SimpleNamespace(site="block", layers=(1, 2)))
+    with pytest.raises(InputError, match="normalises what its blocks add"):
+        job_of_irm(run, tmp_path / "a.gguf", None)
 
 
 @pytest.mark.slow

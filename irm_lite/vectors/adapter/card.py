@@ -91,7 +91,7 @@ def error_meant(export: "AdapterExport") -> str:
     """What a block's error is."""
     if export.tuned is not None:
         return "E|y - B A x|^2 / E|y|^2, y being what the IRM adds,"
-    return "mean of |added - v|^2 / |v|^2" if export.normed else "mean of (1 - A x)^2"
+    return "mean of |added - v|^2 / |v|^2, as the next norm reads it," if export.normed else "mean of (1 - A x)^2"
 
 
 def _what(export: "AdapterExport") -> str:
