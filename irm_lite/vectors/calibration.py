@@ -16,24 +16,22 @@ import numpy as np
 from irm_lite.base.fingerprint import Match
 from irm_lite.base.load import load_tokenizer
 from irm_lite.core.bootstrap import Interval, interval, resampled_sums
-from irm_lite.core.errors import BaseModelError, DataError, InputError
+from irm_lite.core.errors import DataError, InputError
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode_all
-from irm_lite.llamacpp.agreement import Compared, disagreement
 from irm_lite.llamacpp.likelihood import answer_nll, answer_nlls, context_for, llamacpp_log_probabilities
 from irm_lite.steering.control_vector import ControlVector, require_scale
 from irm_lite.steering.layers import format_layers
 from irm_lite.steering.likelihood import kl
+from irm_lite.vectors.agreement_check import disagreement_of_file
+from irm_lite.vectors.scored import MAX_LENGTH
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from irm_lite.llamacpp import Runtime
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 _SAMPLES = 24  # of each kind at most: the time grows with them, and the intervals say what they are worth
-MAX_LENGTH = 512  # tokens
 
 
 @dataclass(frozen=True)
@@ -138,14 +136,6 @@ def calibrate(
             found.append(plain.measure(runtime, format_layers(layers), strength))
             on_progress(len(found), len(settings), f"layers {found[-1].layers} at {strength:g}: trade {found[-1].trade:+.2f}")
     return Calibration(gguf, data, plain.nll, found, len(aligned), match, told)
-
-
-def disagreement_of_file(gguf: Path, tokenizer: "PreTrainedTokenizerBase", samples: list[Sample]) -> str | None:
-    """Of the file in both runtimes: only llama.cpp is needed here, but what was trained was trained in transformers."""
-    try:
-        return disagreement(Compared.of_file(gguf, tokenizer), gguf, samples, allowed=True)
-    except BaseModelError:  # transformers has nothing to do with it, or llama.cpp says itself what is wrong
-        return None
 
 
 class Reference:

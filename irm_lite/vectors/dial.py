@@ -26,8 +26,8 @@ from irm_lite.scoring.material import Extent, Material, gather
 from irm_lite.scoring.parts import PARTS
 from irm_lite.scoring.score import Score, score
 from irm_lite.steering.control_vector import ControlVector, require_scale
-from irm_lite.vectors.calibration import MAX_LENGTH, disagreement_of_file
-from irm_lite.vectors.scored import encoder, room_for
+from irm_lite.vectors.agreement_check import disagreement_of_file
+from irm_lite.vectors.scored import MAX_LENGTH, encoder, room_for
 from irm_lite.vectors.speakers import LlamaCppSpeaker
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
     from irm_lite.vectors.export import ExportResult
 
+MAX_LENGTH = 512  # tokens of a sample, where no run says how many
 _LARGEST = 1 << 20  # bytes of fidelity.json
 
 

@@ -150,7 +150,7 @@ def test_autograd_saves_what_is_predicted(settings: dict[str, Any], dtype: str, 
         weights = [*model.parameters(), *made.irm.parameters()]
         with made.stepping(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             made(samples, 100)
-        code = made._hidden[1].code
+        code = made.injection.code
         for tensor in code if config.irm == "paper" else ():
             keep(tensor)
         for weight in weights:  # neither they nor their copies in half precision, which are a part of their own

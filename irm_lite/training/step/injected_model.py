@@ -32,11 +32,19 @@ class InjectedModel(nn.Module):
     def __init__(self, base: Base, injection: Injection, l1: float = 0.0, dependence: float = 0.0, recompute: bool = False) -> None:
         super().__init__()
         self.irm = injection.irm
-        self._hidden = (base, injection)  # in a tuple, so that the base is no submodule
+        self._unregistered = (base, injection)  # in a tuple, so that the base is no submodule
         self.prefix = FrozenPrefix(base.model, injection.irm)
         self.l1, self.dependence, self.recompute = l1, dependence, recompute
         self.mean_abs: dict[int, Tensor] = {}  # layer -> (H,), of the newest observed forward
         self._observed_at = -math.inf
+
+    @property
+    def base(self) -> Base:
+        return self._unregistered[0]
+
+    @property
+    def injection(self) -> Injection:
+        return self._unregistered[1]
 
     def forward(self, samples: Sequence[Sample], num_items: float | None = None) -> Tensor:
         """The loss of these samples in one packed row: NLL summed over answer tokens, each by its weight, / num_items, plus the
@@ -45,19 +53,18 @@ class InjectedModel(nn.Module):
 
         `num_items`: the weights of all answer tokens of an optimiser step; penalties are weighted with the row's share.
         """
-        _, injection = self._hidden
         norms: dict[int, Tensor] = {}
-        injection.observers.clear()  # only now: the backward pass recomputes with the observers of its forward
-        row = row_of(self._hidden[0].model, samples)
-        counts = row["counts"].to(self._hidden[0].plan.device)
+        self.injection.observers.clear()  # only now: the backward pass recomputes with the observers of its forward
+        row = row_of(self.base.model, samples)
+        counts = row["counts"].to(self.base.plan.device)
         if self.l1:
 
             def measure(layer: int, vector: Tensor) -> None:
                 norms[layer] = (counts * vector.abs().sum(-1, dtype=torch.float32)[0]).sum() / counts.sum()
 
-            injection.observers.append(measure)
+            self.injection.observers.append(measure)
         if time.monotonic() - self._observed_at >= LIVE_SECONDS:
-            injection.observers.append(self._observe)
+            self.injection.observers.append(self._observe)
             self._observed_at = time.monotonic()
         count = sum(sample.weight for sample in samples)
         items = count if num_items is None else num_items
@@ -65,55 +72,50 @@ class InjectedModel(nn.Module):
         if norms:
             loss = loss + count / items * self.l1 * torch.stack(list(norms.values())).mean()
         if self.dependence:
-            loss = loss + count / items * self.dependence * varying_share(*self.irm.moments(injection.code, counts)).mean()
+            loss = loss + count / items * self.dependence * varying_share(*self.irm.moments(self.injection.code, counts)).mean()
         return loss
 
     @contextmanager
     def stepping(self) -> Iterator[None]:
         """Around a forward with its backward, which may recompute the forward."""
-        base, injection = self._hidden
-        with injection.fed(), held(base.model):
+        with self.injection.fed(), held(self.base.model):
             yield
 
     def release(self) -> None:
         """Free what a forward left in memory whose backward failed."""
-        self._hidden[1].code = None
+        self.injection.code = None
 
     @torch.no_grad()
     def nll(self, samples: Sequence[Sample]) -> float:
         """NLL in nats, summed over the answer tokens of these samples in one row."""
-        _, injection = self._hidden
-        injection.observers.clear()
-        return float(self._answers_nll(samples, row_of(self._hidden[0].model, samples)))
+        self.injection.observers.clear()
+        return float(self._answers_nll(samples, row_of(self.base.model, samples)))
 
     def unlikelihood(self, loops: Sequence[Loop]) -> Tensor:
         """-log(1 - p) of the tokens that come round again in these texts, summed over them, in nats."""
-        base, injection = self._hidden
-        injection.observers.clear()
-        row = row_of(base.model, [loop.sample for loop in loops])
+        self.injection.observers.clear()
+        row = row_of(self.base.model, [loop.sample for loop in loops])
         ends = torch.tensor([0, *(loop.sample.n_answer for loop in loops[:-1])]).cumsum(0).tolist()
         places = torch.tensor([end + place for end, loop in zip(ends, loops, strict=True) for place in loop.places])
-        head = head_of(base.model)
+        head = head_of(self.base.model)
         hidden = self._answer_states([loop.sample for loop in loops], row)[places].to(next(head.parameters()).device)
         logits, again = head(hidden).float(), row["labels"][places].to(hidden.device)[:, None]
         others = logits.scatter(1, again, -torch.inf)  # 1 - p is theirs: without a difference of numbers that are nearly equal
         price: Tensor = (logits.logsumexp(1) - others.logsumexp(1)).sum()
-        return price.to(base.plan.device)
+        return price.to(self.base.plan.device)
 
     def _answers_nll(self, samples: Sequence[Sample], row: Row) -> Tensor:
-        base, _ = self._hidden
         hidden = self._answer_states(samples, row)
-        return answer_nll(head_of(base.model), hidden, row["labels"], row["weights"]).to(base.plan.device)
+        return answer_nll(head_of(self.base.model), hidden, row["labels"], row["weights"]).to(self.base.plan.device)
 
     def _answer_states(self, samples: Sequence[Sample], row: Row) -> Tensor:
         """The injected base's final hidden states (A, H) where the row's answers are predicted."""
-        base, injection = self._hidden
-        with injection.paused():
+        with self.injection.paused():
             states = self.prefix.states(samples, row)
-        with injection.fed():
-            stream = injection.feed(states.get("h0"), states.get("stream"), self.prefix.first)
-            with blocks_from(base.model, self.prefix.first), _recomputed(base) if self.recompute else nullcontext():
-                return answers_of(run_base(base.model, row, stream), row)
+        with self.injection.fed():
+            stream = self.injection.feed(states.get("h0"), states.get("stream"), self.prefix.first)
+            with blocks_from(self.base.model, self.prefix.first), _recomputed(self.base) if self.recompute else nullcontext():
+                return answers_of(run_base(self.base.model, row, stream), row)
 
     def _observe(self, layer: int, vector: Tensor) -> None:
         self.mean_abs[layer] = vector.detach().abs().mean(dim=(0, 1), dtype=torch.float32).cpu()

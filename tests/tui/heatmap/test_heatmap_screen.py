@@ -481,7 +481,7 @@ async def test_no_path_and_a_vector(tmp_path: Path) -> None:
     app = HeatmapApp(None)
     async with app.run_test(size=(80, 24)) as pilot:
         await pilot.pause()
-        assert "Press o to choose" in app.text("#state")
+        assert "o to choose" in app.text("#state")
         app.heatmap.show(tmp_path / "v.gguf")
         await drawn(pilot, app)
         assert f"layer 4  index {HIDDEN - 1}  value +{HIDDEN - 1}" in app.text("#readout")
