@@ -24,7 +24,14 @@ from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.adapter.closed_form import closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource
 from irm_lite.vectors.adapter.peft_folder import write_peft
-from irm_lite.vectors.adapter.place import help_of, module_names, residual_scale, residual_scale_of
+from irm_lite.vectors.adapter.place import (
+    help_of,
+    module_names,
+    post_norms,
+    post_norms_of,
+    residual_scale,
+    residual_scale_of,
+)
 from zoo.comparing import LIMIT, TOKENS, exact_attention
 
 _TEXTS, _LENGTH = 16, 24  # what the closed form is fitted on, and each text's tokens
@@ -55,6 +62,10 @@ def adapt(folder: Path, gguf: Path) -> Adapted:
     layers = tuple(range(1, len(decoder_layers(model))))
     scale = residual_scale(header, layers)
     names = module_names(model, gguf_architecture(model))
+    norms = post_norms(header, layers)
+    for layer, norm in post_norms_of(model, names, layers).items():
+        np.testing.assert_allclose(norm.gain, norms[layer].gain, atol=1e-6)
+        np.testing.assert_allclose(norm.read_by, norms[layer].read_by, atol=1e-6)
     assert math.isclose(scale, residual_scale_of(model, names, layers), rel_tol=1e-6)
     generator = np.random.default_rng(0)
     directions = {layer: (0.3 * generator.standard_normal(size)).astype(np.float32) for layer in layers}
@@ -63,7 +74,7 @@ def adapt(folder: Path, gguf: Path) -> Adapted:
     with WatchedRuntime(gguf, n_ctx=_LENGTH + 8) as runtime:
         source = LlamaCppSource(runtime, ControlVector(directions, header.architecture))
         scaled = {layer: direction / np.float32(scale) for layer, direction in directions.items()}
-        made = closed_form(source, scaled, texts, help_with=help_of(header))
+        made = closed_form(source, scaled, texts, help_with=help_of(header), norms=norms)
     adapter = Adapter(made.factors, header.architecture)
     ids = generator.integers(3, vocabulary, TOKENS).tolist()
     with TemporaryDirectory() as place, torch.no_grad():

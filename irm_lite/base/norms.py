@@ -11,20 +11,21 @@ from irm_lite.base.stream import stream_of
 
 def gain_of_final(model: nn.Module) -> Tensor:
     """(H,), float32, of the norm before the head."""
-    return _gain(model, final_norm(model))
+    return gain_of(model, final_norm(model))
 
 
 def gains_at(model: nn.Module, site: str) -> list[Tensor]:
     """For each block (H,), float32: of the norm that reads the stream after the site; ones where none reads it (OLMo 2)."""
     stream, blocks = stream_of(model), decoder_layers(model)
     if site == "attn":
-        return [_gain(model, module_of(block, stream.reads)) for block in blocks]
+        return [gain_of(model, module_of(block, stream.reads)) for block in blocks]
     names = dict(stream.known.norms) if stream.known else {"attn_norm": "input_layernorm"}
     following = [module_of(block, names.get("attn_norm", "")) for block in [*blocks][1:]]
-    return [_gain(model, norm) for norm in (*following, final_norm(model))]
+    return [gain_of(model, norm) for norm in (*following, final_norm(model))]
 
 
-def _gain(model: Any, norm: nn.Module | None) -> Tensor:
+def gain_of(model: Any, norm: nn.Module | None) -> Tensor:
+    """(H,), float32, of one of the model's norms; ones where it has no gain."""
     known, weight = stream_of(model).known, getattr(norm, "weight", None)
     size = final_norm(model).weight if weight is None else weight
     if not isinstance(weight, Tensor) or weight.dim() != 1:

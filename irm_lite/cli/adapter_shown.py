@@ -8,7 +8,7 @@ from rich.table import Table
 from irm_lite.cli.output import Output
 from irm_lite.cli.tables import comparison_shown, with_interval
 from irm_lite.core.visible_text import safe
-from irm_lite.vectors.adapter.card import ERRORS
+from irm_lite.vectors.adapter.card import error_meant
 
 if TYPE_CHECKING:
     from irm_lite.vectors.adapter.written import AdapterExport
@@ -45,10 +45,10 @@ def _error_line(result: "AdapterExport") -> str:
     mean = sum(fit.error for fit in result.fits) / len(result.fits)
     if result.tuned is not None:
         return f"what the IRM adds is predicted with {mean:.4f} of its power lost, {worst.error:.4f} in block {worst.block}"
-    return (
-        f"1 is predicted with a mean square error of {mean:.4f}, in block {worst.block} of {worst.error:.4f}; its worst token "
-        f"(text {at.text}, position {at.position}) is given {at.added:.2f} times the vector"
-    )
+    token = f"its worst token (text {at.text}, position {at.position}) is given {at.added:.2f} times the vector"
+    if result.normed:
+        return f"of what is read of the vector {mean:.4f} arrives wrongly ({worst.error:.4f} in block {worst.block}); {token}"
+    return f"1 is predicted with a mean square error of {mean:.4f}, in block {worst.block} of {worst.error:.4f}; {token}"
 
 
 def _tuned(result: "AdapterExport") -> tuple[str, ...]:
@@ -74,7 +74,7 @@ def _compared(result: "AdapterExport") -> tuple[RenderableType, ...]:
 
 
 def _by_block(result: "AdapterExport") -> Table:
-    table = Table(title=f"{ERRORS[result.tuned is None]} on held-out tokens")
+    table = Table(title=f"{error_meant(result)} on held-out tokens")
     for column in ("block", "error", "first token", "ridge", "worst token"):
         table.add_column(column, justify="right")
     table.add_column("maps")

@@ -1,4 +1,4 @@
-"""What the linear maps of a model read, token by token, in llama.cpp: by the evaluation callback of its graph.
+"""What the linear maps of a model read or put out, token by token, in llama.cpp: by the evaluation callback of its graph.
 
 A map is known by its weight: the node of the product has it as its first source and the input as its second. So this works for
 every architecture, whatever it calls its nodes.
@@ -15,16 +15,17 @@ from irm_lite.llamacpp import ggml
 from irm_lite.llamacpp.model import Model
 from irm_lite.llamacpp.runtime import Runtime
 
-Read = Callable[[str, FloatArray], None]  # (map, what it reads (T, n_in), float32: a view to be copied)
+Read = Callable[[str, FloatArray], None]  # (map, what it reads (T, n_in) or puts out (T, n_out), float32: a view to be copied)
 
 
 class WatchedRuntime(Runtime):
-    """A context that shows what its linear maps read: `watch` says which of them ("blk.3.ffn_down"), and to whom."""
+    """A context that shows what its linear maps read, or put out: `watch` says which of them ("blk.3.ffn_down"), and to whom."""
 
     def __init__(self, gguf: Path | str | Model, *, n_ctx: int, n_sequences: int = 1) -> None:
         from llama_cpp import ggml_backend_sched_eval_callback
 
         self._on_read: Read | None = None
+        self._outputs = False
         self._weights: dict[bytes, str] = {}
         self._watch = ggml_backend_sched_eval_callback(self._evaluate)  # kept here: llama.cpp holds its address alone
         self._failure: BaseException | None = None
@@ -34,10 +35,10 @@ class WatchedRuntime(Runtime):
     def _callback(self, irm: object) -> Any:
         return self._watch
 
-    def watch(self, modules: Collection[str], on_read: Read | None) -> None:
-        """Show these maps from now on; to None: nothing."""
+    def watch(self, modules: Collection[str], on_read: Read | None, *, outputs: bool = False) -> None:
+        """Show what these maps read from now on, or their outputs; to None: nothing."""
         self._weights = {f"{module}.weight".encode(): module for module in modules}
-        self._on_read = on_read
+        self._on_read, self._outputs = on_read, outputs
 
     def read(self, ids: Sequence[int]) -> None:
         """Let a text go through, all of its rows through the last block too. Raises what `on_read` raised."""
@@ -57,8 +58,9 @@ class WatchedRuntime(Runtime):
             module, source = self._module(tensor)
             if module is None or ask:
                 return module is not None
-            width = ggml.width(source)
-            self._on_read(module, self._rows.setdefault(width, ggml.Rows(width)).read(source))
+            shown = tensor if self._outputs else source
+            width = ggml.width(shown)
+            self._on_read(module, self._rows.setdefault(width, ggml.Rows(width)).read(shown))
         except BaseException as failure:
             self._failure, self._on_read = failure, None
             return False

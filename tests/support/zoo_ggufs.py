@@ -17,6 +17,7 @@ _NEIGHBOURS = ("llama", "granite", "arcee", "olmo", "smollm3")  # GGUF's names o
 ARCHITECTURES = (
     *("llama", "qwen2", "qwen3", "gemma", "phi3", "granite", "olmo", "smollm3"),
     *("seed_oss", "starcoder2", "stablelm", "nemotron", "arcee", "phi"),
+    *("gemma2", "gemma3", "olmo2", "exaone4"),
 )
 
 
@@ -54,6 +55,7 @@ def _write_keys(writer: gguf.GGUFWriter, config: Any, architecture: str) -> None
     writer.add_key_length(head_size)
     writer.add_value_length(head_size)
     rope = config.rope_parameters
+    rope = rope.get("full_attention", rope)  # Gemma 3 turns its windows by another base, llama.cpp's default for it
     writer.add_rope_freq_base(rope["rope_theta"])
     writer.add_rope_dimension_count(int(head_size * rope.get("partial_rotary_factor", 1.0)))
     writer.add_layer_norm_rms_eps(getattr(config, "rms_norm_eps", 1e-5))
@@ -67,6 +69,11 @@ def _write_keys(writer: gguf.GGUFWriter, config: Any, architecture: str) -> None
             writer.add_logit_scale(config.logits_scaling)
         case "stablelm":
             writer.add_parallel_residual(config.use_parallel_residual)
+        case "gemma2" | "gemma3":
+            writer.add_sliding_window(config.sliding_window)
+            if architecture == "gemma2":
+                writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
+                writer.add_final_logit_softcapping(config.final_logit_softcapping)
         case "phi3":
             writer.add_rope_scaling_orig_ctx_len(config.max_position_embeddings)
 

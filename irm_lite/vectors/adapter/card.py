@@ -7,7 +7,6 @@ from irm_lite.core.visible_text import safe
 if TYPE_CHECKING:
     from irm_lite.vectors.adapter.written import AdapterExport
 
-ERRORS = {True: "mean of (1 - A x)^2", False: "E|y - B A x|^2 / E|y|^2, y being what the IRM adds,"}
 _CARD = """---
 base_model: {base}
 library_name: peft
@@ -46,6 +45,10 @@ _VECTOR = (
     "A control vector as a LoRA adapter of rank 1, in closed form: beside the last linear map of each block, B is the block's\n"
     "vector and A the least-squares predictor of the constant 1 from what that map reads."
 )
+_NORMED = (
+    "A control vector as a LoRA adapter of rank 1, in closed form: beside the last linear map of each block, whose output is\n"
+    "normalised, B is the block's vector by the norm's gain and A the least-squares predictor of what the norm divides by."
+)
 _IRM = (
     "An IRM, a network that reads the model and adds to it, as a LoRA adapter of rank {rank}: fitted by least squares to what the\n"
     "network adds, token by token, then by KL to what the model says under it."
@@ -61,8 +64,8 @@ def card(export: "AdapterExport", base: str) -> str:
     vector = export.compared.get("vector")
     return _CARD.format(
         base=_plain(base),
-        what=_VECTOR if export.tuned is None else _IRM.format(rank=export.rank),
-        error=ERRORS[export.tuned is None],
+        what=_what(export),
+        error=error_meant(export),
         beside="IRM" if export.measured.strengths_of == "irm" else "vector",
         title=_plain(export.path.name),
         architecture=adapter.architecture,
@@ -82,6 +85,19 @@ def card(export: "AdapterExport", base: str) -> str:
         strengths=", ".join(f"{value:.3f} at {strength:g}" for strength, value in export.strengths.items()),
         version=keys["version"],
     )
+
+
+def error_meant(export: "AdapterExport") -> str:
+    """What a block's error is."""
+    if export.tuned is not None:
+        return "E|y - B A x|^2 / E|y|^2, y being what the IRM adds,"
+    return "mean of |added - v|^2 / |v|^2, as the next norm reads it," if export.normed else "mean of (1 - A x)^2"
+
+
+def _what(export: "AdapterExport") -> str:
+    if export.tuned is not None:
+        return _IRM.format(rank=export.rank)
+    return _NORMED if export.normed else _VECTOR
 
 
 def _plain(text: str) -> str:

@@ -3,6 +3,8 @@
 Two things are not in the formula. The predictor is fitted on texts that the model reads at several strengths, not at 1 alone: what
 v does to the stream is itself a constant that later blocks read, and an A that leans on it gives a quarter of v at half the scale.
 And where 1 is predicted badly, the block's attention output gets a second A that predicts what is left over.
+
+Where what the last map puts out is normalised before it reaches the stream, A predicts what the norm divides by (post_norm.py).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +16,7 @@ import numpy as np
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, unwatched
 from irm_lite.steering.adapter import Factors
 from irm_lite.vectors.adapter.inputs import Source, Text
+from irm_lite.vectors.adapter.post_norm import FLOORS, Behind, PostNorm
 from irm_lite.vectors.adapter.predictor import Predictor, fit, mean_square
 
 FITTED_AT = (1.0, 0.0, 0.5, 1.0, -1.0, 1.5, 1.0, 0.75)  # strengths of the texts, in turn
@@ -35,7 +38,8 @@ class Worst:
 @dataclass(frozen=True)
 class BlockFit:
     """How well 1 is predicted in a block, on held-out texts: mean of (1 - A x)^2 over tokens, over first tokens (the attention
-    sink's), and by the strength that the model was steered at."""
+    sink's), and by the strength that the model was steered at. Behind a post norm: what of the vector's power, as the next norm
+    reads it, reaches the stream wrongly at that strength."""
 
     block: int
     modules: tuple[str, ...]
@@ -45,6 +49,7 @@ class BlockFit:
     first_token: float
     by_strength: dict[float, float]
     worst: Worst
+    floor: float | None = None  # by which B behind a post norm was chosen (post_norm.py); None: there is no such norm
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"by_strength": {f"{strength:g}": error for strength, error in self.by_strength.items()}}
@@ -83,23 +88,29 @@ def closed_form(
     *,
     last: str = LAST,
     help_with: Mapping[int, str] | None = None,
+    norms: Mapping[int, PostNorm] | None = None,
     on_progress: Progress = unwatched,
 ) -> ClosedForm:
     """The adapter of `directions` {block: (H,)}: rank 1 on each block's map `last`, and on that in `help_with`, if it names one of
-    the block, where that is not enough."""
+    the block, where that is not enough. `norms`: by block, of what `last` puts out, before it reaches the stream."""
     split = split_of(texts)
+    behind_norms = norms or {}
     factors: dict[str, Factors] = {}
     fits: list[BlockFit] = []
     blocks = sorted(directions)
-    for group in _groups(source, blocks, last, split.all):
+    for group in _groups(source, blocks, last, split.all, also=max((len(each.gain) for each in behind_norms.values()), default=0)):
         read = source.read([f"blk.{block}.{last}" for block in group], split.all)
+        normed = [f"blk.{block}.{last}" for block in group if block in behind_norms]
+        outputs = source.put_out(normed, split.all) if normed else {}
         for block in group:
             name = f"blk.{block}.{last}"
             inputs = read.pop(name)
-            predictor = _fit(split, inputs)
-            factors[name] = _factors(predictor, directions[block])
-            added = split.parts(inputs)[2] @ predictor.a
-            fits.append(told(block, (last,), predictor.ridge, np.square(1 - added), added, split.tell))
+            if block in behind_norms:
+                made = _through(split, inputs, outputs.pop(name), behind_norms[block], directions[block])
+            else:
+                made = _as_it_is(split, inputs, directions[block])
+            factors[name] = made.factors
+            fits.append(replace(told(block, (last,), made.ridge, made.errors, made.added, split.tell), floor=made.floor))
             on_progress(len(fits), len(blocks), "predicting 1")
     for number, bad in enumerate(fits):
         if bad.error > BADLY and (helping := (help_with or {}).get(bad.block)) is not None:
@@ -113,10 +124,45 @@ def split_of(texts: Sequence[Text]) -> Split:
     return Split(texts[: -3 * count], texts[-3 * count : -2 * count], texts[-2 * count :])
 
 
-def _groups(source: Source, blocks: Sequence[int], last: str, texts: Sequence[Text]) -> Iterator[Sequence[int]]:
-    """As many blocks as are read at once; one text tells the width."""
+@dataclass(frozen=True)
+class _Made:
+    """Factors of a block's last map, and of each held-out token its squared error and how many times the vector it is given."""
+
+    factors: Factors
+    ridge: float
+    errors: FloatArray | DoubleArray
+    added: FloatArray | DoubleArray
+    floor: float | None = None
+
+
+def _as_it_is(split: Split, inputs: FloatArray, direction: FloatArray) -> _Made:
+    """What the map puts out reaches the stream as it is."""
+    predictor = _fit(split, inputs)
+    added = split.parts(inputs)[2] @ predictor.a
+    return _Made(_factors(predictor, direction), predictor.ridge, np.square(1 - added), added)
+
+
+def _through(split: Split, inputs: FloatArray, outputs: FloatArray, norm: PostNorm, direction: FloatArray) -> _Made:
+    """It is normalised before that. The floor is what loses least on the texts that choose, at their own strengths."""
+    sizes = norm.sizes(outputs)[:, None]
+    inputs, normed = inputs / sizes, outputs / sizes  # q = A x / r is to be 1
+    predictor = _fit(split, inputs)
+    strengths = np.repeat([text.strength for text in split.all], [len(text.ids) for text in split.all])
+    parts = list(zip(split.parts(normed), split.parts(inputs @ predictor.a), split.parts(strengths), strict=True))
+
+    def lost(part: int, floor: float) -> Behind:
+        n, q, s = parts[part]
+        return norm.behind(norm.added(n, q, norm.before(direction, floor), s), direction)
+
+    floor = min(FLOORS, key=lambda each: float(lost(1, each).errors.mean()))
+    found = lost(2, floor)
+    return _Made(_factors(predictor, norm.before(direction, floor)), predictor.ridge, found.errors, found.given, floor)
+
+
+def _groups(source: Source, blocks: Sequence[int], last: str, texts: Sequence[Text], also: int) -> Iterator[Sequence[int]]:
+    """As many blocks as are read at once; one text tells the width, `also` is kept beside it."""
     probe = source.read([f"blk.{blocks[0]}.{last}"], texts[:1])
-    width = next(iter(probe.values())).shape[1]
+    width = next(iter(probe.values())).shape[1] + also
     count = max(1, _AT_ONCE // (width * sum(len(text.ids) for text in texts)))
     for at in range(0, len(blocks), count):
         yield blocks[at : at + count]

@@ -1,4 +1,4 @@
-"""What the maps of a steered model read on given texts: in llama.cpp on a GGUF, or in transformers."""
+"""What the maps of a steered model read and put out on given texts: in llama.cpp on a GGUF, or in transformers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -33,6 +33,10 @@ class Source(Protocol):
         """By map: what it reads, (T, n_in), the texts' tokens one after another."""
         ...
 
+    def put_out(self, modules: Sequence[str], texts: Sequence[Text]) -> dict[str, FloatArray]:
+        """By map: what it puts out, (T, n_out)."""
+        ...
+
 
 class LlamaCppSource:
     """A GGUF in llama.cpp under a control vector."""
@@ -42,8 +46,14 @@ class LlamaCppSource:
         self._vector = vector
 
     def read(self, modules: Sequence[str], texts: Sequence[Text]) -> dict[str, FloatArray]:
+        return self._seen(modules, texts, outputs=False)
+
+    def put_out(self, modules: Sequence[str], texts: Sequence[Text]) -> dict[str, FloatArray]:
+        return self._seen(modules, texts, outputs=True)
+
+    def _seen(self, modules: Sequence[str], texts: Sequence[Text], *, outputs: bool) -> dict[str, FloatArray]:
         seen: dict[str, list[FloatArray]] = {module: [] for module in modules}
-        self._runtime.watch(modules, lambda module, rows: seen[module].append(rows.copy()))
+        self._runtime.watch(modules, lambda module, rows: seen[module].append(rows.copy()), outputs=outputs)
         try:
             for text in texts:
                 self._runtime.set_vector(self._vector, text.strength)
@@ -62,19 +72,28 @@ class TransformersSource:
         self._steering = steering
         self._names = names
 
-    @torch.no_grad()
     def read(self, modules: Sequence[str], texts: Sequence[Text], observers: Sequence[Observer] = ()) -> dict[str, FloatArray]:
         """As above; observers see what the steering adds, unscaled."""
+        return self._seen(modules, texts, observers, outputs=False)
+
+    def put_out(self, modules: Sequence[str], texts: Sequence[Text]) -> dict[str, FloatArray]:
+        return self._seen(modules, texts, (), outputs=True)
+
+    @torch.no_grad()
+    def _seen(
+        self, modules: Sequence[str], texts: Sequence[Text], observers: Sequence[Observer], *, outputs: bool
+    ) -> dict[str, FloatArray]:
         model: Any = self._base.model
         seen: dict[str, list[FloatArray]] = {module: [] for module in modules}
 
         def keep(module: str) -> Callable[..., None]:
-            def read(_module: object, args: tuple[torch.Tensor, ...]) -> None:
-                seen[module].append(args[0][0].float().cpu().numpy())
+            def read(_module: object, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+                shown = output if outputs else args[0]
+                seen[module].append(shown[0].float().cpu().numpy())
 
             return read
 
-        handles = [model.get_submodule(self._names[module]).register_forward_pre_hook(keep(module)) for module in modules]
+        handles = [model.get_submodule(self._names[module]).register_forward_hook(keep(module)) for module in modules]
         injection: AbstractContextManager[Any] = inject(model, self._steering)
         try:
             with injection as injected:

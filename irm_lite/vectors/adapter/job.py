@@ -20,10 +20,13 @@ from irm_lite.vectors.adapter.place import (
     help_of,
     help_of_model,
     module_names,
+    post_norms,
+    post_norms_of,
     require_attention,
     residual_scale,
     residual_scale_of,
 )
+from irm_lite.vectors.adapter.post_norm import PostNorm
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
@@ -41,6 +44,7 @@ class Job:
     base_name: str
     scale: float  # of the residual stream
     help_with: Mapping[int, str]  # by block
+    norms: Mapping[int, PostNorm]  # by block, behind the last map
     kept: dict[str, str | int | float]  # keys
     matches: list[Match]
 
@@ -99,7 +103,8 @@ def job_on(gguf: Path, vector: ControlVector, out: Path, name: str) -> Job:
     scale = residual_scale(header, vector.layers)
     names = {} if is_gguf(out) else module_names(skeleton(gguf), fingerprint.architecture)
     base_name = presets()[name].hub_id if name in presets() else name
-    return Job(out, fingerprint, names, base_name, scale, help_of(header), dict(vector.metadata), [match])
+    norms = post_norms(header, vector.layers)
+    return Job(out, fingerprint, names, base_name, scale, help_of(header), norms, dict(vector.metadata), [match])
 
 
 def job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str) -> Job:
@@ -107,7 +112,8 @@ def job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str)
     match = vector.require_fit(base.fingerprint, base.name)
     names = module_names(base.model, base.fingerprint.architecture)
     scale = residual_scale_of(base.model, names, vector.layers)
-    return Job(out, base.fingerprint, names, name, scale, help_of_model(base.model, names), dict(vector.metadata), [match])
+    norms, helping = post_norms_of(base.model, names, vector.layers), help_of_model(base.model, names)
+    return Job(out, base.fingerprint, names, name, scale, helping, norms, dict(vector.metadata), [match])
 
 
 def job_of_irm(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
@@ -120,6 +126,9 @@ def job_of_irm(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
         scale = float(getattr(base.model.config, "residual_multiplier", 1.0))
     else:
         scale = residual_scale_of(base.model, names, irm.layers)
+        if post_norms_of(base.model, names, irm.layers):
+            kind = type(base.model).__name__
+            raise InputError(f"a {kind} normalises what its blocks add", "leave out --rank: the exported vector")
     fingerprint, matches = base.fingerprint, []
     if gguf is not None:
         header = read_header(gguf)
@@ -128,4 +137,4 @@ def job_of_irm(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
         matches = [run.match(fingerprint, gguf.name)]
     name = base.preset.hub_id if base.preset else run.config.model
     kept: dict[str, str | int | float] = {"data": run.config.data, "kind": irm.kind, "site": irm.site}
-    return Job(out, fingerprint, names, name, scale, {}, kept, matches)
+    return Job(out, fingerprint, names, name, scale, {}, {}, kept, matches)

@@ -110,7 +110,7 @@ def adapter_of_vector(
 def _made(job: Job, vector: ControlVector, source: Source, samples: Sequence[Sample], on_progress: Progress) -> ClosedForm:
     directions = {block: direction / job.scale for block, direction in vector.directions.items()}
     texts = spread([(sample.ids, sample.answer_start) for sample in samples])
-    return closed_form(source, directions, texts, help_with=job.help_with, on_progress=on_progress)
+    return closed_form(source, directions, texts, help_with=job.help_with, norms=job.norms, on_progress=on_progress)
 
 
 def _last_quarter(samples: list[Sample]) -> list[Sample]:

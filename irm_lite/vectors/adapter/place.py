@@ -1,15 +1,21 @@
-"""Which maps of a model an adapter goes beside, what they are called elsewhere, and which models cannot carry a vector so."""
+"""Which maps of a model an adapter goes beside, their names elsewhere, the norms behind them, and which models carry none."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from irm_lite.base.architecture import decoder_layers
-from irm_lite.base.architectures import of_gguf
+import numpy as np
+import torch
+
+from irm_lite.base.architecture import decoder_layers, text_config
+from irm_lite.base.architectures import Architecture, of_gguf
 from irm_lite.base.fingerprint import BAKED
+from irm_lite.base.norms import gain_of, gains_at
 from irm_lite.base.stream import stream_of
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.gguf_header import GgufHeader, require_model
+from irm_lite.core.types import FloatArray
 from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST
+from irm_lite.vectors.adapter.post_norm import PostNorm
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,8 +35,6 @@ def residual_scale(header: GgufHeader, blocks: tuple[int, ...], module: str = LA
     for block in blocks:
         if f"blk.{block}.{module}.weight" not in header.tensors:
             raise InputError(f"{name} has no blk.{block}.{module}.weight", "use the control vector")
-        if module == LAST and f"blk.{block}{_LAST_NORM}.weight" in header.tensors:
-            raise InputError(f"no adapter is made for {name}: {_NORMED}", "use the control vector")
     scale = header.metadata.get(f"{architecture}.residual_scale", 1.0)
     return float(scale) or 1.0
 
@@ -40,12 +44,50 @@ def residual_scale_of(model: "PreTrainedModel", names: Mapping[str, str], blocks
     lacking = next((block for block in blocks if f"blk.{block}.{LAST}" not in names), None)
     if lacking is not None:  # mixtures of experts often begin with a dense block
         raise InputError(f"block {lacking} of a {type(model).__name__} has no single last map", "use the control vector")
-    if any(name.endswith(_LAST_NORM) for name in names):
-        raise InputError(f"no adapter is made for a {type(model).__name__}: {_NORMED}", "use the control vector")
     multipliers = getattr(model.config, "mlp_multipliers", None) or ()  # Falcon-H1's, which a GGUF has in its weights
     if any(float(each) != 1.0 for each in multipliers):
         raise InputError(f"a {type(model).__name__} scales what its last map puts out", "make it with --gguf, as a .gguf")
     return float(getattr(model.config, "residual_multiplier", 1.0))
+
+
+def post_norms(header: GgufHeader, blocks: tuple[int, ...]) -> dict[int, PostNorm]:
+    """By block the norm between its last map and the stream; empty where the file's architecture has none.
+
+    Raises InputError where it is not known what that norm's output is added to.
+    """
+    found = {block: f"blk.{block}{_LAST_NORM}.weight" for block in blocks if f"blk.{block}{_LAST_NORM}.weight" in header.tensors}
+    if found and not _sandwiched(of_gguf(header.architecture)):
+        raise InputError(f"no adapter is made for {header.path.name}: {_NORMED}", "use the control vector")
+    epsilon = float(header.metadata.get(f"{header.architecture}.attention.layer_norm_rms_epsilon", 0.0))
+    last = header.integer(f"{header.architecture}.block_count", 0) - 1
+
+    def read_by(block: int, gain: FloatArray) -> FloatArray:
+        name = "output_norm.weight" if block == last else f"blk.{block + 1}.attn_norm.weight"
+        return header.read_f32(name) if name in header.tensors else np.ones_like(gain)
+
+    gains = {block: header.read_f32(name) for block, name in found.items()}
+    return {block: PostNorm(gain, epsilon, read_by(block, gain)) for block, gain in gains.items()}
+
+
+def post_norms_of(model: "PreTrainedModel", names: Mapping[str, str], blocks: tuple[int, ...]) -> dict[int, PostNorm]:
+    """The same of a model in transformers. `names`: its `module_names`."""
+    found = {block: f"blk.{block}{_LAST_NORM}" for block in blocks if f"blk.{block}{_LAST_NORM}" in names}
+    if found and not _sandwiched(stream_of(model).known):
+        raise InputError(f"no adapter is made for a {type(model).__name__}: {_NORMED}", "use the control vector")
+    epsilon = float(text_config(model).rms_norm_eps) if found else 0.0
+    reading = gains_at(model, "block") if found else []
+    gains = {block: gain_of(model, model.get_submodule(names[name])) for block, name in found.items()}
+    return {block: PostNorm(_values(gain), epsilon, _values(reading[block])) for block, gain in gains.items()}
+
+
+def _values(gain: torch.Tensor) -> FloatArray:
+    values: FloatArray = gain.detach().float().cpu().numpy()
+    return values
+
+
+def _sandwiched(known: Architecture | None) -> bool:
+    """Whether a block of this line of the table normalises what attention puts out, and what the MLP does, and then adds it."""
+    return known is not None and any("norm" in module for module in known.attn)
 
 
 def require_attention(model: "PreTrainedModel", names: Mapping[str, str], blocks: tuple[int, ...]) -> None:
@@ -62,10 +104,8 @@ def help_of(header: GgufHeader) -> dict[int, str]:
     """By block the map whose factor helps where the last one does not suffice: attention's. Recurrent blocks have none; nor has any
     where what attention puts out is normalised."""
     known = of_gguf(header.architecture)
-    if known is not None:  # the MLP's norm has that name in some files (Seed-OSS, Qwen3.5)
-        normed = any("norm" in module for module in known.attn)
-    else:
-        normed = "blk.0.post_attention_norm.weight" in header.tensors
+    # the MLP's norm has that name in some files (Seed-OSS, Qwen3.5)
+    normed = _sandwiched(known) if known is not None else "blk.0.post_attention_norm.weight" in header.tensors
     blocks = range(header.integer(f"{header.architecture}.block_count", 0))
     return {} if normed else {block: ATTENTION for block in blocks if f"blk.{block}.{ATTENTION}.weight" in header.tensors}
 

@@ -55,6 +55,11 @@ class AdapterExport:
         return max(each.rank for each in self.adapter.factors.values())
 
     @property
+    def normed(self) -> bool:
+        """Whether what its maps put out is normalised before it reaches the stream."""
+        return any(fit.floor is not None for fit in self.fits)
+
+    @property
     def comparison(self) -> Comparison:
         return self.compared["adapter"]
 

@@ -47,6 +47,8 @@ class AdapterGauge(Widget):
         if measured.tuned:
             about.append(f"{measured.tuned}\n")
             about.append(f"what the IRM adds is predicted with {measured.worst:.3g} of its power lost in the worst block\n")
+        elif measured.normed:
+            about.append(f"of the vector's power {measured.worst:.3g} arrives wrongly in the worst block\n")
         else:
             about.append(f"1 is predicted with a mean square error of {measured.worst:.3g} in the worst block\n")
         about.append(f"{measured.samples} held-out answers, {measured.tokens} tokens, in {visible(measured.measured_in)}; ")
