@@ -11,7 +11,6 @@ python -m irm_lite.llamacpp.amx ends with 0 where they work.
 import json
 import os
 import signal
-import subprocess
 import tempfile
 from contextlib import suppress
 from functools import cache
@@ -20,15 +19,16 @@ from pathlib import Path
 from irm_lite.core.files.atomic import write_text
 from irm_lite.core.files.paths import cache_folder
 from irm_lite.core.files.reading import read_json
-from irm_lite.core.machine.child import run_module
 from irm_lite.core.machine.llamacpp_log import import_llamacpp, library_folder
+from irm_lite.llamacpp.own_process import exit_code
 
 _SECONDS = 120
 _DEADLY = (-signal.SIGSEGV, -signal.SIGILL)  # what a process ends with that the CPU refuses an instruction
 _SIZE, _INNER, _WORDS = 256, 512, 64  # what the kernels take: whole tiles, and whole blocks of 4-bit weights
 
 REMEDY = (
-    "CMAKE_ARGS='-DCMAKE_CXX_FLAGS=-mno-amx-int8' pip install --force-reinstall --no-cache-dir --no-binary :all: llama-cpp-python"
+    "CMAKE_ARGS='-DCMAKE_CXX_FLAGS=-mno-amx-int8' pip install --force-reinstall --no-deps --no-cache-dir "
+    "--no-binary :all: llama-cpp-python"
 )
 
 
@@ -61,14 +61,11 @@ def _library() -> list[str]:
 
 
 def _exit_code() -> int | None:
-    """Of the process that tries them; below 0 the signal that ended it. None: it did not end, or could not begin."""
-    quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else ggml calls a debugger where there is one
-    command = run_module("irm_lite.llamacpp.amx")
+    """Of the process that tries them. None: it did not end, or could not begin."""
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=quiet, timeout=_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        return exit_code("irm_lite.llamacpp.amx", seconds=_SECONDS)
+    except OSError:
         return None
-    return done.returncode
 
 
 def write_model(path: Path) -> None:

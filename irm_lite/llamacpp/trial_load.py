@@ -4,14 +4,13 @@ python -m irm_lite.llamacpp.trial_load MODEL.gguf ends with 0 where llama.cpp su
 """
 
 import os
-import subprocess
 import sys
 from functools import cache
 from pathlib import Path
 
 from irm_lite.core.errors import BaseModelError
-from irm_lite.core.machine.child import run_module
 from irm_lite.llamacpp.amx import is_broken
+from irm_lite.llamacpp.own_process import exit_code
 
 _SECONDS = 600
 
@@ -24,14 +23,11 @@ def require_survival(gguf: Path) -> None:
 
 @cache
 def _survives(gguf: Path, _size: int, _written: int) -> None:
-    command = [*run_module("irm_lite.llamacpp.trial_load"), str(gguf)]
-    quiet = {**os.environ, "GGML_NO_BACKTRACE": "1"}  # else ggml calls a debugger where there is one
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=quiet, timeout=_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        raise BaseModelError(f"llama.cpp does not finish two tokens of {gguf}", "download or convert it again") from None
-    if done.returncode != 0:
-        raise BaseModelError(f"{gguf} crashes llama.cpp (code {done.returncode})", "download or convert it again")
+    code = exit_code("irm_lite.llamacpp.trial_load", str(gguf), seconds=_SECONDS)
+    if code is None:
+        raise BaseModelError(f"llama.cpp does not finish two tokens of {gguf}", "download or convert it again")
+    if code != 0:
+        raise BaseModelError(f"{gguf} crashes llama.cpp (code {code})", "download or convert it again")
 
 
 def _main(gguf: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irm_lite.llamacpp import Model, Runtime, amx
+from irm_lite.llamacpp import Model, Runtime, amx, own_process
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_library_is_tried_once(fresh: Path, monkeypatch: pytest.MonkeyPatch, dies: bool) -> None:
     monkeypatch.setattr(amx, "compiled_in", lambda: True)
     code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)" if dies else ""
-    monkeypatch.setattr(amx, "run_module", lambda _: ["python3", "-c", code])
+    monkeypatch.setattr(own_process, "run_module", lambda _: ["python3", "-c", code])
     assert amx.is_broken() is dies
     assert json.loads(fresh.read_text())["broken"] is dies
     amx.is_broken.cache_clear()
-    monkeypatch.setattr(amx, "run_module", lambda _: ["no-such-program"])
+    monkeypatch.setattr(own_process, "run_module", lambda _: ["no-such-program"])
     assert amx.is_broken() is dies  # known
     amx.is_broken.cache_clear()
     monkeypatch.setattr(amx, "_library", lambda: ["another build"])
@@ -51,6 +51,6 @@ def test_it_is_asked_of_the_library_that_is_here(fresh: Path) -> None:
 @pytest.mark.parametrize("code", ["raise SystemExit(3)", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
 def test_what_says_nothing_of_the_kernels_is_not_kept(fresh: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     monkeypatch.setattr(amx, "compiled_in", lambda: True)
-    monkeypatch.setattr(amx, "run_module", lambda _: ["python3", "-c", code])
+    monkeypatch.setattr(own_process, "run_module", lambda _: ["python3", "-c", code])
     assert amx.is_broken()
     assert not fresh.exists()

@@ -29,6 +29,12 @@ def slide(page: browser.Page, column: int, scale: float) -> None:
     )
 
 
+def ask_for_sixty_tokens(page: browser.Page, address: str) -> None:
+    page.open(address)
+    page.until("columns.length === 2")
+    page.run("document.getElementById('tokens').value = 60; document.getElementById('ask').click()")
+
+
 def axe(page: browser.Page) -> list[dict[str, Any]]:
     """What axe-core finds serious or worse."""
     files = importlib.metadata.files("axe-core-python") or []
@@ -58,9 +64,7 @@ def test_a_slider_moves_in_mid_answer(model: Model, shelf: Shelf, tmp_path: Path
         live_server(model, shelf, Settings("tiny", port=0, contexts=3, context=256)) as server,
         browser.opened(tmp_path / "profile", "--window-size=1100,1400") as page,
     ):
-        page.open(server.url)
-        page.until("columns.length === 2")
-        page.run("document.getElementById('tokens').value = 60; document.getElementById('ask').click()")
+        ask_for_sixty_tokens(page, server.url)
         assert reached.wait(PATIENCE)
         page.until("columns[1].id !== null")
         slide(page, 1, -1.5)
@@ -108,9 +112,7 @@ def test_a_slider_moves_before_the_first_token(model: Model, shelf: Shelf, tmp_p
         live_server(model, shelf, Settings("tiny", port=0, contexts=3, context=256)) as server,
         browser.opened(tmp_path / "profile", "--window-size=1100,1400") as page,
     ):
-        page.open(server.url)
-        page.until("columns.length === 2")
-        page.run("document.getElementById('tokens').value = 60; document.getElementById('ask').click()")
+        ask_for_sixty_tokens(page, server.url)
         assert asked.wait(PATIENCE)
         slide(page, 1, -1.5)
         assert page.run("return columns.map((each) => each.id)") == [None, None]

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.core.errors import RunError
-from irm_lite.core.files.reading import read_json
-from irm_lite_tui.export.fidelity import Interval, interval_of, number_of, optional_number
+from irm_lite_tui.export.fidelity import Interval, interval_of, number_of, optional_number, read_figures
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,8 @@ def _tuned(document: Mapping[str, Any]) -> str:
 def load_adapter(path: Path) -> AdapterMeasured | None:
     """The figures in a run's export/fidelity.json; None where there is no file, or no adapter in it. Raises RunError."""
     try:
-        document = read_json(path, 1 << 22)
+        document = read_figures(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error})", "export again") from None
     found = document.get("adapter") if isinstance(document, dict) else None
     return None if found is None else read_adapter(found)

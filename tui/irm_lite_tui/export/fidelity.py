@@ -70,14 +70,22 @@ def read_measured(document: Mapping[str, Any]) -> Measured:
         raise RunError(f"the export's figures cannot be read ({error})", "export again") from None
 
 
+def read_figures(path: Path) -> Any:
+    """What a run's export/fidelity.json holds. Raises FileNotFoundError, or RunError where it cannot be read."""
+    try:
+        return read_json(path, 1 << 22)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read ({error})", "export again") from None
+
+
 def load_measured(path: Path) -> Measured | None:
     """The figures in a run's export/fidelity.json; None where there is no file. Raises RunError where it is damaged."""
     try:
-        document = read_json(path, 1 << 22)
+        document = read_figures(path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error})", "export again") from None
     if not isinstance(document, dict):
         raise RunError(f"{path} holds no results", "export again")
     return read_measured(document)
