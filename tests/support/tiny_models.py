@@ -16,7 +16,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from irm_lite.data.dataset import load_dataset
-from support.gguf_files import add_value
+from support.gguf_files import add_sizes, add_value, finish
 
 VOCABULARY = 640
 _CLASSES: dict[str, tuple[Any, Any]] = {
@@ -113,14 +113,8 @@ def write_gguf(
     model = _CLASSES[kind][1].from_pretrained(folder, dtype=torch.float32)
     config = model.config
     writer = gguf.GGUFWriter(target, architecture)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    head_size = add_sizes(writer, config)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_rope_dimension_count(head_size)
     if kind == "qwen3":
         writer.add_key_length(head_size)
@@ -140,10 +134,7 @@ def write_gguf(
     for name, values in {**ours, **(extra or {})}.items():
         if name not in without:
             writer.add_tensor(name, values)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return target
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from irm_lite.base.architecture import gguf_architecture, text_config
 from irm_lite.base.architectures import TABLE
+from support.gguf_files import add_sizes, finish
 from support.tiny_models import VOCABULARY, _interleave, _write_tokenizer, write_sentencepiece
 from zoo.configs import ZOO
 from zoo.models import tiny_model, write_tokenizer
@@ -36,22 +37,13 @@ def write_zoo(name: str, place: Path) -> tuple[Path, Path]:
     _write_tokenizer(writer, write_sentencepiece(place))
     for key, values in _tensors(model, architecture).items():
         writer.add_tensor(key, np.ascontiguousarray(values))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    finish(writer)
     return folder, target
 
 
 def _write_keys(writer: gguf.GGUFWriter, config: Any, architecture: str) -> None:
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    head_size = add_sizes(writer, config)
     writer.add_vocab_size(config.vocab_size)
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     writer.add_key_length(head_size)
     writer.add_value_length(head_size)
     rope = config.rope_parameters
