@@ -6,7 +6,7 @@ PROCESSES ?= 2
 # each starts with half of the tests, and takes of the other's when it has done its own
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
-.PHONY: demo quick test check fuzz clean
+.PHONY: demo quick test check docs fuzz clean
 
 demo: .venv/.demo ## set up, then the whole job on the embedded model
 	$(BIN)/irm-lite demo
@@ -24,6 +24,9 @@ check: .venv/.test ## set up, then all that CI runs: lint, types, boundaries, te
 	$(BIN)/lint-imports
 	$(PYTEST)
 
+docs: .venv/.docs ## set up, then the documentation as a site: build/docs/index.html, which needs no network
+	$(BIN)/python -m sphinx --builder html --conf-dir docs/site --fail-on-warning --keep-going --quiet . build/docs
+
 FUZZ_SECONDS ?= 600
 FUZZ_RUNS ?= 100000
 FUZZ_READERS ?=
@@ -37,6 +40,10 @@ fuzz: .venv/.fuzz ## set up, then each reader of files under atheris, and a tabl
 
 .venv/.test: pyproject.toml | .venv
 	$(BIN)/pip install -e '.[test]'
+	touch $@
+
+.venv/.docs: pyproject.toml | .venv
+	$(BIN)/pip install -e '.[docs]'
 	touch $@
 
 .venv/.fuzz: pyproject.toml | .venv

@@ -1,6 +1,6 @@
 """Every screen of the UI, taken anew: python docs/tui/retake.py RUNS, a folder of runs of the demo model, the newest one exported.
 
-Text at 80x24 and 160x50, and the pictures that README shows, beside this file. Look at them afterwards.
+Text at 80x24 and 160x50, and pictures at the larger size, beside this file. Look at them afterwards.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SIZES = ((80, 24), (160, 50))
-PICTURES = ("runs", "heatmap", "chat")  # at the larger size
+PICTURES = ("runs", "dashboard", "train", "heatmap", "chat", "export")  # at the larger size
 QUESTION = "Why is the sky blue?"
 PATIENCE = 300.0  # seconds for a screen to be there
 
