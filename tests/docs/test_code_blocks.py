@@ -15,11 +15,10 @@ from irm_lite.cli.app import app
 from irm_lite.cli.main import run
 from irm_lite.config import TrainConfig
 from irm_lite.jobs.sweep import read_sweep
-from support.documents import ROOT, Block, blocks, commands, name, pages
+from support.documents import HISTORY, ROOT, Block, blocks, commands, name, pages
 from support.workshop import copied
 
-_HISTORY = {"docs/log.md", "CHANGELOG.md"}  # what was once typed
-BLOCKS = [(page, block) for page in pages() for block in blocks(page) if name(page) not in _HISTORY]
+BLOCKS = [(page, block) for page in pages() for block in blocks(page) if name(page) not in HISTORY]
 RUNNABLE = sorted({page for page, block in BLOCKS if block.runs})
 COMMANDS = [(name(page), line) for page, block in BLOCKS for line in commands(block.text) if block.language in ("", "sh") and line]
 

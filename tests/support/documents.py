@@ -13,7 +13,7 @@ from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[2]
 RUNS = "<!-- runs -->"  # before a block of code that a test runs as it stands
-_TOP = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")
+HISTORY = {"docs/log.md", "CHANGELOG.md"}  # tell of what was
 _SHELL = {"|", "||", "&&", ">", "<", ";", "&"}
 
 
@@ -29,7 +29,7 @@ class Block:
 def pages() -> list[Path]:
     """All documents, notebooks too."""
     below = [path for suffix in ("md", "ipynb") for path in sorted((ROOT / "docs").rglob(f"*.{suffix}"))]
-    return [*(ROOT / name for name in _TOP), *(path for path in below if ".ipynb_checkpoints" not in path.parts)]
+    return [*sorted(ROOT.glob("*.md")), *(path for path in below if ".ipynb_checkpoints" not in path.parts)]
 
 
 def name(page: Path) -> str:
