@@ -23,6 +23,7 @@ exclude_patterns = [".*", "**/.*", "build", "irm_lite", "tests", "benchmarks", "
 # Markdown as GitHub reads it: its anchors, and nothing that it would not show
 myst_heading_anchors = 4
 myst_enable_extensions = ["gfm_autolink"]
+highlight_language = "text"  # a block that does not say what it is written in
 nb_execution_mode = "off"  # docs/notebooks/retake.py runs them; their outputs are in the files
 
 autodoc_member_order = "bysource"
