@@ -15,7 +15,7 @@ project = "irm-lite"
 version = release = __version__
 html_title = f"irm-lite {__version__}"
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
 root_doc = "docs/README"
 include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**"]
 exclude_patterns = [".*", "**/.*", "build", "irm_lite", "tests", "benchmarks", "models", "tui", "runs", "*.egg-info"]

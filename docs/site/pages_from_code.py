@@ -121,15 +121,15 @@ ROOMS = {
 
 
 def raised() -> list[tuple[Path, str, str]]:
-    """(file, message, remedy) of each error raised with a text of its own; what differs from time to time is "...". No doubles."""
+    """(file, message, remedy) of each error with a text of its own; what differs from time to time is "...". No doubles."""
     found: dict[tuple[str, str, str], tuple[Path, str, str]] = {}
     for path in sorted((ROOT / "irm_lite").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
-            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
-                what, hint = (*map(wording, node.exc.args[:2]), "")[:2]
+            if isinstance(node, ast.Call) and node.args and is_ours(node):  # raised there, or made for who raises it
+                what, hint = (*map(wording, node.args[:2]), "")[:2]
                 place = path.relative_to(ROOT)
-                if is_ours(node.exc) and re.search(r"[a-z]{3}", what):
+                if re.search(r"[a-z]{3}", what):
                     found.setdefault((place.parts[1], what, hint), (place, what, hint))
     return sorted(found.values(), key=lambda each: (each[0].parts[1], each[1].strip(". `").lower()))
 

@@ -56,7 +56,7 @@ def pages(site: Path) -> dict[Path, Page]:
 
 @pytest.mark.slow
 def test_nothing_is_loaded_from_elsewhere(site: Path, pages: dict[Path, Page]) -> None:
-    assert len(pages) > 40
+    assert len(pages) > 35
     assert not {each for page in pages.values() for each in page.loads if urlsplit(each).netloc}
     styles = "".join(path.read_text(encoding="utf-8") for path in (site / "_static").rglob("*.css"))
     assert "url(http" not in styles.replace('"', "").replace("'", "")
