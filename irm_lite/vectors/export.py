@@ -16,6 +16,7 @@ from irm_lite.core.types import Progress, unwatched
 from irm_lite.core.version import __version__
 from irm_lite.data.encoding import encode_all
 from irm_lite.llamacpp.prompts import PromptCheck
+from irm_lite.runs.directory import require_unlinked
 from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM, StaticIRM
@@ -85,6 +86,7 @@ def export_vector(
     """
     if out.suffix.lower() != ".gguf":
         raise InputError(f"{out} must end in .gguf", "llama.cpp loads no other")
+    require_unlinked(out.parent)
     require_folder(out.parent)
     gguf = gguf or run.gguf_path
     runs_on = fingerprint_gguf(gguf) if gguf is not None else None

@@ -11,6 +11,7 @@ from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.version import __version__
+from irm_lite.runs.directory import require_unlinked
 from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.layers import parse_layers
@@ -70,6 +71,7 @@ def require_out(out: Path) -> None:
     """Raise InputError where `out` is a file of another kind, or cannot be written."""
     if out.suffix.lower() in _FILES:  # other dots are of a folder's name: anger-v1.0
         raise InputError(f"{out} is neither a .gguf nor a folder", "name a file that ends in .gguf, or a folder for PEFT")
+    require_unlinked(out.parent)
     require_folder(out.parent)
 
 
