@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -23,10 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "whole"))
-
-from wheel import missing  # noqa: E402  # what of the checkout's packages is not installed
-
+PACKAGES = {"irm_lite": "irm_lite", "models": "irm_lite_models", "tui/irm_lite_tui": "irm_lite_tui"}  # in the checkout: installed
 SUMS = "SHA256SUMS"
 SCHEMAS = {  # check-jsonschema's own copies: nothing is fetched
     "citation-file-format": ("CITATION.cff",),
@@ -66,7 +62,7 @@ def main() -> None:
 def make(version: str, work: Path, out: Path, first: list[str]) -> None:
     """Everything, from the commit at hand. Raises SystemExit or CalledProcessError where something fails."""
     with told("tools"):
-        tools = environment(work / "tools", ["--group", f"{ROOT / 'pyproject.toml'}:release"])
+        tools = environment(work / "tools", [], "--group", f"{ROOT / 'pyproject.toml'}:release")
     with told("CITATION.cff and issue forms"):
         for schema, names in SCHEMAS.items():
             paths = [str(ROOT / name) for name in names]
@@ -75,13 +71,16 @@ def make(version: str, work: Path, out: Path, first: list[str]) -> None:
     with told("sdist, and the wheel from it"):
         source = committed(work / "source")
         stamp = run("git", "-C", ROOT, "log", "-1", "--format=%ct", read=True).strip()  # the same commit, the same wheel
-        run(tools / "python", "-m", "build", "--outdir", out, source, SOURCE_DATE_EPOCH=stamp)
+        run(tools / "python", "-m", "build", "--outdir", out, source, read=True, SOURCE_DATE_EPOCH=stamp)
         run(tools / "twine", "check", "--strict", *sorted(map(str, out.iterdir())))
     wheel, sdist = (next(iter(out.glob(pattern))) for pattern in ("*.whl", "*.tar.gz"))
-    tried(version, work / "of-wheel", wheel, first)
-    tried(version, work / "of-sdist", sdist, first, extra="[serve]")
+    for kind, package, extra in (("wheel", wheel, ""), ("sdist", sdist, "[serve]")):
+        with told(f"{kind}{extra} installed in a fresh environment"):
+            fresh = environment(work / kind, first, f"{package}{extra}")
+        with told(f"{kind} tried"):
+            tried(version, kind, fresh, source)
     with told("bill of materials"):
-        materials(tools, work / "of-wheel", out / f"irm-lite-{version}.cdx.json")
+        materials(tools, work / "wheel", out / f"irm-lite-{version}.cdx.json")
     sums = [f"{digest(path)}  {path.name}" for path in sorted(out.iterdir())]
     (out / SUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
     print(f"irm-lite {version}, in {out.name}/:", *sums, sep="\n")
@@ -114,33 +113,41 @@ def committed(folder: Path) -> Path:
     return folder
 
 
-def environment(folder: Path, packages: list[str]) -> Path:
-    """A fresh one with these packages; its bin folder."""
+def environment(folder: Path, first: list[str], *packages: str) -> Path:
+    """A fresh one with these packages, the first before the others; its bin folder."""
     venv.create(folder, with_pip=True, symlinks=True)
     programs = folder / "bin"
-    pip = [programs / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-    run(*pip, "--upgrade", "pip")
-    run(*pip, *packages)
+    for wanted in (["--upgrade", "pip"], first, packages):
+        if wanted:
+            run(programs / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install", *wanted)
     return programs
 
 
-def tried(version: str, folder: Path, package: Path, first: list[str], extra: str = "") -> None:
-    """Installed with all that it needs in a fresh environment, then used from a folder where no checkout is."""
-    kind = "sdist" if package.name.endswith(".tar.gz") else "wheel"
-    with told(f"{kind}{extra} installed in a fresh environment"):
-        programs = environment(folder, first or ["pip"])
-        run(programs / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install", f"{package}{extra}")
-    with told(f"{kind} tried"):
-        (site,) = folder.glob("lib/python*/site-packages")
-        if lacking := missing(site):
-            raise SystemExit(f"release: not in the {kind}, or another there: {', '.join(lacking)}")
-        said = run(programs / "irm-lite", "--version", read=True, cwd=folder).strip()
-        if said != version:
-            raise SystemExit(f"release: the {kind}'s irm-lite --version says {said!r}, not {version}")
-        report = json.loads(run(programs / "irm-lite", "doctor", "--json", read=True, cwd=folder))
-        if not report["ok"]:
-            raise SystemExit(f"release: the {kind}'s doctor finds {[each for each in report['checks'] if not each['ok']]}")
-        print(f"  {kind}:", run(programs / "python", "-I", "-c", IMPORTS, *extras(), read=True, cwd=folder).strip())
+def tried(version: str, kind: str, programs: Path, source: Path) -> None:
+    """What was installed, used from a folder where no checkout is. Raises SystemExit where something is wrong with it."""
+    folder = programs.parent
+    (site,) = folder.glob("lib/python*/site-packages")
+    if lacking := missing(source, site):
+        raise SystemExit(f"release: not in the {kind}, or another there: {', '.join(lacking)}")
+    said = run(programs / "irm-lite", "--version", read=True, cwd=folder).strip()
+    if said != version:
+        raise SystemExit(f"release: the {kind}'s irm-lite --version says {said!r}, not {version}")
+    report = json.loads(run(programs / "irm-lite", "doctor", "--json", "--quiet", read=True, cwd=folder))
+    if not report["ok"]:
+        raise SystemExit(f"release: the {kind}'s doctor finds {[each for each in report['checks'] if not each['ok']]}")
+    imported = run(programs / "python", "-I", "-c", IMPORTS, *extras(), read=True, cwd=folder).strip()
+    print(f"  irm-lite {said}; doctor: ok, {len(report['checks'])} checks; {imported}")
+
+
+def missing(source: Path, site: Path) -> list[str]:
+    """Files of the packages that were not installed, or are others."""
+    found = []
+    for place, name in PACKAGES.items():
+        for path in (each for each in (source / place).rglob("*") if each.is_file()):
+            installed = site / name / path.relative_to(source / place)
+            if not installed.is_file() or installed.read_bytes() != path.read_bytes():
+                found.append(path.relative_to(source).as_posix())
+    return found
 
 
 def extras() -> list[str]:
