@@ -91,16 +91,20 @@ def require_ready(root: Path, dirty: bool = False) -> str:
     version = re.search(r'__version__ = "(.+)"', (root / "irm_lite/core/version.py").read_text(encoding="utf-8"))
     assert version is not None
     at = version[1]
-    section = re.search(rf"^## \[{re.escape(at)}\] - (\d{{4}}-\d\d-\d\d)$", (root / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    section = re.search(
+        rf"^## \[{re.escape(at)}\] - (\d{{4}}-\d\d-\d\d)$", (root / "CHANGELOG.md").read_text(encoding="utf-8"), re.M
+    )
     if section is None:
         raise SystemExit(f"release: CHANGELOG.md has no section '## [{at}] - YYYY-MM-DD': give what is Unreleased that heading")
     if f'\nversion: {at}\ndate-released: "{section[1]}"\n' not in (root / "CITATION.cff").read_text(encoding="utf-8"):
-        raise SystemExit(f"release: CITATION.cff names another release: write version: {at} and date-released: \"{section[1]}\"")
+        raise SystemExit(f'release: CITATION.cff names another release: write version: {at} and date-released: "{section[1]}"')
     series = ".".join(at.split(".")[:2]) + ".x"
     if f"| {series} |" not in (root / "SECURITY.md").read_text(encoding="utf-8"):
         raise SystemExit(f"release: SECURITY.md does not say whether {series} is supported: add it to the table")
     if not dirty and run("git", "-C", root, "status", "--porcelain", read=True).strip():
-        raise SystemExit("release: there are changes that are not committed: commit them, or try with --dirty, which leaves them out")
+        raise SystemExit(
+            "release: there are changes that are not committed: commit them, or try with --dirty, which leaves them out"
+        )
     return at
 
 
@@ -153,7 +157,9 @@ def missing(source: Path, site: Path) -> list[str]:
 def extras() -> list[str]:
     """What only an extra brings, by the name it is imported by, and what that is built on."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    names = {re.split(r"[^\w-]", each)[0].replace("-", "_") for extra in ("data", "serve", "tensorboard") for each in declared[extra]}
+    names = {
+        re.split(r"[^\w-]", each)[0].replace("-", "_") for extra in ("data", "serve", "tensorboard") for each in declared[extra]
+    }
     return sorted(names | {"pydantic", "starlette"})
 
 
