@@ -97,6 +97,8 @@ def test_training_and_what_is_made_of_it(place: Path, say: Any, tmp_path: Path) 
     say("vector", "merge", out / "export" / "vector.gguf", "-o", tmp_path / f"m{NAME[1:]}.gguf")
     say("models", "fit", "--model", place / "model", "--memory", "8GB")
     say("bake", out, "--gguf", place / "model.gguf", "-o", tmp_path / f"b{NAME[1:]}.gguf")
+    say("publish", out, "--to", tmp_path / f"p{NAME[1:]}", "--title", TEXT)
+    say("reproduce", tmp_path / f"p{NAME[1:]}", "-o", tmp_path / f"q{NAME[1:]}", code=2)  # its data is elsewhere, and named
     say("train", "--resume", tmp_path / "absent" / NAME, code=2)
 
 

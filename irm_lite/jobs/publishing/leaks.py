@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.files.reading import read_json, read_toml
 from irm_lite.core.private_text import without_paths
 
 _HEADER = 8  # bytes that hold the length of a safetensors file's header
@@ -38,5 +39,18 @@ def _texts(path: Path) -> Iterator[str]:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(_HEADER), "little")
             yield json.dumps(json.loads(file.read(size)).get("__metadata__", {}))
+    elif path.suffix in (".json", ".toml"):  # as they are read: escapes look like a path of Windows
+        yield from _strings(read_json(path) if path.suffix == ".json" else read_toml(path))
     else:
         yield from path.read_text(encoding="utf-8").splitlines()
+
+
+def _strings(value: Any) -> Iterator[str]:
+    """All texts in a document, keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from _strings([*value, *value.values()])
+    elif isinstance(value, list):
+        for each in value:
+            yield from _strings(each)
