@@ -47,6 +47,15 @@ for name in names:
 print(len(names) - len(without), "modules,", len(without), "need an extra")
 """
 
+VALID = """
+import sys
+from pathlib import Path
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(Path(sys.argv[1]).read_text(encoding="utf-8"))
+sys.exit(f"release: not valid CycloneDX: {problem}" if problem else 0)
+"""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -80,7 +89,7 @@ def make(version: str, work: Path, out: Path, first: list[str]) -> None:
         with told(f"{kind} tried"):
             tried(version, kind, fresh, source)
     with told("bill of materials"):
-        materials(tools, work / "wheel", out / f"irm-lite-{version}.cdx.json")
+        materials(tools, work / "wheel", version, out / f"irm-lite-{version}.cdx.json")
     sums = [f"{digest(path)}  {path.name}" for path in sorted(out.iterdir())]
     (out / SUMS).write_text("\n".join(sums) + "\n", encoding="utf-8")
     print(f"irm-lite {version}, in {out.name}/:", *sums, sep="\n")
@@ -163,7 +172,7 @@ def extras() -> list[str]:
     return sorted(names | {"pydantic", "starlette"})
 
 
-def materials(tools: Path, fresh: Path, target: Path) -> None:
+def materials(tools: Path, fresh: Path, version: str, target: Path) -> None:
     """What the wheel was installed with, as CycloneDX; without this machine's paths. Raises SystemExit where one is left."""
     run(
         tools / "cyclonedx-py", "environment", "--output-reproducible", "--pyproject", ROOT / "pyproject.toml",
@@ -173,10 +182,15 @@ def materials(tools: Path, fresh: Path, target: Path) -> None:
     for component in document["components"]:
         references = component.get("externalReferences", [])
         component["externalReferences"] = [each for each in references if not each["url"].startswith("file:")]
+    document["metadata"]["component"] |= {
+        "version": version,
+        "purl": f"pkg:pypi/irm-lite@{version}",
+    }  # it is dynamic in pyproject.toml
     text = json.dumps(document, indent=2) + "\n"
     if str(fresh.parent) in text or str(Path.home()) + "/" in text:
         raise SystemExit("release: the bill of materials names a path of this machine")
     target.write_text(text, encoding="utf-8")
+    run(tools / "python", "-c", VALID, target)
     print(f"  {len(document['components'])} components")
 
 

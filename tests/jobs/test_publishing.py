@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -262,9 +263,8 @@ def test_pushing_is_one_commit_to_a_repository_that_is_made(
 
     def upload_folder(self: object, *, repo_id: str, folder_path: Path, commit_message: str) -> Any:
         calls.append((repo_id, {"files": sorted(each.name for each in folder_path.iterdir())}))
-        return huggingface_hub.CommitInfo(
-            commit_url="https://example.org/ann/moods/commit/1", commit_message=commit_message, commit_description="", oid="1"
-        )
+        assert commit_message
+        return SimpleNamespace(commit_url="https://example.org/ann/moods/commit/1")
 
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_x")
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
