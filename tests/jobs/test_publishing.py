@@ -24,6 +24,7 @@ from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError, IrmLiteError
 from irm_lite.core.files.manifest import damage
+from irm_lite.core.types import FloatArray
 from irm_lite.jobs.publishing.comparing import compare
 from irm_lite.jobs.publishing.gathered import Wishes
 from irm_lite.jobs.publishing.leaks import leaks, public
@@ -35,6 +36,12 @@ from irm_lite.training import train as training
 from irm_lite.vectors.export import export_vector
 
 HOME = "ann-doe-private"  # a folder of the user's that no published byte may name
+
+
+def filled(value: float, size: int) -> FloatArray:
+    return np.full(size, value, dtype=np.float32)
+
+
 WISHES = Wishes(strength=0.8, base_model="nobody/tiny-llama", licence="apache-2.0", data_licence="CC0-1.0")
 
 
@@ -89,9 +96,9 @@ def test_the_hubs_parser_reads_the_card_without_a_warning(own: Own, heeded: list
     assert heeded == []
     assert (card.data.base_model, card.data.license) == ("nobody/tiny-llama", "apache-2.0")
     assert {"control-vector", "irm-lite", "llama-cpp"} <= set(card.data.tags or [])
-    assert yaml.safe_load(card.data.to_yaml()) == card.data.to_dict()
     again = ModelCard(str(card))
-    assert (again.data.to_dict(), again.text) == (card.data.to_dict(), card.text)
+    assert yaml.safe_load(card.data.to_yaml()) == yaml.safe_load(again.data.to_yaml())
+    assert again.text == card.text
     for line in (
         "llama-cli -m ",
         "llama-server -m ",
@@ -238,7 +245,7 @@ def test_it_is_published_anew_only_by_force(own: Own, tmp_path: Path) -> None:
 
 
 def test_a_vector_alone_says_that_it_cannot_be_made_again(tmp_path: Path, heeded: list[str]) -> None:
-    vector = ControlVector({1: np.ones(64), 2: np.zeros(64)}, "llama", {"data": "/home/ann/moods.jsonl"})
+    vector = ControlVector({1: filled(1, 64), 2: filled(0, 64)}, "llama", {"data": "/home/ann/moods.jsonl"})
     vector.save(tmp_path / "moods.gguf")
     done = publish(tmp_path / "moods.gguf", tmp_path / "p", Wishes())
     assert sorted(each.name for each in (tmp_path / "p").iterdir()) == ["README.md", "manifest.json", "moods.gguf"]
@@ -269,7 +276,7 @@ def test_pushing_is_one_commit_to_a_repository_that_is_made(
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hf_x")
     monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", create_repo)
     monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload_folder)
-    ControlVector({1: np.ones(8)}, "llama").save(tmp_path / "v.gguf")
+    ControlVector({1: filled(1, 8)}, "llama").save(tmp_path / "v.gguf")
     pushed = ["--push", "ann/moods", "--private"]
     assert cli.run(["publish", str(tmp_path / "v.gguf"), "--to", str(tmp_path / "p"), *pushed, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["pushed_to"] == "https://example.org/ann/moods/commit/1"
@@ -282,9 +289,9 @@ def test_pushing_is_one_commit_to_a_repository_that_is_made(
 
 def test_paths_in_any_file_are_found(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("see https://example.org/a/b and owner/name, /think\n")
-    ControlVector({1: np.ones(8)}, "llama", {"data": "moods.jsonl"}).save(tmp_path / "v.gguf")
+    ControlVector({1: filled(1, 8)}, "llama", {"data": "moods.jsonl"}).save(tmp_path / "v.gguf")
     assert leaks(tmp_path) == []
-    ControlVector({1: np.ones(8)}, "llama", {"note": "from /srv/ann/moods.jsonl"}).save(tmp_path / "v.gguf")
+    ControlVector({1: filled(1, 8)}, "llama", {"note": "from /srv/ann/moods.jsonl"}).save(tmp_path / "v.gguf")
     (tmp_path / "run.toml").write_text('data = "C:\\\\Users\\\\ann\\\\moods.jsonl"\n')
     assert [each.split(":")[0] for each in leaks(tmp_path)] == ["run.toml", "v.gguf"]
     assert public({"gguf": "/srv/ann/tiny.gguf", "told": ["in /srv/ann/x: no"]}) == {"gguf": "tiny.gguf", "told": ["in <path>: no"]}
@@ -292,16 +299,16 @@ def test_paths_in_any_file_are_found(tmp_path: Path) -> None:
 
 def test_a_zero_direction_has_no_cosine() -> None:
     off, only = compare(
-        ControlVector({1: np.zeros(4), 2: np.ones(4)}, "llama"), ControlVector({2: np.ones(4), 3: np.ones(4)}, "llama")
+        ControlVector({1: filled(0, 4), 2: filled(1, 4)}, "llama"), ControlVector({2: filled(1, 4), 3: filled(1, 4)}, "llama")
     )
     assert only == [1, 3]
     assert [(each.block, each.relative) for each in off] == [(2, 0.0)]
-    off, _ = compare(ControlVector({1: np.zeros(4)}, "llama"), ControlVector({1: np.ones(4)}, "llama"))
+    off, _ = compare(ControlVector({1: filled(0, 4)}, "llama"), ControlVector({1: filled(1, 4)}, "llama"))
     assert np.isnan(off[0].cosine)
 
 
 def test_a_failed_check_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ControlVector({1: np.ones(8)}, "llama").save(tmp_path / "v.gguf")
+    ControlVector({1: filled(1, 8)}, "llama").save(tmp_path / "v.gguf")
     monkeypatch.setattr("irm_lite.jobs.publishing.publish.leaks", lambda folder: ["README.md: /home/ann"])
     with pytest.raises(IrmLiteError, match="would be published"):
         publish(tmp_path / "v.gguf", tmp_path / "p", Wishes())
