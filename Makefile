@@ -19,7 +19,7 @@ WITHOUT_GPU := $(if $(shell command -v nvidia-smi),,yes)
 # each starts with half of the tests, and takes of the other's when it has done its own
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
-.PHONY: demo quick test check fuzz clean
+.PHONY: demo quick test check fuzz release clean
 
 demo: .venv/.demo ## set up, then the whole job on the embedded model
 	$(BIN)/irm-lite demo
@@ -43,6 +43,11 @@ FUZZ_READERS ?=
 
 fuzz: .venv/.fuzz ## set up, then each reader of files under atheris, and a table
 	$(BIN)/python tests/fuzz/drive.py --seconds $(FUZZ_SECONDS) --runs $(FUZZ_RUNS) $(FUZZ_READERS)
+
+RELEASE_FLAGS ?=
+
+release: ## wheel and sdist into dist/, each tried in a fresh environment, with a bill of materials and hashes (docs/releasing.md)
+	$(PYTHON) tools/release.py $(RELEASE_FLAGS)
 
 # Set up by pip, with these extras
 comma := ,
@@ -76,4 +81,4 @@ endif
 	$(BIN)/pip install --upgrade pip
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
