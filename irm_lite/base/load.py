@@ -185,7 +185,7 @@ def _load_tokenizer(name: str, source: Source, chat_template: str | None, downlo
     named = gguf_templates(header) if header else tokenizer.chat_template
     tokenizer.chat_template = chat_template or chosen(named) or (source.preset and source.preset.chat_template)
     if not tokenizer.chat_template:
-        raise no_template(name, named)
+        raise no_template(name, named, header)
     if header and header.architecture in KNOWN:  # what llama.cpp makes of a text is what it will be given
         tokenizer = cast("PreTrainedTokenizerBase", GgufTokenizer(tokenizer, header.path))
     else:

@@ -79,7 +79,7 @@ class Model:
         """The file's own, or the one given by hand, at the present time. Raises BaseModelError where there is none."""
         source = chosen(self._templates)
         if source is None:
-            raise no_template(str(self.path), self._templates)
+            raise no_template(str(self.path), self._templates, read_header(self.path))
         return known_template(source, self.vocabulary.words, datetime.now().replace(microsecond=0))
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:

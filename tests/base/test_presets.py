@@ -10,16 +10,19 @@ from typing import Any
 
 import gguf
 import irm_lite_models
+import numpy as np
 import pytest
 import torch
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from irm_lite.base.presets import EMBEDDED, Preset, find_gguf, packaged_gguf, presets
+from irm_lite.base.sources.chat_templates import no_template
 from irm_lite.base.sources.shape import base_shape
 from irm_lite.cli import main as cli
 from irm_lite.core.errors import BaseModelError, InputError
 from irm_lite.core.files.gguf_header import read_header
+from support.gguf_files import write_gguf
 
 FILES = sorted(Path(str(irm_lite_models.__file__)).parent.glob("*.toml"))
 
@@ -263,3 +266,13 @@ def test_space_around_a_turn_changes_tinyllamas_format_alone(name: str) -> None:
         assert render(name, padded, add_generation_prompt=True) == render(name, TURNS, add_generation_prompt=True)
     else:
         assert "<|user|>\n  U\n</s>" in render(name, padded, add_generation_prompt=True)
+
+
+@pytest.mark.parametrize(("layers", "hidden", "named"), [(18, 640, "gemma-3-270m"), (3, 64, "llama-2-7b-chat")])
+def test_a_file_without_a_template_is_told_the_preset_of_its_shape(
+    layers: int, hidden: int, named: str, tmp_path: Path
+) -> None:
+    fields = {"gemma3.block_count": layers, "gemma3.embedding_length": hidden}
+    header = read_header(write_gguf(tmp_path / "bare.gguf", "gemma3", {"output_norm.weight": np.ones(8, np.float32)}, fields))
+
+    assert str(no_template("bare.gguf", None, header)).endswith(f"a preset's name ({named})")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from irm_lite.base.presets import presets
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import GgufHeader
 
@@ -14,8 +15,24 @@ def gguf_templates(header: GgufHeader) -> dict[str, Any]:
     return {**named, **({"default": header.metadata[_KEY]} if _KEY in header.metadata else {})}
 
 
-def no_template(name: str, named: Any) -> BaseModelError:
-    """The error for a base without a chat template that could be taken; `named`: those that it has."""
+def no_template(name: str, named: Any, header: GgufHeader | None = None) -> BaseModelError:
+    """The error for a base without a chat template that could be taken; `named`: those that it has. The preset that it names is
+    one of the file's shape, where there is one."""
     names = ", ".join(map(str, named))[:200] if isinstance(named, dict) else ""
     has = f"only the chat templates {names}, and no default" if names else "no chat template"
-    return BaseModelError(f"{name} has {has}", "give one with --chat-template, a file or a preset's name (llama-2-7b-chat)")
+    return BaseModelError(f"{name} has {has}", f"give one with --chat-template, a file or a preset's name ({_fitting(header)})")
+
+
+def _fitting(header: GgufHeader | None) -> str:
+    """A preset that brings a template."""
+    templates = [each for each in presets().values() if each.chat_template]
+    for preset in templates:
+        if header and (preset.layers, preset.hidden_size) == _shape(header):
+            return preset.name
+    return "llama-2-7b-chat"
+
+
+def _shape(header: GgufHeader) -> tuple[Any, Any]:
+    """Blocks and hidden size."""
+    blocks, hidden = (header.metadata.get(f"{header.architecture}.{key}") for key in ("block_count", "embedding_length"))
+    return blocks, hidden
