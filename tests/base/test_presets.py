@@ -269,9 +269,7 @@ def test_space_around_a_turn_changes_tinyllamas_format_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize(("layers", "hidden", "named"), [(18, 640, "gemma-3-270m"), (3, 64, "llama-2-7b-chat")])
-def test_a_file_without_a_template_is_told_the_preset_of_its_shape(
-    layers: int, hidden: int, named: str, tmp_path: Path
-) -> None:
+def test_a_file_without_a_template_is_told_the_preset_of_its_shape(layers: int, hidden: int, named: str, tmp_path: Path) -> None:
     fields = {"gemma3.block_count": layers, "gemma3.embedding_length": hidden}
     header = read_header(write_gguf(tmp_path / "bare.gguf", "gemma3", {"output_norm.weight": np.ones(8, np.float32)}, fields))
 
