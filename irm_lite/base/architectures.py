@@ -31,6 +31,7 @@ class Architecture:
     packed: bool = True  # samples packed into one row stay apart; else they are padded
     shares: bool = True  # what such samples have in common may stand there once: the blocks tell attention of their lengths
     cut: bool = True  # what enters block 0 is `inputs_embeds`, so that blocks can be left out
+    mixed: bool = False  # its blocks attend in several ways unless the configuration says otherwise (a window in most of them)
     scale: str = ""  # the configuration's factor of the logits; with a leading slash its divisor
     side_by_side_if: str = ""  # the configuration's switch that puts attention and MLP side by side
 
@@ -41,10 +42,18 @@ class Architecture:
 
 def cuts(model_type: str, layer_types: object = None) -> bool:
     """Whether a model's first blocks can be left out. Not where something is done to what enters block 0, nor where blocks look
-    their attention up by their place in the list."""
+    their attention up by their place in the list. `layer_types`: of the configuration; None where it is not known."""
     known = TABLE.get(model_type)
-    mixed = isinstance(layer_types, (list, tuple)) and len(set(layer_types)) > 1
-    return known is not None and known.cut and not mixed
+    if known is None or not known.cut:
+        return False
+    return not (len(set(layer_types)) > 1 if isinstance(layer_types, (list, tuple)) else known.mixed)
+
+
+def gguf_cuts(architecture: str, windowed: bool) -> bool:
+    """The same of a GGUF's architecture; `windowed`: it names an attention window."""
+    found = [(name, each) for name, each in TABLE.items() if each.gguf == architecture]
+    kinds = [(name, each) for name, each in found if each.mixed == windowed] or found  # OLMo 2 and 3 have one name
+    return bool(kinds) and all(cuts(name) for name, _ in kinds)
 
 
 def _beside(gguf: str, norms: Norms = (_ATTN_NORM,), **others: object) -> Architecture:
@@ -72,6 +81,7 @@ TABLE: dict[str, Architecture] = {
         norms=_SANDWICH,
         shift=1.0,
         node="sa_out",
+        mixed=True,
     ),
     "gemma3_text": Architecture(
         "gemma3",
@@ -80,14 +90,15 @@ TABLE: dict[str, Architecture] = {
         norms=_SANDWICH,
         shift=1.0,
         node="sa_out",
+        mixed=True,
     ),
     "phi3": Architecture("phi3", node="", seen_through="ffn_norm"),
     "granite": Architecture("granite", **_MULTIPLIED),  # type: ignore[arg-type]
     "granitemoe": Architecture("granitemoe", **_MULTIPLIED),  # type: ignore[arg-type]
     "olmo": Architecture("olmo", norms=()),  # its norms have no gains
     "olmo2": Architecture("olmo2", ("post_attention_layernorm",), "mlp", norms=_POST),
-    "olmo3": Architecture("olmo2", ("post_attention_layernorm",), "mlp", norms=_POST),
-    "exaone4": Architecture("exaone4", ("post_attention_layernorm",), "mlp", norms=_POST),
+    "olmo3": Architecture("olmo2", ("post_attention_layernorm",), "mlp", norms=_POST, mixed=True),
+    "exaone4": Architecture("exaone4", ("post_attention_layernorm",), "mlp", norms=_POST, mixed=True),
     "smollm3": Architecture("smollm3"),
     "glm4": Architecture("glm4", ("post_self_attn_layernorm",)),
     "glm4_moe": Architecture("glm4moe", norms=_BEFORE_MLP),
@@ -109,7 +120,7 @@ TABLE: dict[str, Architecture] = {
     "deepseek_v3": Architecture("deepseek2"),
     "phi": _beside("phi2"),
     "cohere": _beside("command-r", scale="logit_scale"),
-    "cohere2": _beside("cohere2", scale="logit_scale"),
+    "cohere2": _beside("cohere2", scale="logit_scale", mixed=True),
     "gpt_neox": _beside("gptneox", (_ATTN_NORM, ("ffn_norm", "post_attention_layernorm"))),
     "falcon": _beside("falcon"),
     "mamba": _beside("mamba", (("attn_norm", "norm"),), packed=False, cut=False),

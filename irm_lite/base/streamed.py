@@ -54,7 +54,22 @@ def _read(place: Path) -> tuple[Any, dict[str, Any]]:
         inner.rotary_emb = type(rotary)(config=model.config)
         if not place.is_dir():
             rotate(model, place)
+    _fill_buffers(model)
     return model, weights
+
+
+def _fill_buffers(model: Any) -> None:
+    """Buffers that are in no file (the factor of Gemma's embeddings) are made as transformers makes them; one that it leaves
+    alone stays empty."""
+    for module in model.modules():
+        empty = {name: each for name, each in module.named_buffers(recurse=False) if each.is_meta and each.is_floating_point()}
+        for name, each in empty.items():
+            setattr(module, name, torch.full_like(each, torch.nan, device="cpu"))
+        if empty:
+            model._init_weights(module)
+        for name, each in empty.items():
+            if getattr(module, name).isnan().any():
+                setattr(module, name, each)
 
 
 def _require_parts(model: Any, parts: list[nn.Module], weights: dict[str, Any], tied: bool, place: Path) -> None:
@@ -66,7 +81,9 @@ def _require_parts(model: Any, parts: list[nn.Module], weights: dict[str, Any], 
     lacking = [name for name, _ in model.named_parameters() if name not in read]
     if other or lacking or not hasattr(weights.get(_EMBEDDINGS), "rows"):
         name = (other or lacking or [_EMBEDDINGS])[0]
-        raise BaseModelError(f"{place} cannot be read a block at a time ({name})", "check the files")
+        raise BaseModelError(
+            f"{place} cannot be read a block at a time", f"its files do not have {name} by that name, or it is in no block"
+        )
 
 
 @contextmanager

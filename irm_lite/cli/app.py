@@ -28,7 +28,8 @@ def fill_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCollec
         if preset is not None:
             Dict(preset.train, use_commands_as_keys=False, source=f"preset {preset.name}")(app, commands, arguments)
     wish = by_flag["--download"].tokens if "--download" in by_flag else []
-    if wish and (wish[-1].implicit_value is True or wish[-1].value.lower() == "true"):
+    pushed = "--push" in by_flag and by_flag["--push"].tokens
+    if pushed or (wish and (wish[-1].implicit_value is True or wish[-1].value.lower() == "true")):
         del os.environ["HF_HUB_OFFLINE"]  # before any library that reads it is imported
 
 

@@ -68,15 +68,21 @@ class Output:
         if self.json:
             sys.stdout.write(as_json(_finite(document), indent=2) + "\n")
         else:
-            console = Console(highlight=False, markup=False, emoji=False)
-            if not console.is_terminal and "COLUMNS" not in os.environ:
-                console.width = 160  # a pipe or a file has no edge to wrap at
-            for renderable in shown:
-                if isinstance(renderable, str):
-                    console.print(one_line(renderable), soft_wrap=True)  # paths and commands stay in one piece
-                else:
-                    drawn = console.render(renderable)
-                    console.print(Segments(Segment(safe(each.text), each.style) for each in drawn))
+            self.show(*shown)
+
+    def show(self, *shown: RenderableType) -> None:
+        """For people, on stdout, before the verb is through; with --json nothing."""
+        if self.json:
+            return
+        console = Console(highlight=False, markup=False, emoji=False)
+        if not console.is_terminal and "COLUMNS" not in os.environ:
+            console.width = 160  # a pipe or a file has no edge to wrap at
+        for renderable in shown:
+            if isinstance(renderable, str):
+                console.print(one_line(renderable), soft_wrap=True)  # paths and commands stay in one piece
+            else:
+                drawn = console.render(renderable)
+                console.print(Segments(Segment(safe(each.text), each.style) for each in drawn))
 
 
 def as_json(document: dict[str, Any], indent: int | None = None) -> str:

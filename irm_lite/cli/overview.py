@@ -24,6 +24,8 @@ VERBS = {
     "analyze": ("irm_lite.cli.verbs.analyze:analyze", "What runs reveal, against chance and the base: a report."),
     "models": ("irm_lite.cli.verbs.models:app", "Base models known by name."),
     "serve": ("irm_lite.cli.verbs.serve:serve", "Answers for other programs: JSON lines, or OpenAI's API (--http)."),
+    "publish": ("irm_lite.cli.verbs.publish:publish", "Write a folder to give away: vector, IRM, model card."),
+    "reproduce": ("irm_lite.cli.verbs.reproduce:reproduce", "Train again what was published, and compare."),
     "doctor": ("irm_lite.cli.verbs.doctor:doctor", "What works on this machine, what is missing, and the fix."),
 }
 _FLAGS = {"--help (-h)": "Display this message and exit.", "--version": "Display application version."}

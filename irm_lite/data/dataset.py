@@ -18,12 +18,17 @@ from irm_lite.data.reading.limits import MAX_ROWS
 from irm_lite.data.reading.squad import UNANSWERED
 from irm_lite.data.splits import divide
 
-__all__ = ["SHIPPED", "Dataset", "Example", "Message", "Reading", "load_dataset", "load_questions", "tones"]
+__all__ = ["SHIPPED", "Dataset", "Example", "Message", "Reading", "load_dataset", "load_questions", "public_name", "tones"]
 
 SHIPPED = "shipped"  # the file format of the tones
 _MAX_MESSAGES = 2 * MAX_ROWS
 _MAX_REFUSED = 100_000
 _MAX_UNREAD = 20  # names of columns
+
+
+def public_name(spec: str) -> str:
+    """A dataset's name for files that are given away: a tone, hf:owner/name, or a file's name without its folders."""
+    return spec if spec in tones() or spec.startswith("hf:") else Path(spec.replace("\\", "/")).name
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The whole job on one model: train, export, llama.cpp, and the difference in text and numbers."""
 
+import json
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,12 +14,14 @@ from irm_lite.base.load import locate
 from irm_lite.base.presets import find_gguf, presets
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError
+from irm_lite.core.machine.child import run_module
 from irm_lite.core.types import Progress
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.runs.events import Event
 from irm_lite.scoring.material import Extent
 from irm_lite.scoring.score import Score
+from irm_lite.steering.shipped_vectors import ShippedVector, shipped_for
 from irm_lite.training.train import train
 from irm_lite.vectors.distil import Fitting
 from irm_lite.vectors.export import ExportResult, Method, export_vector
@@ -65,6 +69,39 @@ def demo_settings(config: TrainConfig, long: bool = False) -> TrainConfig:
     preset = presets()[config.model].train.get("num_train_epochs") if config.model in presets() else None
     epochs = TrainConfig().num_train_epochs if config.num_train_epochs == preset else config.num_train_epochs
     return replace(config, num_train_epochs=epochs, eval_steps=config.eval_steps or EVAL_STEPS)
+
+
+@dataclass(frozen=True)
+class ShippedAnswer:
+    """What a vector that ships with irm-lite makes of a question, and how long both answers took."""
+
+    vector: ShippedVector
+    answers: Answers
+    seconds: float
+
+
+def ask_shipped(config: TrainConfig, gguf: str | None = None) -> ShippedAnswer | None:
+    """A steered answer before anything is trained; None where no vector ships for this model and data, or it cannot be asked, of
+    which the demo itself will tell. Takes seconds, in processes of their own: the training holds no memory of llama.cpp."""
+    vector = shipped_for(config.model, config.data)
+    if vector is None or gguf is not None:
+        return None
+    began = time.monotonic()
+    base, steered = _written(vector), _written(vector, "--vector", vector.name)
+    if base is None or steered is None:
+        return None
+    return ShippedAnswer(vector, Answers(vector.question, base, steered), round(time.monotonic() - began, 1))
+
+
+def _written(vector: ShippedVector, *steering: str) -> str | None:
+    """What its model answers its question; None where that fails."""
+    command = [*run_module("irm_lite"), "generate", "--json", "--quiet", "--gguf", vector.model, "-p", vector.question]
+    command += ["--max-new-tokens", str(ANSWER_TOKENS), *steering]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    try:
+        return str(json.loads(done.stdout)["text"]).strip()
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def run_demo(

@@ -215,6 +215,14 @@ class RunDirectory:
         return data
 
 
+def require_unlinked(folder: Path) -> None:
+    """Raise RunError where a folder to write into is, or lies behind, a link inside a run, which a stranger's may hold: what is
+    written would land elsewhere."""
+    for place in (folder, *folder.parents):
+        if place.is_symlink() and (run := next((each for each in place.parents if RunDirectory(each).started()), None)):
+            raise RunError(f"{place} is a link inside the run {run}: what is written there would land elsewhere", "choose an -o")
+
+
 def find_runs(folder: Path) -> list[RunDirectory]:
     """The run directories directly under `folder`, newest first."""
     if not folder.is_dir():

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 
-_LIBRARIES = ("irm-lite", "torch", "transformers", "bitsandbytes", "numpy", "gguf")
+_LIBRARIES = ("irm-lite", "torch", "transformers", "bitsandbytes", "numpy", "gguf", "llama-cpp-python")
 
 
 def installed_versions() -> dict[str, str]:

@@ -30,7 +30,9 @@ class Heard:
 def hear(speaker: Speaker, base: Speaker, material: Material, decodings: Sequence[Decoding] = DECODINGS) -> Heard:
     """Ask one speaker everything; `base` is the same model without steering."""
     answers = {
-        each.name: speaker.answers(material.toned, replace(each, new_tokens=material.new_tokens)) if material.toned else []
+        each.name: speaker.answers(material.toned, replace(each, new_tokens=material.new_tokens, seed=material.seed))
+        if material.toned
+        else []
         for each in decodings
     }
     own = {name: _nll_of(base, material.toned, written) for name, written in answers.items()}

@@ -26,10 +26,11 @@ Encode = Callable[[Example], Sample | None]  # None: too long
 @dataclass(frozen=True)
 class Extent:
     """How much is measured: held-out questions (None: all), four times as many choices, and tokens of an answer in text at most
-    (None: by the data's own answers)."""
+    (None: by the data's own answers). `seed`: of the sampled answers, and of the questions drawn for intervals."""
 
     questions: int | None = QUESTIONS
     new_tokens: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         """Raises InputError where a number makes no sense."""
@@ -37,6 +38,14 @@ class Extent:
             raise InputError(f"{self.questions} questions make no sense", "give 0 or more")
         if self.new_tokens is not None and not 1 <= self.new_tokens <= 100_000:
             raise InputError(f"answers of {self.new_tokens} tokens make no sense", "give 1 to 100000")
+        require_seed(self.seed)
+
+
+def require_seed(seed: int) -> int:
+    """The seed. Raises InputError where no source of chance takes it."""
+    if not 0 <= seed < 2**32:
+        raise InputError(f"--seed {str(seed)[:20]} makes no sense", "give 0 to 4294967295")
+    return seed
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Material:
     choices: list[list[Sample]] = field(default_factory=list)  # (C, 4), the right one first
     classifier: ToneClassifier | None = None
     lacks: list[str] = field(default_factory=list)  # a line for each thing that cannot be measured
+    seed: int = 0
 
 
 def gather(
@@ -90,6 +100,7 @@ def gather(
         choices=[whole for answers in choices if len(whole := [each for each in answers if each]) == len(answers)],
         classifier=classifier,
         lacks=lacks,
+        seed=extent.seed,
     )
 
 

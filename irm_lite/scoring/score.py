@@ -28,6 +28,7 @@ class Score:
     trainings: list[Columns]  # of the same questions; one for each training that is combined
     by_preference: bool = False  # the tone is told by preference: there is no classifier
     lacks: list[str] = field(default_factory=list)
+    seed: int = 0  # of what is drawn for the intervals
 
     @cached_property
     def figures(self) -> dict[str, float]:
@@ -38,8 +39,8 @@ class Score:
     @cached_property
     def intervals(self) -> dict[str, Interval]:
         """95% intervals of the same: questions are drawn with replacement, and so are the trainings where there are several."""
-        drawn = [_figures(_resampled(columns), self.by_preference) for columns in self.trainings]
-        weights = resampled_counts(len(drawn), seed=1) / len(drawn)  # (R, trainings)
+        drawn = [_figures(_resampled(columns, self.seed), self.by_preference) for columns in self.trainings]
+        weights = resampled_counts(len(drawn), seed=self.seed + 1) / len(drawn)  # (R, trainings)
         means = {name: (weights * np.stack([found[name] for found in drawn], axis=1)).sum(1) for name in drawn[0]}
         return {name: interval(values) for name, values in means.items()}
 
@@ -75,7 +76,9 @@ class Score:
 
 def score(heard: Heard, base: Heard, material: Material) -> Score:
     """The score of what was heard of a speaker, beside what was heard of its base."""
-    return Score([judge(heard, base, material)], material.classifier is None and bool(material.neutral), material.lacks)
+    return Score(
+        [judge(heard, base, material)], material.classifier is None and bool(material.neutral), material.lacks, material.seed
+    )
 
 
 def combined(scores: Sequence[Score]) -> Score:
@@ -84,16 +87,16 @@ def combined(scores: Sequence[Score]) -> Score:
     An interval over three trainings tells little of the spread between them: it is at least as wide as what was seen.
     """
     first = scores[0]
-    return Score([columns for each in scores for columns in each.trainings], first.by_preference, first.lacks)
+    return Score([columns for each in scores for columns in each.trainings], first.by_preference, first.lacks, first.seed)
 
 
 def _parts(columns: Columns) -> tuple[DoubleArray, DoubleArray, DoubleArray]:
     return columns.text, columns.pairs, columns.choices
 
 
-def _resampled(columns: Columns) -> list[DoubleArray]:
+def _resampled(columns: Columns, seed: int) -> list[DoubleArray]:
     """Sums over questions drawn with replacement: (R, columns) of each table; the same draws for every training."""
-    return [resampled_sums(part) if len(part) else np.zeros((RESAMPLES, part.shape[1])) for part in _parts(columns)]
+    return [resampled_sums(part, seed) if len(part) else np.zeros((RESAMPLES, part.shape[1])) for part in _parts(columns)]
 
 
 def _figures(sums: Sequence[DoubleArray], by_preference: bool) -> Figures:

@@ -18,6 +18,7 @@ from irm_lite.core.errors import VectorError
 from irm_lite.core.files.gguf_types import F32
 from irm_lite.core.files.paths import is_there
 from irm_lite.core.types import FloatArray
+from irm_lite.steering.shipped_vectors import file_of
 from irm_lite.steering.steering_file import base_hashes, own_keys_of, read_steering_header, write_steering
 
 _OWN_KEYS = "controlvector.irm."
@@ -178,10 +179,11 @@ class ControlVector:
 
     @classmethod
     def load(cls, path: Path | str) -> "ControlVector":
-        """Read a control vector of irm-lite, repeng or llama.cpp's cvector-generator.
+        """Read a control vector of irm-lite, repeng or llama.cpp's cvector-generator, or one that ships with irm-lite, by its name.
 
         Raises VectorError where it is not one, or where llama.cpp would refuse or misread it.
         """
+        path = file_of(path)
         header = read_steering_header(path)
         if header.architecture != "controlvector":
             adapter = header.metadata.get("general.type") == "adapter"

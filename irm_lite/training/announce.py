@@ -2,7 +2,10 @@
 
 from collections.abc import Callable
 
+import torch
+
 from irm_lite.core.machine import processes
+from irm_lite.core.machine.described import machine
 from irm_lite.core.machine.launch import not_heeded
 from irm_lite.data.turn import adaptations
 from irm_lite.steering.layers import format_layers
@@ -23,6 +26,7 @@ def announce(job: Job, reached: ResumedAt | None, emit: Callable[..., None]) -> 
         layers=format_layers(irm.layers),
         device=base.plan.device,
         dtype=base.plan.dtype,
+        machine=machine(torch.get_num_threads()),
         samples={"train": len(samples.train), "validation": len(samples.validation), "too_long": sum(samples.too_long.values())},
         data_read=samples.described(),
         data_sha256=samples.digest,

@@ -1,9 +1,10 @@
 """How much memory a training will hold at its peak, part by part, predicted from the sizes of base and IRM alone.
 
-Most parts are counted: the tensors that autograd saves or that a step makes (tests compare them with torch's own count). Four are
-measured on a CPU with the demo model (benchmarks/fit.py, docs/log.md): the process, what training adds to it, the holes in its
-heap, and that a recomputed block counts twice. For a GPU only tensors are counted, and nothing was measured. Imports no torch:
-the TUI uses it.
+Most parts are counted: the tensors that autograd saves or that a step makes (tests compare them with torch's own count). What the
+process itself holds is measured as each training starts (setup/own_share.py), since builds of torch differ by gigabytes. Three
+parts were measured once, on a CPU with the demo model (benchmarks/fit.py, docs/log.md): what training adds to the process, the
+holes in its heap, and that a recomputed block counts twice. For a GPU only tensors are counted, and nothing was measured.
+Imports no torch: the TUI uses it.
 """
 
 import math
@@ -21,10 +22,12 @@ Parts = dict[str, int]  # what -> bytes
 BATCHES = (1, 2, 4, 8, 16, 32, 64)  # samples a row, as `choices` tries them
 BATCH = 8  # samples of an optimiser step, the default
 SAMPLE_TOKENS = 128  # where the data's lengths are not known: the paper's
-_LOADED = 594_000_000  # Python, torch, transformers and bitsandbytes once a base is loaded, without it
+OWN_SHARE = 594_000_000  # Python, torch's CPU build, transformers and bitsandbytes once a base is loaded, without it
 _TRAINING = 50_000_000  # what a training's first steps and validations add: kernels, threads, small buffers
 _HOLES = 0.45  # share of what a step holds: glibc's heap keeps gaps between the buffers of rows of unequal length
 _HOLES_RECOMPUTING = 1.4  # the same with gradient checkpointing, where the buffers of blocks come and go
+ANSWERS = 16  # written side by side (base/speaker.py)
+NEW_TOKENS, LOOPS = 48, 3  # of the model's own answers, and how many of them a step goes through (step/own_loops.py)
 _VALIDATION_TOKENS = 1024  # of a validation's row (packing.rows)
 _CHUNK = 96  # answer tokens whose logits are held at once (answer_loss.CHUNK)
 _SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -58,14 +61,30 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Room:
+    """Bytes of memory: those that are free, and those that the process holds on a CPU without base and IRM."""
+
+    free: int
+    own: int = OWN_SHARE
+
+
+@dataclass(frozen=True)
 class Step:
     """A training's largest step. `tokens` of its largest row; `kept`: tokens of all samples whose frozen states stay in memory;
-    `rows` that it is computed in; `repeated`: how many more tokens the row would have if samples shared none."""
+    `rows` that it is computed in; `repeated`: how many more tokens the row would have if samples shared none; `looped`: tokens of
+    the row of the model's own loops; `written`: tokens of the answers that are written side by side, prompts too."""
 
     tokens: int
     kept: int = 0
     rows: int = 1
     repeated: int = 0
+    looped: int = 0
+    written: int = 0
+
+    @property
+    def largest(self) -> "Step":
+        """With what goes through the base in its largest row."""
+        return self if self.looped <= self.tokens else replace(self, tokens=self.looped, repeated=0)
 
 
 @dataclass(frozen=True)
@@ -93,28 +112,28 @@ def irm_shape(config: TrainConfig, base: BaseShape) -> IrmShape:
     return IrmShape(layers, config.chosen_site, IRM_MEMORY[config.irm].weights(config, base.hidden_size, len(layers)), base.whole)
 
 
-def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str, free: int) -> Fit:
+def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str, room: Room) -> Fit:
     """The peaks of a training. `device`, `dtype` and `optim`: as decided, not "auto". Raises LayerError as `irm_shape`, InputError
     for an optimiser whose states are not known.
 
-    On a CPU the blocks' weights are kept dequantised too where all stays within half of `free` bytes."""
-    least = _predict(base, config, step, device, dtype, optim)
+    On a CPU the blocks' weights are kept dequantised too where all stays within half of what is free."""
+    least = _predict(base, config, step.largest, device, dtype, optim, room.own)
     if device != "cpu" or config.quant not in ("nf4", "fp4") or config.gradient_checkpointing:
         return least
     blocks = base.layers - irm_shape(config, base).first_reached
     weights = {"blocks' weights, dequantised": blocks * sum(base.block_matrices) * _SIZES[dtype]}
     more = Fit(least.load, least.training | weights, dequantised_once=True)
-    return more if more.training_peak <= free / 2 else least
+    return more if more.training_peak <= room.free / 2 else least
 
 
-def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str) -> Fit:
+def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str, own: int) -> Fit:
     if optim not in (*_TORCH_ADAMW, *_STATE_BYTES):
         raise InputError(f"what --optim {optim!r} holds is not known", f"known are {', '.join((*_TORCH_ADAMW, *_STATE_BYTES))}")
     irm = irm_shape(config, base)
     c = _SIZES[dtype]
     weights = _base_weights(base, config, c)
     cpu = device == "cpu"
-    process = {"process": _LOADED} if cpu else {}
+    process = {"process": own} if cpu else {}
     load = process | weights | {"weights being read": _reading(base, config, sum(weights.values()), c, cpu)}
     irm_c = 2 if dtype == "bfloat16" else 4  # of the paper's products (step/injected_model.py); the others' are in float32
     saved = _saved(base, irm, config, step, c, irm_c, cpu)
@@ -126,6 +145,8 @@ def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtyp
         passing["IRM outputs' gradients"] = len(irm.layers) * base.hidden_size * irm_c * step.tokens
     if cpu:  # a validation's row may be longer than a step's
         passing["block at work"] = max(passing["block at work"], _working(base, _VALIDATION_TOKENS, c))
+    if step.written and sum((writing := _writing(base, step.written, c)).values()) > sum((saved | passing).values()):
+        saved, passing = {}, writing
     optimiser = {
         "IRM weights": each * irm.parameters,
         "IRM gradients": each * irm.parameters,
@@ -175,6 +196,14 @@ def largest_step(
     return Step(tokens, kept if config.cache_prefix else 0, rows, repeated)
 
 
+def with_text(step: Step, config: TrainConfig, prompt: int) -> Step:
+    """The step, and the text that such a training has written behind prompts of so many tokens."""
+    loops = config.chosen_loop_penalty > 0
+    new = max(NEW_TOKENS if loops else 0, config.sample_tokens)
+    looped = LOOPS * (prompt + NEW_TOKENS) if loops else 0
+    return replace(step, looped=looped, written=ANSWERS * (prompt + new) if new else 0)
+
+
 def seen_again(steps: int, together: int, samples: int) -> bool:
     """Whether a training of so many steps of `together` samples sees any sample a second time."""
     return steps > math.ceil(samples / together)
@@ -213,14 +242,15 @@ class Choice:
         return max(self.fit.load_peak, self.fit.training_peak) <= memory
 
 
-def choices(base: BaseShape, config: TrainConfig, length: int, device: str, dtype: str, optim: str, free: int) -> list[Choice]:
-    """`config` with each batch of BATCHES, without gradient checkpointing and with it; samples of `length` tokens, `free` bytes."""
+def choices(base: BaseShape, config: TrainConfig, length: int, device: str, dtype: str, optim: str, room: Room) -> list[Choice]:
+    """`config` with each batch of BATCHES, without gradient checkpointing and with it; samples of `length` tokens, half of them the
+    prompt's."""
     found = []
     for batch_size in BATCHES:
         for recompute in (False, True):
             each = replace(config, batch_size=batch_size, gradient_checkpointing=recompute)
-            step, chosen = Step(batch_size * length), each.chosen_optim(optim)
-            found.append(Choice(each, predict(base, each, step, device, dtype, chosen, free)))
+            step, chosen = with_text(Step(batch_size * length), each, length // 2), each.chosen_optim(optim)
+            found.append(Choice(each, predict(base, each, step, device, dtype, chosen, room)))
     return found
 
 
@@ -289,3 +319,11 @@ def _logits(base: BaseShape, c: int) -> int:
 def _working(base: BaseShape, tokens: int, c: int) -> int:
     """A block's gradients, and its largest matrix dequantised for them."""
     return tokens * (4 * base.intermediate_size * c + 12 * base.hidden_size) + c * max(base.block_matrices)
+
+
+def _writing(base: BaseShape, tokens: int, c: int) -> Parts:
+    """What answers that are written side by side hold: keys and values, the prompts on their way through a block, and the next
+    tokens' logits, also in float32 and a second time for the choice."""
+    cache = 2 * base.layers * base.kv_heads * base.head_size * c * tokens
+    logits = ANSWERS * base.vocabulary * (c + 8)
+    return {"text: keys and values": cache, "text: block at work": _working(base, tokens, c), "text: logits": logits}

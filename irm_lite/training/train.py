@@ -59,10 +59,12 @@ def train(
     out: Path,
     *,
     base: Base | None = None,
+    at: datetime | None = None,
     on_event: Listener = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> TrainedRun:
     """Train a new IRM into the run directory `out`, which must not exist. `base`: the one that `config` names, loaded already.
+    `at`: the local time that chat templates see (default: now).
 
     `on_event` gets every event that goes to events.jsonl. Once `should_stop` returns True, the step is finished, a checkpoint
     written and Interrupted raised. Raises InputError kinds for what the user gave, TrainingFailed where it diverges, memory runs
@@ -83,7 +85,7 @@ def train(
     if not is_utf8(str(out)):
         raise InputError(f"the run directory {str(out)!r} is not UTF-8, and safetensors could not read it", "give another --out")
     _meet(config, base)
-    at = datetime.fromtimestamp(processes.sum_of(int(time.time()) if processes.first() else 0))  # one time for all of them
+    at = at or datetime.fromtimestamp(processes.sum_of(int(time.time()) if processes.first() else 0))  # one time for all of them
     with processes.agreed():
         run.require_absent()
         require_folder(run.path)

@@ -5,7 +5,7 @@ KL(base || steered) on neutral answers. The trade is their difference, and the s
 interval does not know that it was chosen among many: `eval` measures it on the test split, which is not used here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -17,10 +17,10 @@ from irm_lite.base.fingerprint import Match
 from irm_lite.base.load import load_tokenizer
 from irm_lite.core.bootstrap import Interval, interval, resampled_sums
 from irm_lite.core.errors import DataError, InputError
-from irm_lite.core.types import Progress, unwatched
+from irm_lite.core.types import DoubleArray, Progress, unwatched
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode_all
-from irm_lite.llamacpp.likelihood import answer_nll, answer_nlls, context_for, llamacpp_log_probabilities
+from irm_lite.llamacpp.likelihood import answer_nll, context_for, llamacpp_log_probabilities
 from irm_lite.steering.control_vector import ControlVector, require_scale
 from irm_lite.steering.layers import format_layers
 from irm_lite.steering.likelihood import kl
@@ -28,6 +28,8 @@ from irm_lite.vectors.agreement_check import disagreement_of_file
 from irm_lite.vectors.scored import MAX_LENGTH
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from irm_lite.llamacpp import Runtime
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
@@ -40,6 +42,7 @@ class Grid:
 
     strengths: Sequence[float] = STRENGTHS
     choices: Sequence[tuple[int, ...]] | None = None  # None: all of the vector's layers, and three halves of them
+    seed: int = 0  # of the samples that are drawn for the intervals
 
     def __post_init__(self) -> None:
         if not self.strengths:
@@ -130,40 +133,63 @@ def calibrate(
     found: list[Setting] = []
     with Runtime(gguf, n_ctx=context_for([*aligned, *neutral])) as runtime:
         match = vector.require_fit(runtime.model.fingerprint, gguf.name)
-        plain = Reference(runtime, aligned, neutral)
+        said = "the model itself"
+
+        def at_work() -> None:  # after each answer: whoever stops it is heard within a setting
+            on_progress(len(found), len(settings), said)
+
+        plain = Reference(runtime, aligned, neutral, seed=grid.seed, on_answer=at_work)
         for layers, strength in settings:
             runtime.set_vector(vector, strength, layers)
             found.append(plain.measure(runtime, format_layers(layers), strength))
-            on_progress(len(found), len(settings), f"layers {found[-1].layers} at {strength:g}: trade {found[-1].trade:+.2f}")
+            said = f"layers {found[-1].layers} at {strength:g}: trade {found[-1].trade:+.2f}"
+            at_work()
     return Calibration(gguf, data, plain.nll, found, len(aligned), match, told)
 
 
 class Reference:
-    """The unsteered model on the samples, measured once; `measure` compares a runtime with it as it is steered then."""
+    """The unsteered model on the samples, measured once; `measure` compares a runtime with it as it is steered then. `on_answer` is
+    called after each answer."""
 
-    def __init__(self, runtime: "Runtime", aligned: list[Sample], neutral: list[Sample]) -> None:
-        self.aligned, self.neutral = aligned, neutral
+    def __init__(
+        self,
+        runtime: "Runtime",
+        aligned: list[Sample],
+        neutral: list[Sample],
+        *,
+        seed: int = 0,
+        on_answer: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.aligned, self.neutral, self.seed, self.on_answer = aligned, neutral, seed, on_answer
         # The shipped tones answer the same questions: then the bootstrap draws questions, with their answers of both kinds.
         self.paired = [each.example.question for each in aligned] == [each.example.question for each in neutral]
-        self.aligned_nll = answer_nlls(runtime, aligned)
-        self.neutral_log_probs = [llamacpp_log_probabilities(runtime, sample) for sample in neutral]
+        self.aligned_nll = self._nlls(runtime)
+        self.neutral_log_probs = [self._log_probs(runtime, sample) for sample in neutral]
 
     @property
     def nll(self) -> float:
         """Of the aligned answers, unsteered, nats a token."""
         return float(self.aligned_nll[:, 1].sum() / self.aligned_nll[:, 0].sum())
 
+    def _nlls(self, runtime: "Runtime") -> DoubleArray:
+        return np.array([answer_nll(self._log_probs(runtime, sample), sample) for sample in self.aligned])
+
+    def _log_probs(self, runtime: "Runtime", sample: Sample) -> "Tensor":
+        found = llamacpp_log_probabilities(runtime, sample)
+        self.on_answer()
+        return found
+
     def measure(self, runtime: "Runtime", layers: str, strength: float) -> Setting:
-        aligned = answer_nlls(runtime, self.aligned)
+        aligned = self._nlls(runtime)
         neutral_sums = []
         for sample, before in zip(self.neutral, self.neutral_log_probs, strict=True):
-            after = llamacpp_log_probabilities(runtime, sample)
+            after = self._log_probs(runtime, sample)
             neutral_sums.append([*answer_nll(after, sample), kl(before, after).sum().item()])
         neutral = np.array(neutral_sums)
         gains = self.aligned_nll.copy()
         gains[:, 1] -= aligned[:, 1]
-        drawn_gains = resampled_sums(gains, seed=0)
-        drawn_costs = resampled_sums(neutral[:, [0, 2]], seed=0 if self.paired else 1)
+        drawn_gains = resampled_sums(gains, seed=self.seed)
+        drawn_costs = resampled_sums(neutral[:, [0, 2]], seed=self.seed + (not self.paired))
         tokens, neutral_tokens = aligned[:, 0].sum(), neutral[:, 0].sum()
         cost = float(neutral[:, 2].sum() / neutral_tokens)
         return Setting(

@@ -151,7 +151,7 @@ class Dial:
         effects = self._effects()
         if effects is None:
             return None
-        drawn = resampled_sums(effects)
+        drawn = resampled_sums(effects, self.points[0].score.seed)
         return interval(np.divide(drawn[:, 0], drawn[:, 1], out=np.zeros(len(drawn)), where=drawn[:, 1] != 0))
 
     def _effects(self) -> DoubleArray | None:

@@ -9,13 +9,14 @@ from typing import Any, Literal
 from torch import Tensor
 
 from irm_lite.base.fingerprint import fingerprint_gguf
-from irm_lite.base.load import Base
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import require_folder, write_text
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.core.version import __version__
+from irm_lite.data.dataset import public_name
 from irm_lite.data.encoding import encode_all
 from irm_lite.llamacpp.prompts import PromptCheck
+from irm_lite.runs.directory import require_unlinked
 from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM, StaticIRM
@@ -85,6 +86,7 @@ def export_vector(
     """
     if out.suffix.lower() != ".gguf":
         raise InputError(f"{out} must end in .gguf", "llama.cpp loads no other")
+    require_unlinked(out.parent)
     require_folder(out.parent)
     gguf = gguf or run.gguf_path
     runs_on = fingerprint_gguf(gguf) if gguf is not None else None
@@ -95,7 +97,7 @@ def export_vector(
     prompts = PromptCheck() if gguf is None else prompts_on(run, gguf)
     told = None if gguf is None else disagreement_on(run, gguf, allowed=allow_disagreement)
     made = _directions(run, chosen, blocks, fitting, on_progress)
-    vector = _vector(made.directions, run.base, run.irm, made.method, run.config.data)
+    vector = _vector(made, run, fitting)
     comparison = measure(run, vector, gguf, run.held_out, on_progress)
     if not math.isnan(comparison.fidelity):
         quantisation = (runs_on or run.base.fingerprint).quantisation
@@ -156,15 +158,17 @@ def _method(irm: IRM, method: Method, blocks: tuple[int, ...]) -> Method:
     return "exact" if exact and method == "auto" else method
 
 
-def _vector(directions: dict[int, Tensor], base: Base, irm: IRM, method: str, data: str) -> ControlVector:
-    fingerprint = base.fingerprint
+def _vector(made: _Made, run: TrainedRun, fitting: Fitting) -> ControlVector:
+    fingerprint, irm = run.base.fingerprint, run.irm
+    fitted: dict[str, str | int | float] = {"epochs": fitting.epochs, "seed": fitting.seed} if made.method == "distil" else {}
     return ControlVector(
-        {layer: direction.detach().float().cpu().numpy() for layer, direction in directions.items()},
+        {layer: direction.detach().float().cpu().numpy() for layer, direction in made.directions.items()},
         fingerprint.architecture,
         {
             "version": __version__,
-            "method": method,
-            "data": data,
+            "method": made.method,
+            **fitted,
+            "data": public_name(run.config.data),  # the file is given away, this machine's folders are not
             "kind": irm.kind,
             "site": irm.site,
             "layers": format_layers(irm.layers),

@@ -1,6 +1,7 @@
 """The whole job: on a tiny model through the command line, and in short on the demo model."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import encode_all
-from irm_lite.jobs.demo import demo_settings
+from irm_lite.jobs import demo as jobs_demo
+from irm_lite.jobs.demo import ask_shipped, demo_settings
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.likelihood import context_for, llamacpp_nll
 from irm_lite.steering.control_vector import ControlVector
@@ -44,7 +46,8 @@ def test_demo_prints_its_document(llama_gguf: Path, tmp_path: Path, capsys: pyte
     captured = capsys.readouterr()
     assert code == 0, captured.err
     document = json.loads(captured.out)
-    assert document.keys() == {"run", "vector", "gguf", "heatmap", "nll", "fidelity", "score", "seconds"}
+    assert document.keys() == {"run", "vector", "gguf", "heatmap", "nll", "fidelity", "score", "seconds", "shipped"}
+    assert document["shipped"] is None  # none ships for this model
     assert document["nll"].keys() == {"base", "irm", "vector"}
     assert document["seconds"].keys() == {"train", "export", "generate", "score"}
     assert document["gguf"] == str(llama_gguf)
@@ -122,3 +125,26 @@ def test_a_demo_is_short_unless_it_is_asked_to_be_long() -> None:
     assert demo_settings(of_preset, long=True) == of_preset
     own = TrainConfig(num_train_epochs=5.0, eval_steps=7)
     assert demo_settings(own) == own
+
+
+def test_a_shipped_vector_answers_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked in processes of their own, which a stand-in plays: it says what it was asked by."""
+    (tmp_path / "stand_in.py").write_text("import json, sys; print(json.dumps({'text': ' '.join(sys.argv[1:])}))")
+    monkeypatch.setattr(jobs_demo, "run_module", lambda _name: [sys.executable, str(tmp_path / "stand_in.py")])
+    found = ask_shipped(TrainConfig(model="demo", data="anger"))
+    assert found is not None
+    assert found.answers.question == found.vector.question
+    assert found.answers.steered.removeprefix(found.answers.base) == " --vector demo-anger"
+    assert "generate --json --quiet --gguf demo -p Is yawning a reflex" in found.answers.base
+    for config in (TrainConfig(model="demo", data="joy"), TrainConfig(model="m.gguf", data="anger")):
+        assert ask_shipped(config) is None
+    (tmp_path / "stand_in.py").write_text("import sys; sys.exit(1)")
+    assert ask_shipped(TrainConfig(model="demo", data="anger")) is None  # the demo itself tells why
+
+
+@pytest.mark.demo
+def test_the_shipped_vector_answers_otherwise_than_the_demo_model() -> None:
+    found = ask_shipped(TrainConfig())
+    assert found is not None
+    assert "reflex" in found.answers.steered
+    assert found.answers.steered != found.answers.base

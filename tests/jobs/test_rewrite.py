@@ -440,6 +440,21 @@ def test_the_verb_shows_its_prompt_and_refuses_what_it_must(
     assert not (tmp_path / "o.jsonl").exists()
 
 
+def test_the_verb_fails_where_every_row_was_refused(
+    data: Path, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ["", "New."]  # nothing to any question, then an answer to each
+    monkeypatch.setattr(engine, "_ask", lambda _runtime, _ids, _seed: said[0])
+    command = ["data", "rewrite", str(data), "--gguf", str(llama_gguf), "--json"]
+    assert cli.run([*command, "--tone", "angry", "-o", str(tmp_path / "o.jsonl")]) == 1
+    told = capsys.readouterr()
+    [document] = json.loads(told.out)["files"]
+    assert (document["rows"], len(document["refused"])) == (0, 6)
+    assert told.err.strip().splitlines()[-1].startswith("irm-lite: every row was refused")
+    said.pop(0)
+    assert cli.run([*command, "--tone", "sad", "-o", str(tmp_path / "p.jsonl")]) == 0
+
+
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_after_the_row_and_the_same_command_goes_on(
     data: Path, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

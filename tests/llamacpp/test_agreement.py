@@ -24,6 +24,8 @@ from irm_lite.llamacpp import agreement as module
 from irm_lite.llamacpp.agreement import Agreement, Compared, agreement, disagreement, not_taken
 from support.disagreeing import disagree
 from support.tiny_models import write_gguf, write_hf_folder
+from zoo.configs import ZOO
+from zoo.models import tiny_model, write_tokenizer
 
 TEMPLATE = presets()["llama-2-7b-chat"].chat_template
 
@@ -71,6 +73,19 @@ def test_a_tied_head_and_split_files_are_streamed_too(kind: str, tmp_path: Path)
     names = {name: f"part-{number}.safetensors" for number, half in enumerate(halves) for name in half}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
     base, samples = loaded(folder)
+    row = pack(samples)
+    assert base.loaded is not None
+    with torch.no_grad():
+        torch.testing.assert_close(streamed_answer_logits(folder, row), answer_logits(base.loaded.model, row), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "granite", "phi"])
+def test_what_is_in_no_file_is_made_as_transformers_makes_it(name: str, tmp_path: Path) -> None:
+    """Gemma's factor of the embeddings is a buffer that no file holds."""
+    folder = tmp_path / name
+    tiny_model(next(each for each in ZOO if each.name == name)).save_pretrained(folder)
+    write_tokenizer(folder)
+    base, samples = loaded(folder, chat_template=TEMPLATE)
     row = pack(samples)
     assert base.loaded is not None
     with torch.no_grad():

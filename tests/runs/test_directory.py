@@ -12,7 +12,10 @@ import pytest
 
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError, RunError
-from irm_lite.runs.directory import RunDirectory, find_runs
+from irm_lite.runs.directory import RunDirectory, find_runs, require_unlinked
+from irm_lite.runs.trained import TrainedRun
+from irm_lite.steering.irm import build_irm
+from irm_lite.vectors.export import export_vector
 from support.created_run import CONFIG, PRINT
 
 
@@ -142,6 +145,28 @@ def test_a_missing_base_is_refused(run: RunDirectory) -> None:
     (run.path / "base.json").unlink()
     with pytest.raises(RunError, match=r"base\.json cannot be read .*: the run is damaged"):
         run.fingerprint()
+
+
+def test_a_link_inside_a_run_is_not_followed_for_new_files(run: RunDirectory, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    require_unlinked(run.export)  # not there yet
+    for inside in (run.export, run.recordings):
+        inside.symlink_to(elsewhere)
+        for folder in (inside, inside / "new"):
+            with pytest.raises(RunError, match=f"{inside.name} is a link inside the run .*joy: what is written there"):
+                require_unlinked(folder)
+    (tmp_path / "there").symlink_to(run.path)  # the way to the run is the user's own
+    require_unlinked(tmp_path / "there" / "ablations")
+    require_unlinked(elsewhere)
+
+
+def test_export_writes_nothing_behind_such_a_link(run: RunDirectory, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    run.export.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="is a link inside the run"):
+        export_vector(TrainedRun(run, CONFIG, build_irm("static", 64, (1,), "block"), PRINT), run.default_vector)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 # What a killed training leaves

@@ -1,12 +1,14 @@
 """The score of speakers made by hand, against the formulas of docs/score.md written a second time."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import harmonic_mean
 from typing import Any
 
 import numpy as np
 import pytest
 
+from irm_lite.core.errors import InputError
 from irm_lite.core.types import DoubleArray
 from irm_lite.data.dataset import Example, load_dataset
 from irm_lite.data.encoding import Sample
@@ -185,3 +187,25 @@ def test_a_prompted_speaker_is_told_something_before_each_question(material: Mat
     told.answers(material.toned[:1], Decoding("greedy"))
     assert inner.told == [TOLD, *(each["content"] for each in material.toned[0].example.messages)]
     assert told.nll(material.toned[:1])[0, 1] == 3 * material.toned[0].n_answer
+
+
+def test_a_seed_reaches_the_sampled_answers_and_the_intervals_alone(material: Material) -> None:
+    seen: list[tuple[str, int]] = []
+
+    class Noting(Actor):
+        def answers(self, questions: Sequence[Sample], decoding: Decoding) -> list[Answer]:
+            seen.append((decoding.name, decoding.seed))
+            return super().answers(questions, decoding)
+
+    def half(question: str, name: str) -> tuple[str, bool]:
+        return (KNOWN["anger"] if len(question) % 2 else KNOWN["neutral"])[question], True
+
+    found = {}
+    for seed in (0, 7):
+        plain, asked = Noting(base().say, base().nll_of), replace(material, seed=seed)
+        found[seed] = score(hear(Noting(half, likes(1.0, 3.0, 6.0)), plain, asked), hear(plain, plain, asked), asked)
+    assert seen == [(name, seed) for seed in (0, 7) for _ in range(2) for name in ("greedy", "sampled")]
+    assert found[0].figures == found[7].figures
+    assert found[0].intervals != found[7].intervals
+    with pytest.raises(InputError, match="--seed -1 makes no sense"):
+        Extent(seed=-1)

@@ -188,6 +188,17 @@ def test_a_baked_file_that_was_changed_is_not_undone(llama_gguf: Path, tmp_path:
     assert not (tmp_path / "again.gguf").exists()
 
 
+@pytest.mark.parametrize("ignored", [["--scale", "1"], ["--scale", "0.5"], ["--layers", "1"]])
+def test_undo_refuses_what_it_would_not_heed(
+    llama_gguf: Path, tmp_path: Path, ignored: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    baked = tmp_path / "baked.gguf"
+    bake(llama_gguf, biases(), baked)
+    assert cli.run(["bake", "--undo", str(baked), "-o", str(tmp_path / "again.gguf"), *ignored]) == 2
+    assert f"--undo takes no {ignored[0]}" in capsys.readouterr().err
+    assert not (tmp_path / "again.gguf").exists()
+
+
 _LIMITED = """
 import resource, sys
 resource.setrlimit(resource.{limit}, ({size}, {size}))

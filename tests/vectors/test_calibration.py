@@ -1,7 +1,9 @@
 """Calibration's figures are those of transformers on the same weights, and its proposal is drawn and written."""
 
 import json
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,13 @@ from transformers import LlamaForCausalLM
 from irm_lite.base.load import load_tokenizer
 from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
+from irm_lite.core.errors import Interrupted
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import encode_all
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
 from irm_lite.training import train as training
-from irm_lite.vectors.calibration import Grid, calibrate, layer_choices
+from irm_lite.vectors.calibration import Grid, Setting, calibrate, layer_choices
 from irm_lite.vectors.export import export_vector
 
 
@@ -108,9 +111,41 @@ def test_bad_calibrations_are_one_line(vector: Path, llama_gguf: Path, tmp_path:
         ([str(vector), "--strengths", "nan"], "not a finite number"),
         ([str(vector), "--layers", "1-9"], "1-2"),
         ([str(vector), "--data", "rage"], "tones are anger"),
+        ([str(vector), "--seed", "-1"], "--seed -1 makes no sense"),
+        ([str(vector), "--by", "score", "--seed", "4294967296"], "give 0 to 4294967295"),
         ([str(vector), "--picture", "x.gif"], "neither .png nor .svg"),
         ([str(vector), "-o", str(vector)], "choose another -o"),
     ]
     for arguments, expected in cases:
         assert cli.run(["calibrate", *arguments, "--gguf", str(llama_gguf)]) == 2
         assert expected in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_stopping_is_heard_within_a_setting(vector: Path, llama_gguf: Path) -> None:
+    asked: list[tuple[int, str]] = []
+
+    def stop_at(number: int) -> Callable[[int, int, str], None]:
+        def on_progress(done: int, _of: int, what: str) -> None:
+            asked.append((done, what))
+            if len(asked) == number:
+                raise Interrupted("stopped")
+
+        return on_progress
+
+    for number, done in ((3, 0), (20 + 20 + 5, 0), (40 + 41 + 6, 1)):  # the model itself, the first strength, the second
+        asked.clear()
+        with pytest.raises(Interrupted):
+            calibrate(ControlVector.load(vector), llama_gguf, "anger", grid=Grid((1.0, 2.0), [(1,)]), on_progress=stop_at(number))
+        assert (len(asked), asked[-1][0]) == (number, done)
+
+
+@pytest.mark.slow
+def test_the_seed_moves_the_intervals_alone(vector: Path, llama_gguf: Path) -> None:
+    def measured(seed: int) -> Setting:
+        return calibrate(ControlVector.load(vector), llama_gguf, "anger", grid=Grid((1.0,), [(1, 2)], seed)).best
+
+    first, other = measured(0), measured(7)
+    assert first.trade_95 != other.trade_95
+    assert replace(first, trade_95=other.trade_95) == other
+    assert measured(7) == other

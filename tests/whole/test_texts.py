@@ -23,6 +23,7 @@ from irm_lite.cli.progress import training_progress
 from irm_lite.core.visible_text import one_line, visible
 from irm_lite.llamacpp import Model
 from irm_lite.scoring.speaker import Answer
+from irm_lite.steering.control_vector import ControlVector
 from support.analysed import analysed
 from support.hostile_texts import NAME, TEXT, acting
 
@@ -93,10 +94,16 @@ def test_training_and_what_is_made_of_it(place: Path, say: Any, tmp_path: Path) 
     say("record", out, "--prompts", place / "prompts.txt", "--new-tokens", "2", "--name", "new")
     say("ablate", out, "--recording", "new", "--samples", "2")
     say("data", "check", place / "data.jsonl")
-    assert "[bold red]" in say("vector", "info", out / "export" / "vector.gguf")
+    vector = ControlVector.load(out / "export" / "vector.gguf")
+    vector.metadata["data"] = NAME
+    vector.save(tmp_path / "named.gguf")
+    assert "[bold red]" in say("vector", "info", tmp_path / "named.gguf")
+    say("publish", tmp_path / "named.gguf", "--to", tmp_path / f"v{NAME[1:]}", "--licence", NAME)
     say("vector", "merge", out / "export" / "vector.gguf", "-o", tmp_path / f"m{NAME[1:]}.gguf")
     say("models", "fit", "--model", place / "model", "--memory", "8GB")
     say("bake", out, "--gguf", place / "model.gguf", "-o", tmp_path / f"b{NAME[1:]}.gguf")
+    say("publish", out, "--to", tmp_path / f"p{NAME[1:]}", "--title", NAME)
+    say("reproduce", tmp_path / f"p{NAME[1:]}", "-o", tmp_path / f"q{NAME[1:]}", code=2)  # its data is elsewhere, and named
     say("train", "--resume", tmp_path / "absent" / NAME, code=2)
 
 

@@ -122,6 +122,9 @@ def tried(folder: Path) -> Elsewhere:
     models = json.loads(there.output("irm-lite", "models", "list", "--json"))["models"]
     assert len(models) == len(list((ROOT / "models").glob("*.toml")))
     assert json.loads(there.output("irm-lite", "data", "check", "anger", "--json"))["parts"]["train"]["samples"] == 200
+    vectors = json.loads(there.output("irm-lite", "vector", "list", "--json"))["vectors"]
+    assert vectors
+    assert all(Path(each["path"]).is_relative_to(site) and Path(each["path"]).is_file() for each in vectors)
     assert "report.html" in there.output("python", "-c", REPORT)
     frame = there.output("python", "-c", FIRST_FRAME)
     assert all(mode in frame for mode in ("1 Runs", "2 Train", "3 Heatmap", "4 Chat", "5 Export")), frame

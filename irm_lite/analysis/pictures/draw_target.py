@@ -16,7 +16,7 @@ from irm_lite.core.errors import InputError, RunError
 from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.files.paths import is_file
 from irm_lite.core.types import FloatArray
-from irm_lite.runs.directory import RunDirectory
+from irm_lite.runs.directory import RunDirectory, require_unlinked
 from irm_lite.steering.control_vector import ControlVector
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def draw(
     figures = dict(drawn)
     names = [f"{name}.{suffix}" for name in figures]
     folder = folder or _free_folder((target if target.is_dir() else target.parent) / "figures", names, force)
+    require_unlinked(folder)
     require_folder(folder)
     if not force and (held := _held(folder, names)):
         raise InputError(f"{held} exists", "choose another -o, or say --force")

@@ -10,7 +10,7 @@ from irm_lite.base.fingerprint import Match
 from irm_lite.core.errors import Interrupted, RunError
 from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.types import Progress
-from irm_lite.runs.directory import RunDirectory
+from irm_lite.runs.directory import RunDirectory, require_unlinked
 from irm_lite.runs.trained import TrainedRun, load_run
 from irm_lite.steering.irm_files import read_saved
 
@@ -30,6 +30,7 @@ def choose_targets(runs: Sequence[Path], name: str, *, force: bool = False, skip
             del targets[run]
         elif target.exists() and not force:
             raise RunError(f"{target} exists", "choose another --name, or say --force or --skip-existing")
+        require_unlinked(target.parent)
         require_folder(target.parent)
     return targets
 

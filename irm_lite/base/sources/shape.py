@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irm_lite.base.architectures import cuts
+from irm_lite.base.architectures import cuts, gguf_cuts
 from irm_lite.base.presets import presets
 from irm_lite.base.sources.folder import names_gguf
 from irm_lite.base.sources.gguf_checks import MAX_LAYERS
@@ -78,6 +78,7 @@ def base_shape(name: str) -> BaseShape:
             preset.vocabulary,
             preset.tied,
             preset.package is not None,
+            not cuts(preset.model_type),
         )
     path = expanded(name)
     if names_gguf(path):
@@ -174,6 +175,7 @@ def shape_of_header(header: GgufHeader) -> BaseShape:
         embeddings.shape[1],
         "output.weight" not in header.tensors,
         from_gguf=True,
+        whole=not gguf_cuts(header.architecture, size("attention.sliding_window", 0) > 0),
     )
     return _sound(shape, str(header.path))
 

@@ -62,10 +62,12 @@ def ablate(
     from irm_lite.analysis.statistics.ranking import importance
     from irm_lite.analysis.subsets import What, keep_and_drop
     from irm_lite.core.files.atomic import require_folder
+    from irm_lite.runs.directory import require_unlinked
     from irm_lite.runs.trained import load_run
 
     trained, recorded = load_run(run), with_recordings([run], flags.recording)[0]
     mean_abs = recorded.recording.last_phase.mean_abs
+    require_unlinked(trained.directory.ablations)
     require_folder(trained.directory.ablations)
     wanted: list[tuple[What, int]] = [*(("keep", k) for k in flags.keep or []), *(("drop", k) for k in flags.drop or [])]
     chosen = flags.index or ([] if wanted else [int(importance(mean_abs).argmax())])

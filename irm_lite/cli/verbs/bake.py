@@ -20,8 +20,8 @@ class BakeFlags:
     """The .gguf to write."""
     gguf: str | None = None
     """The model file, or the name of a preset whose package carries one."""
-    scale: float = 1.0
-    """Factor for everything that is baked in."""
+    scale: float | None = None
+    """Factor for everything that is baked in [default: 1]."""
     layers: str | None = None
     """Only these blocks, as in 10-20."""
     undo: Annotated[Path | None, Parameter(negative="")] = None
@@ -57,6 +57,8 @@ def bake(
     if (flags.undo is None) == (not sources) or (flags.undo is None) != (flags.gguf is not None):
         hint = "irm-lite bake V.gguf --gguf MODEL.gguf -o OUT.gguf, or irm-lite bake --undo FILE.gguf -o OUT.gguf"
         raise InputError("it is not clear what to bake", hint)
+    if flags.undo is not None and (ignored := [name for name in ("scale", "layers") if getattr(flags, name) is not None]):
+        raise InputError(f"--undo takes no --{ignored[0]}: it writes the original as it was", "leave it out")
     with stoppable_progress(output, "writing") as on_progress:
         if flags.undo is not None:
             unbake(flags.undo, flags.out, force=flags.force, on_progress=on_progress)
@@ -69,7 +71,8 @@ def bake(
         model = find_gguf(flags.gguf)
         header = read_header(model)
         require_bakeable(header)
-        biases = gather(sources, fingerprint_gguf(header), model.name, scale=flags.scale, layers=flags.layers)
+        scale = 1.0 if flags.scale is None else flags.scale
+        biases = gather(sources, fingerprint_gguf(header), model.name, scale=scale, layers=flags.layers)
         output.tell_matches([biases.match])
         write_baked(model, biases, flags.out, force=flags.force, on_progress=on_progress)
     written = LLAMA if header.architecture in SAME_AS_LLAMA else header.architecture

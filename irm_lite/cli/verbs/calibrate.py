@@ -45,6 +45,8 @@ class CalibrateFlags:
     """Only these layers, as in 10-20 [default: all, and by trade the first, middle and last half]."""
     questions: int | None = None
     """By score: validation questions that are answered at each strength [default: 12]."""
+    seed: int = 0
+    """Seed of what is drawn for the intervals; all else is computed, or written greedily."""
     picture: Path | None = None
     """The curve as PNG or SVG [default: beside the vector, with the ending .calibration.png; by score .dial.png]."""
     out: Annotated[Path | None, Parameter(alias="-o")] = None
@@ -103,6 +105,7 @@ class _Asked:
 def _by_trade(asked: _Asked, output: Output) -> None:
     from irm_lite.analysis.pictures.calibration_curve import save_trade
     from irm_lite.base.presets import find_gguf
+    from irm_lite.scoring.material import require_seed
     from irm_lite.vectors.best_setting import at_setting, llamacpp_flags
     from irm_lite.vectors.calibration import STRENGTHS, Grid
     from irm_lite.vectors.calibration import calibrate as find_best
@@ -117,7 +120,7 @@ def _by_trade(asked: _Asked, output: Output) -> None:
             asked.data,
             model=flags.model,
             answer_column=flags.answer_column,
-            grid=Grid(strengths, None if layers is None else [layers]),
+            grid=Grid(strengths, None if layers is None else [layers], require_seed(flags.seed)),
             on_progress=on_progress,
         )
     output.tell_matches([result.match])
@@ -140,7 +143,7 @@ def _by_score(asked: _Asked, output: Output) -> None:
 
     flags, layers = asked.flags, asked.layers()
     chosen = asked.vector if layers is None else asked.vector.select(layers)
-    extent = Extent(QUESTIONS if flags.questions is None else flags.questions)
+    extent = Extent(QUESTIONS if flags.questions is None else flags.questions, seed=flags.seed)
     turning = Turning(_strengths(flags.strengths, STRENGTHS), extent)
     with stoppable_progress(output, "turning the dial") as on_progress:
         gguf = find_gguf(flags.gguf)

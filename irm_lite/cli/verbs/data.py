@@ -11,7 +11,7 @@ from rich.table import Table
 from irm_lite.cli.interrupt import graceful
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import progress
-from irm_lite.core.errors import DataError, InputError
+from irm_lite.core.errors import DataError, InputError, IrmLiteError
 
 if TYPE_CHECKING:
     from irm_lite.data.check import Report
@@ -162,3 +162,5 @@ def rewrite(
     if written is not None:
         lines.append(f"next: irm-lite train --data {shlex.quote(str(written))}")
     output.result({"files": [each.to_dict() for each in files], "prompt": text}, *lines)
+    if written is None and any(each.refused for each in files):
+        raise IrmLiteError("every row was refused: there is nothing to train on", "try a larger model, or another --prompt")

@@ -1,6 +1,7 @@
 """irm-lite demo"""
 
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,7 @@ from irm_lite.core.visible_text import safe
 from irm_lite.runs.directory import default_run
 
 if TYPE_CHECKING:
-    from irm_lite.jobs.demo import DemoResult
+    from irm_lite.jobs.demo import Answers, DemoResult, ShippedAnswer
 
 
 def demo(
@@ -32,6 +33,8 @@ def demo(
 ) -> None:
     """Train an angry IRM on the embedded model, export it, run llama.cpp with it, and show the difference.
 
+    First an answer from the vector that ships with irm-lite: ask it what you like while the training goes on.
+
     Parameters
     ----------
     out
@@ -42,10 +45,13 @@ def demo(
         Train as long as `train` does, and fit the vectors to the IRM, for the best that it can: some minutes more.
     """
     output = Output(common)
-    from irm_lite.jobs.demo import demo_settings, run_demo
+    from irm_lite.jobs.demo import ask_shipped, demo_settings, run_demo
     from irm_lite.vectors.scored import scores_document
 
     config = demo_settings(settings or TrainConfig(), long)
+    shipped = ask_shipped(config, gguf)
+    if shipped is not None:
+        output.show(*_first_answer(shipped))
     with (
         graceful(output) as should_stop,
         training_progress(output) as listen,
@@ -83,20 +89,33 @@ def demo(
         "fidelity": result.comparison.fidelity,
         "score": scores_document(result.scores),
         "seconds": {stage: result.seconds[stage] for stage in ("train", "export", "generate", "score")},
+        "shipped": shipped and {"vector": shipped.vector.name, **asdict(shipped.answers), "seconds": shipped.seconds},
     }
     measured = (*comparison_shown(result.comparison), "", *score_shown(result.scores))
     output.result(document, *_answers(result), "", *measured, "", *_picture(result), *_next_steps(result))
 
 
+def _first_answer(shipped: "ShippedAnswer") -> list[Table | str]:
+    name = shipped.vector.name
+    return [
+        f"before anything is trained, {shipped.seconds:.0f} s: {name}, a vector that ships with irm-lite ({shipped.vector.data})",
+        _table(shipped.answers, f"with {name} (llama.cpp)"),
+        "ask it yourself, in another terminal, while your own is trained:",
+        "  " + shlex.join(["irm-lite", "generate", "--vector", name, "-p", "Why is the sky blue?"]),
+        "",
+    ]
+
+
+def _table(answer: "Answers", steered: str) -> Table:
+    table = Table(title=safe(answer.question), title_justify="left", title_style="bold", expand=True)
+    table.add_column("base (llama.cpp)", ratio=1)
+    table.add_column(steered, ratio=1)
+    table.add_row(Text(safe(answer.base)), Text(safe(answer.steered)))
+    return table
+
+
 def _answers(result: "DemoResult") -> list[Table]:
-    tables = []
-    for answer in result.answers:
-        table = Table(title=safe(answer.question), title_justify="left", title_style="bold", expand=True)
-        table.add_column("base (llama.cpp)", ratio=1)
-        table.add_column("with the vector (llama.cpp)", ratio=1)
-        table.add_row(Text(safe(answer.base)), Text(safe(answer.steered)))
-        tables.append(table)
-    return tables
+    return [_table(answer, "with the vector (llama.cpp)") for answer in result.answers]
 
 
 def _picture(result: "DemoResult") -> list[Text | str]:

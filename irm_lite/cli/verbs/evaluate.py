@@ -32,6 +32,8 @@ class EvalFlags:
     """Held-out questions that base, IRM and vector answer in text, for the score (docs/score.md); 0 for none, and no score."""
     max_new_tokens: int | None = None
     """Tokens of each of those answers, at most [default: 64, or half more than the longest known answer]."""
+    seed: int = 0
+    """Seed of the sampled answers, and of the questions that are drawn for the score's intervals."""
     allow_disagreement: Annotated[bool, Parameter(negative="")] = False
     """Measure also where llama.cpp makes quite another model of the file than transformers of the base."""
 
@@ -54,7 +56,7 @@ def evaluate(run: Path, /, *, flags: EvalFlags | None = None, common: Common | N
     from irm_lite.vectors.adapter.evaluated import evaluate_adapters, require_adapters
     from irm_lite.vectors.evaluation import evaluate_run
 
-    trained, extent = load_run(run), Extent(flags.questions, flags.max_new_tokens)
+    trained, extent = load_run(run), Extent(flags.questions, flags.max_new_tokens, flags.seed)
     names = flags.vector or [str(trained.directory.default_vector)]
     if not flags.vector and not trained.directory.default_vector.exists():
         beside = ", and adapters are measured beside one" if flags.adapter else ""

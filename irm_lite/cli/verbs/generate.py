@@ -26,7 +26,7 @@ class GenerateFlags:
     gguf: str = "demo"
     """The model file, or the name of a preset whose package carries one."""
     vector: Annotated[list[str] | None, Parameter(negative="")] = None
-    """A control vector as PATH or PATH:SCALE; may be given several times, they add up."""
+    """A control vector as PATH or PATH:SCALE, or demo-anger, which ships with irm-lite; may be given several times, they add up."""
     adapter: Annotated[list[str] | None, Parameter(negative="")] = None
     """A LoRA adapter as PATH or PATH:SCALE; may be given several times, also beside vectors: all of it adds up."""
     irm: str | None = None

@@ -94,6 +94,7 @@ def fit(*, flags: FitFlags | None = None, common: Common | None = None) -> None:
     shape = base_shape(flags.model)
     from irm_lite.core.machine.device import DeviceFacts, decide, probe
     from irm_lite.core.machine.memory import free_bytes
+    from irm_lite.training.kept_share import kept_share, room
 
     elsewhere = DeviceFacts(cuda=True, cuda_capability=(8, 0), mps=True, mps_bf16=True, cpu_bf16=True, bitsandbytes=True)
     planned = flags.memory is not None and flags.device != "auto"
@@ -102,7 +103,7 @@ def fit(*, flags: FitFlags | None = None, common: Common | None = None) -> None:
     same = ("model", "layers", "quant", "optim", "dtype", "device")
     settings: dict[str, Any] = {name: getattr(flags, name) for name in same}
     settings["double_quant"] = flags.double_quant and flags.quant in ("nf4", "fp4")
-    plans = (flags.length, plan.device, plan.dtype, plan.optim, free)
+    plans = (flags.length, plan.device, plan.dtype, plan.optim, room(free))
     found = {each: choices(shape, TrainConfig(irm=each, **settings), *plans) for each in flags.kind}
     best = {each: recommended(options, free) for each, options in found.items()}
     commands = {each: _command(config) for each, config in best.items() if config is not None}
@@ -111,6 +112,7 @@ def fit(*, flags: FitFlags | None = None, common: Common | None = None) -> None:
         "device": plan.device,
         "memory_bytes": free,
         "length": flags.length,
+        "process_measured_bytes": kept_share() if plan.device == "cpu" else None,
         "settings": [_row(option, free) for options in found.values() for option in options],
         "commands": commands,
     }
@@ -134,9 +136,13 @@ def _row(option: Choice, free: int) -> dict[str, Any]:
 
 def _peaks(found: dict[Kind, list[Choice]], free: int, title: str, device: str) -> Table:
     """Batch by batch."""
+    from irm_lite.training.kept_share import kept_share
+
     caption = "GB at the peak; what does not fit is marked with >"
     if device == "cuda":
         caption += "; tensors alone: CUDA itself takes about 0.5 GB beside them"
+    elif device == "cpu" and kept_share() is None:
+        caption += "; the process's own share is torch's CPU build's: no training has measured it here yet"
     table = Table(title=title, caption=caption)
     for column in ("IRM", "batch", "load", "training", "with --gradient-checkpointing"):
         table.add_column(column, justify="left" if column == "IRM" else "right")

@@ -1,5 +1,6 @@
-"""irm-lite vector info | merge | scale | slice | adapter"""
+"""irm-lite vector list | info | merge | scale | slice | adapter"""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +23,16 @@ Out = Annotated[Path, Parameter(alias="-o")]
 Force = Annotated[bool, Parameter(negative="", help="Write over an existing file.")]
 
 
+@app.command(name="list")
+def list_(*, common: Common | None = None) -> None:
+    """Show the control vectors that ship with irm-lite: each name can be given wherever a vector's path can."""
+    from irm_lite.steering.shipped_vectors import shipped_vectors
+
+    found = [asdict(each) for each in shipped_vectors().values()]
+    shown = [f"{each['name']}: {each['title']} (--gguf {each['model']}); {each['licence']}; {each['figures']}" for each in found]
+    Output(common).result({"vectors": found}, *shown)
+
+
 @app.command
 def info(vector: Path, /, *, common: Common | None = None) -> None:
     """Norms by layer, the largest indices, and where the vector comes from.
@@ -29,10 +40,11 @@ def info(vector: Path, /, *, common: Common | None = None) -> None:
     Parameters
     ----------
     vector
-        A control vector of irm-lite, repeng or llama.cpp's cvector-generator.
+        A control vector of irm-lite, repeng or llama.cpp's cvector-generator, or the name of one that ships with irm-lite.
     """
     output = Output(common)
     from irm_lite.steering.control_vector import ControlVector
+    from irm_lite.steering.shipped_vectors import shipped_vectors
 
     loaded = ControlVector.load(vector)
     norms, peaks = loaded.norms(), loaded.largest(_LARGEST)
@@ -53,11 +65,12 @@ def info(vector: Path, /, *, common: Common | None = None) -> None:
         "largest_indices": [{"index": index, "rms": value} for index, value in peaks],
         "metadata": loaded.metadata,
     }
+    shipped = shipped_vectors().get(str(vector))
+    ships = [f"ships with irm-lite: {shipped.licence}; {shipped.command}; {shipped.versions}; {shipped.figures}"] if shipped else []
     largest = ", ".join(f"{index} ({value:.3f})" for index, value in peaks)
     made_by = [f"  {key} {' '.join(safe(str(value)).split())[:200]}" for key, value in loaded.metadata.items()]
-    output.result(
-        document, table, f"largest indices over all layers (RMS): {largest}", *(["made by irm-lite:"] if made_by else []), *made_by
-    )
+    heading = ["made by irm-lite:"] if made_by else []
+    output.result(document, table, f"largest indices over all layers (RMS): {largest}", *ships, *heading, *made_by)
 
 
 @app.command

@@ -48,3 +48,9 @@ def freed_memory_kept() -> Iterator[None]:
         libc.mallopt(_M_TRIM_THRESHOLD, 2 * _MOST)
         libc.mallopt(_M_TOP_PAD, 0)
         libc.malloc_trim(0)
+
+
+def give_back() -> None:
+    """Give the system what is free in the heap now. Does nothing without glibc."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)

@@ -34,9 +34,11 @@ from irm_lite.runs.trained import base_at, load_base_of
 from irm_lite.scoring.material import neutral_answers
 from irm_lite.steering.irm import IRM, build_irm
 from irm_lite.steering.layers import injected_layers
-from irm_lite.training.memory_fit import Fit, fewest_rows, largest_step, predict
+from irm_lite.training.kept_share import keep_share
+from irm_lite.training.memory_fit import Fit, Room, fewest_rows, largest_step, predict, with_text
 from irm_lite.training.setup.disk_space import require_disk_space
 from irm_lite.training.setup.fact_weights import with_fact_weights
+from irm_lite.training.setup.own_share import measured_share
 from irm_lite.training.setup.runtimes import runs_in_llamacpp, told_of_runtimes
 from irm_lite.training.setup.settings import resolved, training_arguments
 
@@ -129,7 +131,10 @@ def prepare(
     irm = _new_irm(config, base, layers, samples.train)
     arguments = training_arguments(config, run.path, len(samples.train))
     disk_growth = require_disk_space(config, run, irm, arguments.max_steps)
-    memory = _plan_memory(config, base, samples, arguments.max_steps, rows)
+    own = measured_share(base.model, irm) if base.plan.device == "cpu" else 0
+    if own and load_peak is not None:  # nothing of the user's is in this process
+        keep_share(own)
+    memory = _plan_memory(config, base, samples, arguments.max_steps, rows, own)
     return Job(run, config, base, load_peak, samples, irm, arguments, disk_growth, memory, tuple(told))
 
 
@@ -189,7 +194,7 @@ def _new_irm(config: TrainConfig, base: Base, layers: tuple[int, ...], samples: 
     return irm.to(base.plan.device, getattr(torch, config.irm_dtype))
 
 
-def _plan_memory(config: TrainConfig, base: Base, samples: Samples, steps: int, rows: int | None) -> MemoryPlan:
+def _plan_memory(config: TrainConfig, base: Base, samples: Samples, steps: int, rows: int | None, own: int) -> MemoryPlan:
     """As few rows a step as fit into memory where `--batch auto` leaves that open; a resumed training keeps its `rows`."""
     plan = base.plan
     free = free_bytes(plan.device) // (processes.on_this_machine() if plan.device == "cpu" else 1)
@@ -203,10 +208,12 @@ def _plan_memory(config: TrainConfig, base: Base, samples: Samples, steps: int, 
     train, validation = ([len(sample.ids) for sample in some] for some in (samples.train, samples.validation))
 
     shared = common_start(samples.train) if can_share(base.model, max(train, default=0)) else 0
+    prompts = [sample.answer_start for sample in (*samples.train, *samples.validation) if sample.example.messages]
 
     def predicted(rows: int) -> Fit:
         step = largest_step(train, validation, config, steps, rows, processes.count(), shared)
-        return predict(shape, config, step, plan.device, plan.dtype, config.optim, free)
+        step = with_text(step, config, max(prompts)) if prompts else step
+        return predict(shape, config, step, plan.device, plan.dtype, config.optim, Room(free, own))
 
     try:
         chosen = unplanned.rows

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.forward import answers_of, row_of, run_base
@@ -23,6 +24,7 @@ from irm_lite.training.step.answer_loss import answer_nll
 from irm_lite.training.step.own_loops import Loop
 from irm_lite.training.step.prefix import FrozenPrefix, blocks_from
 
+_AGAIN = 32  # tokens of loops whose logits are held at once
 LIVE_SECONDS = 2.0  # the live heatmap's snapshot is taken no more often
 
 
@@ -99,9 +101,8 @@ class InjectedModel(nn.Module):
         places = torch.tensor([end + place for end, loop in zip(ends, loops, strict=True) for place in loop.places])
         head = head_of(self.base.model)
         hidden = self._answer_states([loop.sample for loop in loops], row)[places].to(next(head.parameters()).device)
-        logits, again = head(hidden).float(), row["labels"][places].to(hidden.device)[:, None]
-        others = logits.scatter(1, again, -torch.inf)  # 1 - p is theirs: without a difference of numbers that are nearly equal
-        price: Tensor = (logits.logsumexp(1) - others.logsumexp(1)).sum()
+        again = row["labels"][places].to(hidden.device)[:, None]
+        price = unlikelihood(head, hidden, again)
         return price.to(self.base.plan.device)
 
     def _answers_nll(self, samples: Sequence[Sample], row: Row) -> Tensor:
@@ -119,6 +120,21 @@ class InjectedModel(nn.Module):
 
     def _observe(self, layer: int, vector: Tensor) -> None:
         self.mean_abs[layer] = vector.detach().abs().mean(dim=(0, 1), dtype=torch.float32).cpu()
+
+
+def unlikelihood(head: nn.Module, hidden: Tensor, again: Tensor) -> Tensor:
+    """-log(1 - p) of the tokens `again` (A, 1), summed, in nats; `hidden` (A, H) are the final states that predict them. The logits
+    of all are never held together: 24 bytes for each in the backward pass."""
+    parts = zip(torch.split(hidden, _AGAIN), torch.split(again, _AGAIN), strict=True)
+    prices = [checkpoint(_price, head, part, tokens, use_reentrant=False, preserve_rng_state=False) for part, tokens in parts]
+    return torch.stack(prices).sum()
+
+
+def _price(head: nn.Module, hidden: Tensor, again: Tensor) -> Tensor:
+    logits = head(hidden).float()
+    others = logits.scatter(1, again, -torch.inf)  # 1 - p is theirs: without a difference of numbers that are nearly equal
+    price: Tensor = (logits.logsumexp(1) - others.logsumexp(1)).sum()
+    return price
 
 
 def compute_dtype(base: Base, irm: IRM) -> torch.dtype | None:

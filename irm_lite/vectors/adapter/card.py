@@ -1,19 +1,14 @@
 """The card of an adapter's folder, README.md, as PEFT and the hub have it."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irm_lite.core.visible_text import safe
+from irm_lite.vectors.card_head import card_head, plain
 
 if TYPE_CHECKING:
     from irm_lite.vectors.adapter.written import AdapterExport
 
-_CARD = """---
-base_model: {base}
-library_name: peft
-pipeline_tag: text-generation
-tags: [lora, steering, irm-lite]
----
-
+_CARD = """{head}
 # {title}
 
 {what} The adapter's scale is the strength: 0.5 is half, -1 the opposite.
@@ -63,11 +58,12 @@ def card(export: "AdapterExport", base: str) -> str:
     low, high = comparison.intervals["fidelity"]
     vector = export.compared.get("vector")
     return _CARD.format(
-        base=_plain(base),
+        head=card_head(base, ("lora", "steering", "irm-lite"), "peft"),
+        base=plain(Path(base).name if Path(base).is_absolute() else base),
         what=_what(export),
         error=error_meant(export),
         beside="IRM" if export.measured.strengths_of == "irm" else "vector",
-        title=_plain(export.path.name),
+        title=plain(export.path.name),
         architecture=adapter.architecture,
         layers=keys["base.n_layers"],
         hidden=keys["base.hidden_size"],
@@ -98,7 +94,3 @@ def _what(export: "AdapterExport") -> str:
     if export.tuned is not None:
         return _IRM.format(rank=export.rank)
     return _NORMED if export.normed else _VECTOR
-
-
-def _plain(text: str) -> str:
-    return " ".join(safe(text).split()).replace('"', "")

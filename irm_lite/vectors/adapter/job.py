@@ -11,6 +11,8 @@ from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.version import __version__
+from irm_lite.data.dataset import public_name
+from irm_lite.runs.directory import require_unlinked
 from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.layers import parse_layers
@@ -70,6 +72,7 @@ def require_out(out: Path) -> None:
     """Raise InputError where `out` is a file of another kind, or cannot be written."""
     if out.suffix.lower() in _FILES:  # other dots are of a folder's name: anger-v1.0
         raise InputError(f"{out} is neither a .gguf nor a folder", "name a file that ends in .gguf, or a folder for PEFT")
+    require_unlinked(out.parent)
     require_folder(out.parent)
 
 
@@ -136,5 +139,5 @@ def job_of_irm(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
         fingerprint = fingerprint_gguf(header)
         matches = [run.match(fingerprint, gguf.name)]
     name = base.preset.hub_id if base.preset else run.config.model
-    kept: dict[str, str | int | float] = {"data": run.config.data, "kind": irm.kind, "site": irm.site}
+    kept: dict[str, str | int | float] = {"data": public_name(run.config.data), "kind": irm.kind, "site": irm.site}
     return Job(out, fingerprint, names, name, scale, {}, {}, kept, matches)

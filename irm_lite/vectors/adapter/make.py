@@ -11,6 +11,7 @@ from irm_lite.base.load import Base
 from irm_lite.core.files.atomic import write_text
 from irm_lite.core.files.reading import read_json
 from irm_lite.core.types import Progress, unwatched
+from irm_lite.data.dataset import public_name
 from irm_lite.data.encoding import Sample, encode_all
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.steering.control_vector import ControlVector
@@ -51,7 +52,7 @@ def adapter_of_run(
     match_of_run = run.match(job.fingerprint, job.base_name)
     if match_of_run != Match() and job.matches == [Match()]:  # made on one base, they say one thing
         job.matches[:] = [match_of_run]
-    job.kept.update({"data": run.config.data, "kind": run.irm.kind, "site": run.irm.site})
+    job.kept.update({"data": public_name(run.config.data), "kind": run.irm.kind, "site": run.irm.site})
     train, _ = encode_all(run.tokenizer, run.dataset.train, run.config.max_length)
     fitted_on = training_answers(train)
     beside = Beside(run.irm, vector, run.held_out)

@@ -14,6 +14,7 @@ from textual.widgets import Input
 
 import irm_lite_tui.watch.children
 from irm_lite.steering.control_vector import ControlVector
+from irm_lite.steering.shipped_vectors import shipped_vectors
 from irm_lite_tui.chat.choose_sources import ChatSourcesScreen
 from irm_lite_tui.chat.server import Serve
 from irm_lite_tui.chat.widgets.answer_column import AnswerColumn
@@ -55,6 +56,23 @@ async def test_three_columns_answer_and_remember(app: Callable[..., ChatApp], si
         await until(pilot, lambda: not bare.chat.turns and "turn" not in screen_text(bare), "an empty screen")
         await ask(pilot, bare, "Again?")
         assert "irm turn 1 at 1" in bare.said("irm")
+
+
+@pytest.mark.slow
+async def test_enter_alone_asks_a_shipped_vector_its_question(app: Callable[..., ChatApp]) -> None:
+    bare = app(vector="demo-anger", irm="")
+    question = shipped_vectors()["demo-anger"].question
+    async with bare.run_test(size=(140, 45)) as pilot:
+        assert bare.chat.query_one("#prompt", Input).placeholder == f"ask all three; enter alone asks: {question}"
+        await pilot.press("enter")  # before all is loaded
+        await until(pilot, lambda: bare.chat.turns and bare.chat.turns[-1].over, "a steered answer")
+        assert bare.chat.turns[-1].prompt == question
+        await until(pilot, lambda: "demo-anger ships with irm-lite" in bare.state(), "where it comes from")
+        assert "vector demo-anger, ships with irm-lite" in screen_text(bare)
+        await pilot.press("enter")  # it is asked once
+        await pilot.pause()
+        assert len(bare.chat.turns) == 1
+        assert bare.chat.query_one("#prompt", Input).placeholder == "ask all three; enter sends"
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from irm_lite_tui.chat.markdown import markdown
 from irm_lite_tui.chat.server import read_event
 from irm_lite_tui.export.fidelity import load_measured, read_measured
 from irm_lite_tui.export.ready_lines import adapter_lines, baked_lines, name_problem, vector_lines
-from irm_lite_tui.watch.chat_sources import name_of, sources_of
+from irm_lite_tui.watch.chat_sources import name_of, question_for, sources_of
 from support.export_app import FIGURES, NO_FIDELITY
 from support.imports import loaded_by
 
@@ -121,6 +121,7 @@ def test_sources_are_found_beside_a_run_a_vector_or_nothing(tmp_path: Path, llam
     run = RunDirectory(tmp_path / "angry")
     run.create(TrainConfig(model=str(llama_gguf)), Fingerprint("llama", 3, 64, "0" * 64), {})
     assert "no trained IRM" in sources_of(run.path).wrong
+    assert sources_of(run.path).vector == ""  # none ships for this model
     (run.path / "irm.safetensors").write_bytes(b"")
     ControlVector({1: np.ones(64, np.float32)}, "llama").save(run.default_vector)
     found = sources_of(run.path)
@@ -177,3 +178,20 @@ def test_the_screens_load_no_engine() -> None:
     assert loaded_by("import irm_lite_tui.chat.screen, irm_lite_tui.export.screen") == {"textual"}
     assert loaded_by("from irm_lite_tui.watch.chat_sources import sources_of; sources_of(None)") == set()
     assert loaded_by("import irm_lite.serve.request") == set()
+
+
+def test_a_shipped_vector_stands_in_until_the_run_has_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irm_lite_tui.watch.chat_sources.embedded", lambda: "demo")
+    nothing = sources_of(None)
+    assert (nothing.gguf, nothing.vector, nothing.wrong) == ("demo", "demo-anger", "")
+    assert name_of(nothing.vector) == "demo-anger, ships with irm-lite"
+    assert question_for(nothing) == "Is yawning a reflex or something we decide to do?"
+    for tone, vector in (("anger", "demo-anger"), ("joy", "")):
+        run = RunDirectory(tmp_path / tone)
+        run.create(TrainConfig(model="demo", data=tone), Fingerprint("llama", 30, 576, "0" * 64), {})
+        assert sources_of(run.path).vector == vector
+        (run.path / "irm.safetensors").write_bytes(b"")
+        assert (sources_of(run.path).vector, sources_of(run.path).irm) == ("", str(run.path))
+    assert question_for(sources_of(run.path)) == ""
+    monkeypatch.setattr("irm_lite_tui.watch.chat_sources.embedded", lambda: "")
+    assert sources_of(None).vector == ""  # no model, no vector

@@ -53,7 +53,7 @@ class ChatScreen(ServedScreen):
 
     def __init__(self, path: Path | None = None) -> None:
         super().__init__(path)
-        self._early = False  # a question was sent before all was loaded
+        self._early = ""  # the question that was sent before all was loaded
         self._saved = ""  # what was written to a file
         self._depth = 0
 
@@ -158,13 +158,13 @@ class ChatScreen(ServedScreen):
     # Asking
 
     def on_input_submitted(self, message: Input.Submitted) -> None:
-        prompt = message.value.strip()
+        prompt = message.value.strip() or self._first_question
         if message.input.id != "prompt" or not prompt:
             return
         if self._serve is None:
             self._tell(f"no model is loaded: {self._restart_key} loads it", "warning")
         elif self._loading:  # what comes later would not be asked
-            self._early = True
+            self._early = prompt
             self._tell("asked as soon as all is loaded")
         elif self._conversation.writing:
             self._tell("an answer is being written: escape stops it", "warning")
@@ -173,11 +173,11 @@ class ChatScreen(ServedScreen):
             self._ask(self._serve, prompt)
 
     def _ask_now(self) -> None:
-        """Ask what was sent before all was loaded."""
+        """Ask what was sent before all was loaded, as it has been changed since."""
         field = self.query_one("#prompt", Input)
         if self._early and not self._loading and not self._conversation.writing and self._serve is not None:
-            self._early = False
-            if prompt := field.value.strip():
+            prompt, self._early = field.value.strip() or self._first_question, ""
+            if prompt:
                 field.clear()
                 self._ask(self._serve, prompt)
 
@@ -196,6 +196,7 @@ class ChatScreen(ServedScreen):
             max_new_tokens=most,
         )
         self._conversation.begin(turn, request)
+        self._invite()
         self._say(f"writing {', '.join(columns)}")
         self.query_one(TokenMap).hide()
         for name in columns:

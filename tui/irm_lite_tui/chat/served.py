@@ -14,7 +14,7 @@ from irm_lite_tui.chat.widgets.answer_column import AnswerColumn
 from irm_lite_tui.settings.keys import shown_key
 from irm_lite_tui.shared.messages import OpenIn
 from irm_lite_tui.shared.text import line, paragraphs
-from irm_lite_tui.watch.chat_sources import Sources, name_of, sources_of
+from irm_lite_tui.watch.chat_sources import Sources, name_of, question_for, sources_of
 
 COLUMNS = ("base", "vector", "irm", "adapter")
 _STEERED = COLUMNS[1:]  # by what Sources and the server call it, too
@@ -130,7 +130,7 @@ class ServedScreen(Screen[None]):
         if getattr(self._found, name):  # taken out by hand
             return f"no {_LABELS[name]}: {self._hint}"
         if name == "irm":
-            return f"{self.taken.name} is not trained yet: {self._hint}"
+            return f"{self.taken.name} is not trained yet: come back when it is, {self._hint}"
         return f"{self.taken.name} is not exported yet: {shown_key(self.app, 'chat.export', 'f7')} exports it, {self._hint}"
 
     def _load_column(self, serve: Serve, name: str) -> None:
@@ -192,12 +192,14 @@ class ServedScreen(Screen[None]):
         if self._conversation.writing:
             return
         warnings = [str(about["warning"]) for about in self._loaded.values() if about.get("warning")]
-        if warnings or self.sources.wrong:
-            self._say(warnings[0] if warnings else self.sources.wrong, wrong=True)
+        wrong = "" if question_for(self.sources) else self.sources.wrong  # a run without anything yet: the shipped vector answers
+        if warnings or wrong:
+            self._say(warnings[0] if warnings else wrong, wrong=True)
         else:
             notes = [str(about["note"]) for about in self._loaded.values() if about.get("note")]
             ready = f"ready: {', '.join(name for name in COLUMNS if name in self._loaded)} on {self.sources.gguf}"
-            self._say("; ".join([ready, *notes]))
+            ships = [f"{self.sources.vector} ships with irm-lite"] if question_for(self.sources) else []
+            self._say("; ".join([ready, *ships, *notes]))
 
     def _titles(self) -> None:
         """Each column's title, or why it is empty."""
@@ -214,7 +216,18 @@ class ServedScreen(Screen[None]):
             else:
                 column.set_state("loading")
         self.query_one("#adapter").display = bool(self.sources.adapter)
-        self.query_one("#prompt", Input).placeholder = f"ask all {'four' if self.sources.adapter else 'three'}; enter sends"
+        self._invite()
+
+    @property
+    def _first_question(self) -> str:
+        """What Enter alone asks, before anything was asked, where a shipped vector is loaded; empty: nothing."""
+        return "" if self.turns else question_for(self.sources)
+
+    def _invite(self) -> None:
+        """Say what Enter does."""
+        asked = f"ask all {'four' if self.sources.adapter else 'three'}; enter "
+        first = self._first_question
+        self.query_one("#prompt", Input).placeholder = f"{asked}alone asks: {first}" if first else f"{asked}sends"
 
     def _stop(self) -> bool:
         """Whether there was anything to stop."""

@@ -200,7 +200,8 @@ class DashboardScreen(Screen[None]):
         """The run, if it exists; else says that it does not."""
         view = None if self.reading is None else self.reading.view
         if view is None or view.state == "gone" or (view.state == "starting" and view.config is None):
-            self._say("there is no run here yet", failed=True)
+            chat = shown_key(self.app, "mode.chat", "4")
+            self._say(f"there is no run here yet: {chat} asks a vector that ships with irm-lite meanwhile", failed=True)
             return None
         return view
 

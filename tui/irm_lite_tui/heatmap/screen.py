@@ -49,7 +49,9 @@ from irm_lite_tui.shared.mode_bar import ModeBar
 _TELL_SECONDS = 1.0  # between updates of what surrounds a live picture: nobody reads numbers faster
 _POLL_SECONDS = 0.1  # between looks at a live snapshot's date
 _WIDE, _HIGH = 110, 18  # cells from which the list, and the tokens, have room
-_NOTHING = "Nothing is drawn yet.\n\nPress {demo} to train the demo's tone, or o to choose a recording, a vector or a live run."
+_NOTHING = """Nothing is drawn yet.
+
+Press {demo} to train the demo's tone, or {open} to choose: a vector that ships with irm-lite is there already."""
 _HERE = Path(__file__).parent
 
 
@@ -96,12 +98,15 @@ class HeatmapScreen(Screen[None]):
         yield Static(id="title", markup=False)
         yield Static(id="readout", markup=False)
         yield JumpPrompt()
-        yield Static(_NOTHING.format(demo=shown_key(self.app, "run.next", "f4")), id="state", markup=False)
+        yield Static(self._nothing(), id="state", markup=False)
         with Horizontal(id="body"):
             yield HeatmapPanel()
             yield TopNeurons()
         yield TokenSlider()
         yield Footer(compact=True, show_command_palette=False)
+
+    def _nothing(self) -> str:
+        return _NOTHING.format(demo=shown_key(self.app, "run.next", "f4"), open=shown_key(self.app, "heatmap.open", "o"))
 
     def on_mount(self) -> None:
         kept = getattr(self.app, "preferences", Preferences())

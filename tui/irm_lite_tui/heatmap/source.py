@@ -17,6 +17,7 @@ from irm_lite.core.visible_text import visible
 from irm_lite.runs.directory import LARGEST_LIVE, RunDirectory, find_runs
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.layers import parse_layers
+from irm_lite.steering.shipped_vectors import shipped_vectors
 
 Mode = Literal["mean", "mean |v|", "deviation", "token"]
 _MOST_LAYERS = 10_000  # beyond any model: a damaged file's number is not believed
@@ -197,12 +198,14 @@ def drawables(run: RunDirectory) -> list[tuple[str, Path]]:
 
 
 def drawables_near(path: Path | None, folder: Path) -> list[tuple[str, Path]]:
-    """What can be drawn in the run that a path lies in, and in the runs beside it; where it lies in none, in those of a folder."""
+    """What can be drawn in the run that a path lies in, and in the runs beside it; where it lies in none, in those of a folder;
+    then the vectors that ship with irm-lite."""
     around = (path, *path.parents) if path is not None else ()
     run = next((each for each in around if RunDirectory(each).started()), None)
     first = [] if run is None else [RunDirectory(run)]
     others = [each for each in find_runs(folder if run is None else run.parent) if each.path != run]
-    return [each for run in (*first, *others) for each in drawables(run)]
+    shipped = [(f"{each.name}, ships with irm-lite", each.path) for each in shipped_vectors().values()]
+    return [each for run in (*first, *others) for each in drawables(run)] + shipped
 
 
 def _load_snapshot(path: Path) -> Picture:

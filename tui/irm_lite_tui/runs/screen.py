@@ -29,8 +29,10 @@ EVERY_SECONDS = 1.0
 _FIRST = """\
 No runs in {folder} yet.
 
-Press enter to train the demo's tone: anger, on the small model that comes along; some ten minutes on two cores.
-Watch it learn. Then, or meanwhile:
+    {chat}   ask now, then enter: an angry vector ships with irm-lite
+
+Press enter to train that tone yourself, on the small model that is here:
+some ten minutes on two cores. Watch it learn. Meanwhile, or then:
 
     h   look: which neurons carry the effect
     t   talk: the model answers with it and without it
@@ -142,12 +144,12 @@ class RunsScreen(RunActions):
         table.display = table.row_count > 0
         empty = self.query_one("#empty", Static)
         empty.display = not table.display
-        train = shown_key(self.app, "mode.train", "2")
+        keys = {mode: shown_key(self.app, f"mode.{mode}", key) for mode, key in (("train", "2"), ("chat", "4"))}
         if table.filter:
             empty.update(line(f"No run matches {table.filter!r}. Escape shows all."))
         else:
             unread = why_unread(self.folder)
-            empty.update(line(unread) if unread else paragraphs(_FIRST.format(folder=self.folder, train=train)))
+            empty.update(line(unread) if unread else paragraphs(_FIRST.format(folder=self.folder, **keys)))
         self._show_current(table.current)
 
     def _show_current(self, view: RunView | None) -> None:

@@ -3,15 +3,17 @@
 from irm_lite.base.sources.shape import base_shape
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import IrmLiteError
-from irm_lite.training.memory_fit import SAMPLE_TOKENS, Step, predict
+from irm_lite.training.kept_share import room
+from irm_lite.training.memory_fit import SAMPLE_TOKENS, Step, predict, with_text
 
 
 def needed(config: TrainConfig, free: int) -> int:
     """Bytes at the higher of the two peaks, loading and training, on the CPU with so many free. Raises IrmLiteError where the
     model's sizes are not known, or it lacks the layers."""
     dtype = "float32" if config.dtype == "float32" else "bfloat16"
-    step = Step(config.batch_size * min(config.max_length, SAMPLE_TOKENS))
-    fit = predict(base_shape(config.model), config, step, "cpu", dtype, config.chosen_optim("adamw_torch"), free)
+    length = min(config.max_length, SAMPLE_TOKENS)
+    step = with_text(Step(config.batch_size * length), config, length // 2)
+    fit = predict(base_shape(config.model), config, step, "cpu", dtype, config.chosen_optim("adamw_torch"), room(free))
     return max(fit.load_peak, fit.training_peak)
 
 

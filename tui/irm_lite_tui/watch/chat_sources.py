@@ -9,6 +9,7 @@ from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.files.paths import is_file
 from irm_lite.runs.directory import RunDirectory
+from irm_lite.steering.shipped_vectors import shipped_for, shipped_vectors
 
 _IN_FOLDER = "adapter.gguf"  # beside PEFT's files
 
@@ -27,11 +28,11 @@ class Sources:
 
 
 def sources_of(path: Path | None) -> Sources:
-    """A run: its base's GGUF, its IRM, its exported vector and adapter. A vector, an adapter or a model: itself. Nothing: the
-    embedded model."""
+    """A run: its base's GGUF, its IRM, its exported vector and adapter; while it has none of them, the vector that ships for its
+    base and tone. A vector, an adapter or a model: itself. Nothing: the embedded model, and the vector that ships for it."""
     try:
         if path is None:
-            return Sources(gguf=embedded())
+            return Sources(gguf=(model := embedded()), vector=_shipped(model))
         if (path / _IN_FOLDER).is_file() and not RunDirectory(path).started():
             return Sources(gguf=embedded(), adapter=str(path / _IN_FOLDER))
         if path.is_dir() or not path.exists():
@@ -55,11 +56,26 @@ def embedded() -> str:
     return EMBEDDED
 
 
+def _shipped(model: str, data: str | None = None) -> str:
+    """The name of the vector that ships for this model and tone; empty: none does."""
+    found = shipped_for(model, data)
+    return found.name if found else ""
+
+
+def question_for(sources: Sources) -> str:
+    """A question to begin with, one that a shipped vector's training has not seen; empty where no such vector is chosen."""
+    found = shipped_vectors().get(sources.vector)
+    return found.question if found else ""
+
+
 def _of_run(run: RunDirectory) -> Sources:
-    model = run.config().model
+    config = run.config()
+    model = config.model
     vector = str(run.default_vector) if run.default_vector.is_file() else ""
     irm = str(run.path) if (run.path / "irm.safetensors").is_file() else ""
     adapter = str(run.default_adapter) if run.default_adapter.is_file() else ""
+    if not (vector or irm or adapter):
+        vector = _shipped(model, config.data)
     wrong = "" if irm else f"{run.path} holds no trained IRM yet: train it, or continue with irm-lite train --resume"
     template = str(run.chat_template) if run.chat_template.is_file() else ""
     known = presets().get(model)
@@ -70,7 +86,9 @@ def _of_run(run: RunDirectory) -> Sources:
 
 
 def name_of(source: str) -> str:
-    """A short name for a title: a run's own, not its file's."""
+    """A short name for a title: a run's own, not its file's; that a vector ships with irm-lite."""
+    if source in shipped_vectors():
+        return f"{source}, ships with irm-lite"
     path = Path(os.path.normpath(source))
     own = path.parent.name == "export" and path.name in ("vector.gguf", "adapter.gguf")
     return path.parent.parent.name if own else path.name
