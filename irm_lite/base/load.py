@@ -224,7 +224,7 @@ def _load_model(source: Source, plan: DevicePlan, double_quant: bool, spread: bo
         if source.gguf:
             empty = skeleton(source.gguf)
             options["quantization_config"] = quantisation(plan, double_quant, kept_of(empty.config, plan, str(source.gguf)))
-            weights = gguf_weights(source.gguf, empty)
+            weights = gguf_weights(source.gguf, empty, options["dtype"])
             model, loading = type(empty).from_pretrained(None, config=empty.config, state_dict=weights, **options)
         else:
             config = AutoConfig.from_pretrained(source.place, local_files_only=not download, trust_remote_code=False)

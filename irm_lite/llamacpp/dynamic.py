@@ -17,6 +17,7 @@ from irm_lite.core.types import FloatArray
 from irm_lite.llamacpp import ggml
 from irm_lite.llamacpp.graph_plan import Action, GraphPlan, nodes_of
 from irm_lite.llamacpp.graph_walk import GraphMoved, GraphWalk
+from irm_lite.llamacpp.one_token import one_token
 from irm_lite.steering.injection import Observer
 from irm_lite.steering.injection_checks import chosen_layers, require_shape
 from irm_lite.steering.irm import IRM, build_irm
@@ -42,9 +43,12 @@ class _MicroBatch:
 class DynamicIRM:
     """An IRM at work in one llama.cpp context. Change `strength`, `enabled` and `layers` between calls as you like."""
 
-    def __init__(self, irm: IRM, n_layers: int, hidden_size: int, architecture: str = "llama") -> None:
-        """`architecture`: GGUF's name for it. Raises InputError where the IRM does not fit a model of this shape, LlamaCppError
-        where llama.cpp's graph has no node for its site."""
+    def __init__(self, irm: IRM, n_layers: int, hidden_size: int, architecture: str = "llama", eight_bits: bool = False) -> None:
+        """`architecture`: GGUF's name for it. `eight_bits`: `one_token`'s.
+
+        Raises InputError where the IRM does not fit a model of this shape, LlamaCppError where llama.cpp's graph has no node for
+        its site.
+        """
         from llama_cpp import ggml_backend_sched_eval_callback
 
         require_shape(irm, n_layers, hidden_size)
@@ -52,6 +56,7 @@ class DynamicIRM:
             self.irm = build_irm(irm.kind, irm.hidden_size, irm.layers, irm.site, **irm.options)
         self.irm.load_state_dict({name: value.detach().cpu() for name, value in irm.state_dict().items()}, assign=True)
         self.irm.requires_grad_(False).eval()
+        self._one_token = one_token(self.irm, eight_bits)
         self.strength = 1.0
         self.enabled = True
         self.observers: list[Observer] = []  # called with (layer, the unscaled output (T, H) of the micro-batch)
@@ -149,6 +154,10 @@ class DynamicIRM:
     def _start(self, h0: FloatArray) -> None:
         """From h0 (T, H): all layers' outputs at once, unless that were too much memory."""
         batch = self._batch
+        if batch.single and self._one_token is not None:
+            batch.code = batch.outputs = self._one_token(torch.from_numpy(h0))[:, None]
+            batch.scaled = (batch.outputs if self.strength == 1 else self.strength * batch.outputs).numpy()
+            return
         batch.code = self.irm.encode(torch.from_numpy(h0)[None])
         if h0.size * len(self.irm.layers) <= _AT_ONCE:
             batch.outputs = self.irm.outputs(batch.code)[0].transpose(0, 1)  # (L, T, H)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from irm_lite.base.fingerprint import UNQUANTISED
 from irm_lite.core.errors import InputError, LlamaCppError
 from irm_lite.core.machine.llamacpp_log import complaint, forget_complaints
 from irm_lite.core.types import FloatArray
@@ -86,7 +87,8 @@ class Runtime:
             return None
         from irm_lite.llamacpp import dynamic  # torch, which plain generation does not wait for
 
-        self.dynamic = dynamic.DynamicIRM(irm, self.model.n_layers, self.model.hidden_size, self.model.fingerprint.architecture)
+        of = self.model.fingerprint
+        self.dynamic = dynamic.DynamicIRM(irm, of.n_layers, of.hidden_size, of.architecture, of.quantisation not in UNQUANTISED)
         return self.dynamic.callback
 
     def __enter__(self) -> Self:

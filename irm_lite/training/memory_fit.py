@@ -273,13 +273,14 @@ def _base_weights(base: BaseShape, config: TrainConfig, c: int) -> Parts:
 
 def _reading(base: BaseShape, config: TrainConfig, weights: int, c: int, cpu: bool) -> int:
     """Bytes that loading holds beside the weights that stay. To a GPU the largest weights, as a rule the embeddings, come in their
-    final form; in memory, a weight of ggml's blocks is unpacked to float32 beside its copy in the base's format, before the
-    others are there if those are quantised."""
+    final form; in memory, ggml's blocks come in the base's format too where transformers changes no more than the order of their
+    rows, else by float32, before the others are there if those are quantised."""
     if not cpu:
         return c * max(base.block_matrices)
     largest = max(base.embedding, *base.block_matrices)
     unpacked = max(0, (4 + c % 4) * largest - weights) if base.from_gguf else 0
-    return max(unpacked, 4 * (largest if config.quant == "none" else max(base.block_matrices)))
+    each = c if base.from_gguf else 4
+    return max(unpacked, each * (largest if config.quant == "none" else max(base.block_matrices)))
 
 
 def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, step: Step, c: int, irm_c: int, cpu: bool) -> Parts:

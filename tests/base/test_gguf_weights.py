@@ -18,7 +18,8 @@ from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeForCausalLM
 from transformers.utils.quantization_config import GgufConfig
 
 from irm_lite.base.load import load_base
-from irm_lite.base.sources.gguf_weights import gguf_weights, skeleton, unpacked
+from irm_lite.base.sources.gguf_rows import unpacked
+from irm_lite.base.sources.gguf_weights import gguf_weights, skeleton
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import read_header
 from support.gguf_files import write_gguf as write_tensors
@@ -147,7 +148,7 @@ def test_fused_experts_of_a_qwen3_moe(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_0", "Q8_0"])
 def test_a_tensor_read_in_pieces_is_the_tensor_read_at_once(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("irm_lite.base.sources.gguf_weights._PIECE", 1000)
+    monkeypatch.setattr("irm_lite.base.sources.gguf_rows._PIECE", 1000)
     chance, number = np.random.default_rng(0), gguf.GGMLQuantizationType[kind]
     tensors = {"row": chance.normal(size=64), "matrix": chance.normal(size=(37, 96)), "experts": chance.normal(size=(3, 5, 64))}
     given = {name: values.astype(np.float32) for name, values in tensors.items()}
@@ -160,7 +161,7 @@ def test_a_tensor_read_in_pieces_is_the_tensor_read_at_once(kind: str, tmp_path:
             expected = gguf.dequantize(np.array(read[name].data), number)
             found = unpacked(path, info)
             assert found.shape == given[name].shape
-            assert found.tobytes() == expected.astype(np.float32).tobytes()
+            assert found.numpy().tobytes() == expected.astype(np.float32).tobytes()
     finally:
         torch.set_num_threads(threads)
 

@@ -11,17 +11,14 @@ from torch import Tensor
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.sources.folder import choose_code
 from irm_lite.base.sources.gguf_graph import read_graph
+from irm_lite.base.sources.gguf_rows import dequantise, unpacked
 from irm_lite.base.sources.shape import SPARE, shape_of_header
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import GgufHeader, TensorInfo, read_header
-from irm_lite.core.machine.four_bits import in_threads
-from irm_lite.core.types import FloatArray
+from irm_lite.core.types import IntArray
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
-
-_PIECE = 1 << 18  # values that are dequantised at once: few enough for the cache, and many for numpy
-
 
 _GEMMA_27B = {"gemma2": 46, "gemma3": 62}  # layers of the one size whose heads are scaled otherwise
 
@@ -112,6 +109,7 @@ class GgufWeight:
     parts: tuple[TensorInfo, ...]  # one; of fused experts several
     names: dict[str, str]  # GGUF's -> transformers'
     processor: Any  # transformers', of the file's architecture: undoes what llama.cpp's converter did to the layout
+    dtype: torch.dtype = torch.float32  # that transformers would round a matrix to at once
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -121,7 +119,6 @@ class GgufWeight:
 
     def rows(self, ids: Tensor) -> Tensor:
         """Those rows (N, H) of a matrix, float32, as they stand in the file."""
-        import gguf
         import numpy as np
 
         (part,) = self.parts
@@ -131,39 +128,37 @@ class GgufWeight:
             stored = np.fromfile(self.path, np.uint8, size * len(places), offset=part.offset + size * places[0]).reshape(-1, size)
         else:
             stored = np.stack([np.fromfile(self.path, np.uint8, size, offset=part.offset + size * number) for number in places])
-        return torch.from_numpy(gguf.dequantize(stored, gguf.GGMLQuantizationType(part.type)))
+        found = torch.empty((len(places), part.shape[0]))
+        dequantise(stored, part.type, found.numpy())
+        return found
 
     def __getitem__(self, _: object) -> Tensor:
-        """On the CPU, dequantised to float32, in transformers' layout."""
+        """On the CPU, dequantised, in transformers' layout: float32, or a matrix in `dtype`."""
         import numpy as np
 
+        places = self._places()
+        if places is not None:
+            return unpacked(self.path, self.parts[0], self.dtype, places)
         done: dict[str, Tensor] = {}
         for part in self.parts:
             processed = self.processor.process(
-                unpacked(self.path, part), part.name, tensor_key_mapping=self.names, parsed_parameters={"tensors": done}
+                unpacked(self.path, part).numpy(), part.name, tensor_key_mapping=self.names, parsed_parameters={"tensors": done}
             )
             if processed.name is not None:  # else it put the result into `done` itself
                 done[self.names[processed.name]] = torch.from_numpy(np.ascontiguousarray(processed.weights))
         return done[self.name]
 
+    def _places(self) -> IntArray | None:
+        """Of a matrix whose rows transformers has in another order at most: where those of the file belong, (R,). None of what its
+        processor may change otherwise."""
+        import numpy as np
+        from transformers.modeling_gguf_pytorch_utils import LlamaTensorProcessor, TensorProcessor
 
-def unpacked(path: Path, part: TensorInfo) -> FloatArray:
-    """A tensor dequantised to float32, in rows as numpy has them: a few at a time, by as many threads as torch has."""
-    import gguf
-    import numpy as np
-
-    kind, rows = gguf.GGMLQuantizationType(part.type), math.prod(part.shape[1:])
-    size, columns = part.n_bytes // max(rows, 1), part.shape[0] if part.shape else 1
-    values = np.empty((rows, columns), np.float32)
-    step = max(_PIECE // max(columns, 1), 1)
-
-    def work(first: int) -> None:
-        count = min(step, rows - first)
-        stored = np.fromfile(path, np.uint8, count * size, offset=part.offset + first * size)
-        values[first : first + count] = gguf.dequantize(stored.reshape(count, size), kind)
-
-    in_threads(work, range(0, rows, step), torch.get_num_threads())
-    return values.reshape(part.shape[::-1])
+        part = self.parts[0]
+        if type(self.processor) not in (TensorProcessor, LlamaTensorProcessor) or len(self.parts) > 1 or len(part.shape) != 2:
+            return None
+        numbers = np.arange(part.shape[1])[:, None]
+        return np.argsort(self.processor.process(numbers, part.name).weights[:, 0])
 
 
 def _require_dequantisable(header: GgufHeader) -> None:
@@ -183,9 +178,10 @@ def _require_dequantisable(header: GgufHeader) -> None:
             ) from None
 
 
-def gguf_weights(gguf: Path, model: "PreTrainedModel") -> "dict[str, GgufWeight | Tensor]":
+def gguf_weights(gguf: Path, model: "PreTrainedModel", dtype: torch.dtype = torch.float32) -> "dict[str, GgufWeight | Tensor]":
     """The file's weights by the names they have in `model`, its skeleton; what the model has no place for is left out. Biases
-    that only some layers have are zero in the others, as llama.cpp leaves them out.
+    that only some layers have are zero in the others, as llama.cpp leaves them out. `dtype`: of the model that they are for;
+    matrices may come in it.
 
     Raises BaseModelError where they do not fit the model, or are of a type that cannot be dequantised.
     """
@@ -208,4 +204,6 @@ def gguf_weights(gguf: Path, model: "PreTrainedModel") -> "dict[str, GgufWeight 
                 f"{gguf}: {tensors[0].name} has {stored} weights, its metadata says {wanted}", "download or convert it again"
             )
     none = {name: torch.zeros(place.shape) for name, place in places.items() if name.endswith(".bias") and name not in parts}
-    return {name: GgufWeight(name, gguf, tensors, names, processor) for name, tensors in parts.items()} | none
+    if model._keep_in_fp32_modules or model._keep_in_fp32_modules_strict:  # a matrix may be among these
+        dtype = torch.float32
+    return {name: GgufWeight(name, gguf, tensors, names, processor, dtype) for name, tensors in parts.items()} | none
