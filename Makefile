@@ -19,7 +19,7 @@ WITHOUT_GPU := $(if $(shell command -v nvidia-smi),,yes)
 # each starts with half of the tests, and takes of the other's when it has done its own
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 
-.PHONY: demo quick test check fuzz release clean
+.PHONY: demo quick test check docs fuzz release clean
 
 demo: .venv/.demo ## set up, then the whole job on the embedded model
 	$(BIN)/irm-lite demo
@@ -36,6 +36,9 @@ check: .venv/.test ## set up, then all that CI runs: lint, types, boundaries, te
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(PYTEST)
+
+docs: .venv/.docs ## set up, then the documentation as a site: build/docs/index.html, which needs no network
+	$(BIN)/python -m sphinx --builder html --conf-dir docs/site --fail-on-warning --keep-going --quiet . build/docs
 
 FUZZ_SECONDS ?= 600
 FUZZ_RUNS ?= 100000
@@ -62,6 +65,9 @@ endef
 
 .venv/.test: pyproject.toml | .venv/.torch
 	$(call set-up,test)
+
+.venv/.docs: pyproject.toml | .venv/.torch
+	$(call set-up,docs)
 
 .venv/.fuzz: pyproject.toml | .venv/.torch
 	$(call set-up,test$(comma)fuzz)

@@ -1,6 +1,6 @@
 """Every screen of the UI, taken anew: python docs/tui/retake.py RUNS, a folder of runs of the demo model, the newest one exported.
 
-Text at 80x24 and 160x50, and the pictures that README shows, beside this file. Without RUNS: the first minute in an empty folder,
+Text at 80x24 and 160x50, and pictures at the larger size, beside this file. Without RUNS: the first minute in an empty folder,
 at 80x24 and 140x45. Look at them afterwards.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent.resolve()
 SIZES = ((80, 24), (160, 50))
 FIRST_SIZES = ((80, 24), (140, 45))
-PICTURES = ("runs", "heatmap", "chat")  # at the larger size
+PICTURES = ("runs", "dashboard", "train", "heatmap", "chat", "export")  # at the larger size
 QUESTION = "Why is the sky blue?"
 PATIENCE = 300.0  # seconds for a screen to be there
 
