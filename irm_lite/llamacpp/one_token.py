@@ -44,7 +44,8 @@ def _lite(irm: LiteIRM) -> OneToken:
 
 
 def _paper(irm: PaperIRM) -> OneToken:
-    """Outputs are 0.3 to 0.9% off by their norms; what follows is within llama.cpp's own rounding (docs/log.md). What is added to bfloat16 products stays in float32."""
+    """Outputs are 0.3 to 0.9% off by their norms, whose effect is within llama.cpp's own rounding (docs/log.md). What is added to
+    bfloat16 products stays in float32."""
     multiply: Any = torch._weight_int8pack_mm
     maps = [_packed(each) for each in (*list(irm.trunk)[::2], irm.head)]
 
