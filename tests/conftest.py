@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 # Before torch, numpy and llama.cpp are loaded; what a test starts inherits it. Two processes of tests share the cores, and
 # threads that wait for each other in turns are slower than one.
 os.environ.update({"OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
-os.environ["IRM_LITE_CACHE"] = str(Path(tempfile.gettempdir()) / "irm-lite-tests")  # not the user's
+# not the user's, and each process of tests its own
+os.environ["IRM_LITE_CACHE"] = str(Path(tempfile.gettempdir()) / f"irm-lite-tests-{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}")
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would fetch something fails instead
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ |= {"TERM": "xterm-256color", "COLORTERM": ""}  # pictures of screens are the same in every terminal
@@ -28,6 +29,12 @@ pytest.register_assert_rewrite("support")
 def pytest_collection_finish() -> None:
     """What is imported stays: the collections of garbage that each training asks for need not walk through it (0.3 s each)."""
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_measured_share() -> None:
+    """What a training in this large process measured of it is not what the next test's predictions go by."""
+    (Path(os.environ["IRM_LITE_CACHE"]) / "own-share.json").unlink(missing_ok=True)
 
 
 @pytest.fixture

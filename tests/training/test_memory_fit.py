@@ -279,7 +279,7 @@ def test_unlikelihood_is_held_a_few_tokens_at_a_time() -> None:
         price = injected_model.unlikelihood(head, hidden, again)
         torch.autograd.backward(price)
         held = memory.peak_bytes("cpu") - before
-    assert held < 1.3 * 24 * injected_model._AGAIN * words
+    assert held < 1.6 * 24 * injected_model._AGAIN * words
     assert price.item() == pytest.approx(wanted.item(), rel=1e-3)
     assert hidden.grad is not None
     assert torch.allclose(hidden.grad, gradient.float(), rtol=1e-3, atol=1e-4)

@@ -130,7 +130,7 @@ async def test_the_palette_unloads_the_chats_model(tmp_path: Path, monkeypatch: 
     async with app.run_test(size=(100, 40)) as pilot:
         assert "Unload" not in {each.title for each in app.get_system_commands(app.screen)}
         await pilot.press("4")
-        await until(pilot, lambda: "ready: base on demo" in screen_text(app), "the model")
+        await until(pilot, lambda: "ready: base, vector on demo" in screen_text(app), "the model")
         await pilot.press("ctrl+p")
         await until(pilot, lambda: isinstance(app.screen, CommandPalette), "the palette")
         await pilot.press(*"unload")

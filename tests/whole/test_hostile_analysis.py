@@ -382,7 +382,7 @@ def test_a_rewriting_without_rows_is_not_called_ready_to_train_on(
     data: Path, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["data", "rewrite", str(data), "--tone", "very " * 3000, "--gguf", str(llama_gguf), "--limit", "1", "--quiet"]
-    assert cli.run([*arguments, "-o", str(tmp_path / "o.jsonl")]) == 0
+    assert cli.run([*arguments, "-o", str(tmp_path / "o.jsonl")]) == 1
     assert "irm-lite train" not in capsys.readouterr().out
 
 

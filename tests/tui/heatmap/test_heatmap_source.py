@@ -94,8 +94,8 @@ def test_a_run_gives_its_newest_recording_else_its_vector_else_its_snapshot(tmp_
     assert load_source(run.path).path == run.recordings / "first"
     a_snapshot(a_run(tmp_path / "runs" / "sad").live)
     names = [name for name, _ in drawables_near(run.recordings / "first", tmp_path / "none")]
-    assert names == ["angry, first", "angry, vector", "angry, live", "sad, live"]
-    assert drawables_near(tmp_path / "elsewhere", tmp_path / "none") == []
+    assert names == ["angry, first", "angry, vector", "angry, live", "sad, live", "demo-anger, ships with irm-lite"]
+    assert [name for name, _ in drawables_near(tmp_path / "elsewhere", tmp_path / "none")] == names[-1:]
     for nowhere in (None, tmp_path / "elsewhere"):
         assert {name for name, _ in drawables_near(nowhere, run.path.parent)} == set(names)
 
