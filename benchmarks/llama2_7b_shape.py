@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 shutil.rmtree(folder / "run", ignore_errors=True)
             rows.append({"step": step, **measured(command)})
             Console(stderr=True).print(rows[-1])
-    document = {"shape": shape(options), "model_bytes": model.stat().st_size, "threads": os.cpu_count(), "steps": rows}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    document = {"shape": shape(options), "model_bytes": model.stat().st_size, "cores": cores, "steps": rows}
     if options.json:
         write_text(options.json, json.dumps(document, indent=2) + "\n")
     table = Table("step", "seconds", "peak, GB", "exit", title=f"{model.name}, {model.stat().st_size / 1e9:.2f} GB")
