@@ -49,14 +49,18 @@ def on_disk(model: Path) -> tuple[Compared, list[Sample]]:
     return Compared(compared.source, compared.tokenizer), samples
 
 
-@pytest.mark.parametrize("place", ["llama_gguf", "llama_folder"])
-def test_a_streamed_model_is_the_loaded_one(place: str, request: pytest.FixtureRequest) -> None:
-    model = request.getfixturevalue(place)
-    base, samples = loaded(model)
+def require_streamed_as_loaded(model: Path, **options: Any) -> None:
+    base, samples = loaded(model, **options)
     row = pack(samples)
     assert base.loaded is not None
     with torch.no_grad():
         torch.testing.assert_close(streamed_answer_logits(model, row), answer_logits(base.loaded.model, row), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("place", ["llama_gguf", "llama_folder"])
+def test_a_streamed_model_is_the_loaded_one(place: str, request: pytest.FixtureRequest) -> None:
+    model = request.getfixturevalue(place)
+    require_streamed_as_loaded(model)
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3"])
@@ -72,11 +76,7 @@ def test_a_tied_head_and_split_files_are_streamed_too(kind: str, tmp_path: Path)
         save_file(half, folder / f"part-{number}.safetensors", metadata={"format": "pt"})
     names = {name: f"part-{number}.safetensors" for number, half in enumerate(halves) for name in half}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
-    base, samples = loaded(folder)
-    row = pack(samples)
-    assert base.loaded is not None
-    with torch.no_grad():
-        torch.testing.assert_close(streamed_answer_logits(folder, row), answer_logits(base.loaded.model, row), atol=1e-5, rtol=1e-5)
+    require_streamed_as_loaded(folder)
 
 
 @pytest.mark.parametrize("name", ["gemma3", "granite", "phi"])
@@ -85,11 +85,7 @@ def test_what_is_in_no_file_is_made_as_transformers_makes_it(name: str, tmp_path
     folder = tmp_path / name
     tiny_model(next(each for each in ZOO if each.name == name)).save_pretrained(folder)
     write_tokenizer(folder)
-    base, samples = loaded(folder, chat_template=TEMPLATE)
-    row = pack(samples)
-    assert base.loaded is not None
-    with torch.no_grad():
-        torch.testing.assert_close(streamed_answer_logits(folder, row), answer_logits(base.loaded.model, row), atol=1e-5, rtol=1e-5)
+    require_streamed_as_loaded(folder, chat_template=TEMPLATE)
 
 
 def test_a_sound_file_is_one_model_whatever_the_base_was_quantised_to(llama_gguf: Path, cache: Path) -> None:

@@ -24,15 +24,8 @@ def no_template(name: str, named: Any, header: GgufHeader | None = None) -> Base
 
 
 def _fitting(header: GgufHeader | None) -> str:
-    """A preset that brings a template."""
-    templates = [each for each in presets().values() if each.chat_template]
-    for preset in templates:
-        if header and (preset.layers, preset.hidden_size) == _shape(header):
-            return preset.name
-    return "llama-2-7b-chat"
-
-
-def _shape(header: GgufHeader) -> tuple[Any, Any]:
-    """Blocks and hidden size."""
-    blocks, hidden = (header.metadata.get(f"{header.architecture}.{key}") for key in ("block_count", "embedding_length"))
-    return blocks, hidden
+    """A preset that brings a template: the one of the file's shape, else Llama 2's."""
+    keys = ("block_count", "embedding_length")
+    shape = header and tuple(header.metadata.get(f"{header.architecture}.{key}") for key in keys)
+    fitting = (each.name for each in presets().values() if each.chat_template and (each.layers, each.hidden_size) == shape)
+    return next(fitting, "llama-2-7b-chat")
