@@ -272,14 +272,17 @@ def test_unlikelihood_is_held_a_few_tokens_at_a_time() -> None:
     wanted = -torch.log1p(-torch.softmax(whole.double(), 1).gather(1, again)).sum()
     (gradient,) = torch.autograd.grad(wanted, hidden)
     del whole
-    with freed_memory_returned():  # no holes in the heap
-        if not memory.reset_peak("cpu"):
-            pytest.skip("the system counts no peak anew")
-        before = memory.held_bytes("cpu")
-        price = injected_model.unlikelihood(head, hidden, again)
-        torch.autograd.backward(price)
-        held = memory.peak_bytes("cpu") - before
-    assert held < 1.6 * 24 * injected_model._AGAIN * words
+    held = []
+    for _ in range(2):  # what else this process does in the meantime, it does not do twice
+        hidden.grad = None
+        with freed_memory_returned():  # no holes in the heap
+            if not memory.reset_peak("cpu"):
+                pytest.skip("the system counts no peak anew")
+            before = memory.held_bytes("cpu")
+            price = injected_model.unlikelihood(head, hidden, again)
+            torch.autograd.backward(price)
+            held.append(memory.peak_bytes("cpu") - before)
+    assert min(held) < 1.3 * 24 * injected_model._AGAIN * words
     assert price.item() == pytest.approx(wanted.item(), rel=1e-3)
     assert hidden.grad is not None
     assert torch.allclose(hidden.grad, gradient.float(), rtol=1e-3, atol=1e-4)
