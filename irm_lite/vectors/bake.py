@@ -228,7 +228,9 @@ def require_bakeable(header: GgufHeader) -> None:
             f"{OTHERWISE}; baking is tested for {', '.join((*BAKEABLE, *SAME_AS_LLAMA))}",
         )
     if header.integer(f"{header.architecture}.expert_count", 0) > 0:
-        raise InputError(f"{header.path} is a mixture of experts, which has no place for a bias", "use the control vector with --control-vector")
+        raise InputError(
+            f"{header.path} is a mixture of experts, which has no place for a bias", "use the control vector with --control-vector"
+        )
     if not header.tensors:
         raise InputError(f"{header.path} has no tensors", "give a model")
     if BAKED in header.metadata:

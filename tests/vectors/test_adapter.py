@@ -34,7 +34,7 @@ from irm_lite.vectors.adapter.closed_form import closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource, Text
 from irm_lite.vectors.adapter.job import require_out
 from irm_lite.vectors.adapter.peft_folder import write_peft
-from irm_lite.vectors.adapter.place import help_of, module_names, residual_scale_of
+from irm_lite.vectors.adapter.place import help_of, module_names, require_maps_of
 from irm_lite.vectors.adapter.predictor import RIDGES, fit, solutions
 from irm_lite.vectors.bake import bake
 from irm_lite.vectors.biases import Biases
@@ -276,6 +276,8 @@ def test_the_verb_writes_a_folder_for_every_program(
     np.testing.assert_array_equal(
         stored["base_model.model.model.layers.2.mlp.down_proj.lora_B.weight"].numpy()[:, 0], vector().directions[2]
     )
+    assert cli.run(["generate", "--gguf", str(steady_gguf), "--adapter", str(out), "-p", "Hello"]) == 2
+    assert f"give the file in it, {out / 'adapter.gguf'}" in capsys.readouterr().err
     again = ["vector", "adapter", str(tmp_path / "v.gguf"), "--gguf", str(steady_gguf), "-o", str(out)]
     assert cli.run(again) == 2
     assert "exists" in capsys.readouterr().err
@@ -370,7 +372,7 @@ def test_transformers_and_the_gguf_say_alike_whether_a_model_can_carry_a_vector(
     kept = json.loads(RESULT.read_text(encoding="utf-8"))
     taken = next(row["adapter"] for row in kept if row["name"] == name) == "yes"
     with nullcontext() if taken else pytest.raises(InputError, match="last"):
-        assert residual_scale_of(model, module_names(model, gguf_architecture(model)), (1, 2)) == 1.0
+        require_maps_of(model, module_names(model, gguf_architecture(model)), (1, 2))
 
 
 @pytest.mark.parametrize(("architecture", "helped"), [("seed_oss", True), ("gemma2", False), ("nobody-s", False)])

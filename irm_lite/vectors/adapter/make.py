@@ -46,7 +46,7 @@ def adapter_of_run(
     began = time.monotonic()
     gguf = gguf or run.gguf_path
     if gguf is None:
-        job = job_in_transformers(run.base, vector, out, run.base.preset.hub_id if run.base.preset else run.config.model)
+        job = job_in_transformers(run.base, vector, out, run.config.model)
     else:
         job = job_on(gguf, vector, out, run.config.model)
     match_of_run = run.match(job.fingerprint, job.base_name)
