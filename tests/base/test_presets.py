@@ -57,7 +57,7 @@ PUBLISHED = {
     "llama-2-13b-chat": 13.016,
     "mistral-small-24b": 23.57,
 }
-MODELS = Path(__file__).parents[2] / "docs" / "presets.md"
+PAGE = Path(__file__).parents[2] / "docs" / "presets.md"
 FIT = ["--kind", "lite", "--device", "cuda", "--memory", "80GB", "--dtype", "bfloat16"]
 
 SYSTEM = {"role": "system", "content": "S"}
@@ -136,7 +136,7 @@ def test_the_sizes_give_the_published_number_of_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(presets()))
 def test_the_memory_in_the_documents_is_what_models_fit_predicts(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (row,) = [line.split("|") for line in MODELS.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}` |")]
+    (row,) = [line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}` |")]
     assert cli.run(["models", "fit", *FIT, "--model", name, "--json"]) == 0
     settings = json.loads(capsys.readouterr().out)["settings"]
     (fit,) = [each for each in settings if each["batch_size"] == 8 and not each["gradient_checkpointing"]]
@@ -150,6 +150,13 @@ def test_the_memory_in_the_documents_is_what_models_fit_predicts(name: str, caps
     rest = sum(each.numel() for each in model.parameters()) - blocks
     kept = fit["load"]["blocks' weights"] + fit["load"]["embeddings and head"]
     assert kept == pytest.approx(nf4 * blocks + 2 * rest, rel=2e-3)
+
+
+@pytest.mark.parametrize("name", list(presets()))
+def test_the_documents_say_what_is_remarked_of_a_preset(name: str) -> None:
+    remark = presets()[name].remark
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("- ") and f"`{name}`" in line]
+    assert not remark or any(remark.rstrip(".").lower() in line.lower() for line in lines)
 
 
 @pytest.mark.parametrize("name", list(presets()))

@@ -1,7 +1,6 @@
 """Adapters do in llama.cpp what PEFT does with the same folder, and what their vectors do."""
 
 import json
-import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -43,6 +42,7 @@ from support.once import Once
 from support.tiny_models import write_gguf, write_hf_folder
 from support.vllm_checks import complaints, smallest_rank
 from zoo.configs import ZOO
+from zoo.conversion import SOURCE, converter
 from zoo.models import write_folder
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # Hugging Face's and GGUF's
@@ -221,22 +221,29 @@ def test_a_block_where_1_is_predicted_badly_is_helped_by_another_map() -> None:
     assert alone.fits[0].error == alone.fits[0].unhelped > 0.9
 
 
-def test_the_gguf_is_the_one_that_llamacpps_converter_writes(llama_folder: Path, tmp_path: Path) -> None:
-    """By the script itself where its source is at hand (LLAMA_CPP_SOURCE), else by the names that it is known to write."""
+ADAPTER_KEYS = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 1.0, "general.architecture": "llama"}
+
+
+def test_the_gguf_has_the_names_that_llamacpps_converter_is_known_to_write(tmp_path: Path) -> None:
     adapter = random_adapter(MAPS)
     adapter.save(tmp_path / "ours.gguf")
     ours = gguf.GGUFReader(tmp_path / "ours.gguf")
     names = {f"{name}.weight.lora_{end}" for name in MAPS for end in "ab"}
     assert {tensor.name for tensor in ours.tensors} == names
-    keys = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 1.0, "general.architecture": "llama"}
-    assert {key: ours.fields[key].contents() for key in keys} == keys
-    source = os.environ.get("LLAMA_CPP_SOURCE")
-    if not source:
-        return
+    assert {key: ours.fields[key].contents() for key in ADAPTER_KEYS} == ADAPTER_KEYS
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(converter() is None, reason=f"needs llama.cpp's source: {SOURCE}")
+def test_the_gguf_is_the_one_that_llamacpps_converter_writes(llama_folder: Path, tmp_path: Path) -> None:
+    source, adapter = converter(), random_adapter(MAPS)
+    assert source is not None
+    adapter.save(tmp_path / "ours.gguf")
+    ours = gguf.GGUFReader(tmp_path / "ours.gguf")
     base = AutoModelForCausalLM.from_pretrained(llama_folder)
     (tmp_path / "peft").mkdir()
     write_peft(tmp_path / "peft", adapter, module_names(base, "llama"), str(llama_folder))
-    script = [sys.executable, str(Path(source) / "convert_lora_to_gguf.py"), str(tmp_path / "peft"), "--base", str(llama_folder)]
+    script = [sys.executable, str(source / "convert_lora_to_gguf.py"), str(tmp_path / "peft"), "--base", str(llama_folder)]
     subprocess.run([*script, "--outfile", str(tmp_path / "theirs.gguf")], check=True, capture_output=True)
     theirs = gguf.GGUFReader(tmp_path / "theirs.gguf")
     mine = {tensor.name: tensor for tensor in ours.tensors}
@@ -244,7 +251,7 @@ def test_the_gguf_is_the_one_that_llamacpps_converter_writes(llama_folder: Path,
     for tensor in theirs.tensors:
         assert tensor.tensor_type == mine[tensor.name].tensor_type
         np.testing.assert_array_equal(tensor.data, mine[tensor.name].data)
-    assert {key: theirs.fields[key].contents() for key in keys} == keys
+    assert {key: theirs.fields[key].contents() for key in ADAPTER_KEYS} == ADAPTER_KEYS
     assert [int(kind) for kind in theirs.fields["adapter.lora.alpha"].types] == [int(gguf.GGUFValueType.FLOAT32)]
     assert Adapter.load(tmp_path / "theirs.gguf").shapes == adapter.shapes
 
