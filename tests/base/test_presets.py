@@ -16,7 +16,7 @@ import torch
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from irm_lite.base.presets import EMBEDDED, Preset, find_gguf, packaged_gguf, presets
+from irm_lite.base.presets import EMBEDDED, Preset, find_gguf, packaged_gguf, presets, published_name
 from irm_lite.base.sources.chat_templates import no_template
 from irm_lite.base.sources.shape import base_shape
 from irm_lite.cli import main as cli
@@ -164,6 +164,12 @@ def test_gated_presets_are_metas_and_gemmas(name: str) -> None:
     preset = presets()[name]
     assert preset.gated == preset.hub_id.startswith(("meta-llama/", "google/gemma-"))
     assert ("asking for access" in preset.hint) == preset.gated
+
+
+def test_a_model_goes_by_its_hub_id_elsewhere() -> None:
+    """As PEFT has to find it: a preset's short name is irm-lite's own."""
+    assert published_name("qwen3-0.6b") == "Qwen/Qwen3-0.6B"
+    assert published_name("owner/name") == "owner/name"
 
 
 def test_the_fix_says_how_to_get_the_weights() -> None:

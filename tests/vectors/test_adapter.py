@@ -270,7 +270,9 @@ def test_the_verb_writes_a_folder_for_every_program(
     loaded = Adapter.load(out / "adapter.gguf")
     assert loaded.metadata["fidelity"] == pytest.approx(document["fidelity"], rel=1e-6)
     assert json.loads((out / "fidelity.json").read_text())["fidelity"] == document["fidelity"]
-    assert f"fidelity {document['fidelity']:.3f}" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert f"fidelity {document['fidelity']:.3f}" in card
+    assert """AutoModelForCausalLM.from_pretrained("THE BASE'S FOLDER")""" in card  # the .gguf is none
     assert set(document["strengths"]) == {"-1", "0.5", "1", "1.5"}
     config = json.loads((out / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (1, 1.0, "LORA")
@@ -299,6 +301,7 @@ def test_an_adapter_made_in_transformers_is_the_one_made_in_llamacpp(
     assert cli.run(["vector", "adapter", str(tmp_path / "v.gguf"), "--model", str(steady_folder), "-o", str(out), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["measured"]["measured_in"] == "transformers"
+    assert "measured in transformers, not quantised on" in (out / "README.md").read_text()
     assert document["fidelity"] > 0.8
     steered, plain = said(steady_gguf, [], vector()), said(steady_gguf, [])
     found = said(steady_gguf, [(out / "adapter.gguf", 1.0)])
