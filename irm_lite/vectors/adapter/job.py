@@ -123,10 +123,10 @@ def job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str)
     return Job(out, base.fingerprint, names, published_name(name), scale, helping, norms, kept, [match])
 
 
-def job_of_irm(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
-    """An IRM itself, beside the maps of its site: fitted on the run's base in transformers, for `gguf` if there is one."""
+def job_of_irm(run: "TrainedRun", base: Base, out: Path, gguf: Path | None) -> Job:
+    """An IRM itself, beside the maps of its site: fitted on `base` in transformers, for `gguf` if there is one."""
     require_out(out)
-    base, irm = run.base, run.irm
+    irm = run.irm
     names = module_names(base.model, base.fingerprint.architecture)
     if irm.site == "attn":
         require_attention(base.model, names, irm.layers)
