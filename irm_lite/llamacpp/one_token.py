@@ -64,8 +64,9 @@ def _packed(linear: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (out, in) as int8, each row's scale in bfloat16, and the bias."""
     weight = linear.weight
     packed, scale = torch.empty_like(weight, dtype=torch.int8), weight.new_empty(len(weight), dtype=torch.bfloat16)
-    for rows in torch.arange(len(weight)).split(_ROWS):  # copies of a 7B head in floats are gigabytes each
-        piece = weight[rows[0] : rows[-1] + 1].float()
+    for start in range(0, len(weight), _ROWS):  # copies of a 7B head in floats are gigabytes each
+        rows = slice(start, start + _ROWS)
+        piece = weight[rows].float()
         scale[rows] = (piece.abs().amax(1) / 127).clamp_min(1e-30).to(torch.bfloat16)
         packed[rows] = (piece / scale[rows].float()[:, None]).round().clamp(-127, 127).to(torch.int8)
     return packed, scale, linear.bias.float()
