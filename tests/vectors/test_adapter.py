@@ -527,3 +527,12 @@ def test_a_run_is_exported_and_measured_as_an_adapter(
     unmeasured.undo()
     assert "not a LoRA adapter" in capsys.readouterr().err
     assert "adapter" in json.loads(directory.fidelity.read_text())
+    directory.default_vector.unlink()
+    assert cli.run(asked) == 0  # alone
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["vectors"] == []
+    assert alone["fidelity"] == pytest.approx(document["fidelity"], abs=1e-6)
+    assert cli.run([each for each in asked if each != "--json"]) == 0
+    assert "KL(IRM || adapter)" in " ".join(capsys.readouterr().out.split())
+    assert cli.run([*asked, "--layers", "1"]) == 2
+    assert "has no vector yet" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from irm_lite.base.fingerprint import Fingerprint, Match, fingerprint_gguf
 from irm_lite.base.load import Base
+from irm_lite.base.presets import presets
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.files.gguf_header import read_header
@@ -98,7 +99,6 @@ def require_place(run: "TrainedRun", out: Path, gguf: Path | None, layers: str) 
 
 def job_on(gguf: Path, vector: ControlVector, out: Path, name: str) -> Job:
     """Checked before any work."""
-    from irm_lite.base.presets import presets
     from irm_lite.base.sources.gguf_weights import skeleton
 
     require_out(out)
@@ -121,10 +121,10 @@ def job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str)
     return Job(out, base.fingerprint, names, name, scale, helping, norms, dict(vector.metadata), [match])
 
 
-def job_of_irm(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
-    """An IRM itself, beside the maps of its site: fitted on the run's base in transformers, for `gguf` if there is one."""
+def job_of_irm(run: "TrainedRun", base: Base, out: Path, gguf: Path | None) -> Job:
+    """An IRM itself, beside the maps of its site: fitted on `base` in transformers, for `gguf` if there is one."""
     require_out(out)
-    base, irm = run.base, run.irm
+    irm = run.irm
     names = module_names(base.model, base.fingerprint.architecture)
     if irm.site == "attn":
         require_attention(base.model, names, irm.layers)
@@ -140,6 +140,7 @@ def job_of_irm(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
         residual_scale(header, irm.layers, ATTENTION if irm.site == "attn" else LAST)
         fingerprint = fingerprint_gguf(header)
         matches = [run.match(fingerprint, gguf.name)]
-    name = base.preset.hub_id if base.preset else run.config.model
+    preset = presets().get(run.config.model)
+    name = preset.hub_id if preset else run.config.model
     kept: dict[str, str | int | float] = {"data": public_name(run.config.data), "kind": irm.kind, "site": irm.site}
     return Job(out, fingerprint, names, name, scale, {}, {}, kept, matches)
