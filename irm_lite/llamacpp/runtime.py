@@ -274,9 +274,12 @@ class Runtime:
             llama_cpp.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
 
     def sample(self, chain: Any, row: int) -> int:
-        """The token that a chain of samplers chooses after the batch's token of this row."""
+        """The token that a chain of samplers chooses after the batch's token of this row. Raises LlamaCppError where there are no
+        numbers to choose by."""
         import llama_cpp
 
+        logits = llama_cpp.llama_get_logits_ith(self._context, row)
+        _require_numbers(math.isnan(logits[0]))  # what overflows in a block makes NaN of all of them
         return int(llama_cpp.llama_sampler_sample(chain, self._context, row))
 
     def decode(self, placed: Sequence[Placed], wanted: "np.ndarray[Any, np.dtype[np.bool_]]", keep: bool = True) -> FloatArray:
@@ -308,6 +311,7 @@ class Runtime:
         for at, row in enumerate(rows):
             pointer = llama_cpp.llama_get_logits_ith(self._context, int(row))
             found[at] = np.ctypeslib.as_array(pointer, shape=(self.model.n_vocabulary,))
+        _require_numbers(bool(np.isnan(found).any()))
         return found
 
     def _decode(self, ids: Sequence[int], wanted: "np.ndarray[Any, np.dtype[np.bool_]]", keep: bool = True) -> FloatArray:
@@ -315,6 +319,11 @@ class Runtime:
         found = self.decode([(token, self._n_past + at, 0) for at, token in enumerate(ids)], wanted, keep)
         self._n_past += len(ids)
         return found
+
+
+def _require_numbers(lost: bool) -> None:
+    if lost:
+        raise LlamaCppError("the model puts out NaN: what steers it is too strong, or its file is damaged", "give a smaller scale")
 
 
 def _cores() -> int:

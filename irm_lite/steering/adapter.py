@@ -16,6 +16,7 @@ from irm_lite.base.fingerprint import BAKED, Fingerprint, Match
 from irm_lite.core.errors import VectorError, reason
 from irm_lite.core.files.gguf_header import GgufHeader
 from irm_lite.core.files.gguf_types import F32, ValueType
+from irm_lite.core.files.paths import is_file, is_there
 from irm_lite.core.types import FloatArray
 from irm_lite.steering.steering_file import base_hashes, own_keys_of, read_steering_header, write_steering
 
@@ -23,6 +24,10 @@ OWN_KEYS = "adapter.irm."
 _ENDS = (".weight.lora_a", ".weight.lora_b")
 _MAX_FLOATS = 1 << 29  # of all factors: rank 64 on every map of a large model
 _ALPHA = "adapter.lora.alpha"
+_ACTIVATED = "adapter.alora.invocation_tokens"
+_EMBEDDING = "token_embd."
+_PEFT = ("adapter_model.safetensors", "adapter_model.bin", "adapter_config.json")
+_CONVERT = "convert it by llama.cpp's convert_lora_to_gguf.py"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +66,8 @@ class Adapter:
             raise VectorError("an adapter needs the factors of at least one map")
         if not math.isfinite(self.alpha):
             raise VectorError("the adapter's alpha is not finite", "export it again")
+        if self.alpha == 0:  # llama.cpp takes the scale alone, as if there were none
+            raise VectorError("the adapter's alpha is 0, by which PEFT adds nothing and llama.cpp all of it", "convert it again")
         for name, each in self.factors.items():
             _require_sound(name, each)
 
@@ -120,11 +127,12 @@ class Adapter:
 
         Raises VectorError where it is not one, or where llama.cpp would refuse it.
         """
-        _require_no_folder(Path(path))
+        _require_gguf(Path(path))
         header = read_steering_header(path)
         if header.metadata.get("general.type") != "adapter" or header.metadata.get("adapter.type") != "lora":
-            what = "a control vector" if header.architecture == "controlvector" else f"a {header.architecture or 'nameless'} model"
-            raise VectorError(f"{path} is {what}, not a LoRA adapter", "give the adapter's .gguf")
+            raise VectorError(f"{path} is {_kind(header)}, not a LoRA adapter", "give the adapter's .gguf")
+        if _ACTIVATED in header.metadata:  # llama-server lets it work behind those tokens alone
+            raise VectorError(f"{path} is an activated LoRA, for what follows certain tokens", "use it in llama-server")
         if sum(math.prod(tensor.shape) for tensor in header.tensors.values()) > _MAX_FLOATS:
             raise VectorError(f"{path} is larger than any adapter", "give the adapter's .gguf")
         alpha = _alpha(header)
@@ -134,19 +142,27 @@ class Adapter:
             raise VectorError(f"{path}: {error}") from None
 
 
-def _require_no_folder(path: Path) -> None:
-    """What PEFT loads is a folder, llama.cpp a file: irm-lite writes the one into the other."""
-    if path.is_dir():
-        found = next(iter(sorted(path.glob("*.gguf"))), None)
-        convert = "llama.cpp takes a .gguf: its convert_lora_to_gguf.py makes one"
-        raise VectorError(f"{path} is a folder", f"give the file in it, {found}" if found else convert)
+def _require_gguf(path: Path) -> None:
+    """Raise VectorError for PEFT's files, which llama.cpp does not read, and for a folder, naming the .gguf in it."""
+    if is_there(path) and path.is_dir():
+        inside = next(iter(sorted(path.glob("*.gguf"))), None)
+        raise VectorError(f"{path} is a folder", f"give the file in it, {inside}" if inside else f"an adapter of PEFT: {_CONVERT}")
+    if path.name in _PEFT and is_file(path):
+        raise VectorError(f"{path} is PEFT's, not llama.cpp's", _CONVERT)
+
+
+def _kind(header: GgufHeader) -> str:
+    """What a file is that is no LoRA adapter."""
+    if header.metadata.get("general.type") == "adapter":
+        return f"an adapter of type {str(header.metadata.get('adapter.type', 'unknown'))[:40]!r}"
+    return "a control vector" if header.architecture == "controlvector" else f"a {header.architecture or 'nameless'} model"
 
 
 def _require_sound(name: str, factors: Factors) -> None:
     a, b = factors.a, factors.b
     if a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1] or a.shape[0] < 1:
         raise VectorError(f"{name}: factors of {a.shape} and {b.shape} do not go together", "export it again")
-    if a.shape[0] > min(a.shape[1], b.shape[0]):
+    if a.shape[0] > max(a.shape[1], b.shape[0]):  # beyond the smaller side it is wasteful, and people's k_proj have it
         raise VectorError(f"{name}: rank {a.shape[0]} is beyond what the map has ({a.shape[1]} to {b.shape[0]})", "ask for less")
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise VectorError(f"{name} holds NaN or infinity", "export it again")
@@ -179,6 +195,8 @@ def _factors(header: GgufHeader) -> dict[str, Factors]:
     tensors = {tensor.name: tensor for tensor in _reader(header.path).tensors}
     for name, info in header.tensors.items():
         end = next((end for end in _ENDS if name.endswith(end)), None)
+        if name.startswith(_EMBEDDING):  # turned round in these files, and where the head is tied llama.cpp takes them for its
+            raise VectorError("it changes the token embeddings", "train it on the blocks' linear maps alone")
         if end is None or len(info.shape) != 2:
             raise VectorError(f"tensor {name!r} is no factor of a linear map", "only plain LoRA adapters can be used")
         try:

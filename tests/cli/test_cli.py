@@ -69,6 +69,7 @@ def test_bad_input_is_one_line_with_the_fix_and_exit_code_2(
         (["train", "--resume", "nowhere"], "not a run directory"),
         (["train", "--resume", "nowhere", "--max-steps", "3"], "no other settings"),
         (["export", "nowhere"], "run.toml"),
+        (["export", "nowhere", "--rank", "4"], "--as adapter"),
         (["eval", "nowhere"], "run.toml"),
         (["generate", "-p", "hi", "--gguf", "absent.gguf"], "absent.gguf"),
         (["generate", "-p", "", "--gguf", "absent.gguf"], "prompt is empty"),

@@ -21,7 +21,7 @@ from architectures import RESULT
 from irm_lite.base.architecture import gguf_architecture
 from irm_lite.base.presets import presets
 from irm_lite.cli import main as cli
-from irm_lite.core.errors import InputError, VectorError
+from irm_lite.core.errors import InputError, LlamaCppError, VectorError
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.adapters import LoadedAdapter
 from irm_lite.llamacpp.module_inputs import WatchedRuntime
@@ -292,6 +292,26 @@ def test_the_verb_writes_a_folder_for_every_program(
     assert "exists" in capsys.readouterr().err
 
 
+def test_no_adapter_is_written_over_what_it_is_made_of_or_over_what_is_none(
+    llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, model_file, folder = tmp_path / "v.gguf", tmp_path / "model.gguf", tmp_path / "mine"
+    vector().save(source)
+    model_file.write_bytes(llama_gguf.read_bytes())
+    folder.mkdir()
+    (tmp_path / "folder.gguf").mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "optimizer.pt").write_text("days of work")  # of somebody's own training with PEFT
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    read = "is read for this"
+    places = ((source, read), (model_file, read), (folder, "optimizer.pt"), (tmp_path / "folder.gguf", "is a folder"))
+    for place, line in places:
+        asked = ["vector", "adapter", str(source), "--gguf", str(model_file), "-o", str(place), "--force"]
+        assert cli.run(asked) == 2
+        assert line in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 @pytest.mark.slow
 def test_an_adapter_made_in_transformers_is_the_one_made_in_llamacpp(
     steady_folder: Path, steady_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -327,8 +347,25 @@ def bad_adapter(tmp_path: Path, what: str) -> Path:
         case "with NaN":
             return write_plain_gguf(path, "llama", {**tensors, "blk.1.ffn_down.weight.lora_b": b * np.nan}, keys)
         case "of too high a rank":
-            wide = {"blk.1.ffn_down.weight.lora_a": np.ones((65, 128), np.float32)}
-            return write_plain_gguf(path, "llama", {**wide, "blk.1.ffn_down.weight.lora_b": np.ones((64, 65), np.float32)}, keys)
+            wide = {"blk.1.ffn_down.weight.lora_a": np.ones((129, 128), np.float32)}
+            return write_plain_gguf(path, "llama", {**wide, "blk.1.ffn_down.weight.lora_b": np.ones((64, 129), np.float32)}, keys)
+        case "with an alpha of 0":
+            return write_plain_gguf(path, "llama", tensors, {**keys, "adapter.lora.alpha": 0.0})
+        case "so strong that NaN comes out":
+            return write_plain_gguf(path, "llama", tensors, {**keys, "adapter.lora.alpha": 3e38})
+        case "of another type":
+            return write_plain_gguf(path, "llama", tensors, {**keys, "adapter.type": "loha"})
+        case "that works behind certain tokens alone":
+            return write_plain_gguf(path, "llama", tensors, {**keys, "adapter.alora.invocation_tokens": [5, 6]})
+        case "of token embeddings":  # as convert_lora_to_gguf.py writes them
+            embedding = {"token_embd.weight.lora_a": np.ones((640, 1), np.float32), "token_embd.weight.lora_b": b}
+            return write_plain_gguf(path, "llama", {**tensors, **embedding}, keys)
+        case "in PEFT's file" | "in a folder of PEFT's" | "in a folder of ours":
+            (tmp_path / "peft").mkdir()
+            (tmp_path / "peft" / "adapter_model.safetensors").write_bytes(b"nothing")
+            if what == "in a folder of ours":
+                random_adapter(MAPS).save(tmp_path / "peft" / "adapter.gguf")
+            return tmp_path / "peft" / ("adapter_model.safetensors" if what == "in PEFT's file" else "")
     vector().save(path)
     return path
 
@@ -340,7 +377,15 @@ BAD = {
     "with half a pair": "one factor of two",
     "with an alpha that is no float": "no float32",
     "with NaN": "NaN",
-    "of too high a rank": "rank 65 is beyond",
+    "of too high a rank": "rank 129 is beyond",
+    "with an alpha of 0": "alpha is 0",
+    "so strong that NaN comes out": "the model puts out NaN",
+    "of another type": "an adapter of type 'loha'",
+    "that works behind certain tokens alone": "an activated LoRA",
+    "of token embeddings": "changes the token embeddings",
+    "in PEFT's file": "convert_lora_to_gguf.py",
+    "in a folder of PEFT's": "convert_lora_to_gguf.py",
+    "in a folder of ours": "peft/adapter.gguf",
     "a control vector": "not a LoRA adapter",
 }
 
@@ -350,10 +395,22 @@ def test_an_adapter_that_cannot_be_used_is_refused_in_a_line(
     what: str, llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = bad_adapter(tmp_path, what)
-    assert cli.run(["generate", "--gguf", str(llama_gguf), "--adapter", str(path), "-p", "Hello"]) == 2
+    code = cli.run(["generate", "--gguf", str(llama_gguf), "--adapter", str(path), "-p", "Hello"])
+    assert code == (LlamaCppError.exit_code if "NaN comes" in what else VectorError.exit_code)
     error = capsys.readouterr().err.strip()
     assert BAD[what] in error
     assert "\n" not in error
+
+
+def test_ranks_beyond_a_maps_smaller_side_are_taken(llama_gguf: Path, tmp_path: Path) -> None:
+    """As people's adapters have them on k_proj, which puts out little: the same as their product of the lesser rank."""
+    narrow = (0.1 * np.random.default_rng(4).standard_normal((48, 96))).astype(np.float32)
+    wide = Factors(narrow[:, :64].copy(), narrow[:32, 48:].copy())
+    full = wide.b @ wide.a
+    Adapter({"blk.1.attn_k": wide}, "llama", 48.0).save(tmp_path / "wide.gguf")
+    Adapter({"blk.1.attn_k": Factors(full, np.eye(32, dtype=np.float32))}, "llama", 32.0).save(tmp_path / "same.gguf")
+    found, same, plain = (said(llama_gguf, each) for each in ([(tmp_path / "wide.gguf", 1.0)], [(tmp_path / "same.gguf", 1.0)], []))
+    assert float(kl(same, found).mean()) < 1e-6 < 1e-4 < float(kl(plain, found).mean())
 
 
 def test_a_model_that_cannot_carry_a_vector_so_is_refused_before_any_work(

@@ -7,7 +7,7 @@ from irm_lite.cli.adapter_shown import show
 from irm_lite.cli.output import Output
 from irm_lite.cli.progress import stoppable_progress
 from irm_lite.core.errors import InputError
-from irm_lite.core.files.atomic import require_new
+from irm_lite.core.files.atomic import require_new, require_not_read
 
 if TYPE_CHECKING:
     from irm_lite.cli.verbs.export import ExportFlags
@@ -25,6 +25,7 @@ def export_adapter(run: Path, flags: "ExportFlags", output: Output) -> None:
     target = flags.out or trained.directory.default_adapter
     _require_free(target, flags.force)
     gguf = find_gguf(flags.gguf) if flags.gguf else None
+    require_not_read(target, gguf or trained.gguf_path, trained.directory.default_vector)
     make = _of_vector if flags.rank is None else _of_irm
     with stoppable_progress(output, "making an adapter") as on_progress:
         result = make(trained, target, gguf, flags, output, on_progress)
@@ -87,8 +88,8 @@ def adapter_of(
     argument: str, out: Path, gguf: str | None, model: str | None, chat_template: str, force: bool, output: Output
 ) -> None:
     """A control vector PATH[:SCALE] as an adapter."""
-    from irm_lite.base.presets import find_gguf
-    from irm_lite.steering.control_vector import load_sum
+    from irm_lite.base.presets import find_gguf, presets
+    from irm_lite.steering.control_vector import load_sum, parse_vector_argument
     from irm_lite.vectors.adapter.make import adapter_of_vector
 
     if (gguf is None) == (model is None):
@@ -96,14 +97,14 @@ def adapter_of(
             "an adapter is made on a model", "give either --gguf FILE.gguf (llama.cpp) or --model MODEL (transformers)"
         )
     _require_free(out, force)
+    model_file = find_gguf(gguf) if gguf is not None else None
+    require_not_read(out, model_file, parse_vector_argument(argument)[0])
     vector = load_sum([argument])
     assert vector is not None
     with stoppable_progress(output, "making an adapter") as on_progress:
-        if gguf is not None:
-            from irm_lite.base.presets import presets
-
+        if model_file is not None:
             name = gguf if gguf in presets() else ""
-            result = adapter_of_vector(vector, out, find_gguf(gguf), name=name, on_progress=on_progress)
+            result = adapter_of_vector(vector, out, model_file, name=name or "", on_progress=on_progress)
         else:
             from irm_lite.base.load import load_base
             from irm_lite.base.presets import read_chat_template
@@ -119,8 +120,9 @@ def adapter_of(
 def _require_free(out: Path, force: bool) -> None:
     """Raise InputError where no adapter can be written, or something is there already and is not to be replaced."""
     from irm_lite.vectors.adapter.job import require_out
+    from irm_lite.vectors.adapter.written import FILES
 
     require_out(out)
     require_new(out, force)
-    if out.is_dir() and not (out / "adapter_config.json").exists() and any(out.iterdir()):
-        raise InputError(f"{out} is a folder of something else", "choose another -o")
+    if out.is_dir() and (others := sorted({each.name for each in out.iterdir()} - set(FILES))):
+        raise InputError(f"{out} is a folder of something else ({others[0]})", "choose another -o")

@@ -9,7 +9,8 @@ from cyclopts import Parameter
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import stoppable_progress
 from irm_lite.cli.tables import comparison_shown, score_line
-from irm_lite.core.files.atomic import require_new
+from irm_lite.core.errors import InputError
+from irm_lite.core.files.atomic import require_new, require_not_read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,6 +73,8 @@ def export(
 
         export_adapter(run, flags, output)
         return
+    if flags.rank is not None:
+        raise InputError(f"--rank {flags.rank} is of adapters: this is a control vector", "say --as adapter, or leave it out")
     from irm_lite.base.presets import find_gguf
     from irm_lite.runs.trained import load_run
     from irm_lite.scoring.material import Extent
@@ -82,6 +85,8 @@ def export(
     trained, extent = load_run(run), Extent(flags.questions)
     target = flags.out or trained.directory.default_vector
     require_new(target, flags.force)
+    gguf = find_gguf(flags.gguf) if flags.gguf else None
+    require_not_read(target, gguf or trained.gguf_path)
     output.note(f"loading {trained.config.model}")
     with stoppable_progress(output, "exporting") as on_progress:
         result = export_vector(
@@ -90,7 +95,7 @@ def export(
             method=flags.method,
             layers=flags.layers,
             fitting=Fitting(flags.epochs, flags.seed),
-            gguf=find_gguf(flags.gguf) if flags.gguf else None,
+            gguf=gguf,
             allow_disagreement=flags.allow_disagreement,
             on_progress=on_progress,
         )

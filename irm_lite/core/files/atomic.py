@@ -134,6 +134,13 @@ def require_new(path: Path, force: bool) -> None:
         raise InputError(f"{path} exists", "choose another -o, or say --force")
 
 
+def require_not_read(path: Path, *read: Path | None) -> None:
+    """Raise InputError where a path to write is one of the files that the work reads."""
+    for each in read:
+        if each is not None and path.exists() and each.exists() and path.samefile(each):
+            raise InputError(f"{path} is read for this", "choose another -o")
+
+
 def free_space(folder: Path) -> int:
     """Free bytes where a folder is, or will be."""
     return shutil.disk_usage(_standing(folder)).free

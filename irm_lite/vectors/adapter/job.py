@@ -75,6 +75,8 @@ def require_out(out: Path) -> None:
     """Raise InputError where `out` is a file of another kind, or cannot be written."""
     if out.suffix.lower() in _FILES:  # other dots are of a folder's name: anger-v1.0
         raise InputError(f"{out} is neither a .gguf nor a folder", "name a file that ends in .gguf, or a folder for PEFT")
+    if is_gguf(out) and out.is_dir():
+        raise InputError(f"{out} is a folder", "name a file that ends in .gguf, or another folder for PEFT")
     require_unlinked(out.parent)
     require_folder(out.parent)
 

@@ -19,6 +19,8 @@ from irm_lite.vectors.adapter.tuning import Tuned
 from irm_lite.vectors.fidelity.comparison import GOOD_FIDELITY, Comparison
 from irm_lite.vectors.fidelity.steerings import Steering
 
+FILES = ("adapter_config.json", "adapter_model.safetensors", FOLDER_GGUF, "README.md", "fidelity.json")  # of a folder
+
 
 @dataclass(frozen=True)
 class AdapterExport:
