@@ -62,8 +62,9 @@ def _plain(output: Output, title: str) -> Report:
         before = done
         if now - last >= seconds or done == of:
             last = now
-            pace = (now - first[0]) / max(done - first[1], 1)
-            output.note(f"{title}: {done}/{of}, {pace * (of - done):.0f} s left, {what}")
+            since = done - first[1]
+            left = f", {(now - first[0]) / since * (of - done):.0f} s left" if since else ""  # at first one cannot know
+            output.note(f"{title}: {done}/{of}{left}, {what}")
 
     return report
 

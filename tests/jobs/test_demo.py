@@ -38,16 +38,18 @@ QUICK = [
 
 
 @pytest.mark.slow
-def test_demo_prints_its_document(llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_demo_prints_its_document(
+    llama_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_demo, "ask_shipped", lambda *_: pytest.fail("it was told to begin with the training"))
     out = tmp_path / "run"
-    code = cli.run(
-        ["demo", "--model", str(llama_gguf), "--data", "joy", "--irm", "lite", "--out", str(out), "--json", "--quiet", *QUICK]
-    )
+    settings = ["--model", str(llama_gguf), "--data", "joy", "--irm", "lite", *QUICK]
+    code = cli.run(["demo", "--no-first-answer", *settings, "--out", str(out), "--json", "--quiet"])
     captured = capsys.readouterr()
     assert code == 0, captured.err
     document = json.loads(captured.out)
     assert document.keys() == {"run", "vector", "gguf", "heatmap", "nll", "fidelity", "score", "seconds", "shipped"}
-    assert document["shipped"] is None  # none ships for this model
+    assert document["shipped"] is None
     assert document["nll"].keys() == {"base", "irm", "vector"}
     assert document["seconds"].keys() == {"train", "export", "generate", "score"}
     assert document["gguf"] == str(llama_gguf)

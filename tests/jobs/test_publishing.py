@@ -7,7 +7,7 @@ import shutil
 import tomllib
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,8 +26,9 @@ from irm_lite.core.errors import InputError, IrmLiteError
 from irm_lite.core.files.manifest import damage
 from irm_lite.core.types import FloatArray
 from irm_lite.jobs.publishing.comparing import compare
-from irm_lite.jobs.publishing.gathered import Wishes
+from irm_lite.jobs.publishing.gathered import Wishes, gather
 from irm_lite.jobs.publishing.leaks import leaks, public
+from irm_lite.jobs.publishing.model_card import model_card
 from irm_lite.jobs.publishing.publish import publish
 from irm_lite.jobs.publishing.reproduce import Places, reproduce
 from irm_lite.runs.trained import load_run
@@ -110,6 +111,22 @@ def test_the_hubs_parser_reads_the_card_without_a_warning(own: Own, heeded: list
         assert line in card.text
     assert "CC0-1.0" in card.text
     assert load_run(own.run).fingerprint.weights in card.text
+
+
+@pytest.mark.slow
+def test_the_card_has_a_line_for_each_program_that_takes_an_adapter(own: Own) -> None:
+    gathered = gather(own.run, WISHES)
+    measured = {"adapter": "/elsewhere/a.gguf", "fidelity": 0.99125}
+    gathered = replace(gathered, adapters=(Path("a.gguf"), Path("peft")), figures={**gathered.figures, "adapter": measured})
+    card = model_card(gathered, {"a.gguf": "0", "peft/adapter_config.json": "0"}, {"a.gguf": False, "peft": True})
+    assert "| fidelity of `a.gguf` | 0.991 |" in card
+    assert "--lora-scaled a.gguf:0 --jinja" in card  # a request that says nothing is not steered
+    assert '`"lora": [{"id": 0, "scale": 0.8}]`' in card
+    assert "--adapter a.gguf:0.8 " in card
+    assert "vllm serve nobody/tiny-llama --enable-lora --lora-modules steer=./peft" in card
+    assert "PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained('nobody/tiny-llama'), 'peft')" in card
+    assert "peft/adapter.gguf" not in card  # that folder has none
+    assert "a.gguf" not in model_card(replace(gathered, adapters=()), {}, {})
 
 
 @pytest.mark.slow

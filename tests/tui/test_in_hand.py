@@ -132,6 +132,42 @@ async def test_one_key_fills_an_empty_folder(
 
 
 @pytest.mark.slow
+async def test_the_keys_that_an_empty_folder_names_work_at_once(folder: Path, tmp_path: Path) -> None:
+    app = IrmLiteApp(tmp_path / "none")
+    async with app.run_test(size=(80, 24)) as pilot:
+        for key, what in (("h", "Nothing is drawn yet"), ("t", "no IRM: f4 trains"), ("e", "give the run to export")):
+            await until(pilot, lambda: "ask now" in screen_text(app), "the hint")
+            await pilot.press(key)
+            await until(pilot, lambda what=what: what in screen_text(app), what)  # type: ignore[misc]
+            await pilot.press("escape", "1")  # no field holds the digit
+
+
+@pytest.mark.slow
+async def test_a_digit_leads_on_from_an_export_without_a_run(tmp_path: Path) -> None:
+    app = IrmLiteApp(tmp_path)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("5")
+        await until(pilot, lambda: "give the run to export" in screen_text(app), "the export")
+        await pilot.press("1")
+        await until(pilot, lambda: isinstance(app.screen, RunsScreen), "the runs")
+
+
+@pytest.mark.slow
+async def test_who_comes_back_to_the_chat_can_type(folder: Path) -> None:
+    app = IrmLiteApp(folder)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.press("4")
+        await until(pilot, lambda: isinstance(app.screen, ChatScreen) and app.screen.is_mounted, "the chat")
+        await pilot.press("escape", "5")
+        await until(pilot, lambda: isinstance(app.screen, ExportScreen), "the export")
+        await pilot.press("4")
+        await until(pilot, lambda: isinstance(app.screen, ChatScreen), "the chat again")
+        await pilot.press(*"Why?", "enter")
+        await until(pilot, lambda: "vector turn 1" in screen_text(app), "a steered answer")
+        await until(pilot, lambda: isinstance(app.screen, ChatScreen) and app.screen.turns[-1].over, "its end")
+
+
+@pytest.mark.slow
 async def test_the_demo_is_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: Callable[[Script], None]) -> None:
     monkeypatch.chdir(tmp_path)
     script([["err", "loading the base"], ["until", "go"], ["out", "{}"]])

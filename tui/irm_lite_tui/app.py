@@ -176,7 +176,7 @@ class IrmLiteApp(App[None], inherit_bindings=False):
         await self.switch_mode("runs")
         out = default_run(TrainConfig(), self.folder)
         if child_of(out) is None:
-            self.push_screen(DashboardScreen(out, ["demo", "--out", str(out), "--json"]))
+            self.push_screen(DashboardScreen(out, ["demo", "--no-first-answer", "--out", str(out), "--json"]))
         elif not (isinstance(self.screen, DashboardScreen) and self.screen.path == out):  # it loads its base: no run is there yet
             self.push_screen(DashboardScreen(out))
 

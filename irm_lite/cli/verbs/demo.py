@@ -29,6 +29,7 @@ def demo(
     out: Annotated[Path | None, Parameter(alias="-o")] = None,
     gguf: str | None = None,
     long: Annotated[bool, Parameter(negative="")] = False,
+    first_answer: bool = True,
     common: Common | None = None,
 ) -> None:
     """Train an angry IRM on the embedded model, export it, run llama.cpp with it, and show the difference.
@@ -43,13 +44,15 @@ def demo(
         The model file for llama.cpp, or a preset's name [default: the one that the base is loaded from].
     long
         Train as long as `train` does, and fit the vectors to the IRM, for the best that it can: some minutes more.
+    first_answer
+        Ask the vector that ships with irm-lite before the training.
     """
     output = Output(common)
     from irm_lite.jobs.demo import ask_shipped, demo_settings, run_demo
     from irm_lite.vectors.scored import scores_document
 
     config = demo_settings(settings or TrainConfig(), long)
-    shipped = ask_shipped(config, gguf)
+    shipped = ask_shipped(config, gguf) if first_answer else None
     if shipped is not None:
         output.show(*_first_answer(shipped))
     with (

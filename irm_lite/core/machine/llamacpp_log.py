@@ -1,4 +1,4 @@
-"""llama.cpp's log: off the terminal, its errors at hand."""
+"""llama.cpp's library: loaded so that it shares cores, its log off the terminal, its errors at hand."""
 
 import atexit
 import ctypes
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.core.errors import MissingPart, reason
+from irm_lite.core.machine.spinning import brief_spins
 
 _PLACE = "LLAMA_CPP_LIB_PATH"  # where llama-cpp-python looks for its library, and nowhere else, if it is set
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR in ggml.h
@@ -18,7 +19,8 @@ _complaints: deque[str] = deque(maxlen=8)  # llama.cpp's latest error lines: it 
 def import_llamacpp() -> Any:
     """The module. Raises MissingPart where its library cannot be loaded."""
     try:
-        import llama_cpp
+        with brief_spins():
+            import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:
         hint = f"unset {_PLACE}, which says where it is" if os.environ.get(_PLACE) else "install llama-cpp-python again"
         raise MissingPart(f"llama.cpp's library cannot be loaded ({reason(error)})", hint) from error

@@ -1,7 +1,8 @@
 """The card of a published vector: what it is, what it does, how each program takes it, how it is made again."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from irm_lite.core.version import __version__
@@ -17,6 +18,8 @@ _CARD = """{head}
 
 {facts}
 ## Use
+
+In this folder, with the base's GGUF beside it:
 
 {use}
 ## Made again
@@ -48,7 +51,7 @@ def model_card(gathered: Gathered, digests: Mapping[str, str], adapters: Mapping
         what=_what(gathered),
         strength=wishes.strength,
         facts=_facts(gathered),
-        use=_use(gathered, adapters),
+        use=_use(gathered) + _use_of_adapters(gathered, adapters, digests) + _python(gathered),
         again=_again(gathered),
         files=f"| file | SHA-256 |\n|---|---|\n{files}",
         version=__version__,
@@ -92,6 +95,7 @@ def _facts(gathered: Gathered) -> str:
         ("the data's licence", plain(data.licence) or "not stated"),
         *([("the data's SHA-256", f"`{data.sha256}`")] if data.sha256 else []),
         *_figures(gathered.figures, vector.metadata),
+        *_of_adapter(gathered),
     ]
     return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
 
@@ -116,7 +120,17 @@ def _figures(figures: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[tu
     return rows
 
 
-def _use(gathered: Gathered, adapters: Mapping[str, bool]) -> str:
+def _of_adapter(gathered: Gathered) -> list[tuple[str, str]]:
+    """What export measured of the adapter that it made last, where that one is published."""
+    found = gathered.figures.get("adapter") or {}
+    name, fidelity = Path(str(found.get("adapter", ""))).name, found.get("fidelity")
+    if not isinstance(fidelity, float) or name not in {each.name for each in gathered.adapters}:
+        return []
+    return [(f"fidelity of `{plain(name)}`", f"{fidelity:.3f}")]
+
+
+def _use(gathered: Gathered) -> str:
+    """A line for each program that takes the vector."""
     strength, repository = gathered.wishes.strength, gathered.wishes.repository
     name = next(iter(gathered.vectors))
     model = gathered.base.file or "BASE.gguf"
@@ -126,7 +140,7 @@ def _use(gathered: Gathered, adapters: Mapping[str, bool]) -> str:
         ("llama-server", f"llama-server -m {shlex.quote(model)} --control-vector-scaled {scaled} --jinja"),
         ("irm-lite", f'irm-lite generate --gguf {shlex.quote(model)} --vector {scaled} -p "..."'),
         (
-            "irm-lite as a server with OpenAI's API, the strength in each request",
+            "irm-lite as a server with OpenAI's API (`pip install 'irm-lite[serve]'`), the strength in each request",
             f"irm-lite serve --http --gguf {shlex.quote(model)} --vector {shlex.quote(f'steer={name}')}",
         ),
         (
@@ -137,19 +151,39 @@ def _use(gathered: Gathered, adapters: Mapping[str, bool]) -> str:
     if gathered.irm is not None:
         here = shlex.quote(f".:{strength:g}")
         lines.append(("irm-lite with the network itself", f'irm-lite generate --gguf {shlex.quote(model)} --irm {here} -p "..."'))
-    for adapter, is_folder in adapters.items():
-        if not is_folder:
-            serve = f"llama-server -m {shlex.quote(model)} --lora {shlex.quote(adapter)} --lora-init-without-apply --jinja"
-            lines.append((f'llama-server with the adapter, by request \'"lora": [{{"id": 0, "scale": {strength:g}}}]\'', serve))
     if repository:
         lines.insert(0, ("All files", f"hf download {repository} --local-dir {shlex.quote(repository.split('/')[1])}"))
-    shown = "".join(f"{title}:\n\n    {line}\n\n" for title, line in lines)
-    return shown + _python(gathered, name)
+    return _shown(lines)
 
 
-def _python(gathered: Gathered, name: str) -> str:
+def _use_of_adapters(gathered: Gathered, adapters: Mapping[str, bool], files: Container[str]) -> str:
+    """A line for each program that takes an adapter, a file or what of a folder is one."""
+    model, strength = shlex.quote(gathered.base.file or "BASE.gguf"), f"{gathered.wishes.strength:g}"
+    lines = []
+    for name, is_folder in adapters.items():
+        file = f"{name}/adapter.gguf" if is_folder else name
+        if not is_folder or file in files:
+            request = f'`"lora": [{{"id": 0, "scale": {strength}}}]`'
+            served = f"llama-server -m {model} --lora-scaled {shlex.quote(f'{file}:0')} --jinja"
+            lines.append((f"llama-server with {plain(name)}, its strength in each request, as {request}", served))
+            scaled = shlex.quote(f"{file}:{strength}")
+            lines.append((f"irm-lite with {plain(name)}", f'irm-lite generate --gguf {model} --adapter {scaled} -p "..."'))
+        if is_folder:
+            base = shlex.quote(gathered.base.hub_id or "BASE")
+            served = f"vllm serve {base} --enable-lora --lora-modules {shlex.quote(f'steer=./{name}')}"
+            lines.append((f"vLLM with {plain(name)}, at strength 1", served))
+            loaded = f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), {name!r})"
+            lines.append((f"PEFT with {plain(name)}, at strength 1", loaded))
+    return _shown(lines)
+
+
+def _shown(lines: Iterable[tuple[str, str]]) -> str:
+    return "".join(f"{title}:\n\n    {line}\n\n" for title, line in lines)
+
+
+def _python(gathered: Gathered) -> str:
     """With irm-lite's Python."""
-    base = gathered.base.given or "BASE"
+    base, name = gathered.base.given or "BASE", next(iter(gathered.vectors))
     return f"""Python:
 
 ```python

@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{loaded}"), "THIS FOLDER")
 ```
 
-    llama-server -m BASE.gguf --lora adapter.gguf --lora-init-without-apply --jinja
+    llama-server -m BASE.gguf --lora-scaled adapter.gguf:0 --jinja
 
 and by request `"lora": [{{"id": 0, "scale": 0.5}}]`. vLLM, Ollama and others: irm-lite's docs/adapter.md.
 

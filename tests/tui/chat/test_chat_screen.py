@@ -13,9 +13,11 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 import irm_lite_tui.watch.children
+from irm_lite.base.fingerprint import Fingerprint
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.shipped_vectors import shipped_vectors
 from irm_lite_tui.chat.choose_sources import ChatSourcesScreen
+from irm_lite_tui.chat.served import _together
 from irm_lite_tui.chat.server import Serve
 from irm_lite_tui.chat.widgets.answer_column import AnswerColumn
 from irm_lite_tui.chat.widgets.layer_range import LayerRange
@@ -63,7 +65,7 @@ async def test_enter_alone_asks_a_shipped_vector_its_question(app: Callable[...,
     bare = app(vector="demo-anger", irm="")
     question = shipped_vectors()["demo-anger"].question
     async with bare.run_test(size=(140, 45)) as pilot:
-        assert bare.chat.query_one("#prompt", Input).placeholder == f"ask all three; enter alone asks: {question}"
+        assert bare.chat.query_one("#prompt", Input).placeholder == f"ask both; enter alone asks: {question}"
         await pilot.press("enter")  # before all is loaded
         await until(pilot, lambda: bare.chat.turns and bare.chat.turns[-1].over, "a steered answer")
         assert bare.chat.turns[-1].prompt == question
@@ -72,7 +74,17 @@ async def test_enter_alone_asks_a_shipped_vector_its_question(app: Callable[...,
         await pilot.press("enter")  # it is asked once
         await pilot.pause()
         assert len(bare.chat.turns) == 1
-        assert bare.chat.query_one("#prompt", Input).placeholder == "ask all three; enter sends"
+        assert bare.chat.query_one("#prompt", Input).placeholder == "ask both; enter sends"
+
+
+def test_what_is_noted_of_several_columns_is_said_once() -> None:
+    """The columns are of one base, and the server's notes differ in what they are about alone."""
+    made, now = (Fingerprint("llama", 4, 8, "w", quantised) for quantised in ("nf4", "Q4_1"))
+    of = {"vector": "the control vector", "irm": "the run x", "adapter": "the adapter"}
+    notes = {name: now.match(made, what, "m.gguf").note or "" for name, what in of.items()}
+    assert all(what in notes[name] for name, what in of.items())
+    assert _together(notes) == ["vector, irm, adapter: made on nf4 weights, m.gguf has Q4_1 ones: its effect may differ a little"]
+    assert _together({"irm": "another thing"}) == ["another thing"]
 
 
 @pytest.mark.slow

@@ -108,7 +108,7 @@ def test_the_lines_name_the_files_whatever_they_are_called(tmp_path: Path) -> No
         assert f"{vector}:0.8" in words
     for _, command in adapter_lines("my model.gguf", vector, 0.8):
         words = shlex.split(command)
-        assert words[0] == "curl" or {str(vector), f"{vector}:0.8"} & {*words}
+        assert words[0] == "curl" or {f"{vector}:0", f"{vector}:0.8"} & {*words}
         assert words[0] != "curl" or json.loads(words[-1])["lora"] == [{"id": 0, "scale": 0.8}]
     assert "--control-vector" in shlex.split(vector_lines("m.gguf", vector, 1)[0][1])
     assert name_problem(vector) == ""

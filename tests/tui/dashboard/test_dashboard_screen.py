@@ -88,6 +88,20 @@ async def test_start_watch_stop_resume(tmp_path: Path, script: Callable[[Script]
         assert "2.500" in app.numbers
 
 
+async def test_before_the_first_validation_the_samples_say_when_one_comes(tmp_path: Path) -> None:
+    run = plant_run(tmp_path / "run", [event for event in training(5, 40) if event[0] != "sample"])
+    app = DashboardApp(DashboardScreen(run.path))
+    with run.lock.held():
+        async with app.run_test(size=(80, 24)) as pilot:
+            await until(pilot, lambda: "none yet: one is written at each validation" in screen_text(app), "when")
+            run.events.append("sample", step=5, prompt="Why?", text="Because!")
+            await until(pilot, lambda: "Because!" in screen_text(app), "the first sample")
+            assert "none yet" not in screen_text(app)
+            told = "step 20 writes babble: 3 of 8 answers go round in circles or say nothing, of the base's 1, and so on to here"
+            run.events.append("warning", text=told, of="text")
+            await until(pilot, lambda: "and so on to here" in screen_text(app), "all of a warning that takes two lines")
+
+
 async def test_a_training_that_fails_to_start(tmp_path: Path, script: Callable[[Script], None]) -> None:
     script([["err", "irm-lite: there is no model [red]'x'\x1b[2J: check --model"], ["exit", 2]])
     app = DashboardApp(DashboardScreen(tmp_path / "never", ["train"]))

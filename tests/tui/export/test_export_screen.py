@@ -40,6 +40,8 @@ async def test_an_export_shows_its_progress_its_figures_and_its_lines(
     script(
         [
             ["err", "loading demo"],
+            ["err", "distilling: 1/40, begun"],
+            ["until", "begun"],
             ["err", "distilling: 12/40, 9 s left, KL [b]0.5[/b]"],
             ["until", "go"],
             ["out", document],
@@ -49,6 +51,8 @@ async def test_an_export_shows_its_progress_its_figures_and_its_lines(
     async with bare.run_test(size=size) as pilot:
         assert "not exported yet" in screen_text(bare)
         await pilot.press("f6")
+        await until(pilot, lambda: "distilling: 1 of 40, begun" in bare.line("export"), "progress without an estimate")
+        Path("begun").touch()
         await until(pilot, lambda: "distilling: 12 of 40, 9 s left, KL [b]0.5[/b]" in bare.line("export"), "progress")
         bar = bare.screen.query_one("#export-job ProgressBar", ProgressBar)
         assert (bar.progress, bar.total) == (12, 40)
@@ -94,7 +98,7 @@ async def test_an_adapter_is_exported_beside_the_vector(
         bare.screen.query_one("#strength", Input).value = "0.5"
         lines = bare.screen.query_one("#adapter-lines", LineList)
         await until(pilot, lambda: f"--lora-scaled {run.default_adapter}:0.5" in lines.lines[2][1], "the strength in the lines")
-        assert lines.lines[0][1] == f"llama-server -m base.gguf --lora {run.default_adapter} --lora-init-without-apply"
+        assert lines.lines[0][1] == f"llama-server -m base.gguf --lora-scaled {run.default_adapter}:0"
         assert '"lora": [{"id": 0, "scale": 0.5}]' in lines.lines[1][1]
         assert bare.screen.query_one("#vector-lines", LineList).lines  # the vector is there too
         gauge.scroll_visible(animate=False)

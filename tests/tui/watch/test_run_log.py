@@ -74,6 +74,19 @@ def test_a_file_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
     assert (log.loss.points, log.max_steps, len(log.samples)) == ([(3, step_event(3, 7)["loss"])], 7, 0)
 
 
+def test_a_warning_about_answers_lasts_until_the_next_ones(tmp_path: Path) -> None:
+    run = plant_run(tmp_path / "run", training(20, 40))
+    log = RunLog(run.events.path)
+    run.events.append("warning", text="the data is small")
+    for step, sound in ((20, 5), (40, 8), (60, 4)):
+        run.events.append("text", step=step, answers=8, sound=sound)
+        if sound < 8:
+            run.events.append("warning", text=f"step {step} writes babble", of="text")
+        log.read()
+        babble = [f"step {step} writes babble"] if sound < 8 else []
+        assert list(log.warnings)[-len(babble) - 1 :] == ["the data is small", *babble]
+
+
 @pytest.mark.parametrize(
     "line",
     [

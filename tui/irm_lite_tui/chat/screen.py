@@ -78,7 +78,6 @@ class ChatScreen(ServedScreen):
         yield Footer()
 
     def on_mount(self) -> None:
-        self.query_one("#prompt").focus()
         self._clocks = (self.set_interval(_FRAMES, self._follow), self.set_interval(MEMORY_SECONDS, self._weigh))
         self.open(self.taken)
 

@@ -18,14 +18,25 @@ from irm_lite_tui.watch.chat_sources import Sources, name_of, question_for, sour
 
 COLUMNS = ("base", "vector", "irm", "adapter")
 _STEERED = COLUMNS[1:]  # by what Sources and the server call it, too
+_MADE = " was made "  # between what a note is about and what it says (base/fingerprint.py)
 _LABELS = {"vector": "vector", "irm": "IRM", "adapter": "adapter"}
 
 
+def _together(notes: dict[str, str]) -> list[str]:
+    """The notes by column, in one where they say the same of several: on a small terminal there is no room for all."""
+    by_what: dict[str, list[str]] = {}
+    for name, note in notes.items():
+        by_what.setdefault(note.partition(_MADE)[2] or note, []).append(name)
+    return [what if what in notes.values() else f"{', '.join(names)}: made {what}" for what, names in by_what.items()]
+
+
 class ServedScreen(Screen[None]):
-    """A screen with one server and one conversation, an AnswerColumn for each of COLUMNS, and lines #state and #memory.
+    """A screen with one server, one conversation, an AnswerColumn for each of COLUMNS, lines #state and #memory, a field #prompt.
 
     The adapter's column is shown where there is one.
     """
+
+    AUTO_FOCUS = "#prompt"  # where nothing else is in focus: at first, and when one comes back
 
     def __init__(self, path: Path | None = None) -> None:
         super().__init__()
@@ -196,7 +207,7 @@ class ServedScreen(Screen[None]):
         if warnings or wrong:
             self._say(warnings[0] if warnings else wrong, wrong=True)
         else:
-            notes = [str(about["note"]) for about in self._loaded.values() if about.get("note")]
+            notes = _together({name: str(about["note"]) for name, about in self._loaded.items() if about.get("note")})
             ready = f"ready: {', '.join(name for name in COLUMNS if name in self._loaded)} on {self.sources.gguf}"
             ships = [f"{self.sources.vector} ships with irm-lite"] if question_for(self.sources) else []
             self._say("; ".join([ready, *ships, *notes]))
@@ -225,7 +236,8 @@ class ServedScreen(Screen[None]):
 
     def _invite(self) -> None:
         """Say what Enter does."""
-        asked = f"ask all {'four' if self.sources.adapter else 'three'}; enter "
+        there = sum(bool(getattr(self.sources, name)) for name in _STEERED)
+        asked = f"{('ask', 'ask both', 'ask all three', 'ask all four')[there]}; enter "
         first = self._first_question
         self.query_one("#prompt", Input).placeholder = f"{asked}alone asks: {first}" if first else f"{asked}sends"
 

@@ -1,6 +1,7 @@
 """What the steered model wrote at each validation, side by side."""
 
 from rich.text import Text
+from textual.app import ComposeResult
 from textual.containers import HorizontalScroll, VerticalScroll
 from textual.widgets import Static
 
@@ -16,6 +17,7 @@ class SampleColumns(HorizontalScroll):
     SampleColumns { border: round $border-blurred; border-title-color: $text-muted; }
     SampleColumns .sample { width: 32; height: 1fr; padding: 0 1; border-right: solid $panel; }
     SampleColumns .sample Static { height: auto; }
+    SampleColumns .none { color: $text-muted; }
     SampleColumns:focus { border: round $border; }
     """
 
@@ -24,12 +26,21 @@ class SampleColumns(HorizontalScroll):
         self.border_title = "samples"
         self._shown: list[Sample] = []
 
+    def compose(self) -> ComposeResult:
+        yield Static("", classes="none")
+
+    def awaits(self, every: int | None) -> None:
+        """What stands in place of samples: that one comes every so many steps; None: nothing, the training is over."""
+        at = f", every {every} steps" if every else ""
+        self.query_one(".none", Static).update("" if every is None else f"none yet: one is written at each validation{at}")
+
     async def show(self, samples: list[Sample], validation: list[Point]) -> None:
         """Show these samples; columns that exist stay."""
+        self.query_one(".none").display = not samples
         if samples == self._shown:
             return
         if self._shown != samples[: len(self._shown)]:
-            await self.remove_children()
+            await self.remove_children(".sample")
             self._shown = []
         nll = dict(validation)
         fresh = samples[len(self._shown) :]

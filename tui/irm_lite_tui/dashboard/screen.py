@@ -138,7 +138,9 @@ class DashboardScreen(Screen[None]):
         self.query_one(RunNumbers).show(reading)
         self.query_one(CurvePlot).show({"loss": reading.loss, "validation": reading.validation})
         self.query_one(LiveHeatmap).show(reading.live)
-        await self.query_one(SampleColumns).show(reading.samples, reading.validation)
+        samples, view = self.query_one(SampleColumns), reading.view
+        samples.awaits((view.config.eval_steps if view.config else 0) if view.state in ("starting", "running") else None)
+        await samples.show(reading.samples, reading.validation)
 
     def _show_note(self, reading: Reading) -> None:
         """Show one line: the failure, the start, the problem, or a warning: that the runtimes disagree, or the newest."""

@@ -24,12 +24,11 @@ class AdapterMeasured:
     strengths: dict[str, float]  # of what the vector does at other strengths, the share that the adapter does
     seconds: float
     n_bytes: int
-    # mean of (1 - A x)^2 in the block where 1 is predicted worst; behind norms what of the vector arrives wrongly; tuned, the share
-    # of the IRM's power that is lost
+    # in the worst block, the share of the vector's power that arrives wrongly (the mean of (1 - A x)^2, behind norms what that
+    # comes to); tuned, the share of the IRM's power that is lost
     worst: float
     strengths_of: str  # "vector" or "IRM"
     tuned: str  # of further ranks: what the descent reached; empty: the vector's adapter
-    normed: bool = False  # what its maps put out is normalised before it reaches the stream
 
 
 def read_adapter(document: Mapping[str, Any]) -> AdapterMeasured:
@@ -53,7 +52,6 @@ def read_adapter(document: Mapping[str, Any]) -> AdapterMeasured:
             worst=max(number_of(fit["error"]) for fit in document["predicted"]),
             strengths_of="IRM" if document.get("strengths_of") == "irm" else "vector",
             tuned=_tuned(document),
-            normed=any(fit.get("floor") is not None for fit in document["predicted"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise RunError(f"the adapter's figures cannot be read ({error})", "export it again") from None

@@ -47,10 +47,8 @@ class AdapterGauge(Widget):
         if measured.tuned:
             about.append(f"{measured.tuned}\n")
             about.append(f"what the IRM adds is predicted with {measured.worst:.3g} of its power lost in the worst block\n")
-        elif measured.normed:
+        else:  # of an adapter that adds p times the vector that share is the mean square of p - 1
             about.append(f"of the vector's power {measured.worst:.3g} arrives wrongly in the worst block\n")
-        else:
-            about.append(f"1 is predicted with a mean square error of {measured.worst:.3g} in the worst block\n")
         about.append(f"{measured.samples} held-out answers, {measured.tokens} tokens, in {visible(measured.measured_in)}; ")
         about.append(f"{measured.n_bytes / 1000:.0f} kB, made in {measured.seconds:.0f} s")
         return Group(head, bar(fidelity or 0.0, width, colour), scale(width), about)

@@ -11,9 +11,7 @@ from irm_lite_tui.export.messages import JobEnded
 from irm_lite_tui.shared.text import line
 from irm_lite_tui.watch.children import Child, ChildEnded, ChildLine
 
-_PROGRESS = re.compile(
-    r"(?P<title>[^:]{1,40}): (?P<done>\d{1,12})/(?P<of>\d{1,12}), (?P<left>\d{1,12}) s left, (?P<what>.*)", re.ASCII
-)
+_PROGRESS = re.compile(r"(?P<title>[^:]{1,40}): (?P<done>\d{1,12})/(?P<of>\d{1,12}), (?P<rest>.*)", re.ASCII)
 
 
 class JobPanel(Vertical):
@@ -74,7 +72,7 @@ class JobPanel(Vertical):
             self.say(message.text.removeprefix("irm-lite: "))
             return
         self.query_one(ProgressBar).update(total=float(progress["of"]), progress=float(progress["done"]))
-        self.say(f"{progress['title']}: {progress['done']} of {progress['of']}, {progress['left']} s left, {progress['what']}")
+        self.say(f"{progress['title']}: {progress['done']} of {progress['of']}, {progress['rest']}")
 
     def on_child_ended(self, message: ChildEnded) -> None:
         message.stop()

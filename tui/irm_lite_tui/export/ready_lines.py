@@ -18,14 +18,12 @@ def vector_lines(gguf: str, vector: Path, strength: float) -> list[tuple[str, st
 
 def adapter_lines(gguf: str, adapter: Path, strength: float) -> list[tuple[str, str]]:
     """(title, line) for what takes LoRA adapters (docs/adapter.md)."""
-    model, name = shlex.quote(gguf), shlex.quote(str(adapter))
+    model = shlex.quote(gguf)
     scaled = shlex.quote(f"{adapter}:{strength:g}")
     body = f'{{"messages": [{{"role": "user", "content": "..."}}], "lora": [{{"id": 0, "scale": {strength:g}}}]}}'
     return [
-        (
-            "llama-server with the adapter",
-            f"llama-server -m {model} --lora {name} --lora-init-without-apply",
-        ),
+        # --lora-init-without-apply leaves the scale of requests that say nothing at 1
+        ("llama-server with the adapter", f"llama-server -m {model} --lora-scaled {shlex.quote(f'{adapter}:0')}"),
         ("a request to it, at this strength", f"curl http://127.0.0.1:8080/v1/chat/completions -d '{body}'"),
         ("llama-cli with the adapter", f'llama-cli -m {model} --lora-scaled {scaled} -p "..."'),
         ("irm-lite with the adapter", f'irm-lite generate --gguf {model} --adapter {scaled} -p "..."'),

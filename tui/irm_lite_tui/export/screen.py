@@ -106,9 +106,7 @@ class ExportScreen(Screen[None]):
         self.query_one("#adapter-fidelity").border_title = "fidelity of the adapter"
         demo = shown_key(self.app, "run.next", "f4")
         self._say(f"give the run to export, or press {demo} to train the demo's tone where there is none")
-        if self._path is None:
-            self.query_one("#run").focus()
-        else:
+        if self._path is not None:
             self._open(self._path)
         self._show_lines()
 

@@ -140,7 +140,10 @@ class RunActions(Screen[None]):
             else:
                 copy(self.app, path, path)
 
-    def action_open_in(self, mode: Mode) -> None:
+    async def action_open_in(self, mode: Mode) -> None:
+        if self.query_one(RunTable).empty:  # the screen itself says what fills it
+            await self.run_action(f"app.open_mode('{mode}')")
+            return
         view = self._current()
         if view is not None:
             self.post_message(OpenIn(mode, view.path))

@@ -54,6 +54,7 @@ class RunLog:
         self.about = ""  # device and number format
         self.samples: deque[Sample] = deque(maxlen=64)
         self.warnings: deque[str] = deque(maxlen=20)
+        self._of_text = ""  # the one about the newest validation's answers
         self.disagreement = ""  # of transformers and llama.cpp on the base
         self.end: End | None = None
         self.bad_lines = 0
@@ -146,12 +147,16 @@ class RunLog:
                 self.samples.pop()
             self.samples.append(Sample(step, prompt, text))
         elif kind == "text":
+            if self._of_text in self.warnings:  # of the validation before
+                self.warnings.remove(self._of_text)
             counts = number(event.get("sound")), number(event.get("answers"))
             self.sound = (int(counts[0]), int(counts[1])) if counts[0] is not None and counts[1] is not None else None
         elif kind == "warning":
             self.warnings.append(str(event.get("text", ""))[:_LONGEST_TEXT])
             if event.get("of") == "runtimes":
                 self.disagreement = self.warnings[-1]
+            elif event.get("of") == "text":
+                self._of_text = self.warnings[-1]
         elif kind == "end":
             reason = str(event.get("reason", "ended"))[:200]
             self.end = End(reason, number(event.get("best_nll")))

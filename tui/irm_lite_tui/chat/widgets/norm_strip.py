@@ -35,6 +35,10 @@ class NormStrip(Widget, can_focus=True):
         self.column = column
         self.norms: list[float | None] = []
 
+    def allow_focus(self) -> bool:
+        """Only where there is a token to choose."""
+        return bool(self.norms)
+
     def show(self, norms: list[float | None]) -> None:
         """The norms of an answer's tokens, None where nothing steers."""
         self.norms = norms
