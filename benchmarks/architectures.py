@@ -104,7 +104,19 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         parser.error(
             f"llama.cpp's source is needed: --llamacpp SOURCE, or ${SOURCE} (it is in llama-cpp-python's sdist, vendor/llama.cpp)"
         )
+    if options.adapters:
+        _require_rows(parser, options)
     return options
+
+
+def _require_rows(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """The rest of each row is what was kept of it."""
+    if options.folder:
+        parser.error("--adapters is of the tiny models: leave out --folder")
+    kept = {row["name"] for row in json.loads(RESULT.read_text(encoding="utf-8"))}
+    new = [tiny.name for tiny in ZOO if tiny.name not in kept and (not options.only or tiny.name in options.only)]
+    if new:
+        parser.error(f"there is no row of {new[0]} yet: run it with --train --write first")
 
 
 def main(given: Sequence[str] | None = None) -> int:

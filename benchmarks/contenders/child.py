@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ from contenders.task import Task
 class Child:
     """One process; between turns it sleeps."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, environment: Mapping[str, str] | None = None) -> None:
+        """`environment`: variables beside those that are there."""
         here = str(Path(__file__).parents[1])
-        environment = os.environ | {
+        variables = {
+            **os.environ,
+            **(environment or {}),
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])),
         }
@@ -25,7 +29,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env=variables,
             start_new_session=True,  # Ctrl-C is the parent's: it ends them all
         )
         self.start = self._ask(json.dumps(dataclasses.asdict(task)))

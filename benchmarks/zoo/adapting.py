@@ -29,6 +29,8 @@ from irm_lite.vectors.adapter.place import (
     module_names,
     post_norms,
     post_norms_of,
+    require_maps,
+    require_maps_of,
     residual_scale,
     residual_scale_of,
 )
@@ -60,13 +62,15 @@ def adapt(folder: Path, gguf: Path) -> Adapted:
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     header, size = read_header(gguf), int(text_config(model).hidden_size)
     layers = tuple(range(1, len(decoder_layers(model))))
-    scale = residual_scale(header, layers)
+    require_maps(header, layers)
     names = module_names(model, gguf_architecture(model))
     norms = post_norms(header, layers)
     for layer, norm in post_norms_of(model, names, layers).items():
         np.testing.assert_allclose(norm.gain, norms[layer].gain, atol=1e-6)
         np.testing.assert_allclose(norm.read_by, norms[layer].read_by, atol=1e-6)
-    assert math.isclose(scale, residual_scale_of(model, names, layers), rel_tol=1e-6)
+    require_maps_of(model, names, layers)
+    scale = residual_scale(header)
+    assert math.isclose(scale, residual_scale_of(model), rel_tol=1e-6)
     generator = np.random.default_rng(0)
     directions = {layer: (0.3 * generator.standard_normal(size)).astype(np.float32) for layer in layers}
     vocabulary = int(text_config(model).vocab_size)

@@ -65,6 +65,12 @@ def presets() -> dict[str, Preset]:
     return {preset.name: preset for preset in sorted(found, key=lambda preset: (preset.parameters, preset.name))}
 
 
+def published_name(name: str) -> str:
+    """Where others find the model that goes by this name here: a preset's hub id, else the name itself."""
+    preset = presets().get(name)
+    return preset.hub_id if preset else name
+
+
 def packaged_gguf(preset: Preset) -> Path | None:
     """The .gguf that the preset's package carries, or None where it is not installed."""
     if preset.package is None or preset.package_file is None:

@@ -17,6 +17,7 @@ from irm_lite.cli.stderr import LastingStderr
 from irm_lite.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, InputError, IrmLiteError, OtherBaseWarning
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.launch import set_aside, shown
+from irm_lite.core.machine.spinning import spin_briefly
 from irm_lite.core.machine.terminal import forget_size_of_nothing, open_what_is_closed, replace_what_cannot_be_shown
 from irm_lite.core.visible_text import one_line, safe
 
@@ -35,6 +36,7 @@ def run(arguments: list[str]) -> int:
         hint = f"start it without accelerate launch; what another job has left, unset ({shown()})"
         return _complain(f"only train runs in several processes: {hint}", EXIT_USAGE)
     os.environ["HF_HUB_OFFLINE"] = "1"  # no library may fetch anything unasked; fill_settings lifts it for --download
+    spin_briefly()
     try:
         if arguments in (["--help"], ["-h"]):
             print_overview()

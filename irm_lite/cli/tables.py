@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from irm_lite.core.bootstrap import Interval
     from irm_lite.scoring.score import Score
-    from irm_lite.vectors.evaluation import Evaluation
     from irm_lite.vectors.fidelity.comparison import Comparison
+    from irm_lite.vectors.fidelity.generations import Generations
 
 
 def with_interval(value: float, interval: "Interval") -> str:
@@ -42,15 +42,17 @@ def comparison_shown(comparison: "Comparison", name: str = "vector") -> tuple[Re
     )
 
 
-def side_effects_shown(evaluation: "Evaluation", adapter: "Comparison | None" = None) -> tuple[RenderableType, ...]:
-    """What steering does to neutral answers, and to the text's variety. `adapter`: an adapter on the same neutral answers."""
-    neutral, generations = evaluation.neutral, evaluation.generations
+def side_effects_shown(
+    neutral: "Comparison", generations: "Generations | None" = None, adapter: "Comparison | None" = None, name: str = "vector"
+) -> tuple[RenderableType, ...]:
+    """What steering does to neutral answers, and to the text's variety. `name`: what the third row is of; `adapter`: of another one
+    on the same answers."""
     table = _table("NLL", "KL(base || it)", *(["distinct-2"] if generations else []))
     shares = generations.distinct_2() if generations else {}
-    for name, key in (("base", "base"), ("IRM", "irm"), ("vector", "vector")):
+    for shown, key in (("base", "base"), ("IRM", "irm"), (name, "vector")):
         effect = "0" if key == "base" else with_interval(neutral.means[f"kl_base_{key}"], neutral.intervals[f"kl_base_{key}"])
         variety = [with_interval(*shares[key])] if shares else []
-        table.add_row(name, with_interval(neutral.means[f"nll_{key}"], neutral.intervals[f"nll_{key}"]), effect, *variety)
+        table.add_row(shown, with_interval(neutral.means[f"nll_{key}"], neutral.intervals[f"nll_{key}"]), effect, *variety)
     if adapter is not None:
         figures = (with_interval(adapter.means[key], adapter.intervals[key]) for key in ("nll_vector", "kl_base_vector"))
         table.add_row("adapter", *figures, *([""] if shares else []))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from irm_lite.steering.irm import IRM, LiteIRM, PaperIRM
 
+_ROWS = 4096  # that are packed at once
 OneToken = Callable[[Tensor], Tensor]  # h0 (1, H), float32 -> all layers' outputs (L, H), float32
 
 
@@ -61,7 +62,11 @@ def _paper(irm: PaperIRM) -> OneToken:
 
 def _packed(linear: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Weights (out, in) as int8, each row's scale in bfloat16, and the bias."""
-    weight = linear.weight.float()
-    scale = (weight.abs().amax(1) / 127).clamp_min(1e-30).to(torch.bfloat16)
-    packed = (weight / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8)
-    return packed.contiguous(), scale, linear.bias.float()
+    weight = linear.weight
+    packed, scale = torch.empty_like(weight, dtype=torch.int8), weight.new_empty(len(weight), dtype=torch.bfloat16)
+    for start in range(0, len(weight), _ROWS):  # copies of a 7B head in floats are gigabytes each
+        rows = slice(start, start + _ROWS)
+        piece = weight[rows].float()
+        scale[rows] = (piece.abs().amax(1) / 127).clamp_min(1e-30).to(torch.bfloat16)
+        packed[rows] = (piece / scale[rows].float()[:, None]).round().clamp(-127, 127).to(torch.int8)
+    return packed, scale, linear.bias.float()

@@ -120,6 +120,7 @@ class Adapter:
 
         Raises VectorError where it is not one, or where llama.cpp would refuse it.
         """
+        _require_no_folder(Path(path))
         header = read_steering_header(path)
         if header.metadata.get("general.type") != "adapter" or header.metadata.get("adapter.type") != "lora":
             what = "a control vector" if header.architecture == "controlvector" else f"a {header.architecture or 'nameless'} model"
@@ -131,6 +132,14 @@ class Adapter:
             return cls(_factors(header), header.architecture, alpha, own_keys_of(header, OWN_KEYS))
         except VectorError as error:
             raise VectorError(f"{path}: {error}") from None
+
+
+def _require_no_folder(path: Path) -> None:
+    """What PEFT loads is a folder, llama.cpp a file: irm-lite writes the one into the other."""
+    if path.is_dir():
+        found = next(iter(sorted(path.glob("*.gguf"))), None)
+        convert = "llama.cpp takes a .gguf: its convert_lora_to_gguf.py makes one"
+        raise VectorError(f"{path} is a folder", f"give the file in it, {found}" if found else convert)
 
 
 def _require_sound(name: str, factors: Factors) -> None:

@@ -20,6 +20,7 @@ from irm_lite.core.files.gguf_types import packed_string
 from irm_lite.vectors.baked_file import START, pieces
 
 LLAMA = "llama"
+OTHERWISE = "use the control vector with --control-vector, or an adapter"  # what does the same where nothing can be baked
 _ARCHITECTURE = "general.architecture"
 _ROTATED = ("attn_q", "attn_k")
 _QKV_BIASES = frozenset(("attn_q.bias", "attn_k.bias", "attn_v.bias"))
@@ -64,7 +65,7 @@ class Turn:
 
 def require_same_graph(header: GgufHeader) -> None:
     """Raise InputError where a file of one of SAME_AS_LLAMA has something that `llama` would compute otherwise, or not at all."""
-    twin, hint = SAME_AS_LLAMA[header.architecture], "use the control vector with --control-vector, or an adapter"
+    twin, hint = SAME_AS_LLAMA[header.architecture], OTHERWISE
     try:
         unknown = unknown_keys(header)
     except BaseModelError as error:
@@ -97,7 +98,7 @@ def turns(header: GgufHeader, architecture: str) -> list[Turn]:
     head_size = header.integer(f"{prefix}.attention.key_length", header.integer(f"{prefix}.embedding_length") // heads)
     rotated = header.integer(f"{prefix}.rope.dimension_count", head_size)
     if head_size < 2 or head_size % 2 or rotated != head_size:
-        raise InputError(f"{header.path} rotates {rotated} of {head_size} values of a head", "use the control vector")
+        raise InputError(f"{header.path} rotates {rotated} of {head_size} values of a head", OTHERWISE)
     found = []
     for name, info in header.tensors.items():
         if _of_block(name).partition(".")[0] in _ROTATED:

@@ -23,7 +23,7 @@ from irm_lite.core.files.gguf_header import GgufHeader, Layout, read_header, req
 from irm_lite.core.files.gguf_types import F32
 from irm_lite.core.types import FloatArray, Progress, unwatched
 from irm_lite.steering.layers import format_layers
-from irm_lite.vectors.as_llama import LLAMA, SAME_AS_LLAMA, Turn, renamed, require_same_graph, turned_pieces, turns
+from irm_lite.vectors.as_llama import LLAMA, OTHERWISE, SAME_AS_LLAMA, Turn, renamed, require_same_graph, turned_pieces, turns
 from irm_lite.vectors.baked_file import (
     NO_DIGEST,
     OWN,
@@ -39,7 +39,6 @@ from irm_lite.vectors.biases import Biases
 # Architectures whose graph takes both biases where there were none, and adds them unscaled: tests/vectors/test_bake.py runs each
 # in llama.cpp. (Granite and MiniCPM scale what a block adds; Qwen 3 and Gemma refuse a bias; Phi-2 has its own.)
 BAKEABLE = (LLAMA, "mistral3")
-_OTHERWISE = "use the control vector with --control-vector, or an adapter"
 
 
 @dataclass(frozen=True)
@@ -226,10 +225,12 @@ def require_bakeable(header: GgufHeader) -> None:
     if header.architecture not in (*BAKEABLE, *SAME_AS_LLAMA):
         raise InputError(
             f"{header.path} is {header.architecture}, for which baking is not known to work in llama.cpp",
-            f"{_OTHERWISE}; baking is tested for {', '.join((*BAKEABLE, *SAME_AS_LLAMA))}",
+            f"{OTHERWISE}; baking is tested for {', '.join((*BAKEABLE, *SAME_AS_LLAMA))}",
         )
     if header.integer(f"{header.architecture}.expert_count", 0) > 0:
-        raise InputError(f"{header.path} is a mixture of experts, which has no place for a bias", _OTHERWISE)
+        raise InputError(
+            f"{header.path} is a mixture of experts, which has no place for a bias", "use the control vector with --control-vector"
+        )
     if not header.tensors:
         raise InputError(f"{header.path} has no tensors", "give a model")
     if BAKED in header.metadata:

@@ -101,7 +101,7 @@ def export_vector(
     comparison = measure(run, vector, gguf, run.held_out, on_progress)
     if not math.isnan(comparison.fidelity):
         quantisation = (runs_on or run.base.fingerprint).quantisation
-        vector.metadata |= {"fidelity": comparison.fidelity, "fidelity.on": f"{comparison.measured_in}, {quantisation}"}
+        vector.metadata |= {"fidelity": comparison.fidelity, "fidelity.on": comparison.measured_on(quantisation)}
     vector.save(out)
     result = ExportResult(out, gguf, vector, made.method, comparison, made.dependent_share, made.mean_loses, told, prompts)
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file

@@ -16,7 +16,7 @@ import torch
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from irm_lite.base.presets import EMBEDDED, Preset, find_gguf, packaged_gguf, presets
+from irm_lite.base.presets import EMBEDDED, Preset, find_gguf, packaged_gguf, presets, published_name
 from irm_lite.base.sources.chat_templates import no_template
 from irm_lite.base.sources.shape import base_shape
 from irm_lite.cli import main as cli
@@ -57,7 +57,7 @@ PUBLISHED = {
     "llama-2-13b-chat": 13.016,
     "mistral-small-24b": 23.57,
 }
-MODELS = Path(__file__).parents[2] / "docs" / "presets.md"
+PAGE = Path(__file__).parents[2] / "docs" / "presets.md"
 FIT = ["--kind", "lite", "--device", "cuda", "--memory", "80GB", "--dtype", "bfloat16"]
 
 SYSTEM = {"role": "system", "content": "S"}
@@ -136,7 +136,7 @@ def test_the_sizes_give_the_published_number_of_parameters(name: str) -> None:
 
 @pytest.mark.parametrize("name", list(presets()))
 def test_the_memory_in_the_documents_is_what_models_fit_predicts(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    (row,) = [line.split("|") for line in MODELS.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}` |")]
+    (row,) = [line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}` |")]
     assert cli.run(["models", "fit", *FIT, "--model", name, "--json"]) == 0
     settings = json.loads(capsys.readouterr().out)["settings"]
     (fit,) = [each for each in settings if each["batch_size"] == 8 and not each["gradient_checkpointing"]]
@@ -153,10 +153,23 @@ def test_the_memory_in_the_documents_is_what_models_fit_predicts(name: str, caps
 
 
 @pytest.mark.parametrize("name", list(presets()))
+def test_the_documents_say_what_is_remarked_of_a_preset(name: str) -> None:
+    remark = presets()[name].remark
+    lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("- ") and f"`{name}`" in line]
+    assert not remark or any(remark.rstrip(".").lower() in line.lower() for line in lines)
+
+
+@pytest.mark.parametrize("name", list(presets()))
 def test_gated_presets_are_metas_and_gemmas(name: str) -> None:
     preset = presets()[name]
     assert preset.gated == preset.hub_id.startswith(("meta-llama/", "google/gemma-"))
     assert ("asking for access" in preset.hint) == preset.gated
+
+
+def test_a_model_goes_by_its_hub_id_elsewhere() -> None:
+    """As PEFT has to find it: a preset's short name is irm-lite's own."""
+    assert published_name("qwen3-0.6b") == "Qwen/Qwen3-0.6B"
+    assert published_name("owner/name") == "owner/name"
 
 
 def test_the_fix_says_how_to_get_the_weights() -> None:

@@ -4,6 +4,7 @@ The first needs llama.cpp's source with its converter, named by IRM_LITE_LLAMACP
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from zoo.models import write_folder
 from zoo.table import dynamic_sites, missing, put_into, sound, table
 
 KEPT: list[dict[str, Any]] = json.loads(architectures.RESULT.read_text(encoding="utf-8"))
+README = Path(__file__).parents[2] / "README.md"
 BY_NAME = {row["name"]: row for row in KEPT}
 
 
@@ -39,10 +41,11 @@ def test_the_document_has_the_table_of_the_figures() -> None:
     assert {tiny.name for tiny in ZOO} == BY_NAME.keys()
 
 
-def test_what_the_issue_asks_for_is_in_the_figures() -> None:
+def test_the_figures_hold_as_many_architectures_as_the_readme_says() -> None:
     experts = {tiny.name for tiny in ZOO if tiny.experts}
     claimed = [row for row in KEPT if sound(row, "plain") and sound(row, "vector")]
-    assert len(claimed) >= 20
+    (told,) = re.findall(r"^\| ([0-9]+) kinds of model:", README.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(claimed) == int(told)
     assert sum(row["name"] in experts for row in claimed) >= 4
     assert sum(bool(dynamic_sites(row)) for row in claimed) >= 15
     assert {row["gguf"] for row in claimed} == {each.gguf for each in TABLE.values()}
@@ -89,3 +92,17 @@ def test_the_tool_asks_for_llamacpp_s_source(
         architectures.main(["--only", "llama"])
     assert ended.value.code == 2
     assert "llama.cpp's source is needed" in capsys.readouterr().err
+
+
+def test_the_column_of_adapters_alone_needs_the_rest_of_the_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "convert_hf_to_gguf.py").touch()
+    monkeypatch.setenv(SOURCE, str(tmp_path))
+    monkeypatch.setattr(architectures, "RESULT", tmp_path / "kept.json")
+    (tmp_path / "kept.json").write_text(json.dumps([{"name": "llama"}]), encoding="utf-8")
+    for asked, line in ((["--folder", "there"], "leave out --folder"), (["--only", "qwen2"], "no row of qwen2 yet")):
+        with pytest.raises(SystemExit) as ended:
+            architectures.main(["--adapters", *asked])
+        assert ended.value.code == 2
+        assert line in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """Adapters do in llama.cpp what PEFT does with the same folder, and what their vectors do."""
 
 import json
-import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -34,7 +33,7 @@ from irm_lite.vectors.adapter.closed_form import closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource, Text
 from irm_lite.vectors.adapter.job import require_out
 from irm_lite.vectors.adapter.peft_folder import write_peft
-from irm_lite.vectors.adapter.place import help_of, module_names, residual_scale_of
+from irm_lite.vectors.adapter.place import help_of, module_names, require_maps_of
 from irm_lite.vectors.adapter.predictor import RIDGES, fit, solutions
 from irm_lite.vectors.bake import bake
 from irm_lite.vectors.biases import Biases
@@ -43,6 +42,7 @@ from support.once import Once
 from support.tiny_models import write_gguf, write_hf_folder
 from support.vllm_checks import complaints, smallest_rank
 from zoo.configs import ZOO
+from zoo.conversion import SOURCE, converter
 from zoo.models import write_folder
 
 ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}  # Hugging Face's and GGUF's
@@ -221,22 +221,29 @@ def test_a_block_where_1_is_predicted_badly_is_helped_by_another_map() -> None:
     assert alone.fits[0].error == alone.fits[0].unhelped > 0.9
 
 
-def test_the_gguf_is_the_one_that_llamacpps_converter_writes(llama_folder: Path, tmp_path: Path) -> None:
-    """By the script itself where its source is at hand (LLAMA_CPP_SOURCE), else by the names that it is known to write."""
+ADAPTER_KEYS = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 1.0, "general.architecture": "llama"}
+
+
+def test_the_gguf_has_the_names_that_llamacpps_converter_is_known_to_write(tmp_path: Path) -> None:
     adapter = random_adapter(MAPS)
     adapter.save(tmp_path / "ours.gguf")
     ours = gguf.GGUFReader(tmp_path / "ours.gguf")
     names = {f"{name}.weight.lora_{end}" for name in MAPS for end in "ab"}
     assert {tensor.name for tensor in ours.tensors} == names
-    keys = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 1.0, "general.architecture": "llama"}
-    assert {key: ours.fields[key].contents() for key in keys} == keys
-    source = os.environ.get("LLAMA_CPP_SOURCE")
-    if not source:
-        return
+    assert {key: ours.fields[key].contents() for key in ADAPTER_KEYS} == ADAPTER_KEYS
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(converter() is None, reason=f"needs llama.cpp's source: {SOURCE}")
+def test_the_gguf_is_the_one_that_llamacpps_converter_writes(llama_folder: Path, tmp_path: Path) -> None:
+    source, adapter = converter(), random_adapter(MAPS)
+    assert source is not None
+    adapter.save(tmp_path / "ours.gguf")
+    ours = gguf.GGUFReader(tmp_path / "ours.gguf")
     base = AutoModelForCausalLM.from_pretrained(llama_folder)
     (tmp_path / "peft").mkdir()
     write_peft(tmp_path / "peft", adapter, module_names(base, "llama"), str(llama_folder))
-    script = [sys.executable, str(Path(source) / "convert_lora_to_gguf.py"), str(tmp_path / "peft"), "--base", str(llama_folder)]
+    script = [sys.executable, str(source / "convert_lora_to_gguf.py"), str(tmp_path / "peft"), "--base", str(llama_folder)]
     subprocess.run([*script, "--outfile", str(tmp_path / "theirs.gguf")], check=True, capture_output=True)
     theirs = gguf.GGUFReader(tmp_path / "theirs.gguf")
     mine = {tensor.name: tensor for tensor in ours.tensors}
@@ -244,7 +251,7 @@ def test_the_gguf_is_the_one_that_llamacpps_converter_writes(llama_folder: Path,
     for tensor in theirs.tensors:
         assert tensor.tensor_type == mine[tensor.name].tensor_type
         np.testing.assert_array_equal(tensor.data, mine[tensor.name].data)
-    assert {key: theirs.fields[key].contents() for key in keys} == keys
+    assert {key: theirs.fields[key].contents() for key in ADAPTER_KEYS} == ADAPTER_KEYS
     assert [int(kind) for kind in theirs.fields["adapter.lora.alpha"].types] == [int(gguf.GGUFValueType.FLOAT32)]
     assert Adapter.load(tmp_path / "theirs.gguf").shapes == adapter.shapes
 
@@ -263,7 +270,9 @@ def test_the_verb_writes_a_folder_for_every_program(
     loaded = Adapter.load(out / "adapter.gguf")
     assert loaded.metadata["fidelity"] == pytest.approx(document["fidelity"], rel=1e-6)
     assert json.loads((out / "fidelity.json").read_text())["fidelity"] == document["fidelity"]
-    assert f"fidelity {document['fidelity']:.3f}" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert f"fidelity {document['fidelity']:.3f}" in card
+    assert """AutoModelForCausalLM.from_pretrained("THE BASE'S FOLDER")""" in card  # the .gguf is none
     assert set(document["strengths"]) == {"-1", "0.5", "1", "1.5"}
     config = json.loads((out / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (1, 1.0, "LORA")
@@ -276,6 +285,8 @@ def test_the_verb_writes_a_folder_for_every_program(
     np.testing.assert_array_equal(
         stored["base_model.model.model.layers.2.mlp.down_proj.lora_B.weight"].numpy()[:, 0], vector().directions[2]
     )
+    assert cli.run(["generate", "--gguf", str(steady_gguf), "--adapter", str(out), "-p", "Hello"]) == 2
+    assert f"give the file in it, {out / 'adapter.gguf'}" in capsys.readouterr().err
     again = ["vector", "adapter", str(tmp_path / "v.gguf"), "--gguf", str(steady_gguf), "-o", str(out)]
     assert cli.run(again) == 2
     assert "exists" in capsys.readouterr().err
@@ -290,6 +301,7 @@ def test_an_adapter_made_in_transformers_is_the_one_made_in_llamacpp(
     assert cli.run(["vector", "adapter", str(tmp_path / "v.gguf"), "--model", str(steady_folder), "-o", str(out), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["measured"]["measured_in"] == "transformers"
+    assert "measured in transformers, not quantised on" in (out / "README.md").read_text()
     assert document["fidelity"] > 0.8
     steered, plain = said(steady_gguf, [], vector()), said(steady_gguf, [])
     found = said(steady_gguf, [(out / "adapter.gguf", 1.0)])
@@ -370,7 +382,7 @@ def test_transformers_and_the_gguf_say_alike_whether_a_model_can_carry_a_vector(
     kept = json.loads(RESULT.read_text(encoding="utf-8"))
     taken = next(row["adapter"] for row in kept if row["name"] == name) == "yes"
     with nullcontext() if taken else pytest.raises(InputError, match="last"):
-        assert residual_scale_of(model, module_names(model, gguf_architecture(model)), (1, 2)) == 1.0
+        require_maps_of(model, module_names(model, gguf_architecture(model)), (1, 2))
 
 
 @pytest.mark.parametrize(("architecture", "helped"), [("seed_oss", True), ("gemma2", False), ("nobody-s", False)])
@@ -470,3 +482,12 @@ def test_a_run_is_exported_and_measured_as_an_adapter(
     unmeasured.undo()
     assert "not a LoRA adapter" in capsys.readouterr().err
     assert "adapter" in json.loads(directory.fidelity.read_text())
+    directory.default_vector.unlink()
+    assert cli.run(asked) == 0  # alone
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["vectors"] == []
+    assert alone["fidelity"] == pytest.approx(document["fidelity"], abs=1e-6)
+    assert cli.run([each for each in asked if each != "--json"]) == 0
+    assert "KL(IRM || adapter)" in " ".join(capsys.readouterr().out.split())
+    assert cli.run([*asked, "--layers", "1"]) == 2
+    assert "has no vector yet" in capsys.readouterr().err

@@ -119,10 +119,10 @@ def test_a_gain_next_to_nothing_does_not_take_the_others_away() -> None:
 
 def test_an_irm_behind_a_norm_is_refused_before_any_work(tmp_path: Path) -> None:
     tiny = next(each for each in ZOO if each.name == "olmo2")
-    base = SimpleNamespace(model=tiny_model(tiny), fingerprint=SimpleNamespace(architecture="olmo2"))
-    run: Any = SimpleNamespace(base=base, irm=SimpleNamespace(site="block", layers=(1, 2)))
+    base: Any = SimpleNamespace(model=tiny_model(tiny), fingerprint=SimpleNamespace(architecture="olmo2"))
+    run: Any = SimpleNamespace(irm=SimpleNamespace(site="block", layers=(1, 2)))
     with pytest.raises(InputError, match="normalises what its blocks add"):
-        job_of_irm(run, tmp_path / "a.gguf", None)
+        job_of_irm(run, base, tmp_path / "a.gguf", None)
 
 
 @pytest.mark.slow

@@ -20,12 +20,14 @@ from irm_lite.runs.trained import load_run
 from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.irm import Site, build_irm
 from irm_lite.steering.irm_files import save_irm
+from irm_lite.vectors.adapter import fitting_base
 from irm_lite.vectors.adapter.closed_form import split_of
 from irm_lite.vectors.adapter.inputs import Text
 from irm_lite.vectors.adapter.measuring import peft_at_work
-from irm_lite.vectors.adapter.of_irm import Starts
+from irm_lite.vectors.adapter.of_irm import Ranks, Starts, adapter_of_irm
 from irm_lite.vectors.adapter.predictor import fit
 from irm_lite.vectors.adapter.regression import regress
+from irm_lite.vectors.distil import Fitting
 from irm_lite.vectors.fidelity.comparing import compared
 from irm_lite.vectors.fidelity.in_transformers import SteeredBase
 from support.tiny_models import write_gguf
@@ -83,11 +85,11 @@ def test_of_the_irm_no_more_ranks_are_asked_than_tokens_tell(monkeypatch: pytest
     assert len(found.a) == tokens
 
 
-def run_on(model_folder: Path, place: Path, site: Site, kind: str = "lite") -> RunDirectory:
+def run_on(model_folder: Path, place: Path, site: Site, kind: str = "lite", quant: str = "none") -> RunDirectory:
     """A run on a tiny GGUF whose IRM, of random weights, depends on its input unless it is static."""
     model_file = write_gguf(model_folder, place / "model.gguf", chat_template=presets()["llama-2-7b-chat"].chat_template)
     directory = RunDirectory(place / "run")
-    options: Any = {"model": str(model_file), "data": "neutral", "irm": kind, "quant": "none", "dtype": "float32"}
+    options: Any = {"model": str(model_file), "data": "neutral", "irm": kind, "quant": quant, "dtype": "float32"}
     directory.create(TrainConfig(**options, site=site, device="cpu"), fingerprint_gguf(model_file), {})
     torch.manual_seed(2)
     layers = (0, 1, 2) if site == "attn" else (1, 2)
@@ -128,6 +130,22 @@ def test_further_ranks_carry_what_depends_on_the_input(
     with peft_at_work(base, tmp_path / "rank-8") as peft:
         by_peft = compared(SteeredBase(base, run.irm, None, peft), run.held_out, students=("adapter",))["adapter"]
     assert found["8"]["fidelity"] == pytest.approx(by_peft.fidelity, abs=5e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::irm_lite.core.errors.OtherBaseWarning")
+def test_it_is_fitted_on_the_files_own_weights_where_there_is_memory(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """llama.cpp runs the file, not the base in four bits that the IRM was trained on."""
+    run = load_run(run_on(llama_folder, tmp_path, "attn", quant="nf4").path)
+    found = {}
+    for name in ("file", "base"):
+        made = adapter_of_irm(run, tmp_path / f"{name}.gguf", Ranks(8, Fitting(0.1)))
+        found[name] = 1 - made.comparison.fidelity
+        assert made.texts.endswith("model.gguf in float32" if name == "file" else "the run's base in nf4")
+        monkeypatch.setattr(fitting_base, "free_bytes", lambda _device: 1000)
+    assert found["file"] < 0.9 * found["base"]
 
 
 @pytest.mark.slow

@@ -83,7 +83,9 @@ def _of_irm(
     return adapter_of_irm(run, target, ranks, vector=vector, gguf=gguf, on_progress=on_progress)
 
 
-def adapter_of(argument: str, out: Path, gguf: str | None, model: str | None, force: bool, output: Output) -> None:
+def adapter_of(
+    argument: str, out: Path, gguf: str | None, model: str | None, chat_template: str, force: bool, output: Output
+) -> None:
     """A control vector PATH[:SCALE] as an adapter."""
     from irm_lite.base.presets import find_gguf
     from irm_lite.steering.control_vector import load_sum
@@ -104,10 +106,13 @@ def adapter_of(argument: str, out: Path, gguf: str | None, model: str | None, fo
             result = adapter_of_vector(vector, out, find_gguf(gguf), name=name, on_progress=on_progress)
         else:
             from irm_lite.base.load import load_base
+            from irm_lite.base.presets import read_chat_template
 
             assert model is not None
             output.note(f"loading {model}")
-            result = adapter_of_vector(vector, out, load_base(model, quant="none"), name=model, on_progress=on_progress)
+            template = read_chat_template(chat_template) if chat_template else None
+            base = load_base(model, quant="none", chat_template=template)
+            result = adapter_of_vector(vector, out, base, name=model, on_progress=on_progress)
     show(result, output)
 
 

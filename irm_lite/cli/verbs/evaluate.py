@@ -11,8 +11,12 @@ from irm_lite.cli.progress import stoppable_progress
 from irm_lite.cli.tables import comparison_shown, score_shown, side_effects_shown
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from irm_lite.scoring.score import Score
     from irm_lite.vectors.adapter.evaluated import AdapterEvaluation
     from irm_lite.vectors.evaluation import Evaluation
+    from irm_lite.vectors.fidelity.steerings import Steering
 
 
 @Parameter(name="*")
@@ -23,9 +27,9 @@ class EvalFlags:
     gguf: str | None = None
     """The model file for llama.cpp [default: the base's own; without one everything is measured in transformers]."""
     vector: Annotated[list[str] | None, Parameter(negative="")] = None
-    """A control vector as PATH or PATH:SCALE; several add up [default: RUN/export/vector.gguf]."""
+    """A control vector as PATH or PATH:SCALE; several add up [default: RUN/export/vector.gguf, if it is there]."""
     adapter: Annotated[list[str] | None, Parameter(negative="")] = None
-    """A LoRA adapter as PATH or PATH:SCALE, measured beside them; several work together. Needs a GGUF."""
+    """A LoRA adapter as PATH or PATH:SCALE, measured beside the vector if there is one; several work together. Needs a GGUF."""
     layers: str | None = None
     """Only these blocks of the vector, as in 10-20."""
     questions: int = 16
@@ -58,46 +62,60 @@ def evaluate(run: Path, /, *, flags: EvalFlags | None = None, common: Common | N
 
     trained, extent = load_run(run), Extent(flags.questions, flags.max_new_tokens, flags.seed)
     names = flags.vector or [str(trained.directory.default_vector)]
-    if not flags.vector and not trained.directory.default_vector.exists():
-        beside = ", and adapters are measured beside one" if flags.adapter else ""
-        raise VectorError(f"{run} has no vector yet{beside}", f"irm-lite export {run}, or name one with --vector")
-    chosen = load_sum(names)
-    assert chosen is not None
-    if flags.layers is not None:
-        chosen = chosen.select(parse_layers(flags.layers, trained.fingerprint.n_layers, first=1))
+    alone = not flags.vector and not trained.directory.default_vector.exists()  # adapters, without a vector beside them
+    if alone and (flags.layers is not None or not flags.adapter):
+        raise VectorError(f"{run} has no vector yet", f"irm-lite export {run}, or name one with --vector")
     model_file = find_gguf(flags.gguf) if flags.gguf else None
     if flags.adapter:  # before the vector is measured, not after it
         require_adapters(trained, flags.adapter, model_file)
-    with stoppable_progress(output, "measuring") as on_progress:
-        result = evaluate_run(
-            trained,
-            chosen,
-            model_file,
-            extent=extent,
-            allow_disagreement=flags.allow_disagreement,
-            on_stage=output.note,
-            on_progress=on_progress,
-        )
-    by_adapter = None
+    result = by_adapter = None
+    if not alone:
+        chosen = load_sum(names)
+        assert chosen is not None
+        if flags.layers is not None:
+            chosen = chosen.select(parse_layers(flags.layers, trained.fingerprint.n_layers, first=1))
+        with stoppable_progress(output, "measuring") as on_progress:
+            result = evaluate_run(
+                trained,
+                chosen,
+                model_file,
+                extent=extent,
+                allow_disagreement=flags.allow_disagreement,
+                on_stage=output.note,
+                on_progress=on_progress,
+            )
     if flags.adapter:
         with stoppable_progress(output, "measuring the adapter") as on_progress:
             by_adapter = evaluate_adapters(trained, flags.adapter, model_file, extent, on_progress)
-    told = [*trained.matches, *result.matches, *(by_adapter.matches if by_adapter else [])]
-    output.tell_matches(told, result.disagreement)
-    for line in [*result.prompts.warnings, *filter(None, [result.aligned.unsteered])]:
+    told = [*trained.matches, *(result.matches if result else []), *(by_adapter.matches if by_adapter else [])]
+    output.tell_matches(told, result.disagreement if result else None)
+    for line in result.prompts.warnings if result else []:
         output.warn(line)
-    _show(output, {"run": str(run), "vectors": names}, result, by_adapter)
+    for unsteered in dict.fromkeys(each.aligned.unsteered for each in (result, by_adapter) if each):
+        if unsteered:
+            output.warn(unsteered)
+    _show(output, {"run": str(run), "vectors": [] if alone else names}, result, by_adapter)
 
 
-def _show(output: Output, about: dict[str, Any], result: "Evaluation", by_adapter: "AdapterEvaluation | None") -> None:
-    document = {"fidelity": result.aligned.fidelity, **about, **result.to_dict()}
-    scores = dict(result.scores)
+def _show(output: Output, about: dict[str, Any], result: "Evaluation | None", by_adapter: "AdapterEvaluation | None") -> None:
+    first = result or by_adapter
+    assert first is not None
+    scores: dict[Steering, Score] = {**result.scores} if result else {}
     if by_adapter and by_adapter.score:
         scores["adapter"] = by_adapter.score
+    document = {"fidelity": first.aligned.fidelity, **about, **(result.to_dict() if result else {})}
     output.result(
         {**document, "adapter": by_adapter.to_dict() if by_adapter else None},
-        *comparison_shown(result.aligned),
+        *(comparison_shown(result.aligned) if result else ()),
         *(comparison_shown(by_adapter.aligned, "adapter") if by_adapter else ()),
-        *side_effects_shown(result, by_adapter.neutral if by_adapter else None),
+        *_side_effects(result, by_adapter),
         *score_shown(scores),
     )
+
+
+def _side_effects(result: "Evaluation | None", by_adapter: "AdapterEvaluation | None") -> "tuple[RenderableType, ...]":
+    """Of the vector and the adapter, or of an adapter alone."""
+    if result is not None:
+        return side_effects_shown(result.neutral, result.generations, by_adapter.neutral if by_adapter else None)
+    assert by_adapter is not None
+    return side_effects_shown(by_adapter.neutral, name="adapter")

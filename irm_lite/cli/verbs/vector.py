@@ -139,6 +139,7 @@ def adapter(
     out: Out,
     gguf: str | None = None,
     model: str | None = None,
+    chat_template: str = "",
     force: Force = False,
     common: Common | None = None,
 ) -> None:
@@ -154,10 +155,12 @@ def adapter(
         The model file, or the name of a preset whose package carries one: made and measured in llama.cpp.
     model
         A preset, a hub id or a folder: made and measured in transformers.
+    chat_template
+        For a model in transformers that has none: a file with a Jinja chat template, or a preset's name.
     """
     from irm_lite.cli.verbs.adapter import adapter_of
 
-    adapter_of(vector, out, gguf, model, force, Output(common))
+    adapter_of(vector, out, gguf, model, chat_template, force, Output(common))
 
 
 def _write(vector: "ControlVector", sources: tuple[str, ...], out: Path, force: bool, output: Output) -> None:

@@ -1,11 +1,9 @@
-"""llama.cpp's library: loaded so that it shares cores, its log off the terminal, its errors at hand."""
+"""llama.cpp's log: off the terminal, its errors at hand."""
 
 import atexit
 import ctypes
 import os
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,6 @@ from typing import Any
 from irm_lite.core.errors import MissingPart, reason
 
 _PLACE = "LLAMA_CPP_LIB_PATH"  # where llama-cpp-python looks for its library, and nowhere else, if it is set
-_SPINS = "GOMP_SPINCOUNT"  # how often a thread of GNU's OpenMP looks whether the others are there before it sleeps
-_FEW = "2000"  # 0.08 ms
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR in ggml.h
 _complaints: deque[str] = deque(maxlen=8)  # llama.cpp's latest error lines: it returns no reason
 
@@ -22,28 +18,11 @@ _complaints: deque[str] = deque(maxlen=8)  # llama.cpp's latest error lines: it 
 def import_llamacpp() -> Any:
     """The module. Raises MissingPart where its library cannot be loaded."""
     try:
-        with _few_spins():
-            import llama_cpp
+        import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:
         hint = f"unset {_PLACE}, which says where it is" if os.environ.get(_PLACE) else "install llama-cpp-python again"
         raise MissingPart(f"llama.cpp's library cannot be loaded ({reason(error)})", hint) from error
     return llama_cpp
-
-
-@contextmanager
-def _few_spins() -> Iterator[None]:
-    """Within: GNU's OpenMP, which looks as it is loaded, finds that a waiting thread is to give its core away soon.
-
-    By its own choice that is after 12 ms, many times a token: beside a training on the same cores a chat stood still (docs/log.md).
-    """
-    if _SPINS in os.environ or "OMP_WAIT_POLICY" in os.environ:  # the user's own choice
-        yield
-        return
-    os.environ[_SPINS] = _FEW
-    try:
-        yield
-    finally:
-        del os.environ[_SPINS]
 
 
 def library_folder() -> Path:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irm_lite.core.files.paths import is_hub_id
 from irm_lite.vectors.card_head import card_head, plain
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _CARD = """{head}
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "THIS FOLDER")
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{loaded}"), "THIS FOLDER")
 ```
 
     llama-server -m BASE.gguf --lora-scaled adapter.gguf:0 --jinja
@@ -57,9 +58,11 @@ def card(export: "AdapterExport", base: str) -> str:
     worst = max(export.fits, key=lambda fit: fit.error)
     low, high = comparison.intervals["fidelity"]
     vector = export.compared.get("vector")
+    named = plain(Path(base).name if Path(base).is_absolute() else base)
     return _CARD.format(
         head=card_head(base, ("lora", "steering", "irm-lite"), "peft"),
-        base=plain(Path(base).name if Path(base).is_absolute() else base),
+        base=named,
+        loaded=named if is_hub_id(base) else "THE BASE'S FOLDER",  # a .gguf is none
         what=_what(export),
         error=error_meant(export),
         beside="IRM" if export.measured.strengths_of == "irm" else "vector",

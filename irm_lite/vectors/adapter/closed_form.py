@@ -23,6 +23,7 @@ FITTED_AT = (1.0, 0.0, 0.5, 1.0, -1.0, 1.5, 1.0, 0.75)  # strengths of the texts
 BADLY = 0.05  # mean square error from which on a block is helped
 _AT_ONCE = 1 << 28  # floats of inputs that are held at once (1 GiB): a large model's blocks are read in several passes
 Array = TypeVar("Array", FloatArray, DoubleArray)
+Item = TypeVar("Item")
 LAST, ATTENTION = "ffn_down", "attn_output"
 
 
@@ -119,9 +120,14 @@ def closed_form(
 
 
 def split_of(texts: Sequence[Text]) -> Split:
-    """5 : 1 : 2 of eight."""
-    count = max(1, len(texts) // 8)
-    return Split(texts[: -3 * count], texts[-3 * count : -2 * count], texts[-2 * count :])
+    """The texts, parted."""
+    return Split(*parted(texts))
+
+
+def parted(items: Sequence[Item]) -> tuple[Sequence[Item], Sequence[Item], Sequence[Item]]:
+    """In three, 5 : 1 : 2 of eight: what is fitted on, what chooses, what nothing was fitted to."""
+    count = max(1, len(items) // 8)
+    return items[: -3 * count], items[-3 * count : -2 * count], items[-2 * count :]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from irm_lite.base.fingerprint import Fingerprint, Match, fingerprint_gguf
 from irm_lite.base.load import Base
+from irm_lite.base.presets import published_name
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.files.gguf_header import read_header
@@ -25,6 +26,8 @@ from irm_lite.vectors.adapter.place import (
     post_norms,
     post_norms_of,
     require_attention,
+    require_maps,
+    require_maps_of,
     residual_scale,
     residual_scale_of,
 )
@@ -86,58 +89,58 @@ def require_place(run: "TrainedRun", out: Path, gguf: Path | None, layers: str) 
     blocks = tuple(block for block in chosen if block in run.irm.layers)  # others may get no vector
     if gguf is None:
         names = module_names(run.base.model, run.base.fingerprint.architecture)
-        residual_scale_of(run.base.model, names, blocks)
+        require_maps_of(run.base.model, names, blocks)
         return
     header = read_header(gguf)
-    residual_scale(header, blocks)
+    require_maps(header, blocks)
     if not is_gguf(out):
         module_names(skeleton(gguf), header.architecture)
 
 
 def job_on(gguf: Path, vector: ControlVector, out: Path, name: str) -> Job:
     """Checked before any work."""
-    from irm_lite.base.presets import presets
     from irm_lite.base.sources.gguf_weights import skeleton
 
     require_out(out)
     header = read_header(gguf)
     fingerprint = fingerprint_gguf(header)
     match = vector.require_fit(fingerprint, gguf.name)
-    scale = residual_scale(header, vector.layers)
+    require_maps(header, vector.layers)
     names = {} if is_gguf(out) else module_names(skeleton(gguf), fingerprint.architecture)
-    base_name = presets()[name].hub_id if name in presets() else name
     norms = post_norms(header, vector.layers)
-    return Job(out, fingerprint, names, base_name, scale, help_of(header), norms, dict(vector.metadata), [match])
+    scale = residual_scale(header)
+    kept = dict(vector.metadata)
+    return Job(out, fingerprint, names, published_name(name), scale, help_of(header), norms, kept, [match])
 
 
 def job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str) -> Job:
     require_out(out)
     match = vector.require_fit(base.fingerprint, base.name)
     names = module_names(base.model, base.fingerprint.architecture)
-    scale = residual_scale_of(base.model, names, vector.layers)
+    require_maps_of(base.model, names, vector.layers)
     norms, helping = post_norms_of(base.model, names, vector.layers), help_of_model(base.model, names)
-    return Job(out, base.fingerprint, names, name, scale, helping, norms, dict(vector.metadata), [match])
+    kept, scale = dict(vector.metadata), residual_scale_of(base.model)
+    return Job(out, base.fingerprint, names, published_name(name), scale, helping, norms, kept, [match])
 
 
-def job_of_irm(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
-    """An IRM itself, beside the maps of its site: fitted on the run's base in transformers, for `gguf` if there is one."""
+def job_of_irm(run: "TrainedRun", base: Base, out: Path, gguf: Path | None) -> Job:
+    """An IRM itself, beside the maps of its site: fitted on `base` in transformers, for `gguf` if there is one."""
     require_out(out)
-    base, irm = run.base, run.irm
+    irm = run.irm
     names = module_names(base.model, base.fingerprint.architecture)
     if irm.site == "attn":
         require_attention(base.model, names, irm.layers)
-        scale = float(getattr(base.model.config, "residual_multiplier", 1.0))
     else:
-        scale = residual_scale_of(base.model, names, irm.layers)
+        require_maps_of(base.model, names, irm.layers)
         if post_norms_of(base.model, names, irm.layers):
             kind = type(base.model).__name__
             raise InputError(f"a {kind} normalises what its blocks add", "leave out --rank: the exported vector")
     fingerprint, matches = base.fingerprint, []
     if gguf is not None:
         header = read_header(gguf)
-        residual_scale(header, irm.layers, ATTENTION if irm.site == "attn" else LAST)
+        require_maps(header, irm.layers, ATTENTION if irm.site == "attn" else LAST)
         fingerprint = fingerprint_gguf(header)
         matches = [run.match(fingerprint, gguf.name)]
-    name = base.preset.hub_id if base.preset else run.config.model
+    name = published_name(run.config.model)
     kept: dict[str, str | int | float] = {"data": public_name(run.config.data), "kind": irm.kind, "site": irm.site}
-    return Job(out, fingerprint, names, name, scale, {}, {}, kept, matches)
+    return Job(out, fingerprint, names, name, residual_scale_of(base.model), {}, {}, kept, matches)

@@ -15,7 +15,7 @@ from irm_lite.data.dataset import public_name
 from irm_lite.data.encoding import Sample, encode_all
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.steering.control_vector import ControlVector
-from irm_lite.vectors.adapter.closed_form import ClosedForm, closed_form, spread
+from irm_lite.vectors.adapter.closed_form import ClosedForm, closed_form, parted, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource, Source, TransformersSource
 from irm_lite.vectors.adapter.job import Job, job_in_transformers, job_on
 from irm_lite.vectors.adapter.measuring import Beside, measured_in_llamacpp, measured_in_transformers
@@ -46,7 +46,7 @@ def adapter_of_run(
     began = time.monotonic()
     gguf = gguf or run.gguf_path
     if gguf is None:
-        job = job_in_transformers(run.base, vector, out, run.base.preset.hub_id if run.base.preset else run.config.model)
+        job = job_in_transformers(run.base, vector, out, run.config.model)
     else:
         job = job_on(gguf, vector, out, run.config.model)
     match_of_run = run.match(job.fingerprint, job.base_name)
@@ -93,7 +93,7 @@ def adapter_of_vector(
         samples = answered_in_transformers(model, vector, on_progress)
         made = _made(job, vector, TransformersSource(model, vector, job.names), samples, on_progress)
         adapter = job.adapter(made)
-        beside = Beside(None, vector, _last_quarter(samples))
+        beside = Beside(None, vector, parted(samples)[2])
         found = measured_in_transformers(model, adapter, job.names, beside, on_progress)
         return write(job, AdapterExport(out, None, adapter, made.fits, texts, found, began, job.matches))
     from irm_lite.llamacpp.module_inputs import WatchedRuntime
@@ -104,7 +104,7 @@ def adapter_of_vector(
         samples = answered_in_llamacpp(runtime, vector, on_progress)
         made = _made(job, vector, LlamaCppSource(runtime, vector), samples, on_progress)
     adapter = job.adapter(made)
-    found = measured_in_llamacpp(model, adapter, Beside(None, vector, _last_quarter(samples)), on_progress)
+    found = measured_in_llamacpp(model, adapter, Beside(None, vector, parted(samples)[2]), on_progress)
     return write(job, AdapterExport(out, model, adapter, made.fits, texts, found, began, job.matches))
 
 
@@ -112,8 +112,3 @@ def _made(job: Job, vector: ControlVector, source: Source, samples: Sequence[Sam
     directions = {block: direction / job.scale for block, direction in vector.directions.items()}
     texts = spread([(sample.ids, sample.answer_start) for sample in samples])
     return closed_form(source, directions, texts, help_with=job.help_with, norms=job.norms, on_progress=on_progress)
-
-
-def _last_quarter(samples: list[Sample]) -> list[Sample]:
-    """Those that the closed form tells its error on (closed_form.py): nothing was fitted to them."""
-    return samples[-2 * max(1, len(samples) // 8) :]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from irm_lite.base.load import Base
 from irm_lite.core.errors import InputError
 from irm_lite.core.types import FloatArray, Progress, unwatched
 from irm_lite.data.encoding import Sample, encode_all
@@ -20,6 +21,7 @@ from irm_lite.steering.adapter import Factors
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM
 from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST, BlockFit, ClosedForm, split_of, spread, told
+from irm_lite.vectors.adapter.fitting_base import fitting_base
 from irm_lite.vectors.adapter.inputs import Text, TransformersSource
 from irm_lite.vectors.adapter.job import job_of_irm, require_out
 from irm_lite.vectors.adapter.make import keep_with_run
@@ -56,8 +58,10 @@ def adapter_of_irm(
     gguf: Path | None = None,
     on_progress: Progress = unwatched,
 ) -> AdapterExport:
-    """A run's IRM as an adapter in `out`, fitted in transformers and compared with the IRM, and with `vector` if there is one, on
-    held-out answers: in llama.cpp on `gguf` (default: the base's own), else in transformers.
+    """A run's IRM as an adapter in `out`, fitted in transformers on the weights that fitting_base.py chooses.
+
+    It is compared with the IRM, and with `vector` if there is one, on held-out answers: in llama.cpp on `gguf` (default: the
+    base's own), else in transformers.
 
     Raises InputError where the model cannot carry it, or has no such rank, before any work.
     """
@@ -65,8 +69,9 @@ def adapter_of_irm(
     gguf = gguf or run.gguf_path
     require_out(out)
     _require_rank(ranks.rank, run.fingerprint.hidden_size)
-    base, irm = run.base, run.irm
-    job = job_of_irm(run, out, gguf)
+    fitted = fitting_base(run, gguf)
+    base, irm = fitted.base, run.irm
+    job = job_of_irm(run, base, out, gguf)
     module = ATTENTION if irm.site == "attn" else LAST
     train, _ = encode_all(run.tokenizer, run.dataset.train, run.config.max_length)
     validation, _ = encode_all(run.tokenizer, run.dataset.validation, run.config.max_length)
@@ -74,7 +79,7 @@ def adapter_of_irm(
     texts = spread([(sample.ids, sample.answer_start) for sample in fitted_on])
     starts = Starts(TransformersSource(base, irm, job.names), irm, module, job.scale)
     regressions = starts.found(texts, ranks.rank or min(RANKS[-1], base.hidden_size), on_progress)
-    lessons = _lessons(run, train[:MAX_SAMPLES], validation, on_progress)
+    lessons = _lessons(base, irm, train[:MAX_SAMPLES], validation, on_progress)
     tuned = tune(lessons, regressions, job.names, ranks.rank, ranks.fitting, on_progress)
     fits = starts.told(texts, tuned.factors, regressions, on_progress)
     rank = next(iter(tuned.factors.values())).rank
@@ -84,7 +89,7 @@ def adapter_of_irm(
         found = measured_in_transformers(base, adapter, job.names, beside, on_progress)
     else:
         found = measured_in_llamacpp(gguf, adapter, beside, on_progress)
-    told_of = f"{len(fitted_on)} training answers of the run, and by KL on {len(lessons.samples)}"
+    told_of = f"{len(fitted_on)} training answers of the run, and by KL on {len(lessons.samples)}, on {fitted.told}"
     result = write(job, AdapterExport(out, gguf, adapter, fits, told_of, found, began, job.matches, tuned=tuned))
     keep_with_run(run, result)
     return result
@@ -95,10 +100,10 @@ def _require_rank(rank: int | None, most: int) -> None:
         raise InputError(f"--rank {rank} is beyond what the model has", f"give 1 to {most}, or auto")
 
 
-def _lessons(run: "TrainedRun", train: list[Sample], validation: list[Sample], on_progress: Progress) -> Lessons:
-    taught = observe(run.base, run.irm, train, on_progress)
-    held_out = lesson_rows(run.base, validation, observe(run.base, run.irm, validation).hidden)
-    return Lessons(run.base, train, taught.hidden, held_out)
+def _lessons(base: Base, irm: IRM, train: list[Sample], validation: list[Sample], on_progress: Progress) -> Lessons:
+    taught = observe(base, irm, train, on_progress)
+    held_out = lesson_rows(base, validation, observe(base, irm, validation).hidden)
+    return Lessons(base, train, taught.hidden, held_out)
 
 
 @dataclass(frozen=True)

@@ -24,29 +24,37 @@ _LAST_NORM = ".post_ffw_norm"  # GGUF's name, whatever transformers calls it
 _NORMED = "it normalises what a block's last map puts out before that reaches the stream"
 
 
-def residual_scale(header: GgufHeader, blocks: tuple[int, ...], module: str = LAST) -> float:
-    """What the file's graph multiplies what a block's map adds with. Raises InputError where no adapter can carry that."""
+def require_maps(header: GgufHeader, blocks: tuple[int, ...], module: str = LAST) -> None:
+    """Raise InputError where no adapter can go beside this map of these blocks of the file."""
     require_model(header)
-    name, architecture = header.path.name, header.architecture
+    name = header.path.name
     if BAKED in header.metadata:
         raise InputError(f"{name} is baked already, and an adapter would add to that", "use the original: irm-lite bake --undo")
-    if module == LAST and header.integer(f"{architecture}.expert_count", 0) > 0:
+    if module == LAST and header.integer(f"{header.architecture}.expert_count", 0) > 0:
         raise InputError(f"{name} is a mixture of experts: a block has no single last map", "use the control vector")
     for block in blocks:
         if f"blk.{block}.{module}.weight" not in header.tensors:
             raise InputError(f"{name} has no blk.{block}.{module}.weight", "use the control vector")
-    scale = header.metadata.get(f"{architecture}.residual_scale", 1.0)
-    return float(scale) or 1.0
 
 
-def residual_scale_of(model: "PreTrainedModel", names: Mapping[str, str], blocks: tuple[int, ...]) -> float:
-    """The same of a model in transformers. `names`: its `module_names`."""
+def require_maps_of(model: "PreTrainedModel", names: Mapping[str, str], blocks: tuple[int, ...]) -> None:
+    """The same of the last maps of a model in transformers. `names`: its `module_names`."""
     lacking = next((block for block in blocks if f"blk.{block}.{LAST}" not in names), None)
     if lacking is not None:  # mixtures of experts often begin with a dense block
         raise InputError(f"block {lacking} of a {type(model).__name__} has no single last map", "use the control vector")
     multipliers = getattr(model.config, "mlp_multipliers", None) or ()  # Falcon-H1's, which a GGUF has in its weights
     if any(float(each) != 1.0 for each in multipliers):
         raise InputError(f"a {type(model).__name__} scales what its last map puts out", "make it with --gguf, as a .gguf")
+
+
+def residual_scale(header: GgufHeader) -> float:
+    """What the file's graph multiplies with whatever a block adds."""
+    scale = float(header.metadata.get(f"{header.architecture}.residual_scale", 1.0))
+    return scale or 1.0  # llama.cpp takes 0 for none
+
+
+def residual_scale_of(model: "PreTrainedModel") -> float:
+    """The same of a model in transformers."""
     return float(getattr(model.config, "residual_multiplier", 1.0))
 
 

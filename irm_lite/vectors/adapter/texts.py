@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 QUESTIONS = 64  # that a steered model answers where there is no run whose answers are at hand
 NEW_TOKENS = 40
-FIT_TOKENS = 4096  # of a run's training answers, about: what more would gain is in docs/adapter.md
+FIT_TOKENS = 4096  # of a run's training answers, about
 _ANSWERED_AT = (1.0, 0.5, 1.0, 0.0)  # strengths at which it answers, in turn
 
 

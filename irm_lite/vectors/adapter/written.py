@@ -98,7 +98,7 @@ def write(job: Job, export: AdapterExport) -> AdapterExport:
         adapter.metadata |= {
             "fidelity": comparison.fidelity,
             "fidelity.of": "IRM" if export.teacher == "irm" else "vector",
-            "fidelity.on": f"{comparison.measured_in}, {on}",
+            "fidelity.on": comparison.measured_on(on),
         }
 
     def finished(file: Path) -> AdapterExport:

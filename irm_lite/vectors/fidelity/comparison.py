@@ -43,6 +43,10 @@ class Comparison:
         found["fidelity"] = effects if math.isnan(self.fidelity) or not len(there) else there
         return {name: interval(values) for name, values in found.items()}
 
+    def measured_on(self, quantisation: str) -> str:
+        """Where, and on which weights, as a fidelity's key says it."""
+        return f"{self.measured_in}, {'not quantised' if quantisation == 'none' else quantisation}"
+
     @property
     def tokens(self) -> int:
         return int(self.sums[:, 0].sum())

@@ -1,0 +1,110 @@
+"""What it costs to let threads spin briefly (core/machine/spinning.py): alone, and beside a process that keeps a core busy.
+
+python benchmarks/waiting.py [--model demo] [--rounds 6] [--steps 2] [--json FILE]
+
+Trains `lite` and writes text in llama.cpp, each in two processes: one whose OpenMP threads spin as briefly as irm-lite has
+them, one as long as the runtime's own default. In turns, alone and beside the busy process; ratios are taken within a round.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from contenders.child import Child
+from contenders.task import Task
+from irm_lite.core.files.atomic import write_text
+from irm_lite.core.machine.spinning import TURNS
+from written_text import Writer
+
+HOW = {"briefly": str(TURNS), "runtime's own": "300000"}
+STATES = ("alone", "beside a busy process")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="demo")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=2, help="optimiser steps of a turn")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    os.environ.pop("OMP_WAIT_POLICY", None)
+    rates: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for work, start in (("training", trainer), ("llama.cpp", writer)):
+        rates[work] = raced({how: start(options, turns) for how, turns in HOW.items()}, options.rounds, work)
+    document = {"cores": len(os.sched_getaffinity(0)), "tokens_per_second": rates, "ratios": ratios(rates)}
+    print(table(document))
+    if options.json:
+        write_text(options.json, json.dumps(document, indent=2) + "\n")
+
+
+def trainer(options: argparse.Namespace, turns: str) -> Child:
+    steps = options.steps * (len(STATES) * options.rounds + 1)
+    return Child(Task("lite", options.model, "anger", "cpu", options.steps, steps), {"GOMP_SPINCOUNT": turns})
+
+
+def writer(options: argparse.Namespace, turns: str) -> Writer:
+    return Writer(options.model, {"GOMP_SPINCOUNT": turns})
+
+
+def raced(running: dict[str, Any], rounds: int, work: str) -> dict[str, dict[str, list[float]]]:
+    """Tokens a second, by how long they spin and by state; the first turn of each is a warm-up."""
+    found: dict[str, dict[str, list[float]]] = {how: {state: [] for state in STATES} for how in running}
+    with ExitStack() as stack:
+        for child in running.values():
+            stack.callback(child.end)
+            child.turn()
+        for number in range(rounds):
+            for state in STATES:
+                with busy(state != STATES[0]):
+                    for how in list(running)[:: 1 if number % 2 else -1]:
+                        turn = running[how].turn()
+                        found[how][state].append(turn["real"] / turn["seconds"])
+            said = {how: [round(values[-1]) for values in states.values()] for how, states in found.items()}
+            print(f"{work}, round {number + 1} of {rounds}: {said} tokens/s, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
+    return found
+
+
+@contextmanager
+def busy(wanted: bool) -> Iterator[None]:
+    """Within: another process computes without end, if wanted."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if wanted else None
+    try:
+        yield
+    finally:
+        if process:
+            process.kill()
+            process.wait()
+
+
+def ratios(rates: dict[str, dict[str, dict[str, list[float]]]]) -> dict[str, dict[str, list[float]]]:
+    """To the runtime's own way alone, round by round: median, least and most."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for work, by_how in rates.items():
+        alone = by_how["runtime's own"][STATES[0]]
+        for how, states in by_how.items():
+            for state, values in states.items():
+                shares = [value / one for value, one in zip(values, alone, strict=True)]
+                found.setdefault(work, {})[f"{how}, {state}"] = [statistics.median(shares), min(shares), max(shares)]
+    return found
+
+
+def table(document: dict[str, Any]) -> str:
+    rows = [f"{document['cores']} cores; ratio to the runtime's own way of waiting, alone, median [least, most]", ""]
+    rows += ["| | | tokens/s | ratio |", "|---|---|---:|---:|"]
+    for work, named in document["ratios"].items():
+        for name, (median, low, high) in named.items():
+            how, state = name.split(", ")
+            rate = statistics.median(document["tokens_per_second"][work][how][state])
+            rows.append(f"| {work} | {name} | {rate:.1f} | {median:.2f} [{low:.2f}, {high:.2f}] |")
+    return "\n".join(rows)
+
+
+if __name__ == "__main__":
+    main()
