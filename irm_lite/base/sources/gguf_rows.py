@@ -17,7 +17,6 @@ from torch import Tensor
 
 from irm_lite.core.files.gguf_header import TensorInfo
 from irm_lite.core.machine.four_bits import in_threads
-from irm_lite.core.machine.llamacpp_log import import_llamacpp
 from irm_lite.core.types import FloatArray, IntArray
 
 _PIECE = 1 << 17  # values that are read at once
@@ -90,8 +89,6 @@ def _of_llamacpp(kind: int) -> Callable[[int, int, int], None] | None:
     """llama.cpp's own routine for a type: from an address, to an address, so many values. None where it has none, or where its
     bits are not those of the package gguf."""
     import gguf
-
-    import_llamacpp()
     from llama_cpp._ggml import libggml
 
     number = gguf.GGMLQuantizationType(kind)

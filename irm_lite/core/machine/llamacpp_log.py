@@ -1,4 +1,4 @@
-"""llama.cpp's library: loaded so that it shares cores, its log off the terminal, its errors at hand."""
+"""llama.cpp's log: off the terminal, its errors at hand."""
 
 import atexit
 import ctypes
