@@ -7,10 +7,14 @@ python benchmarks/training.py --shape llama-2-7b --random-weights [--memory 8GB]
 Contenders: `paper`, the paper's recipe (fp32 base, padded to 128, its IRM, logits everywhere, Adam); `qlora`, PEFT r=16 on
 all linear layers of an NF4 base computing in float32 (the default), transformers' Trainer with its defaults and dynamic
 padding; `qlora-bf16`, the same in bfloat16; `qlora-checkpointed`, as `qlora` with the gradient checkpointing that
-prepare_model_for_kbit_training turns on (less memory, slower); `lite`, `static` and `paper-irm`, ours with its defaults, and two of
-them checkpointed. Each runs in a process of its own, all alive at once (where a GPU has not the room: a few --contenders at a
-time); round after round each trains --steps optimiser steps on the same samples while the others sleep. The first round is a
-warm-up. Ratios are taken within a round.
+prepare_model_for_kbit_training turns on (less memory, slower); `lite`, `static` and `paper-irm`, ours with its defaults, two of
+them checkpointed, and `lite-float32`: on an even footing with `qlora` on a CPU that multiplies bfloat16, as `lite` is with
+`qlora-bf16`. `products` and `products-float32` are the matrix products of a training alone, of whose rate the others' arithmetic
+is then a share. Tokens are those of the samples, whether a contender computes them or has them from a row's common start.
+
+Each runs in a process of its own, all alive at once (where a GPU has not the room: a few --contenders at a time); round after
+round each trains --steps optimiser steps on the same samples while the others sleep. The first round is a warm-up. Ratios are
+taken within a round.
 
 --memory limits torch's allocator; what bitsandbytes pages (the 8-bit states of `paper-irm`) is counted in the peak, not limited.
 With several GPUs set CUDA_VISIBLE_DEVICES to one: transformers' Trainer would use them all.
@@ -105,6 +109,7 @@ def race(options: argparse.Namespace, console: Console) -> Document:
         rows = document["contenders"] = {name: {**child.start, "turns": []} for name, child in running.items()}
         if all("failed" in row for row in rows.values()):
             raise InputError("; ".join(dict.fromkeys(row["failed"] for row in rows.values())))
+        document["cpu"] = "bfloat16" if any(row.get("bfloat16") for row in rows.values()) else "float32 alone"
         number = 0
         while left := [name for name, row in rows.items() if going(row)]:
             for name in left if number % 2 else reversed(left):
@@ -154,7 +159,8 @@ def summarise(document: Document, options: argparse.Namespace) -> None:
         if "qlora" in rows:
             row["peak_to_qlora"] = held(row) / held(rows["qlora"])
     if not options.time_to_nll:
-        figures = speed({name: row["turns"][1:] for name, row in rows.items()}, options.peak_tflops)
+        formats = {name: row["dtype"] for name, row in rows.items()}
+        figures = speed({name: row["turns"][1:] for name, row in rows.items()}, options.peak_tflops, formats)
         for name, found in figures.items():
             rows[name] |= found
         return
@@ -173,21 +179,29 @@ def version(package: str) -> str | None:
 
 def speed_table(document: Document) -> Table:
     """Medians, with the range over the rounds in brackets."""
-    columns = {"supervised tokens/s": "supervised_per_second", "real tokens/s": "real_per_second", "ms a step": "ms_per_step"}
-    digits = dict.fromkeys(columns.values(), 0)
+    columns = {
+        "supervised tokens/s": "supervised_per_second",
+        "real tokens/s": "real_per_second",
+        "samples/s": "samples_per_second",
+        "ms a step": "ms_per_step",
+    }
+    digits = dict.fromkeys(columns.values(), 0) | {"samples_per_second": 2}
     for rival in (name for name in RIVALS if name in document["contenders"]):
         columns[f"times {rival}"] = f"times_{rival}"
         digits[f"times_{rival}"] = 2
+    if any("share_of_products" in row for row in document["contenders"].values()):
+        columns["of the products' rate"] = "share_of_products"
+        digits["share_of_products"] = 2
     if document["options"]["peak_tflops"] is not None:
         columns["FLOPs utilisation"] = "flops_utilisation"
         digits["flops_utilisation"] = 3
-    table = Table("contender", *columns, "load peak", "training peak")
+    table = Table("contender", "format", *columns, "load peak", "training peak", caption=f"the CPU multiplies {document['cpu']}")
     for name, row in document["contenders"].items():
         if "failed" in row:
-            table.add_row(name, safe(row["failed"]))
+            table.add_row(name, "", safe(row["failed"]))
             continue
         cells = [spread_shown(row.get(key), digits[key]) for key in columns.values()]
-        table.add_row(name, *cells, *peaks_shown(row))
+        table.add_row(name, row["dtype"], *cells, *peaks_shown(row))
     return table
 
 

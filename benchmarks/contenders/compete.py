@@ -7,7 +7,7 @@ from typing import TextIO
 
 import torch
 
-from contenders import ours, paper, qlora
+from contenders import ours, paper, products, qlora
 from contenders.random_base import random_base
 from contenders.task import BATCH_SIZE, MAX_LENGTH, Task
 from contenders.turns import Turns
@@ -34,10 +34,13 @@ CONTENDERS = {
     "qlora-bf16": Contender(qlora.run, dtype="bfloat16"),
     "qlora-checkpointed": Contender(qlora.run, dtype="float32"),
     "lite": Contender(ours.run),
+    "lite-float32": Contender(ours.run, dtype="float32"),
     "lite-checkpointed": Contender(ours.run),
     "static": Contender(ours.run),
     "paper-irm": Contender(ours.run),
     "paper-irm-checkpointed": Contender(ours.run),
+    "products": Contender(products.run, "none"),
+    "products-float32": Contender(products.run, "none", "float32"),
 }
 
 

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 Turn = Mapping[str, Any]  # as Turns.step says it
-RIVALS = ("qlora", "paper")  # what others are held against
+RIVALS = ("qlora", "qlora-bf16", "paper")  # what others are held against
+PRODUCTS = {"bfloat16": "products", "float32": "products-float32"}  # by number format, what the machine can do
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,19 @@ class Spread:
         return cls(statistics.median(values), min(values), max(values))
 
 
-def speed(turns: Mapping[str, Sequence[Turn]], peak_tflops: float | None = None) -> dict[str, dict[str, Any]]:
-    """Of each contender's turns, the warm-up left out: rates, and ratios of real tokens/s to the rivals' of the same round."""
+def speed(
+    turns: Mapping[str, Sequence[Turn]], peak_tflops: float | None = None, formats: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Of each contender's turns, the warm-up left out: rates, and ratios of real tokens/s to the rivals' of the same round.
+
+    `formats`: the number format by contender; with it the share of the plain products' rate in that format, where it was measured.
+    """
     found: dict[str, dict[str, Any]] = {}
     for name, own in turns.items():
         row = {
             "supervised_per_second": rates(own, "supervised"),
             "real_per_second": rates(own, "real"),
+            "samples_per_second": rates(own, "samples"),
             "ms_per_step": [1000 * turn["seconds"] / turn["steps"] for turn in own],
         }
         for rival in RIVALS:
@@ -38,6 +45,10 @@ def speed(turns: Mapping[str, Sequence[Turn]], peak_tflops: float | None = None)
                 row[f"times_{rival}"] = [mine / theirs for mine, theirs in pairs]
         if peak_tflops is not None:
             row["flops_utilisation"] = [rate / (peak_tflops * 1e12) for rate in rates(own, "flops")]
+        products = PRODUCTS.get((formats or {}).get(name, ""))
+        if products in turns:
+            pairs = zip(rates(own, "flops"), rates(turns[products], "flops"), strict=True)
+            row["share_of_products"] = [mine / possible for mine, possible in pairs]
         found[name] = {key: asdict(Spread.of(values)) for key, values in row.items()}
     return found
 

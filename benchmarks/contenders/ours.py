@@ -12,7 +12,7 @@ from irm_lite.runs.events import Event
 from irm_lite.training.train import train
 
 _KINDS = {"lite": "lite", "static": "static", "paper-irm": "paper"}
-_RECOMPUTING = "-checkpointed"
+_RECOMPUTING, _FLOAT32 = "-checkpointed", "-float32"
 
 
 def run(base: Base, train_samples: list[Sample], turns: Turns) -> None:
@@ -22,9 +22,10 @@ def run(base: Base, train_samples: list[Sample], turns: Turns) -> None:
         {
             "model": task.model,
             "data": task.data,
-            "irm": _KINDS[task.name.removesuffix(_RECOMPUTING)],
+            "irm": _KINDS[task.name.removesuffix(_RECOMPUTING).removesuffix(_FLOAT32)],
             "gradient_checkpointing": task.name.endswith(_RECOMPUTING),
             "device": task.device,
+            "dtype": base.plan.dtype,
             "max_steps": turns.max_steps,
             "batch_size": BATCH_SIZE,
             "max_length": MAX_LENGTH,

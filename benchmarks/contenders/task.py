@@ -10,10 +10,13 @@ NAMES = (
     "qlora-bf16",
     "qlora-checkpointed",
     "lite",
+    "lite-float32",
     "lite-checkpointed",
     "static",
     "paper-irm",
     "paper-irm-checkpointed",
+    "products",
+    "products-float32",
 )
 BATCH_SIZE = 8  # samples, of every contender
 MAX_LENGTH = 512  # tokens; longer samples are left out for all

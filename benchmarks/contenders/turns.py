@@ -17,6 +17,7 @@ from contenders.samples import epochs, real_tokens, supervised_tokens
 from contenders.task import BATCH_SIZE, SEED, Task
 from irm_lite.base.load import Base
 from irm_lite.core.errors import RunError
+from irm_lite.core.machine.device import probe
 from irm_lite.core.machine.memory import peak_bytes, reset_peak
 from irm_lite.data.encoding import Sample
 from irm_lite.training.nll import mean_nll
@@ -56,6 +57,7 @@ class Turns:
             ready=True,
             device=torch.cuda.get_device_name() if self.device == "cuda" else self.device,
             dtype=self.base.plan.dtype,
+            bfloat16=probe().cpu_bf16,
             trained_parameters=trained,
             max_steps=self.max_steps,
             load_peak=self.load_peak if self.cleared else None,
@@ -74,6 +76,7 @@ class Turns:
             )
         self.real += tokens
         self.supervised += supervised_tokens(batch, self.limit)
+        self.samples += len(batch)
         self.steps += 1
         self.done += 1
         if self.steps < self.task.steps and self.done < self.max_steps:
@@ -85,6 +88,7 @@ class Turns:
             seconds=seconds,
             real=self.real,
             supervised=self.supervised,
+            samples=self.samples,
             flops=self.weights.flops(self.trained, self.real, self.supervised),
             training_peak=self.peak if self.cleared else None,
             whole_peak=max(self.load_peak, self.peak),
@@ -103,7 +107,7 @@ class Turns:
         """Sleep on the pipe until the next turn; what was done meanwhile counts for nothing."""
         if not self.orders.readline():
             raise Over
-        self.real = self.supervised = self.steps = 0
+        self.real = self.supervised = self.samples = self.steps = 0
         reset_peak(self.device)
         self.started = self._now()
 

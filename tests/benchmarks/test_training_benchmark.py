@@ -80,6 +80,7 @@ def test_each_contender_sees_every_token_once_an_epoch(name: str, llama_folder: 
         assert turn["steps"] == 2
         assert turn["real"] == sum(len(sample.ids[:longest]) for sample in samples)
         assert turn["supervised"] == sum(len(sample.ids[:longest][sample.answer_start :]) for sample in samples)
+        assert turn["samples"] == len(samples)
         assert turn["seconds"] > 0
         assert turn["nll"] is None
 
@@ -181,7 +182,7 @@ def test_flops_are_what_a_counter_counts() -> None:
 def turn(seconds: float, real: int, *, flops: float = 0, nll: float | None = None, over: bool = False) -> dict[str, Any]:
     return {
         **{"steps": 2, "seconds": seconds, "real": real, "supervised": real // 2, "flops": flops, "nll": nll, "over": over},
-        **{"training_peak": 600, "whole_peak": 900},
+        **{"training_peak": 600, "whole_peak": 900, "samples": 16},
     }
 
 
@@ -197,7 +198,21 @@ def test_speed_is_the_median_over_rounds_and_ratios_stay_within_one() -> None:
     assert lite["ms_per_step"] == {"median": 500, "low": 500, "high": 2000}
     assert lite["times_qlora"] == {"median": 2, "low": 2, "high": 2}
     assert lite["flops_utilisation"] == {"median": 0.5, "low": 0.125, "high": 0.5}
+    assert lite["samples_per_second"] == {"median": 16, "low": 4, "high": 16}
     assert "times_paper" not in lite
+    assert "share_of_products" not in lite
+
+
+def test_the_share_of_the_products_is_of_those_in_the_same_format() -> None:
+    turns = {
+        "lite": [turn(1, 100, flops=4e12), turn(4, 100, flops=4e12)],
+        "products": [turn(1, 100, flops=8e12), turn(4, 100, flops=8e12)],
+        "products-float32": [turn(10, 100, flops=8e12), turn(10, 100, flops=8e12)],
+        "qlora": [turn(20, 100, flops=8e12), turn(40, 100, flops=8e12)],
+    }
+    found = speed(turns, formats={"lite": "bfloat16", "products": "bfloat16", "products-float32": "float32", "qlora": "float32"})
+    assert found["lite"]["share_of_products"] == {"median": 0.5, "low": 0.5, "high": 0.5}
+    assert found["qlora"]["share_of_products"] == {"median": 0.375, "low": 0.25, "high": 0.5}
 
 
 def test_seconds_until_an_nll() -> None:
@@ -247,7 +262,7 @@ name = json.loads(sys.stdin.readline())["name"]
 turns = {turns}.get(name)
 if turns is None:
     sys.exit(3)
-print(json.dumps(dict(ready=True, load_peak=500, nll=4.0, trained_parameters=1)), flush=True)
+print(json.dumps(dict(ready=True, dtype="float32", load_peak=500, nll=4.0, trained_parameters=1)), flush=True)
 for turn in turns:
     sys.stdin.readline()
     print(json.dumps(turn), flush=True)
