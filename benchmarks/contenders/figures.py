@@ -45,7 +45,7 @@ def speed(
                 row[f"times_{rival}"] = [mine / theirs for mine, theirs in pairs]
         if peak_tflops is not None:
             row["flops_utilisation"] = [rate / (peak_tflops * 1e12) for rate in rates(own, "flops")]
-        products = PRODUCTS.get((formats or {}).get(name, ""))
+        products = PRODUCTS.get((formats or {}).get(name, ""), "")
         if products in turns:
             pairs = zip(rates(own, "flops"), rates(turns[products], "flops"), strict=True)
             row["share_of_products"] = [mine / possible for mine, possible in pairs]
