@@ -20,10 +20,10 @@ from typing import Any
 from contenders.child import Child
 from contenders.task import Task
 from irm_lite.core.files.atomic import write_text
-from irm_lite.core.machine.spinning import TURNS
+from irm_lite.core.machine.spinning import TRAINING, WRITING
 from written_text import Writer
 
-HOW = {"briefly": str(TURNS), "runtime's own": "300000"}
+OWN = "300000"  # turns of the runtime's own
 STATES = ("alone", "beside a busy process")
 
 
@@ -36,8 +36,9 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.pop("OMP_WAIT_POLICY", None)
     rates: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for work, start in (("training", trainer), ("llama.cpp", writer)):
-        rates[work] = raced({how: start(options, turns) for how, turns in HOW.items()}, options.rounds, work)
+    for work, start, ours in (("training", trainer, TRAINING), ("llama.cpp", writer, WRITING)):
+        turns = {"briefly": str(ours), "runtime's own": OWN}
+        rates[work] = raced({how: start(options, count) for how, count in turns.items()}, options.rounds, work)
     document = {"cores": len(os.sched_getaffinity(0)), "tokens_per_second": rates, "ratios": ratios(rates)}
     print(table(document))
     if options.json:

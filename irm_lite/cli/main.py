@@ -36,7 +36,7 @@ def run(arguments: list[str]) -> int:
         hint = f"start it without accelerate launch; what another job has left, unset ({shown()})"
         return _complain(f"only train runs in several processes: {hint}", EXIT_USAGE)
     os.environ["HF_HUB_OFFLINE"] = "1"  # no library may fetch anything unasked; fill_settings lifts it for --download
-    spin_briefly()
+    spin_briefly(next(iter(arguments), ""))
     try:
         if arguments in (["--help"], ["-h"]):
             print_overview()

@@ -1,8 +1,9 @@
 """How long a waiting thread spins before it sleeps, in OpenMP's GNU runtime, which torch and llama.cpp use on Linux.
 
 Its own default is some 300,000 turns, 12 ms: beside one busy process, or two threads on a core, a waiting thread takes the core
-from the one that it waits for, many times a token. At 5000 that is over, and next to nothing is lost alone (docs/log.md): to
-sleep at once costs a fifth. Threads keep their number, on which the bits of a sum depend.
+from the one that it waits for, many times a token. How few turns lose nothing alone depends on how often threads wait: a training
+seldom, llama.cpp some 400 times a token (figures in docs/log.md). torch and llama.cpp share the runtime that is loaded first, so a
+process has one number. Threads keep theirs, on which the bits of a sum depend.
 """
 
 import os
@@ -10,24 +11,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _SPIN = "GOMP_SPINCOUNT"
-_SAID = (_SPIN, "OMP_WAIT_POLICY")  # by which a user says it
-TURNS = 5000  # 0.2 ms
+TRAINING, WRITING = 20_000, 2_000  # 0.8 and 0.08 ms
+_WRITERS = ("generate", "serve")  # the verbs that do nothing but run llama.cpp
 
 
-def spin_briefly() -> None:
+def spin_briefly(verb: str = "") -> None:
     """Call it before the first import of torch or llama.cpp: the runtime reads its environment once. What the user says stays."""
-    if not any(name in os.environ for name in _SAID):
-        os.environ[_SPIN] = str(TURNS)
+    if not _said():
+        os.environ[_SPIN] = str(WRITING if verb in _WRITERS else TRAINING)
 
 
 @contextmanager
 def brief_spins() -> Iterator[None]:
-    """Within: what is loaded is told so. Afterwards the environment is as it was: the program around us may be someone else's."""
-    if any(name in os.environ for name in _SAID):
+    """Within: llama.cpp, as it is loaded, is told so where nothing else is said. Afterwards the environment is as it was: the
+    program around us may be someone else's."""
+    if _SPIN in os.environ or _said():
         yield
         return
-    spin_briefly()
+    os.environ[_SPIN] = str(WRITING)
     try:
         yield
     finally:
         del os.environ[_SPIN]
+
+
+def _said() -> bool:
+    """Whether the user has; a process of ours may have been started by another, whose number is inherited."""
+    return "OMP_WAIT_POLICY" in os.environ or os.environ.get(_SPIN) not in (None, str(TRAINING), str(WRITING))
