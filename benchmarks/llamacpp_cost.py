@@ -6,7 +6,6 @@ python benchmarks/llamacpp_cost.py --vector anger.gguf --adapter anger-adapter.g
 
 import argparse
 import json
-import platform
 import tempfile
 import time
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ import numpy as np
 
 from irm_lite.base.fingerprint import fingerprint_gguf
 from irm_lite.base.presets import find_gguf
+from irm_lite.core.machine.described import processor
 from irm_lite.llamacpp import Model, Runtime
 from irm_lite.llamacpp.adapters import LoadedAdapter
 from irm_lite.runs.trained import load_run
@@ -97,15 +97,6 @@ def measured(runtimes: dict[str, Runtime], tokens: list[int], options: argparse.
                 rates[name]["prompt"].append(PROMPT / (middle - start))
                 rates[name]["generation"].append(count / (end - middle))
     return rates
-
-
-def processor() -> str:
-    """Its name, where the system tells one."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def summary(rates: dict[str, dict[str, list[float]]], name: str, phase: str) -> dict[str, float]:

@@ -103,8 +103,8 @@ def adapter_of(
     assert vector is not None
     with stoppable_progress(output, "making an adapter") as on_progress:
         if model_file is not None:
-            name = gguf if gguf in presets() else ""
-            result = adapter_of_vector(vector, out, model_file, name=name or "", on_progress=on_progress)
+            name = gguf if gguf and gguf in presets() else ""
+            result = adapter_of_vector(vector, out, model_file, name=name, on_progress=on_progress)
         else:
             from irm_lite.base.load import load_base
             from irm_lite.base.presets import read_chat_template

@@ -8,13 +8,13 @@ def machine(threads: int) -> dict[str, str | int]:
     """This machine, without its name; `threads`: those that torch computes with."""
     return {
         "system": platform.system(),
-        "processor": _processor(),
+        "processor": processor(),
         "python": platform.python_version(),
         "threads": threads,
     }
 
 
-def _processor() -> str:
+def processor() -> str:
     """Its model, where the system tells it, else its kind."""
     try:
         told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

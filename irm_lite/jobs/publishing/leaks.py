@@ -14,11 +14,13 @@ _HEADER = 8  # bytes that hold the length of a safetensors file's header
 
 def leaks(folder: Path) -> list[str]:
     """'FILE: the text' for each text in which a path stands; empty where none does."""
-    found = []
-    for path in sorted(each for each in folder.rglob("*") if each.is_file()):
-        name = path.relative_to(folder).as_posix()
-        found += [f"{name}: {text[:200]}" for text in _texts(path) if without_paths(text) != text]
-    return found
+    files = sorted(each for each in folder.rglob("*") if each.is_file())
+    return [f"{path.relative_to(folder).as_posix()}: {text[:200]}" for path in files for text in leaks_of(path)]
+
+
+def leaks_of(path: Path) -> list[str]:
+    """The texts of this one file in which a path stands."""
+    return [text for text in _texts(path) if without_paths(text) != text]
 
 
 def public(value: Any) -> Any:

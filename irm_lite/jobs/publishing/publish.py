@@ -13,7 +13,7 @@ from irm_lite.core.files.atomic import atomic_folder, is_left_over, require_fold
 from irm_lite.core.files.manifest import MANIFEST, digest, write_manifest
 from irm_lite.core.files.reading import read_json
 from irm_lite.jobs.publishing.gathered import Gathered, Wishes, gather
-from irm_lite.jobs.publishing.leaks import leaks, public
+from irm_lite.jobs.publishing.leaks import leaks, leaks_of, public
 from irm_lite.jobs.publishing.model_card import model_card
 from irm_lite.jobs.publishing.run_file import CARD, RUN_FILE, run_document
 from irm_lite.steering.adapter import Adapter
@@ -121,23 +121,18 @@ def _write_files(gathered: Gathered, fresh: Path) -> dict[str, bool]:
 def _copy_steering(steering: ControlVector | Adapter, path: Path, target: Path) -> None:
     """As it is; where its keys name a path, as an older irm-lite wrote it, written anew without."""
     shutil.copyfile(path, target)
-    if leaks_in_file(target):
+    if leaks_of(target):
         steering.metadata = public(steering.metadata)
         steering.save(target)
-
-
-def leaks_in_file(path: Path) -> bool:
-    """Whether a path stands in this one file."""
-    return any(each.startswith(f"{path.name}: ") for each in leaks(path.parent))
 
 
 def _copy_peft(folder: Path, target: Path, base: str) -> None:
     """A folder of PEFT's, whose config names the base as others know it."""
     target.mkdir()
-    for name in ("adapter_model.safetensors", "adapter.gguf"):
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)
-    if (target / "adapter.gguf").is_file():
-        _copy_steering(Adapter.load(folder / "adapter.gguf"), folder / "adapter.gguf", target / "adapter.gguf")
+    weights, gguf = folder / "adapter_model.safetensors", folder / "adapter.gguf"
+    if weights.is_file():
+        shutil.copyfile(weights, target / weights.name)
+    if gguf.is_file():
+        _copy_steering(Adapter.load(gguf), gguf, target / gguf.name)
     config = public(read_json(folder / "adapter_config.json", _LARGEST)) | {"base_model_name_or_path": base}
     (target / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -168,10 +168,13 @@ def _through(split: Split, inputs: FloatArray, outputs: FloatArray, norm: PostNo
 def _groups(source: Source, blocks: Sequence[int], last: str, texts: Sequence[Text], also: int) -> Iterator[Sequence[int]]:
     """As many blocks as are read at once; one text tells the width, `also` is kept beside it."""
     probe = source.read([f"blk.{blocks[0]}.{last}"], texts[:1])
-    width = next(iter(probe.values())).shape[1] + also
+    return at_once(blocks, next(iter(probe.values())).shape[1] + also, texts)
+
+
+def at_once(blocks: Sequence[int], width: int, texts: Sequence[Text]) -> Iterator[Sequence[int]]:
+    """The blocks in as many groups as it takes, where `width` floats are held of each token in each block."""
     count = max(1, _AT_ONCE // (width * sum(len(text.ids) for text in texts)))
-    for at in range(0, len(blocks), count):
-        yield blocks[at : at + count]
+    return (blocks[at : at + count] for at in range(0, len(blocks), count))
 
 
 def _fit(split: Split, inputs: FloatArray) -> Predictor:

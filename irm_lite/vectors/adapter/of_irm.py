@@ -20,7 +20,7 @@ from irm_lite.data.encoding import Sample, encode_all
 from irm_lite.steering.adapter import Factors
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM
-from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST, BlockFit, ClosedForm, split_of, spread, told
+from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST, BlockFit, ClosedForm, at_once, split_of, spread, told
 from irm_lite.vectors.adapter.fitting_base import fitting_base
 from irm_lite.vectors.adapter.inputs import Text, TransformersSource
 from irm_lite.vectors.adapter.job import job_of_irm, require_out
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
 
 DIRECTIONS = 128  # of a map's inputs, along which A is moved
-_AT_ONCE = 1 << 28  # floats of inputs and outputs that are held at once (1 GiB)
 
 
 @dataclass(frozen=True)
@@ -151,9 +150,7 @@ class Starts:
         """As many layers as are read at once; one text tells the widths."""
         layers = self.irm.layers
         inputs, outputs = self._read(layers[:1], texts[:1])[layers[0]]
-        width = inputs.shape[1] + outputs.shape[1]
-        count = max(1, _AT_ONCE // (width * sum(len(text.ids) for text in texts)))
-        return (layers[at : at + count] for at in range(0, len(layers), count))
+        return at_once(layers, inputs.shape[1] + outputs.shape[1], texts)
 
     def _read(self, layers: Sequence[int], texts: Sequence[Text]) -> dict[int, tuple[FloatArray, FloatArray]]:
         """By layer: (T, n_in) and (T, H), the texts' tokens one after another."""
