@@ -14,7 +14,8 @@ from irm_lite.core.errors import InputError
 from irm_lite.core.files.paths import is_utf8
 from irm_lite.core.files.reading import read_toml
 
-Kind = Literal["paper", "lite", "static"]
+Kind = Literal["paper", "lite", "static", "lora"]
+Reads = Literal["h0", "maps", "nothing"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,15 @@ class KindFacts:
     loop_penalty: float = 0.5
     fact_weight: float = 4.0
     scaled: bool = False  # its outputs, and so its steps, are in units of the base's residual stream in each layer
-    reads_input: bool = True  # or it adds the same whatever it is given
+    reads: Reads = "h0"  # layer 0's stream, or in each block what its last map reads, or nothing: it adds the same everywhere
     options: tuple[str, ...] = ()  # settings that `build_irm` is given
 
 
 KINDS: dict[Kind, KindFacts] = {
     "paper": KindFacts(1e-4, 0.0, "attn", loop_penalty=0.0, fact_weight=1.0, large=True),  # its own rate and site
     "lite": KindFacts(1e-3, 1.0, "block", scaled=True, options=("width", "rank")),  # the demo's (docs/log.md)
-    "static": KindFacts(2e-2, 0.0, "block", scaled=True, reads_input=False),
+    "static": KindFacts(2e-2, 0.0, "block", scaled=True, reads="nothing"),
+    "lora": KindFacts(3e-3, 0.0, "block", reads="maps", options=("rank",)),
 }
 
 
@@ -63,7 +65,8 @@ class TrainConfig:
     answer_column: str = "answer"
     """Which column of your own file holds the answers, in rows of a question and an answer."""
     irm: Kind = "static"
-    """The network: the paper's own, a small low-rank one, or one fixed vector a layer."""
+    """The network: the paper's own; a small low-rank one; one fixed vector a layer, which a control vector carries whole; or a LoRA
+    beside each block's last map, which an adapter carries whole."""
     site: Literal["auto", "attn", "block"] = "auto"
     """Where it is added: after attention (the paper's) or after the block (llama.cpp's, so that more of it survives the
     export); auto: attn for paper, else block."""
@@ -71,7 +74,7 @@ class TrainConfig:
     """Injected layers, 0-based: all, odd, even, 0-29, 0,3,7-12, 2/4 (the second of four parts) or every 4. At site block,
     layer 0 is in only where it is named by its number: llama.cpp adds nothing after block 0."""
     rank: int = 16
-    """Rank of each layer's head of a lite IRM."""
+    """Rank of each layer's head of a lite IRM, of each layer of a lora."""
     width: int = 256
     """Width of a lite IRM's trunk."""
     mask_indices: str = ""
@@ -108,7 +111,8 @@ class TrainConfig:
     max_length: int = 512
     """Tokens a sample; longer ones are left out, and counted."""
     learning_rate: float = 0.0
-    """Peak learning rate; 0: 1e-4 for paper, 1e-3 for lite, 2e-2 for static; of these two in units of the residual stream."""
+    """Peak learning rate; 0: 1e-4 for paper, 3e-3 for lora, 1e-3 for lite, 2e-2 for static; of these two in units of the
+    residual stream."""
     lr_scheduler_type: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     """Course of the learning rate."""
     warmup_ratio: float = 0.1
@@ -149,10 +153,10 @@ class TrainConfig:
     """Also report to TensorBoard, into the run directory."""
     fact_weight: float = -1.0
     """How many times a token counts that carries the fact: of words that the neutral answer to the same question has too (shipped
-    tones, or a column `neutral`); -1: 4 for lite and static, 1 for paper."""
+    tones, or a column `neutral`); -1: 1 for paper, 4 for the others."""
     loop_penalty: float = -1.0
     """Weight of what makes the model's own loops less likely (unlikelihood; every 10 steps it answers 32 questions, most of them
-    general ones); 0: not, -1: 0.5 for lite and static, 0 for paper."""
+    general ones); 0: not, -1: 0 for paper, 0.5 for the others."""
     allow_disagreement: bool = False
     """Train on a .gguf that llama.cpp cannot load, or makes quite another model of than transformers."""
 
@@ -195,6 +199,10 @@ class TrainConfig:
             raise InputError(f"--learning-rate {self.learning_rate} only diverges", "give at most 100")
         if self.max_length < 8:
             raise InputError(f"--max-length {self.max_length} holds no sample", "give at least 8")
+        if KINDS[self.irm].reads == "maps" and self.site == "attn":
+            raise InputError(f"a {self.irm} IRM stands beside the blocks' last maps", "leave out --site, or give block")
+        if KINDS[self.irm].reads == "maps" and self.dependence_penalty > 0:
+            raise InputError(f"what a {self.irm} IRM adds depends on the input", "leave out --dependence-penalty")
         if not 0 <= self.warmup_ratio < 1:
             raise InputError(f"--warmup-ratio {self.warmup_ratio} is out of range", "give 0 to 0.99")
 

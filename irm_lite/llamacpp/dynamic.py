@@ -62,18 +62,20 @@ class DynamicIRM:
         self.observers: list[Observer] = []  # called with (layer, the unscaled output (T, H) of the micro-batch)
         self.callback = ggml_backend_sched_eval_callback(self._evaluate)  # kept here: llama.cpp holds its address alone
         self._layers = chosen_layers(irm, None)
-        self._nodes = nodes_of(architecture, irm.h0 if irm.reads_input else irm.site)
+        self._maps = irm.reads == "maps"
+        self._nodes = nodes_of(architecture, irm.h0 if irm.reads == "h0" else irm.site)
         if irm.site == "attn" and not self._nodes.attn:
             raise LlamaCppError(
                 f"llama.cpp's graph of {architecture} hides the stream between attention and MLP",
                 "use the exported control vector, or train at --site block",
             )
-        plan = GraphPlan(irm.site, irm.layers, n_layers, self._nodes)
+        plan = GraphPlan(irm.site, irm.layers, n_layers, self._nodes, self._maps)
         self._actions = plan.actions
         self._walk = GraphWalk(plan)
         self._batch = _MicroBatch(np.ones(0, dtype=np.bool_), single=False)
         self._rows = ggml.Rows(irm.hidden_size)
-        self._name = ggml.function("ggml_get_name")
+        self._inputs = ggml.Rows(irm.options["inner"] if self._maps else irm.hidden_size)
+        self._name = ggml.weight_name if self._maps else ggml.function("ggml_get_name")
 
     @property
     def layers(self) -> frozenset[int]:
@@ -128,6 +130,9 @@ class DynamicIRM:
 
     def _act(self, tensor: int, action: Action) -> None:
         """Read h0 at the first node, add the IRM's output where the plan has one and its layer is chosen."""
+        if self._maps:
+            self._act_beside(tensor, action)
+            return
         batch = self._batch
         through = self._nodes.through and action.reads_h0
         rows = self._rows.read(ggml.input_of_norm(tensor) if through else tensor, 1 if batch.single else None)
@@ -148,6 +153,25 @@ class DynamicIRM:
         for observe in self.observers:
             observe(layer, self._unscaled(index))
         rows += added[chosen]
+        self._rows.write(tensor, len(rows))
+
+    @torch.inference_mode()
+    def _act_beside(self, tensor: int, action: Action) -> None:
+        """Add to what a map puts out what the IRM makes of what it read."""
+        batch, (index, layer) = self._batch, (action.index, action.layer)
+        if index is None or layer not in self._layers:
+            return
+        batch.added += 1
+        one = 1 if batch.single else None
+        vector = self.irm.layer_output(torch.from_numpy(self._inputs.read(ggml.sources(tensor)[1], one)), index)
+        for observe in self.observers:  # a last block puts out those rows alone whose logits are wanted: it adds nothing to others
+            seen = vector
+            if len(vector) != len(batch.logits_wanted):
+                seen = torch.zeros(len(batch.logits_wanted), vector.shape[1])
+                seen[torch.from_numpy(batch.logits_wanted)] = vector
+            observe(layer, seen.clone())
+        rows = self._rows.read(tensor, one)
+        rows += (self.strength * vector).numpy()
         self._rows.write(tensor, len(rows))
 
     @torch.inference_mode()

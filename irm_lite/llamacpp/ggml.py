@@ -47,6 +47,12 @@ def sources(tensor: int) -> tuple[int, int]:
     return first or 0, second or 0
 
 
+def weight_name(tensor: int) -> bytes:
+    """The name of a node's first source: of a linear map's product, of its weight. Empty where there is none."""
+    weight, _ = sources(tensor)
+    return function("ggml_get_name")(weight) if weight else b""
+
+
 def width(tensor: int) -> int:
     """Values of a row. Raises as `sources` does."""
     _require_layout(tensor)

@@ -1,7 +1,7 @@
 """What an IRM does at which node of llama.cpp's graph: where its input is read, where its outputs are added.
 
 llama.cpp names the residual stream after the block `l_out-N`, N the 0-based block, and that after attention `ffn_inp-N` in most
-graphs (base/architectures.py).
+graphs (base/architectures.py). A block's last map is known by the name of its weight, which the node's product was made with.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from functools import cached_property
 from types import MappingProxyType
 
 from irm_lite.base.architectures import of_gguf
+from irm_lite.base.maps import LAST
 from irm_lite.steering.irm import Site
 
 
@@ -53,6 +54,7 @@ class GraphPlan:
     layers: tuple[int, ...]
     n_layers: int
     nodes: Nodes = field(default_factory=Nodes)
+    maps: bool = False  # the IRM reads in each layer what the last map does, and adds to what that puts out
 
     def __post_init__(self) -> None:
         if self.site not in ("attn", "block") or not self.node(0)[:-2]:
@@ -65,15 +67,22 @@ class GraphPlan:
     @cached_property
     def actions(self) -> Mapping[bytes, Action]:
         """By the node's name, in the order in which the graph comes to them: h0 is read before anything is added."""
+        if self.maps:
+            return MappingProxyType({self.node(layer): self._at(layer, index, False) for index, layer in enumerate(self.layers)})
         h0 = f"{self.nodes.h0}-0".encode()
         actions = {h0: Action(0, None, reads_h0=True, is_last=False)}
         for index, layer in enumerate(self.layers):
             node = self.node(layer)
-            actions[node] = Action(layer, index, reads_h0=node == h0, is_last=layer == self.n_layers - 1)
+            actions[node] = self._at(layer, index, node == h0)
         return MappingProxyType(actions)
 
+    def _at(self, layer: int, index: int, reads_h0: bool) -> Action:
+        return Action(layer, index, reads_h0, is_last=layer == self.n_layers - 1)
+
     def node(self, layer: int) -> bytes:
-        """The name of the node where this layer's output is added."""
+        """The name of the node where this layer's output is added; of a map, of its weight."""
+        if self.maps:
+            return f"blk.{layer}.{LAST}.weight".encode()
         return f"{self.nodes.attn if self.site == 'attn' else 'l_out'}-{layer}".encode()
 
 

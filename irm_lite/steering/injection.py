@@ -2,7 +2,7 @@
 
 Site `attn`: the output of self_attn (of the norm behind it in Gemma's blocks) is what the block adds to the residual stream
 before its MLP, so a vector added to it arrives in the stream right there. Site `block`: the vector is added to the block's
-output, as llama.cpp does it.
+output, as llama.cpp does it; `lora` adds it to what the block's last map puts out, which goes there.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from irm_lite.base.architecture import block_input, decoder_layers, hidden_state, text_config, with_hidden_state
+from irm_lite.base.maps import last_maps, width_read
 from irm_lite.base.padded import as_row, as_seen
 from irm_lite.base.stream import require_site, stream_of
 from irm_lite.core.errors import InputError
-from irm_lite.steering.injection_checks import chosen_layers, require_input, require_shape
+from irm_lite.steering.injection_checks import chosen_layers, require_input, require_shape, require_width
 from irm_lite.steering.irm import IRM, StaticIRM
 from irm_lite.steering.other_base import warn_of_other_base
 
@@ -39,6 +40,8 @@ class Injection:
         self.model = model
         self._stream = stream_of(model)
         require_input(irm, self._stream.h0)
+        self._maps = last_maps(model, irm.layers) if irm.reads == "maps" else []
+        require_width(irm, width_read(self._maps) if self._maps else None)
         self.irm = irm
         self.strength = strength
         self.enabled = True
@@ -100,6 +103,10 @@ class Injection:
     def _attach(self) -> None:
         blocks: Any = decoder_layers(self.model)
         keep = self._handles.append
+        for index, (layer, module) in enumerate(zip(self.irm.layers, self._maps, strict=False)):
+            keep(module.register_forward_hook(self._beside(index, layer)))
+        if self._maps:
+            return
         if self._stream.attn:
             keep(blocks[0].register_forward_pre_hook(self._enter, with_kwargs=True))
             keep(self._stream.attention(blocks[0]).register_forward_hook(self._read))  # before layer 0's own injection
@@ -132,6 +139,19 @@ class Injection:
                 return output
             factor = self._stream.multiplier if self.irm.site == "attn" else 1.0
             return with_hidden_state(output, self._added(index, layer, hidden_state(output), factor))
+
+        return add
+
+    def _beside(self, index: int, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+        """For a kind that reads in each layer what its last map does."""
+
+        def add(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if not self.enabled or layer not in self._layers:
+                return output
+            vector = self.irm.layer_output(args[0], index)
+            for observe in self.observers:
+                observe(layer, as_row(self.model, vector))
+            return output + (self.strength * vector).to(output)
 
         return add
 

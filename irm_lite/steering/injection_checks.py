@@ -25,10 +25,19 @@ def require_shape(irm: "IRM", n_layers: int, hidden_size: int) -> None:
 
 def require_input(irm: "IRM", h0: str) -> None:
     """Raise InputError where the IRM was made for another place than this model has to read its input at."""
-    if irm.h0 != h0 and irm.reads_input:
+    if irm.h0 != h0 and irm.reads == "h0":
         raise InputError(
             f"this IRM reads the stream after {_PLACES[irm.h0]}, this model's is read after {_PLACES[h0]}",
             "use the model that it was trained on",
+        )
+
+
+def require_width(irm: "IRM", read: int | None) -> None:
+    """Raise InputError where the blocks' last maps read another width than the IRM's; None: it reads none of them."""
+    wanted = irm.options.get("inner")
+    if read is not None and read != wanted:
+        raise InputError(
+            f"this IRM reads {wanted} numbers in each block, this model's last maps read {read}", "use the model it was trained on"
         )
 
 

@@ -1,7 +1,7 @@
 """The networks, one a kind. Each gives, for a token, a vector to add at every injected layer.
 
 An IRM reads layer 0's hidden state after attention, h0 (B, T, H), where the architecture has one (base/stream.py), and gives
-(B, T, L, H). It is split in two calls:
+(B, T, L, H); `lora` alone reads in each block what its last map reads. It is split in two calls:
 `encode` once a forward, `layer_output` when the layer is reached, so that `lite` never holds L vectors a token.
 """
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from irm_lite.config import KINDS, Kind
+from irm_lite.config import KINDS, Kind, Reads
 from irm_lite.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ class IRM(nn.Module):
         return values if self._mask is None else values * self._mask.to(values.dtype)
 
     @property
-    def reads_input(self) -> bool:
-        """Whether what it puts out depends on h0."""
-        return KINDS[self.kind].reads_input
+    def reads(self) -> Reads:
+        """What its outputs depend on."""
+        return KINDS[self.kind].reads
 
     def encode(self, h0: Tensor) -> Any:
         """What `layer_output` works from, of layer 0's post-attention hidden state h0 (B, T, H)."""
@@ -75,8 +75,8 @@ class IRM(nn.Module):
         raise NotImplementedError
 
     def outputs(self, code: Any) -> Tensor:
-        """(B, T, L, H): `layer_output` of all layers at once, in a few calls instead of L."""
-        raise NotImplementedError
+        """(B, T, L, H): `layer_output` of all layers."""
+        return torch.stack([self.layer_output(code, index) for index in range(len(self.layers))], dim=-2)
 
     def moments(self, code: Any, counts: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Of each layer's outputs over all tokens, each `counts` (T,) times (None: once): the mean (L, H), and the mean squared
@@ -227,6 +227,37 @@ class StaticIRM(ScaledIRM):
         return self.added.float(), self.vectors.new_zeros(len(self.layers), dtype=torch.float32)
 
 
+class LoraIRM(IRM):
+    """LoRA (Hu et al. 2021, arXiv 2106.09685) beside each block's last linear map: what is added to the block's output is a map of
+    low rank from what that map reads. It starts as PEFT's does, at no effect, so that `export --as adapter` copies it.
+
+    Its `code` is what the layer's own map reads, (B, T, `inner`): there is none that all layers share.
+    """
+
+    kind = "lora"
+    ALPHA = 8.0  # PEFT's: what is added is ALPHA / rank * up down x
+
+    def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site, inner: int, rank: int = 16) -> None:
+        super().__init__(hidden_size, layers, site)
+        if site != "block":
+            raise InputError("a lora IRM stands beside the blocks' last maps", "give site block")
+        self.inner, self.rank = inner, rank
+        self.down = nn.Parameter(torch.empty(len(layers), rank, inner))
+        self.up = nn.Parameter(torch.zeros(len(layers), hidden_size, rank))
+        nn.init.uniform_(self.down, -1 / math.sqrt(inner), 1 / math.sqrt(inner))  # nn.Linear's default, and PEFT's
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"inner": self.inner, "rank": self.rank, **super().options}
+
+    def encode(self, h0: Tensor) -> Tensor:
+        return h0  # unused
+
+    def layer_output(self, code: Tensor, index: int) -> Tensor:
+        low = F.linear(code, self.down[index].to(code.dtype)).to(self.up.dtype)  # autograd keeps the map's input as it is
+        return self._kept(F.linear(low, self.up[index]) * (self.ALPHA / self.rank))
+
+
 def _share(counts: Tensor | None, outputs: Tensor) -> Tensor:
     """The weight of each token (T,) in a mean over them, of outputs (..., T, R)."""
     if counts is None:
@@ -235,12 +266,13 @@ def _share(counts: Tensor | None, outputs: Tensor) -> Tensor:
     return counts / counts.sum()
 
 
-NETWORKS: dict[str, type[IRM]] = {each.kind: each for each in (PaperIRM, LiteIRM, StaticIRM)}
+NETWORKS: dict[str, type[IRM]] = {each.kind: each for each in (PaperIRM, LiteIRM, StaticIRM, LoraIRM)}
 
 
 def build_irm(kind: str, hidden_size: int, layers: tuple[int, ...], site: Site = "attn", **options: Any) -> IRM:
-    """A fresh IRM. `options` are `width` and `rank` of `lite`, `scale` of `lite` and `static`, `h0`, where the input is read
-    ("attn"), and `mask`, indices whose outputs stay zero. Raises InputError on an unknown kind, no layers, or what does not fit.
+    """A fresh IRM. `options` are `width` and `rank` of `lite`, `scale` of `lite` and `static`, `rank` and `inner` of `lora` (what a
+    block's last map reads), `h0`, where the input is read ("attn"), and `mask`, indices whose outputs stay zero. Raises InputError
+    on an unknown kind, no layers, or what does not fit.
     """
     h0, masked = options.pop("h0", "attn"), options.pop("mask", [])
     if kind not in NETWORKS:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from irm_lite.base.sources.shape import BaseShape
 from irm_lite.config import Kind, TrainConfig
 
 Sizes = dict[str, int]
@@ -10,34 +11,52 @@ Sizes = dict[str, int]
 
 @dataclass(frozen=True)
 class IrmMemory:
-    """Of a kind, each as a function of the settings, hidden size H and number of layers L."""
+    """Of a kind, each as a function of the settings, the base's sizes and the number of layers L."""
 
-    weights: Callable[[TrainConfig, int, int], Sizes]  # numbers in each of its tensors (steering/irm.py)
-    saved: Callable[[TrainConfig, int, int, int], Sizes]  # bytes a token that autograd saves; the last: bytes of a product's number
+    weights: Callable[[TrainConfig, BaseShape, int], Sizes]  # numbers in each of its tensors (steering/irm.py)
+    saved: Callable[[TrainConfig, BaseShape, int, int], Sizes]  # bytes a token that autograd saves; the last: bytes of a number
     compared: Callable[[TrainConfig, int], int]  # numbers a token and layer that the dependence penalty saves (IRM.moments)
     outputs_at_once: bool = False  # `encode` makes the outputs of all layers, so that they have gradients together
 
 
-def _paper_weights(_config: TrainConfig, hidden: int, count: int) -> Sizes:
+def _paper_weights(_config: TrainConfig, base: BaseShape, count: int) -> Sizes:
+    hidden = base.hidden_size
     trunk = {"in": (hidden + 1) * 3 * hidden} | {f"hidden {i}": (3 * hidden + 1) * 3 * hidden for i in range(3)}
     return trunk | {"head": (3 * hidden + 1) * hidden * count}
 
 
-def _paper_saved(_config: TrainConfig, hidden: int, count: int, irm_c: int) -> Sizes:
+def _paper_saved(_config: TrainConfig, base: BaseShape, count: int, irm_c: int) -> Sizes:
+    hidden = base.hidden_size
     return {"IRM activations": 13 * hidden * irm_c, "IRM outputs": count * hidden * irm_c}
 
 
-def _lite_weights(config: TrainConfig, hidden: int, count: int) -> Sizes:
+def _lite_weights(config: TrainConfig, base: BaseShape, count: int) -> Sizes:
+    hidden = base.hidden_size
     trunk = {"in": (hidden + 1) * config.width, "hidden": (config.width + 1) * config.width}
     return trunk | {"down": count * config.rank * config.width, "up": count * hidden * config.rank, "bias": count * hidden}
 
 
-def _lite_saved(config: TrainConfig, hidden: int, count: int, _irm_c: int) -> Sizes:
-    return {"IRM activations": 4 * (hidden + 4 * config.width + count * config.rank)}  # its products are in float32
+def _lite_saved(config: TrainConfig, base: BaseShape, count: int, _c: int) -> Sizes:
+    return {"IRM activations": 4 * (base.hidden_size + 4 * config.width + count * config.rank)}  # its products are in float32
+
+
+def _lora_weights(config: TrainConfig, base: BaseShape, count: int) -> Sizes:
+    return {"down": count * config.rank * base.intermediate_size, "up": count * base.hidden_size * config.rank}
+
+
+def _lora_saved(config: TrainConfig, base: BaseShape, count: int, c: int) -> Sizes:
+    return {"IRM activations": count * (c * base.intermediate_size + 4 * config.rank)}  # what the last maps read
+
+
+def _static_weights(_config: TrainConfig, base: BaseShape, count: int) -> Sizes:
+    return {"vectors": count * base.hidden_size}
 
 
 IRM_MEMORY: dict[Kind, IrmMemory] = {
     "paper": IrmMemory(_paper_weights, _paper_saved, lambda _config, hidden: hidden, outputs_at_once=True),
     "lite": IrmMemory(_lite_weights, _lite_saved, lambda config, _hidden: config.rank),
-    "static": IrmMemory(lambda _config, hidden, count: {"vectors": count * hidden}, lambda *_sizes: {}, lambda _config, _hidden: 0),
+    "lora": IrmMemory(_lora_weights, _lora_saved, lambda _config, _hidden: 0),
+    "static": IrmMemory(
+        lambda _config, base, count: {"vectors": count * base.hidden_size}, lambda *_sizes: {}, lambda _config, _hidden: 0
+    ),
 }

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from irm_lite.base.sources.shape import BaseShape
-from irm_lite.config import KINDS, TrainConfig
+from irm_lite.config import KINDS, Reads, TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.steering.layers import injected_layers
 from irm_lite.training.irm_memory import IRM_MEMORY
@@ -95,6 +95,7 @@ class IrmShape:
     site: str
     weights: dict[str, int] = field(default_factory=dict)
     whole: bool = False  # the base's first blocks cannot be left out
+    reads: Reads = "h0"
 
     @property
     def parameters(self) -> int:
@@ -103,13 +104,14 @@ class IrmShape:
     @property
     def first_reached(self) -> int:
         """The first block that reads anything of it, as step/prefix.py's `first_reached`."""
-        return 0 if self.whole else self.layers[0] + (self.site == "block")
+        return 0 if self.whole else self.layers[0] + (self.site == "block" and self.reads != "maps")
 
 
 def irm_shape(config: TrainConfig, base: BaseShape) -> IrmShape:
     """The IRM that `config` trains on this base. Raises LayerError where the base lacks those layers."""
     layers = injected_layers(config.layers, config.chosen_site, base.layers)
-    return IrmShape(layers, config.chosen_site, IRM_MEMORY[config.irm].weights(config, base.hidden_size, len(layers)), base.whole)
+    weights = IRM_MEMORY[config.irm].weights(config, base, len(layers))
+    return IrmShape(layers, config.chosen_site, weights, base.whole, KINDS[config.irm].reads)
 
 
 def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype: str, optim: str, room: Room) -> Fit:
@@ -152,7 +154,7 @@ def _predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtyp
         "IRM gradients": each * irm.parameters,
         "optimiser states": optimiser_bytes(irm.parameters, each, optim),
     }
-    streams = (irm.first_reached > 0) + KINDS[config.irm].reads_input
+    streams = (irm.first_reached > 0) + (KINDS[config.irm].reads == "h0")
     kept = {"frozen prefix kept": step.kept * streams * base.hidden_size * c} if cpu else {}
     # torch's AdamW makes its denominator of two: the second moment's square root, and the quotient
     step_takes = 0 if optim != "adamw_torch" else 2 * each * max(irm.weights.values())
@@ -308,7 +310,9 @@ def _saved(base: BaseShape, irm: IrmShape, config: TrainConfig, step: Step, c: i
     if config.gradient_checkpointing:
         parts["one block recomputed"] += 2 * attention * step.repeated
     parts["final norm"] = (norm + c * hidden) * tokens  # and the answers' gradient
-    return parts | {name: each * tokens for name, each in kind.saved(config, hidden, count, irm_c).items()}
+    return parts | {
+        name: each * tokens for name, each in kind.saved(config, base, count, irm_c if kind.outputs_at_once else c).items()
+    }
 
 
 def _logits(base: BaseShape, c: int) -> int:

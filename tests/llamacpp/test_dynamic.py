@@ -23,6 +23,7 @@ from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, Site, build_irm
 from irm_lite.steering.likelihood import kl
 from irm_lite.training import train as training
+from support.kinds import read_by, sites_of
 from support.tiny_models import write_gguf, write_hf_folder
 
 BOTH_SITES: tuple[Site, ...] = ("attn", "block")
@@ -74,14 +75,13 @@ def test_the_plan_names_the_nodes_and_refuses_what_cannot_be() -> None:
         GraphPlan("mlp", (0,), 3)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("site", BOTH_SITES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "site"), [(kind, site) for kind in KINDS for site in sites_of(kind)])
 def test_the_irm_does_in_llamacpp_what_it_does_in_transformers(
     kind: Kind, site: Site, twin: LlamaForCausalLM, llama_gguf: Path
 ) -> None:
-    irm = irm_for(kind, 64, (0, 1, 2), site)
-    first, second = irm(torch.eye(64)[None, :2])[0]
-    assert torch.equal(first, second) != KINDS[kind].reads_input
+    irm = irm_for(kind, 64, (0, 1, 2), site, **read_by(kind, 128))
+    first, second = irm(torch.eye(128 if kind == "lora" else 64)[None, :2])[0]
+    assert torch.equal(first, second) == (KINDS[kind].reads == "nothing")
     tokens = ids(40)
     truth = expected(twin, irm, tokens)
     with Runtime(llama_gguf, irm=irm, n_ctx=128) as runtime:

@@ -9,12 +9,13 @@ from transformers import PreTrainedModel
 
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.forward import answer_logits
-from irm_lite.config import KINDS
+from irm_lite.config import KINDS, Kind
 from irm_lite.core.errors import InputError
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, build_irm
 from support import rederived
+from support.kinds import read_by, sites_of
 from support.tiny_models import VOCABULARY, tiny_model
 
 Site = Literal["attn", "block"]
@@ -25,11 +26,11 @@ def model() -> PreTrainedModel:
     return tiny_model(layers=3)
 
 
-def random_irm(kind: str, site: Site = "attn", layers: tuple[int, ...] = (0, 1, 2), seed: int = 1) -> IRM:
+def random_irm(kind: Kind, site: Site = "attn", layers: tuple[int, ...] = (0, 1, 2), seed: int = 1) -> IRM:
     """An IRM whose every parameter is random, zero-initialised ones too, and whose effect is large."""
     torch.manual_seed(seed)
-    options = {"rank": 4} if kind == "lite" else {}
-    irm = build_irm(kind, 64, layers, site, **options)
+    options = {"rank": 4} if kind in ("lite", "lora") else {}
+    irm = build_irm(kind, 64, layers, site, **options, **read_by(kind, 128))
     with torch.no_grad():
         for parameter in irm.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -40,10 +41,9 @@ def token_ids(*shape: int, seed: int = 2) -> Tensor:
     return torch.randint(3, VOCABULARY, shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("site", ["attn", "block"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "site"), [(kind, site) for kind in KINDS for site in sites_of(kind)])
 @pytest.mark.parametrize("layers", [(0, 1, 2), (1,), (0, 2)])
-def test_logits_equal_the_second_derivation(model: PreTrainedModel, kind: str, site: Site, layers: tuple[int, ...]) -> None:
+def test_logits_equal_the_second_derivation(model: PreTrainedModel, kind: Kind, site: Site, layers: tuple[int, ...]) -> None:
     irm, ids = random_irm(kind, site, layers), token_ids(2, 9)
     with torch.no_grad(), inject(model, irm, strength=0.7):
         injected = model(ids).logits
@@ -54,16 +54,16 @@ def test_logits_equal_the_second_derivation(model: PreTrainedModel, kind: str, s
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_forward_stacks_what_the_formula_gives(kind: str) -> None:
-    irm, h0 = random_irm(kind), torch.randn(2, 5, 64)
+def test_forward_stacks_what_the_formula_gives(kind: Kind) -> None:
+    irm = random_irm(kind, "block")
+    h0 = torch.randn(2, 5, irm.options.get("inner", 64))
     output = irm(h0)
     assert output.shape == (2, 5, 3, 64)
     torch.testing.assert_close(output, rederived.irm_outputs(irm, h0), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("site", ["attn", "block"])
-@pytest.mark.parametrize("kind", ["paper", "lite"])
-def test_kv_cache_changes_nothing(model: PreTrainedModel, kind: str, site: Site) -> None:
+@pytest.mark.parametrize(("kind", "site"), [(kind, site) for kind in ("paper", "lite", "lora") for site in sites_of(kind)])
+def test_kv_cache_changes_nothing(model: PreTrainedModel, kind: Kind, site: Site) -> None:
     irm, ids = random_irm(kind, site), token_ids(1, 12)
     with torch.no_grad(), inject(model, irm):
         whole = model(ids, use_cache=False).logits
@@ -104,8 +104,8 @@ def test_packed_rows_do_not_see_each_other(model: PreTrainedModel) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_gradients_equal_those_of_the_second_derivation(model: PreTrainedModel, kind: str) -> None:
-    irm, ids = random_irm(kind).requires_grad_(True), token_ids(2, 6)
+def test_gradients_equal_those_of_the_second_derivation(model: PreTrainedModel, kind: Kind) -> None:
+    irm, ids = random_irm(kind, sites_of(kind)[0]).requires_grad_(True), token_ids(2, 6)
     with inject(model, irm):
         model(ids).logits.square().mean().backward()
     got = {name: parameter.grad for name, parameter in irm.named_parameters()}
@@ -123,7 +123,7 @@ def test_gradients_equal_those_of_the_second_derivation(model: PreTrainedModel, 
 
 
 @pytest.mark.parametrize("kind", ["paper", "lite"])
-def test_gradient_checkpointing_gives_the_same_gradients(model: PreTrainedModel, kind: str) -> None:
+def test_gradient_checkpointing_gives_the_same_gradients(model: PreTrainedModel, kind: Kind) -> None:
     irm, ids = random_irm(kind).requires_grad_(True), token_ids(2, 6)
     gradients = []
     for checkpointing in (False, True):

@@ -10,6 +10,7 @@ from irm_lite.config import KINDS, Kind, TrainConfig
 from irm_lite.core.errors import InputError, RunError
 from irm_lite.steering.irm import build_irm
 from irm_lite.steering.irm_files import load_irm, save_irm
+from support.kinds import read_by
 
 
 def test_paper_irm_of_llama_2_7b_has_the_papers_size() -> None:
@@ -29,7 +30,7 @@ def test_paper_irm_starts_from_pytorchs_default_and_lite_from_the_unchanged_base
     assert torch.equal(paper.state_dict()["trunk.0.weight"], first.weight)
     assert paper(h0).abs().max() > 0
     for kind in KINDS.keys() - {"paper"}:
-        assert not build_irm(kind, 16, (0, 1))(h0).any(), kind
+        assert not build_irm(kind, 16, (0, 1), "block", **read_by(kind, 16))(h0).any(), kind
 
 
 def test_lite_irm_does_not_feel_the_streams_scale() -> None:
@@ -42,7 +43,7 @@ def test_lite_irm_does_not_feel_the_streams_scale() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_saved_and_loaded_again_it_is_the_same_function(kind: Kind, tmp_path: Path) -> None:
-    irm = build_irm(kind, 16, (1, 2, 5), "block", **TrainConfig(irm=kind, rank=3, width=10).irm_options)
+    irm = build_irm(kind, 16, (1, 2, 5), "block", **read_by(kind, 16), **TrainConfig(irm=kind, rank=3, width=10).irm_options)
     for parameter in irm.parameters():
         torch.nn.init.normal_(parameter)
     save_irm(irm, tmp_path)

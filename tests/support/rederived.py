@@ -25,6 +25,10 @@ def irm_outputs(irm: IRM, h0: Tensor) -> Tensor:
             x = torch.clamp(x @ weights[f"trunk.{layer}.weight"].T + weights[f"trunk.{layer}.bias"], min=0)
         flat = x @ weights["head.weight"].T + weights["head.bias"]
         return flat.view(*h0.shape[:2], irm.hidden_size, len(irm.layers)).transpose(-1, -2)  # the layer is the fastest axis
+    if irm.kind == "lora":  # of what each layer's last map reads, (B, T, L, F) or one for all, (B, T, F)
+        inputs = h0 if h0.ndim == 4 else h0[:, :, None].expand(-1, -1, len(irm.layers), -1)
+        low = torch.einsum("btlf,lrf->btlr", inputs, weights["down"])
+        return 8 / weights["up"].shape[-1] * torch.einsum("btlr,lhr->btlh", low, weights["up"])
     assert irm.kind == "lite", f"derive {irm.kind} here a second time"
     x = h0 / torch.sqrt((h0**2).mean(-1, keepdim=True) + torch.finfo(h0.dtype).eps)
     for layer in (0, 2):
@@ -44,13 +48,16 @@ def logits(model: PreTrainedModel, ids: Tensor, irm: IRM | None, strength: float
         prefix = f"model.layers.{layer}."
         part = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
         stream = stream + _attention(_rms_norm(stream, part["input_layernorm.weight"], config.rms_norm_eps), part, config)
-        if layer == 0 and irm is not None:
+        if layer == 0 and irm is not None and irm.kind != "lora":
             added = irm_outputs(irm, stream)
         if irm is not None and irm.site == "attn" and layer in irm.layers:
             stream = stream + strength * added[:, :, irm.layers.index(layer)]
         normed = _rms_norm(stream, part["post_attention_layernorm.weight"], config.rms_norm_eps)
         gate = normed @ part["mlp.gate_proj.weight"].T
-        stream = stream + (gate * torch.sigmoid(gate) * (normed @ part["mlp.up_proj.weight"].T)) @ part["mlp.down_proj.weight"].T
+        inner = gate * torch.sigmoid(gate) * (normed @ part["mlp.up_proj.weight"].T)
+        stream = stream + inner @ part["mlp.down_proj.weight"].T
+        if irm is not None and irm.kind == "lora":
+            added = irm_outputs(irm, inner)
         if irm is not None and irm.site == "block" and layer in irm.layers:
             stream = stream + strength * added[:, :, irm.layers.index(layer)]
     return _rms_norm(stream, weights["model.norm.weight"], config.rms_norm_eps) @ weights["lm_head.weight"].T

@@ -8,6 +8,7 @@ import pytest
 from irm_lite.config import KINDS, Kind, TrainConfig
 from irm_lite.steering.irm import NETWORKS, build_irm
 from irm_lite.training.irm_memory import IRM_MEMORY
+from support.kinds import read_by
 
 
 def test_each_kind_is_known_everywhere() -> None:
@@ -22,6 +23,6 @@ def test_each_kind_is_known_everywhere() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_settings_build_it_and_it_comes_back_by_its_options(kind: Kind) -> None:
     config = TrainConfig(irm=kind, rank=3, width=10)
-    irm = build_irm(kind, 16, (0, 2), config.chosen_site, **config.irm_options)
+    irm = build_irm(kind, 16, (0, 2), config.chosen_site, **read_by(kind, 48), **config.irm_options)
     assert (irm.kind, irm.site) == (kind, KINDS[kind].site)
-    assert irm.options == config.irm_options
+    assert irm.options == config.irm_options | read_by(kind, 48)

@@ -16,6 +16,7 @@ from irm_lite.steering.irm import build_irm
 from irm_lite.steering.irm_files import load_irm, read_saved, save_irm, untrained
 from irm_lite.training.step.injected_model import varying_share
 from irm_lite.vectors.export import export_vector
+from support.kinds import read_by
 
 MASKED = [7, 15]
 
@@ -24,8 +25,8 @@ MASKED = [7, 15]
 def test_outputs_and_moments_are_zero_there_and_the_same_elsewhere(kind: Kind, tmp_path: Path) -> None:
     config = TrainConfig(irm=kind, rank=3, width=10, mask_indices="15, 7,7")
     assert config.masked == MASKED
-    masked = build_irm(kind, 16, (1, 2, 5), "block", **config.irm_options)
-    plain = build_irm(kind, 16, (1, 2, 5), "block", **TrainConfig(irm=kind, rank=3, width=10).irm_options)
+    masked = build_irm(kind, 16, (1, 2, 5), "block", **read_by(kind, 16), **config.irm_options)
+    plain = build_irm(kind, 16, (1, 2, 5), "block", **read_by(kind, 16), **TrainConfig(irm=kind, rank=3, width=10).irm_options)
     for parameter in masked.parameters():
         torch.nn.init.normal_(parameter)
     plain.load_state_dict(masked.state_dict())
@@ -74,7 +75,7 @@ def test_training_and_export_write_nothing_there(llama_folder: Path, tmp_path: P
     )  # fmt: skip
     run = train(config, tmp_path / "run")
     assert 'mask_indices = "7,15"' in (tmp_path / "run" / "run.toml").read_text()
-    h0 = torch.randn(1, 4, run.irm.hidden_size)
+    h0 = torch.randn(1, 4, run.irm.options.get("inner", run.irm.hidden_size))
     outputs = run.irm(h0)
     assert outputs.abs().sum((0, 1, 2)).gt(0).sum() == run.irm.hidden_size - len(MASKED)
     assert not outputs[..., MASKED].any()

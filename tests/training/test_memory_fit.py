@@ -58,6 +58,7 @@ from irm_lite.training.setup import prepare as preparing
 from irm_lite.training.step import injected_model, own_loops
 from irm_lite.training.step.injected_model import InjectedModel, compute_dtype
 from support.gguf_files import write_gguf as write_tensors
+from support.kinds import read_by
 from support.tiny_models import tiny_model, write_gguf
 
 SAVED = (
@@ -127,7 +128,7 @@ def test_an_irm_has_the_weights_that_are_counted(kind: Any) -> None:
     config = TrainConfig(irm=kind, rank=24, width=300, layers="every 4")
     shape = irm_shape(config, SEVEN)
     with torch.device("meta"):
-        irm = build_irm(kind, 4096, shape.layers, config.chosen_site, **config.irm_options)
+        irm = build_irm(kind, 4096, shape.layers, config.chosen_site, **read_by(kind, 11008), **config.irm_options)
     assert shape.parameters == sum(parameter.numel() for parameter in irm.parameters())
     largest = max(parameter.numel() for parameter in irm.parameters())
     assert largest <= max(shape.weights.values()) <= 1.01 * largest  # a matrix is counted with its bias

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.load import load_base
-from irm_lite.config import KINDS, TrainConfig
+from irm_lite.config import KINDS, Kind, TrainConfig
 from irm_lite.core.errors import DataError, InputError, Interrupted, RunError, TrainingFailed
 from irm_lite.data.dataset import Example, load_dataset
 from irm_lite.data.encoding import encode_all
@@ -35,6 +35,7 @@ from irm_lite.training.step import injected_model
 from irm_lite.training.step.answer_loss import answer_nll
 from irm_lite.training.step.injected_model import InjectedModel, varying_share
 from irm_lite.vectors.mean import observe
+from support.kinds import read_by
 from support.same_run import events, result
 
 Event = dict[str, Any]
@@ -434,8 +435,8 @@ def test_the_share_that_varies_is_a_variance_over_a_second_moment() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_moments_are_those_of_the_outputs(kind: str) -> None:
-    irm = build_irm(kind, 24, (0, 2, 3))
+def test_moments_are_those_of_the_outputs(kind: Kind) -> None:
+    irm = build_irm(kind, 24, (0, 2, 3), "block", **read_by(kind, 24))
     with torch.no_grad():
         for parameter in irm.parameters():
             parameter.normal_()

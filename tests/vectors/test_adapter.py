@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from architectures import RESULT
 from irm_lite.base.architecture import gguf_architecture
+from irm_lite.base.maps import module_names, require_maps_of
 from irm_lite.base.presets import presets
 from irm_lite.cli import main as cli
 from irm_lite.core.errors import InputError, LlamaCppError, VectorError
@@ -33,7 +34,7 @@ from irm_lite.vectors.adapter.closed_form import closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource, Text
 from irm_lite.vectors.adapter.job import require_out
 from irm_lite.vectors.adapter.peft_folder import write_peft
-from irm_lite.vectors.adapter.place import help_of, module_names, require_maps_of
+from irm_lite.vectors.adapter.place import help_of
 from irm_lite.vectors.adapter.predictor import RIDGES, fit, solutions
 from irm_lite.vectors.bake import bake
 from irm_lite.vectors.biases import Biases

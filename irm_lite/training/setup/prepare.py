@@ -16,6 +16,7 @@ from transformers import TrainingArguments, set_seed
 from irm_lite.base.architecture import text_config
 from irm_lite.base.forward import can_share
 from irm_lite.base.load import Base
+from irm_lite.base.maps import last_maps, width_read
 from irm_lite.base.sources.experts import told_of_experts
 from irm_lite.base.sources.shape import shape_of_config
 from irm_lite.base.stream import require_site, stream_of
@@ -188,8 +189,10 @@ def _new_irm(config: TrainConfig, base: Base, layers: tuple[int, ...], samples: 
             sizes = stream_sizes(base, samples)
         options["scale"] = [sizes[layer] for layer in layers]
     set_seed(config.seed)
-    if KINDS[config.irm].reads_input:
+    if KINDS[config.irm].reads == "h0":
         options["h0"] = stream_of(base.model).h0
+    if KINDS[config.irm].reads == "maps":
+        options["inner"] = width_read(last_maps(base.model, layers))
     irm = build_irm(config.irm, base.hidden_size, layers, config.chosen_site, **options)
     return irm.to(base.plan.device, getattr(torch, config.irm_dtype))
 

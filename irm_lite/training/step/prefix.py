@@ -20,7 +20,6 @@ from irm_lite.base.architectures import cuts
 from irm_lite.base.forward import run_base
 from irm_lite.base.padded import as_row
 from irm_lite.base.stream import stream_of
-from irm_lite.config import KINDS
 from irm_lite.core.files.atomic import free_space
 from irm_lite.core.machine import processes
 from irm_lite.data.encoding import Sample
@@ -41,7 +40,7 @@ class FrozenPrefix:
         self.model = model
         self.first = first_reached(model, irm)
         self.stream = stream_of(model)
-        self.reads = KINDS[irm.kind].reads_input  # whether layer 0's state is wanted
+        self.reads = irm.reads == "h0"  # whether layer 0's state is wanted
         self._rows: dict[int, tuple[int, int]] = {}  # id of a sample -> its first row in the store, and the one after its last
         self._together: dict[int, list[Sample]] = {}  # id of a sample -> those that are run with it
         self._stored: dict[str, Tensor] = {}
@@ -147,7 +146,7 @@ def first_reached(model: nn.Module, irm: IRM) -> int:
     config = text_config(model)
     if not cuts(str(config.model_type), getattr(config, "layer_types", None)):
         return 0
-    return irm.layers[0] + (irm.site == "block")
+    return irm.layers[0] + (irm.site == "block" and irm.reads != "maps")
 
 
 @contextmanager

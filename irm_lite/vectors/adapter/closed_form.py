@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from irm_lite.base.maps import LAST
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, unwatched
 from irm_lite.steering.adapter import Factors
 from irm_lite.vectors.adapter.inputs import Source, Text
@@ -24,7 +25,6 @@ BADLY = 0.05  # mean square error from which on a block is helped
 _AT_ONCE = 1 << 28  # floats of inputs that are held at once (1 GiB): a large model's blocks are read in several passes
 Array = TypeVar("Array", FloatArray, DoubleArray)
 Item = TypeVar("Item")
-LAST, ATTENTION = "ffn_down", "attn_output"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from irm_lite.base.fingerprint import Fingerprint, Match, fingerprint_gguf
 from irm_lite.base.load import Base
+from irm_lite.base.maps import ATTENTION, LAST, module_names, require_maps_of
 from irm_lite.base.presets import published_name
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import require_folder
@@ -18,16 +19,14 @@ from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.layers import parse_layers
 from irm_lite.steering.steering_file import base_keys
-from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST, ClosedForm
+from irm_lite.vectors.adapter.closed_form import ClosedForm
 from irm_lite.vectors.adapter.place import (
     help_of,
     help_of_model,
-    module_names,
     post_norms,
     post_norms_of,
     require_attention,
     require_maps,
-    require_maps_of,
     residual_scale,
     residual_scale_of,
 )

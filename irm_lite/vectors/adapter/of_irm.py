@@ -14,13 +14,14 @@ import numpy as np
 import torch
 
 from irm_lite.base.load import Base
+from irm_lite.base.maps import ATTENTION, LAST
 from irm_lite.core.errors import InputError
 from irm_lite.core.types import FloatArray, Progress, unwatched
 from irm_lite.data.encoding import Sample, encode_all
 from irm_lite.steering.adapter import Factors
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM
-from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST, BlockFit, ClosedForm, at_once, split_of, spread, told
+from irm_lite.vectors.adapter.closed_form import BlockFit, ClosedForm, at_once, split_of, spread, told
 from irm_lite.vectors.adapter.fitting_base import fitting_base
 from irm_lite.vectors.adapter.inputs import Text, TransformersSource
 from irm_lite.vectors.adapter.job import job_of_irm, require_out

@@ -1,7 +1,7 @@
 """Which maps of a model an adapter goes beside, their names elsewhere, the norms behind them, and which models carry none."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,12 +9,12 @@ import torch
 from irm_lite.base.architecture import decoder_layers, text_config
 from irm_lite.base.architectures import Architecture, of_gguf
 from irm_lite.base.fingerprint import BAKED
+from irm_lite.base.maps import ATTENTION, LAST
 from irm_lite.base.norms import gain_of, gains_at
 from irm_lite.base.stream import stream_of
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.gguf_header import GgufHeader, require_model
 from irm_lite.core.types import FloatArray
-from irm_lite.vectors.adapter.closed_form import ATTENTION, LAST
 from irm_lite.vectors.adapter.post_norm import PostNorm
 
 if TYPE_CHECKING:
@@ -35,16 +35,6 @@ def require_maps(header: GgufHeader, blocks: tuple[int, ...], module: str = LAST
     for block in blocks:
         if f"blk.{block}.{module}.weight" not in header.tensors:
             raise InputError(f"{name} has no blk.{block}.{module}.weight", "use the control vector")
-
-
-def require_maps_of(model: "PreTrainedModel", names: Mapping[str, str], blocks: tuple[int, ...]) -> None:
-    """The same of the last maps of a model in transformers. `names`: its `module_names`."""
-    lacking = next((block for block in blocks if f"blk.{block}.{LAST}" not in names), None)
-    if lacking is not None:  # mixtures of experts often begin with a dense block
-        raise InputError(f"block {lacking} of a {type(model).__name__} has no single last map", "use the control vector")
-    multipliers = getattr(model.config, "mlp_multipliers", None) or ()  # Falcon-H1's, which a GGUF has in its weights
-    if any(float(each) != 1.0 for each in multipliers):
-        raise InputError(f"a {type(model).__name__} scales what its last map puts out", "make it with --gguf, as a .gguf")
 
 
 def residual_scale(header: GgufHeader) -> float:
@@ -123,24 +113,3 @@ def help_of_model(model: "PreTrainedModel", names: Mapping[str, str]) -> dict[in
     if any("norm" in name for name in stream_of(model).attn):
         return {}
     return {block: ATTENTION for block in range(len(decoder_layers(model))) if f"blk.{block}.{ATTENTION}" in names}
-
-
-def module_names(model: "PreTrainedModel", architecture: str) -> dict[str, str]:
-    """GGUF's names of the model's linear maps -> its own, as convert_lora_to_gguf.py maps them.
-
-    Raises InputError where GGUF does not know the architecture, or not its last maps.
-    """
-    import gguf
-
-    kinds: dict[str, Any] = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
-    if architecture not in kinds:
-        raise InputError(f"the package gguf knows no architecture {architecture!r}", "pip install -U gguf")
-    known = gguf.get_tensor_name_map(kinds[architecture], len(decoder_layers(model)))
-    found = {known.get_name(name): name for name, part in model.named_modules() if getattr(part, "weight", None) is not None}
-    names = {gguf_name: name for gguf_name, name in found.items() if gguf_name is not None}
-    if f"blk.0.{LAST}" not in names:
-        raise InputError(
-            f"a {type(model).__name__} has no linear map that PEFT could be told of as its blocks' last one",
-            "use the control vector",
-        )
-    return names
