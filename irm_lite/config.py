@@ -35,13 +35,14 @@ class KindFacts:
     scaled: bool = False  # its outputs, and so its steps, are in units of the base's residual stream in each layer
     reads: Reads = "h0"  # layer 0's stream, or in each block what its last map reads, or nothing: it adds the same everywhere
     options: tuple[str, ...] = ()  # settings that `build_irm` is given
+    rank: int = 16
 
 
 KINDS: dict[Kind, KindFacts] = {
     "paper": KindFacts(1e-4, 0.0, "attn", loop_penalty=0.0, fact_weight=1.0, large=True),  # its own rate and site
     "lite": KindFacts(1e-3, 1.0, "block", scaled=True, options=("width", "rank")),  # the demo's (docs/log.md)
     "static": KindFacts(2e-2, 0.0, "block", scaled=True, reads="nothing"),
-    "lora": KindFacts(3e-3, 0.0, "block", reads="maps", options=("rank",)),
+    "lora": KindFacts(3e-3, 0.0, "block", reads="maps", options=("rank",), rank=4),
 }
 
 
@@ -73,8 +74,8 @@ class TrainConfig:
     layers: str = "all"
     """Injected layers, 0-based: all, odd, even, 0-29, 0,3,7-12, 2/4 (the second of four parts) or every 4. At site block,
     layer 0 is in only where it is named by its number: llama.cpp adds nothing after block 0."""
-    rank: int = 16
-    """Rank of each layer's head of a lite IRM, of each layer of a lora."""
+    rank: int = 0
+    """Rank of each layer's head of a lite IRM, or of each layer of a lora; 0: 16 and 4."""
     width: int = 256
     """Width of a lite IRM's trunk."""
     mask_indices: str = ""
@@ -161,8 +162,8 @@ class TrainConfig:
     """Train on a .gguf that llama.cpp cannot load, or makes quite another model of than transformers."""
 
     def __post_init__(self) -> None:
-        positive = ("rank", "width", "batch_size", "gradient_accumulation_steps", "save_total_limit")
-        natural = ("learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps", "save_minutes")
+        positive = ("width", "batch_size", "gradient_accumulation_steps", "save_total_limit")
+        natural = ("rank", "learning_rate", "weight_decay", "max_grad_norm", "l1", "seed", "eval_steps", "save_steps")
         check_keys(self.to_dict(), "settings")
         for name, value in self.to_dict().items():
             if isinstance(value, int) and abs(value) >= 2**53:  # a float cannot hold it exactly, or at all
@@ -174,7 +175,7 @@ class TrainConfig:
         for name in positive:
             if not getattr(self, name) >= 1:
                 raise InputError(f"{_flag(name)} {getattr(self, name)} makes no sense", "give at least 1")
-        for name in (*natural, "early_stopping_patience", "sample_tokens"):
+        for name in (*natural, "save_minutes", "early_stopping_patience", "sample_tokens"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{_flag(name)} {getattr(self, name)} makes no sense", "give at least 0")
         if not math.isfinite(self.num_train_epochs) or not (self.max_steps > 0 or self.num_train_epochs > 0):
@@ -219,6 +220,10 @@ class TrainConfig:
         return KINDS[self.irm].dependence_penalty if self.dependence_penalty == -1 else self.dependence_penalty
 
     @property
+    def chosen_rank(self) -> int:
+        return self.rank or KINDS[self.irm].rank
+
+    @property
     def chosen_loop_penalty(self) -> float:
         return KINDS[self.irm].loop_penalty if self.loop_penalty == -1 else self.loop_penalty
 
@@ -230,7 +235,8 @@ class TrainConfig:
     def irm_options(self) -> dict[str, Any]:
         """What `build_irm` needs beside kind, hidden size, layers and site."""
         masked = {"mask": self.masked} if self.masked else {}
-        return {name: getattr(self, name) for name in KINDS[self.irm].options} | masked
+        chosen = {"rank": self.chosen_rank, "width": self.width}
+        return {name: chosen[name] for name in KINDS[self.irm].options} | masked
 
     @property
     def masked(self) -> list[int]:

@@ -160,7 +160,7 @@ def test_every_choice_is_taken(name: str, choice: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "fragment"),
     [
-        ({"rank": 0}, "--rank 0 makes no sense: give at least 1"),
+        ({"rank": -1}, "--rank -1 makes no sense: give at least 0"),
         ({"batch_size": 0}, "--batch-size 0 makes no sense: give at least 1"),
         ({"gradient_accumulation_steps": -1}, "--gradient-accumulation-steps -1 makes no sense: give at least 1"),
         ({"batch_size": 10**6, "gradient_accumulation_steps": 2}, "is absurdly large: give at most 1000000"),

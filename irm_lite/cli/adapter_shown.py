@@ -30,12 +30,11 @@ def show(result: "AdapterExport", output: Output) -> None:
     output.result(
         result.to_dict(),
         *_compared(result),
-        _by_block(result),
-        _error_line(result),
+        *((_by_block(result), _error_line(result)) if result.fits else ()),
         *_tuned(result),
         f"of what the {of} does at other strengths the adapter does {strengths}",
         f"{safe(str(result.path))}: {len(result.adapter.factors)} maps of rank {result.rank}, {result.n_bytes / 1000:.0f} kB, "
-        f"{result.seconds:.0f} s; fitted on {result.texts}",
+        f"{result.seconds:.0f} s; {result.origin}",
     )
 
 

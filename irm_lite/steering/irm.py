@@ -250,6 +250,10 @@ class LoraIRM(IRM):
     def options(self) -> dict[str, Any]:
         return {"inner": self.inner, "rank": self.rank, **super().options}
 
+    def factors(self, index: int) -> tuple[Tensor, Tensor]:
+        """A layer's down (rank, inner) and up (H, rank), as a LoRA adapter of alpha ALPHA has them."""
+        return self.down[index].detach(), self._kept(self.up[index].detach().mT).mT
+
     def encode(self, h0: Tensor) -> Tensor:
         return h0  # unused
 

@@ -33,19 +33,21 @@ def _paper_saved(_config: TrainConfig, base: BaseShape, count: int, irm_c: int) 
 def _lite_weights(config: TrainConfig, base: BaseShape, count: int) -> Sizes:
     hidden = base.hidden_size
     trunk = {"in": (hidden + 1) * config.width, "hidden": (config.width + 1) * config.width}
-    return trunk | {"down": count * config.rank * config.width, "up": count * hidden * config.rank, "bias": count * hidden}
+    rank = config.chosen_rank
+    return trunk | {"down": count * rank * config.width, "up": count * hidden * rank, "bias": count * hidden}
 
 
 def _lite_saved(config: TrainConfig, base: BaseShape, count: int, _c: int) -> Sizes:
-    return {"IRM activations": 4 * (base.hidden_size + 4 * config.width + count * config.rank)}  # its products are in float32
+    own = 4 * config.width + count * config.chosen_rank
+    return {"IRM activations": 4 * (base.hidden_size + own)}  # its products are in float32
 
 
 def _lora_weights(config: TrainConfig, base: BaseShape, count: int) -> Sizes:
-    return {"down": count * config.rank * base.intermediate_size, "up": count * base.hidden_size * config.rank}
+    return {"down": count * config.chosen_rank * base.intermediate_size, "up": count * base.hidden_size * config.chosen_rank}
 
 
 def _lora_saved(config: TrainConfig, base: BaseShape, count: int, c: int) -> Sizes:
-    return {"IRM activations": count * (c * base.intermediate_size + 4 * config.rank)}  # what the last maps read
+    return {"IRM activations": count * (c * base.intermediate_size + 4 * config.chosen_rank)}  # what the last maps read
 
 
 def _static_weights(_config: TrainConfig, base: BaseShape, count: int) -> Sizes:
@@ -54,7 +56,7 @@ def _static_weights(_config: TrainConfig, base: BaseShape, count: int) -> Sizes:
 
 IRM_MEMORY: dict[Kind, IrmMemory] = {
     "paper": IrmMemory(_paper_weights, _paper_saved, lambda _config, hidden: hidden, outputs_at_once=True),
-    "lite": IrmMemory(_lite_weights, _lite_saved, lambda config, _hidden: config.rank),
+    "lite": IrmMemory(_lite_weights, _lite_saved, lambda config, _hidden: config.chosen_rank),
     "lora": IrmMemory(_lora_weights, _lora_saved, lambda _config, _hidden: 0),
     "static": IrmMemory(
         lambda _config, base, count: {"vectors": count * base.hidden_size}, lambda *_sizes: {}, lambda _config, _hidden: 0

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def export_adapter(run: Path, flags: "ExportFlags", output: Output) -> None:
-    """A run's vector as an adapter, exported first where there is none; with --rank the run's IRM itself."""
+    """A run's vector as an adapter, exported first where there is none; with --rank, and of a lora, the run's IRM itself."""
     from irm_lite.base.presets import find_gguf
     from irm_lite.runs.trained import load_run
 
@@ -26,7 +26,7 @@ def export_adapter(run: Path, flags: "ExportFlags", output: Output) -> None:
     _require_free(target, flags.force)
     gguf = find_gguf(flags.gguf) if flags.gguf else None
     require_not_read(target, gguf or trained.gguf_path, trained.directory.default_vector)
-    make = _of_vector if flags.rank is None else _of_irm
+    make = _of_lora if trained.irm.reads == "maps" else _of_vector if flags.rank is None else _of_irm
     with stoppable_progress(output, "making an adapter") as on_progress:
         result = make(trained, target, gguf, flags, output, on_progress)
     show(result, output)
@@ -63,6 +63,21 @@ def _of_vector(
     if flags.layers != "all":
         vector = vector.select(parse_layers(flags.layers, run.fingerprint.n_layers, first=1))
     return adapter_of_run(run, vector, target, gguf=gguf, on_progress=on_progress)
+
+
+def _of_lora(
+    run: "TrainedRun", target: Path, gguf: Path | None, flags: "ExportFlags", output: Output, on_progress: "Progress"
+) -> "AdapterExport":
+    from irm_lite.steering.control_vector import ControlVector
+    from irm_lite.vectors.adapter.of_lora import adapter_of_lora
+
+    for flag, given in (("--rank", flags.rank is not None), ("--layers", flags.layers != "all")):
+        if given:
+            raise InputError(f"{flag} is of what is fitted: a lora run is copied whole", f"leave out {flag}")
+    default = run.directory.default_vector
+    vector = ControlVector.load(default) if default.exists() else None
+    output.note("copying the run's LoRA, then measuring it")
+    return adapter_of_lora(run, target, vector=vector, gguf=gguf, on_progress=on_progress)
 
 
 def _of_irm(

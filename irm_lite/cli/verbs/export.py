@@ -29,7 +29,7 @@ class ExportFlags:
     """The .gguf to write [default: RUN/export/vector.gguf, or adapter.gguf there]; for an adapter also a folder, for PEFT."""
     as_: Annotated[Literal["vector", "adapter"], Parameter(name="--as")] = "vector"
     """vector: a control vector, for llama.cpp; adapter: the run's exported vector (made first if there is none) as a LoRA adapter,
-    for llama.cpp, Ollama, vLLM and PEFT (docs/adapter.md)."""
+    for llama.cpp, Ollama, vLLM and PEFT (docs/adapter.md); of a run of kind lora the IRM itself, copied."""
     method: Literal["auto", "distil", "mean", "exact"] = "auto"
     """distil: fit vectors to the IRM; mean: its mean output; exact: copy a static IRM of site block; auto: exact where that can
     be, else the mean where it loses at most 3% of what the IRM does, else distil."""

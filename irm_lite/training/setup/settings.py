@@ -28,6 +28,7 @@ def resolved(config: TrainConfig, base: Base, layers: tuple[int, ...], n_train: 
         layers=format_layers(layers),
         optim=config.chosen_optim(base.plan.optim),
         site=config.chosen_site,
+        rank=config.chosen_rank,
         irm_dtype=config.chosen_irm_dtype(base.plan.device, base.plan.dtype),
         learning_rate=config.peak_learning_rate,
         dependence_penalty=config.chosen_dependence_penalty,

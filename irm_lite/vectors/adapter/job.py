@@ -52,13 +52,15 @@ class Job:
     kept: dict[str, str | int | float]  # keys
     matches: list[Match]
 
+    def keys(self, method: str) -> dict[str, str | int | float]:
+        """Its provenance; the fidelity is not known yet."""
+        kept = {key: value for key, value in self.kept.items() if not key.startswith(("base.", "fidelity"))}
+        return {**kept, "version": __version__, "method": method, **base_keys(self.fingerprint)}
+
     def adapter(self, made: ClosedForm, method: str = "closed form") -> Adapter:
-        """With its provenance; the fidelity is not known yet."""
-        keys: dict[str, str | int | float] = {
-            **{key: value for key, value in self.kept.items() if not key.startswith(("base.", "fidelity"))},
-            "version": __version__,
-            "method": method,
-            **base_keys(self.fingerprint),
+        """What was fitted, with its provenance and errors."""
+        keys = self.keys(method)
+        keys |= {
             "error": sum(fit.error for fit in made.fits) / len(made.fits),
             "error.worst": max(fit.error for fit in made.fits),
         }
@@ -122,6 +124,25 @@ def job_in_transformers(base: Base, vector: ControlVector, out: Path, name: str)
     norms, helping = post_norms_of(base.model, names, vector.layers), help_of_model(base.model, names)
     kept, scale = dict(vector.metadata), residual_scale_of(base.model)
     return Job(out, base.fingerprint, names, published_name(name), scale, helping, norms, kept, [match])
+
+
+def job_of_lora(run: "TrainedRun", out: Path, gguf: Path | None) -> Job:
+    """An IRM that is a LoRA already, beside the last maps of its layers."""
+    from irm_lite.base.sources.gguf_weights import skeleton
+
+    require_out(out)
+    irm, name = run.irm, published_name(run.config.model)
+    kept: dict[str, str | int | float] = {"data": public_name(run.config.data), "kind": irm.kind, "site": irm.site}
+    if gguf is None:
+        base = run.base
+        names = module_names(base.model, base.fingerprint.architecture)
+        require_maps_of(base.model, names, irm.layers)
+        return Job(out, base.fingerprint, names, name, 1.0, {}, {}, kept, [])
+    header = read_header(gguf)
+    require_maps(header, irm.layers)
+    fingerprint = fingerprint_gguf(header)
+    names = {} if is_gguf(out) else module_names(skeleton(gguf), fingerprint.architecture)
+    return Job(out, fingerprint, names, name, 1.0, {}, {}, kept, [run.match(fingerprint, gguf.name)])
 
 
 def job_of_irm(run: "TrainedRun", base: Base, out: Path, gguf: Path | None) -> Job:

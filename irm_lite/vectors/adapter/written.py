@@ -29,8 +29,8 @@ class AdapterExport:
     path: Path
     gguf: Path | None  # that it was made and measured on; None: in transformers
     adapter: Adapter
-    fits: list[BlockFit]
-    texts: str  # what it was fitted on
+    fits: list[BlockFit]  # none of one that was copied
+    texts: str  # what it was fitted on; empty: nothing was fitted
     measured: Measured
     began: float  # by time.monotonic
     matches: list[Match] = field(default_factory=list)  # of the vector and the run in that model
@@ -57,6 +57,16 @@ class AdapterExport:
         return max(each.rank for each in self.adapter.factors.values())
 
     @property
+    def modules(self) -> list[str]:
+        """The kinds of maps that it goes beside, by GGUF's name."""
+        return sorted({name.split(".", 2)[2] for name in self.adapter.factors})
+
+    @property
+    def origin(self) -> str:
+        """Where its factors come from."""
+        return f"fitted on {self.texts}" if self.texts else "copied from the run, in which they were trained"
+
+    @property
     def normed(self) -> bool:
         """Whether what its maps put out is normalised before it reaches the stream."""
         return any(fit.floor is not None for fit in self.fits)
@@ -77,7 +87,7 @@ class AdapterExport:
         return {
             "adapter": str(self.path),
             "gguf": str(self.gguf) if self.gguf else None,
-            "texts": self.texts,
+            "texts": self.texts or None,
             "teacher": self.teacher,
             "seconds": round(self.seconds, 1),
             "bytes": self.n_bytes,
