@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM
 
 from irm_lite.base.architecture import decoder_layers, gguf_architecture, text_config
+from irm_lite.base.maps import module_names, require_maps_of
 from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.llamacpp import Runtime
@@ -26,11 +27,9 @@ from irm_lite.vectors.adapter.inputs import LlamaCppSource
 from irm_lite.vectors.adapter.peft_folder import write_peft
 from irm_lite.vectors.adapter.place import (
     help_of,
-    module_names,
     post_norms,
     post_norms_of,
     require_maps,
-    require_maps_of,
     residual_scale,
     residual_scale_of,
 )

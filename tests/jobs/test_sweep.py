@@ -168,7 +168,7 @@ def test_a_presets_settings_fill_what_is_open_as_in_train(tmp_path: Path) -> Non
         ("[grid]\nrank = []\n", "[grid]: rank must be a list"),
         ("[grid]\nrank = [4, 'many']\n", "rank must be of type int, not 'many'"),
         ("[grid]\nrank = [4, 4]\n", "two runs are called rank-4"),
-        ("[grid]\nrank = [4, 0]\n", "run rank-0: --rank 0 makes no sense"),
+        ("[grid]\nrank = [4, -1]\n", "run rank--1: --rank -1 makes no sense"),
         ("[[setting]]\nrank = 4\n", "has no name that can name a folder"),
         ("[[setting]]\nname = '../up'\n", "has no name that can name a folder ('../up')"),
         ("[[setting]]\nname = 5\n", "has no name that can name a folder (5)"),

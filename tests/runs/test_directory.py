@@ -112,9 +112,9 @@ def test_a_damaged_or_newer_run_is_refused(
 @pytest.mark.parametrize(
     ("old", "new", "fragment"),
     [
-        ("rank = 16", "rank = 0", "--rank 0 makes no sense"),
-        ("rank = 16", "rank = 'x'", "rank must be of type int"),
-        ("rank = 16", "rang = 16", "there is no setting 'rang'"),
+        ("rank = 0", "rank = -1", "--rank -1 makes no sense"),
+        ("rank = 0", "rank = 'x'", "rank must be of type int"),
+        ("rank = 0", "rang = 0", "there is no setting 'rang'"),
         ('irm = "static"', 'irm = "bogus"', "bogus"),
     ],
 )

@@ -46,7 +46,7 @@ def test_every_setting_is_in_the_form_with_its_default_and_its_help() -> None:
     [
         ({"rank": "x"}, "rank", "'x' is not a whole number"),
         ({"rank": ""}, "rank", "this is empty"),
-        ({"rank": "0"}, "rank", "--rank 0 makes no sense: give at least 1"),
+        ({"rank": "-1"}, "rank", "--rank -1 makes no sense: give at least 0"),
         ({"learning_rate": "nan"}, "learning_rate", "makes no sense"),
         ({"learning_rate": "200"}, "learning_rate", "only diverges"),
         ({"num_train_epochs": "-1"}, "max_steps", "there is nothing to train"),
