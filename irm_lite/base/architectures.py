@@ -35,6 +35,11 @@ class Architecture:
     scale: str = ""  # the configuration's factor of the logits; with a leading slash its divisor
     side_by_side_if: str = ""  # the configuration's switch that puts attention and MLP side by side
 
+    @property
+    def sandwiched(self) -> bool:
+        """Whether a block normalises what attention puts out, and what the MLP does, and then adds it to the stream."""
+        return any("norm" in module for module in self.attn)
+
     def beside(self) -> "Architecture":
         """The same with attention and MLP side by side."""
         return replace(self, attn=(), reads="", node="", seen_through="")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from irm_lite.base.fingerprint import fingerprint_gguf
+from irm_lite.base.stream import stream_of
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import require_folder, write_text
 from irm_lite.core.types import Progress, unwatched
@@ -94,6 +95,7 @@ def export_vector(
         run.matches.append(run.match(runs_on, gguf.name))
     blocks = parse_layers(layers, run.fingerprint.n_layers, first=1)
     chosen = _method(run.irm, method, blocks)
+    _require_stream(run)
     prompts = PromptCheck() if gguf is None else prompts_on(run, gguf)
     told = None if gguf is None else disagreement_on(run, gguf, allowed=allow_disagreement)
     made = _directions(run, chosen, blocks, fitting, on_progress)
@@ -147,6 +149,14 @@ def _report(result: ExportResult, gguf: Path | None) -> dict[str, Any]:
         "input_dependent_share": asdict(result.dependent_share) if result.dependent_share else None,
         **result.comparison.to_dict(),
     }
+
+
+def _require_stream(run: TrainedRun) -> None:
+    """Raise InputError where what the IRM puts out is no vector in the stream."""
+    known = stream_of(run.base.model).known if run.irm.reads == "maps" else None
+    if known is not None and known.sandwiched:
+        what = f"a {type(run.base.model).__name__} normalises what its last maps put out, a {run.irm.kind}'s addition with it"
+        raise InputError(f"{what}: that is no vector in the stream", "say --as adapter")
 
 
 def _method(irm: IRM, method: Method, blocks: tuple[int, ...]) -> Method:

@@ -84,8 +84,7 @@ def _values(gain: torch.Tensor) -> FloatArray:
 
 
 def _sandwiched(known: Architecture | None) -> bool:
-    """Whether a block of this line of the table normalises what attention puts out, and what the MLP does, and then adds it."""
-    return known is not None and any("norm" in module for module in known.attn)
+    return known is not None and known.sandwiched
 
 
 def require_attention(model: "PreTrainedModel", names: Mapping[str, str], blocks: tuple[int, ...]) -> None:
