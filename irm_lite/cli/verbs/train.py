@@ -59,10 +59,11 @@ def train(
         "seconds": end["seconds"],
         "data_read": read,
     }
+    whole = " --as adapter" if trained.irm.reads == "maps" else ""  # no vector carries it whole
     output.result(
         document,
         f"run {directory.path}: best validation NLL {end['best_nll']:.3f} at step {end['best_step']}, {end['seconds']:.0f} s",
-        f"next: irm-lite export {shlex.quote(_argument(directory.path))}",
+        f"next: irm-lite export {shlex.quote(_argument(directory.path))}{whole}",
     )
 
 
