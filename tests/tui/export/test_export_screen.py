@@ -151,6 +151,22 @@ async def test_the_file_that_was_meant_for_one_run_is_not_the_others(run: RunDir
 
 
 @pytest.mark.slow
+async def test_a_lora_is_offered_as_an_adapter_until_something_else_is_chosen(run: RunDirectory) -> None:
+    lora = RunDirectory(Path("runs/lora"))
+    lora.create(TrainConfig(model="base.gguf", irm="lora"), Fingerprint("llama", 3, 64, "0" * 64), {})
+    (lora.path / "irm.safetensors").write_bytes(b"")
+    bare = ExportApp(run.path)
+    async with bare.run_test(size=(140, 45)) as pilot:
+        kind, field = bare.screen.query_one("#kind", Select), bare.screen.query_one("#run", Input)
+        assert kind.value == "vector"
+        field.value = str(lora.path)
+        await until(pilot, lambda: kind.value == "adapter", "what carries it whole")
+        kind.value = "vector"
+        bare.screen.query_one("#strength", Input).value = "0.5"
+        await pilot.pause()
+        assert kind.value == "vector"
+
+
 async def test_a_bake_gives_the_lines_for_its_file(run: RunDirectory, script: Callable[[Script], None]) -> None:
     ControlVector({1: np.ones(64, np.float32)}, "llama").save(run.default_vector)
     script([["out", json.dumps({"gguf": "angry.gguf", "from": "base.gguf", "slot": "ffn_down", "layers": [1]})]])

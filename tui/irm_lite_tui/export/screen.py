@@ -10,6 +10,7 @@ from textual.screen import Screen
 from textual.widgets import Button, Footer, Input, Label, Select, Static
 
 from irm_lite.base.presets import find_gguf
+from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.files.paths import expanded
 from irm_lite.runs.directory import RunDirectory
@@ -56,6 +57,7 @@ class ExportScreen(Screen[None]):
         self._adapter: Path | None = None
         self._baked: Path | None = None
         self._exporting = ""  # the run whose export was started last
+        self._offered: Path | None = None  # the run that the form was set for
 
     def compose(self) -> ComposeResult:
         yield ModeBar()
@@ -170,7 +172,7 @@ class ExportScreen(Screen[None]):
         self._vector = self._adapter = self._baked = self._figures.measured = adapter_figures.measured = None
         try:
             run = RunDirectory(expanded(self._value("run")))
-            run.config()
+            self._offer(run, run.config())
             measured, of_adapter = load_measured(run.fidelity), load_adapter(run.fidelity)
         except (IrmLiteError, OSError) as error:
             self._say(str(error), wrong=True)
@@ -186,6 +188,12 @@ class ExportScreen(Screen[None]):
             before += f"; {self._adapter.name} is of another one"
         key = shown_key(self.app, "export.export", "f6")
         self._say(before if measured else f"not exported yet: {key} exports it")
+
+    def _offer(self, run: RunDirectory, config: TrainConfig) -> None:
+        """Of a run that was not in the form before: as what it leaves whole, a lora as an adapter."""
+        if run.path != self._offered:
+            self._offered = run.path
+            self.query_one("#kind", Select).value = "adapter" if KINDS[config.irm].reads == "maps" else "vector"
 
     def _strength(self) -> float:
         try:
