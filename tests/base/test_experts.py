@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from transformers import Gemma3Config, Gemma3ForConditionalGeneration, T5Config, T5ForConditionalGeneration
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Qwen2VLConfig, T5Config, T5ForConditionalGeneration
 
 from irm_lite.base.load import load_base
 from irm_lite.base.sources.experts import told_of_experts
@@ -52,6 +52,14 @@ def test_an_encoder_decoder_is_refused_in_a_line(tmp_path: Path) -> None:
     )
     write_tokenizer(tmp_path)
     with pytest.raises(BaseModelError, match=r"is an encoder-decoder \(t5\): choose a decoder") as refusal:
+        load_base(str(tmp_path), quant="none", device="cpu")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_vision_model_whose_text_part_does_not_load_alone_is_refused_in_a_line(tmp_path: Path) -> None:
+    Qwen2VLConfig(text_config={"vocab_size": 512, "hidden_size": 32}).save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    with pytest.raises(BaseModelError, match=r"is a qwen2_vl, .* by itself: choose a text model") as refusal:
         load_base(str(tmp_path), quant="none", device="cpu")
     assert "\n" not in str(refusal.value)
 

@@ -16,9 +16,15 @@ _ROUTERS = ("gate", "router", "layer")  # Linear layers that choose the experts,
 
 
 def require_decoder(config: "PretrainedConfig", where: str) -> None:
-    """Raise BaseModelError where the configuration is an encoder-decoder's."""
+    """Raise BaseModelError where the configuration is an encoder-decoder's, or of what transformers loads no language model of."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
     if getattr(config, "is_encoder_decoder", False):
         raise BaseModelError(f"{where} is an encoder-decoder ({config.model_type})", "choose a decoder: irm-lite steers no others")
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise BaseModelError(
+            f"{where} is a {config.model_type}, and transformers loads no language model of that by itself", "choose a text model"
+        )
 
 
 def has_experts(config: Any) -> bool:

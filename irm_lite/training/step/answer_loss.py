@@ -23,7 +23,8 @@ def answer_nll(head: nn.Module, hidden: Tensor, labels: Tensor, weights: Tensor)
     linear = head.linear if isinstance(head, FinishedHead) else head
     if type(linear) is not nn.Linear or linear.weight.requires_grad:
         return (weights * F.cross_entropy(head(hidden).float(), labels, reduction="none")).sum()
-    total: Tensor = _FrozenHead.apply(hidden, labels, weights, head, torch.is_grad_enabled())  # type: ignore[no-untyped-call]
+    apply: Any = _FrozenHead.apply  # typed since torch 2.14
+    total: Tensor = apply(hidden, labels, weights, head, torch.is_grad_enabled())
     return total
 
 
