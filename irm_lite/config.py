@@ -42,7 +42,7 @@ KINDS: dict[Kind, KindFacts] = {
     "paper": KindFacts(1e-4, 0.0, "attn", loop_penalty=0.0, fact_weight=1.0, large=True),  # its own rate and site
     "lite": KindFacts(1e-3, 1.0, "block", scaled=True, options=("width", "rank")),  # the demo's (docs/log.md)
     "static": KindFacts(2e-2, 0.0, "block", scaled=True, reads="nothing"),
-    "lora": KindFacts(3e-3, 0.0, "block", reads="maps", options=("rank",), rank=4),
+    "lora": KindFacts(3e-3, 0.0, "block", loop_penalty=0.0, fact_weight=1.0, reads="maps", options=("rank",), rank=4),
 }
 
 
@@ -154,10 +154,10 @@ class TrainConfig:
     """Also report to TensorBoard, into the run directory."""
     fact_weight: float = -1.0
     """How many times a token counts that carries the fact: of words that the neutral answer to the same question has too (shipped
-    tones, or a column `neutral`); -1: 1 for paper, 4 for the others."""
+    tones, or a column `neutral`); -1: 4 for static and lite, 1 for the others."""
     loop_penalty: float = -1.0
     """Weight of what makes the model's own loops less likely (unlikelihood; every 10 steps it answers 32 questions, most of them
-    general ones); 0: not, -1: 0 for paper, 0.5 for the others."""
+    general ones); 0: not, -1: 0.5 for static and lite, 0 for the others."""
     allow_disagreement: bool = False
     """Train on a .gguf that llama.cpp cannot load, or makes quite another model of than transformers."""
 

@@ -6,16 +6,17 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from irm_lite.cli.output import Output
-from irm_lite.cli.tables import comparison_shown, with_interval
+from irm_lite.cli.tables import comparison_shown, score_line, with_interval
 from irm_lite.core.visible_text import safe
 from irm_lite.vectors.adapter.card import error_meant
 
 if TYPE_CHECKING:
+    from irm_lite.scoring.score import Score
     from irm_lite.vectors.adapter.written import AdapterExport
 
 
-def show(result: "AdapterExport", output: Output) -> None:
-    """Figures, what is to be told of blocks, and where it lies."""
+def show(result: "AdapterExport", output: Output, score: "Score | None" = None) -> None:
+    """Figures, what is to be told of blocks, where it lies, and what its text is worth."""
     output.tell_matches(result.matches)
     for line in result.warnings:
         output.warn(line)
@@ -28,13 +29,14 @@ def show(result: "AdapterExport", output: Output) -> None:
     of = "IRM" if result.measured.strengths_of == "irm" else "vector"
     strengths = ", ".join(f"{value:.3f} at {strength:g}" for strength, value in result.strengths.items())
     output.result(
-        result.to_dict(),
+        {**result.to_dict(), "score": score.to_dict() if score else None},
         *_compared(result),
         *((_by_block(result), _error_line(result)) if result.fits else ()),
         *_tuned(result),
         f"of what the {of} does at other strengths the adapter does {strengths}",
         f"{safe(str(result.path))}: {len(result.adapter.factors)} maps of rank {result.rank}, {result.n_bytes / 1000:.0f} kB, "
         f"{result.seconds:.0f} s; {result.origin}",
+        *((score_line(score),) if score else ()),
     )
 
 

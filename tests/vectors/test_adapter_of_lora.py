@@ -45,11 +45,12 @@ def test_peft_and_llamacpp_do_with_it_what_the_injected_base_does(
     run: TrainedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "adapter"
-    assert cli.run(["export", str(run.directory.path), "--as", "adapter", "-o", str(folder), "--json"]) == 0
+    assert cli.run(["export", str(run.directory.path), "--as", "adapter", "-o", str(folder), "--questions", "2", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["rank"], document["predicted"], document["texts"]) == (4, [], None)
     assert document["fidelity"] == pytest.approx(1, abs=1e-3)
     assert document["measured"]["kl_irm_base"] > 0.01
+    assert document["score"]["questions"]["text"] == 2
     assert complaints(folder) == []
     assert "depends on what the model reads" in (folder / "README.md").read_text()
     ids = run.held_out[0].ids
@@ -65,6 +66,17 @@ def test_peft_and_llamacpp_do_with_it_what_the_injected_base_does(
     with Runtime(run.gguf_path, n_ctx=256) as runtime, at_work(runtime, [f"{folder / 'adapter.gguf'}:0.7"]):
         there = torch.from_numpy(runtime.logits(ids)).log_softmax(-1)
     assert float((wanted.exp() * (wanted - there)).sum(-1).mean()) < 1e-5
+
+
+@pytest.mark.slow
+def test_eval_measures_what_was_exported(run: TrainedRun, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["eval", str(run.directory.path), "--questions", "0", "--json"]
+    assert cli.run(asked) == 2
+    assert "--as adapter" in capsys.readouterr().err
+    assert cli.run(["export", str(run.directory.path), "--as", "adapter", "--questions", "0", "--quiet"]) == 0
+    capsys.readouterr()
+    assert cli.run(asked) == 0
+    assert json.loads(capsys.readouterr().out)["adapter"]["fidelity"] == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.slow

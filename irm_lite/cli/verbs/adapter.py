@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 from irm_lite.cli.adapter_shown import show
 from irm_lite.cli.output import Output
 from irm_lite.cli.progress import stoppable_progress
-from irm_lite.core.errors import InputError
+from irm_lite.core.errors import InputError, Interrupted, IrmLiteError
 from irm_lite.core.files.atomic import require_new, require_not_read
 
 if TYPE_CHECKING:
     from irm_lite.cli.verbs.export import ExportFlags
     from irm_lite.core.types import Progress
     from irm_lite.runs.trained import TrainedRun
+    from irm_lite.scoring.score import Score
     from irm_lite.vectors.adapter.written import AdapterExport
 
 
@@ -29,7 +30,25 @@ def export_adapter(run: Path, flags: "ExportFlags", output: Output) -> None:
     make = _of_lora if trained.irm.reads == "maps" else _of_vector if flags.rank is None else _of_irm
     with stoppable_progress(output, "making an adapter") as on_progress:
         result = make(trained, target, gguf, flags, output, on_progress)
-    show(result, output)
+    show(result, output, _scored(trained, result, flags, output) if make is _of_lora else None)
+
+
+def _scored(run: "TrainedRun", result: "AdapterExport", flags: "ExportFlags", output: Output) -> "Score | None":
+    """Of what the adapter of a lora writes, as of an exported vector; None where none was asked for, or where it fails, which is
+    told: the export shall not be lost by it."""
+    from irm_lite.scoring.material import Extent
+    from irm_lite.vectors.adapter.evaluated import score_adapters
+
+    if flags.questions == 0 or result.gguf is None:
+        return None
+    try:
+        with stoppable_progress(output, "scoring") as on_progress:
+            return score_adapters(run, [str(result.file)], result.gguf, Extent(flags.questions), on_progress)
+    except Interrupted:
+        raise
+    except IrmLiteError as error:
+        output.warn(f"no score of text ({error})")
+        return None
 
 
 def _of_vector(

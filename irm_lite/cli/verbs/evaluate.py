@@ -61,13 +61,18 @@ def evaluate(run: Path, /, *, flags: EvalFlags | None = None, common: Common | N
     from irm_lite.vectors.evaluation import evaluate_run
 
     trained, extent = load_run(run), Extent(flags.questions, flags.max_new_tokens, flags.seed)
-    names = flags.vector or [str(trained.directory.default_vector)]
-    alone = not flags.vector and not trained.directory.default_vector.exists()  # adapters, without a vector beside them
-    if alone and (flags.layers is not None or not flags.adapter):
-        raise VectorError(f"{run} has no vector yet", f"irm-lite export {run}, or name one with --vector")
+    own = trained.directory
+    adapters = flags.adapter
+    if not (adapters or flags.vector) and trained.irm.reads == "maps" and own.default_adapter.exists():
+        adapters = [str(own.default_adapter)]  # what it leaves whole
+    names = flags.vector or [str(own.default_vector)]
+    alone = not flags.vector and not own.default_vector.exists()  # adapters, without a vector beside them
+    if alone and (flags.layers is not None or not adapters):
+        whole = " --as adapter" if trained.irm.reads == "maps" else ""
+        raise VectorError(f"{run} has no vector yet", f"irm-lite export {run}{whole}, or name one with --vector")
     model_file = find_gguf(flags.gguf) if flags.gguf else None
-    if flags.adapter:  # before the vector is measured, not after it
-        require_adapters(trained, flags.adapter, model_file)
+    if adapters:  # before the vector is measured, not after it
+        require_adapters(trained, adapters, model_file)
     result = by_adapter = None
     if not alone:
         chosen = load_sum(names)
@@ -84,9 +89,9 @@ def evaluate(run: Path, /, *, flags: EvalFlags | None = None, common: Common | N
                 on_stage=output.note,
                 on_progress=on_progress,
             )
-    if flags.adapter:
+    if adapters:
         with stoppable_progress(output, "measuring the adapter") as on_progress:
-            by_adapter = evaluate_adapters(trained, flags.adapter, model_file, extent, on_progress)
+            by_adapter = evaluate_adapters(trained, adapters, model_file, extent, on_progress)
     told = [*trained.matches, *(result.matches if result else []), *(by_adapter.matches if by_adapter else [])]
     output.tell_matches(told, result.disagreement if result else None)
     for line in result.prompts.warnings if result else []:

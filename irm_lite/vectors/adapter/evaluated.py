@@ -12,17 +12,18 @@ from irm_lite.core.types import Progress, unwatched
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.runs.trained import neutral_samples
 from irm_lite.scoring.hearing import hear
-from irm_lite.scoring.material import Extent
+from irm_lite.scoring.material import Extent, Material
 from irm_lite.scoring.score import Score, score
 from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.control_vector import parse_vector_argument
 from irm_lite.vectors.fidelity.comparing import compared
 from irm_lite.vectors.fidelity.comparison import Comparison
-from irm_lite.vectors.fidelity.steerings import steerable
+from irm_lite.vectors.fidelity.steerings import SteeredRuntime, steerable
 from irm_lite.vectors.scored import material_of, room_for
 from irm_lite.vectors.speakers import LlamaCppSpeaker
 
 if TYPE_CHECKING:
+    from irm_lite.llamacpp import Runtime
     from irm_lite.runs.trained import TrainedRun
 
 
@@ -79,10 +80,29 @@ def evaluate_adapters(
         aligned, side_effect = (
             compared(steered, samples, on_progress, students=("adapter",))["adapter"] for samples in (held_out, neutral)
         )
-        found = None
-        if material is not None:
-            base = LlamaCppSpeaker(runtime, lambda: steered.steer("base"), on_progress)
-            changed = LlamaCppSpeaker(runtime, lambda: steered.steer("adapter"), on_progress)
-            found = score(hear(changed, base, material), hear(base, base, material), material)
+        found = None if material is None else _scored(runtime, steered, material, on_progress)
         matches = [adapter.match for adapter, _ in loaded]
     return AdapterEvaluation(tuple(sources), aligned, side_effect, found, matches)
+
+
+def score_adapters(
+    run: "TrainedRun", sources: Sequence[str], gguf: Path | None, extent: Extent, on_progress: Progress = unwatched
+) -> Score:
+    """The score alone of what these adapters write. Raises as `evaluate_adapters` does."""
+    from irm_lite.llamacpp import Runtime
+    from irm_lite.llamacpp.adapters import at_work
+    from irm_lite.llamacpp.parallel import SEQUENCES, n_ctx_for
+
+    gguf, material = require_adapters(run, sources, gguf), material_of(run, extent)
+    with (
+        Runtime(gguf, n_ctx=n_ctx_for(room_for(material)), n_sequences=SEQUENCES) as runtime,
+        at_work(runtime, sources) as loaded,
+        steerable(runtime, None, loaded) as steered,
+    ):
+        return _scored(runtime, steered, material, on_progress)
+
+
+def _scored(runtime: "Runtime", steered: SteeredRuntime, material: Material, on_progress: Progress) -> Score:
+    base = LlamaCppSpeaker(runtime, lambda: steered.steer("base"), on_progress)
+    changed = LlamaCppSpeaker(runtime, lambda: steered.steer("adapter"), on_progress)
+    return score(hear(changed, base, material), hear(base, base, material), material)

@@ -53,6 +53,11 @@ class AdapterExport:
         return self.measured.strengths
 
     @property
+    def file(self) -> Path:
+        """llama.cpp's."""
+        return self.path if is_gguf(self.path) else self.path / FOLDER_GGUF
+
+    @property
     def rank(self) -> int:
         return max(each.rank for each in self.adapter.factors.values())
 
