@@ -12,7 +12,7 @@ from irm_lite.analysis.pictures.own_style import require_matplotlib
 from irm_lite.base.fingerprint import Match, fingerprint_gguf
 from irm_lite.base.load import locate
 from irm_lite.base.presets import find_gguf, presets
-from irm_lite.config import TrainConfig
+from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.core.machine.child import run_module
 from irm_lite.core.types import Progress
@@ -63,7 +63,11 @@ class DemoResult:
 
 
 def demo_settings(config: TrainConfig, long: bool = False) -> TrainConfig:
-    """The settings for a demo that is not long: few validations, and epochs that only the preset asks for as for any model."""
+    """The settings for a demo that is not long: few validations, and epochs that only the preset asks for as for any model.
+    Raises InputError for a kind that no control vector carries whole."""
+    if KINDS[config.irm].reads == "maps":
+        hint = "irm-lite train --irm lora, then export --as adapter"
+        raise InputError(f"the demo ends in a control vector, which carries a {config.irm} in part only", hint)
     if long:
         return config
     preset = presets()[config.model].train.get("num_train_epochs") if config.model in presets() else None

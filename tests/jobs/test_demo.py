@@ -8,6 +8,7 @@ import pytest
 
 from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
+from irm_lite.core.errors import InputError
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import encode_all
 from irm_lite.jobs import demo as jobs_demo
@@ -127,6 +128,11 @@ def test_a_demo_is_short_unless_it_is_asked_to_be_long() -> None:
     assert demo_settings(of_preset, long=True) == of_preset
     own = TrainConfig(num_train_epochs=5.0, eval_steps=7)
     assert demo_settings(own) == own
+
+
+def test_a_kind_that_no_vector_carries_is_no_demo() -> None:
+    with pytest.raises(InputError, match="carries a lora in part only: .* export --as adapter"):
+        demo_settings(TrainConfig(irm="lora"))
 
 
 def test_a_shipped_vector_answers_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
