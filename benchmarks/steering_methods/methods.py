@@ -10,6 +10,7 @@ LITE_RATES = (1e-3, 2e-3)
 PAPER_RATES = (1e-4, 2e-4)
 ONE_LAYER_RATES = (0.03, 0.1, 0.01)
 LOREFT_RATES = (4e-3, 9e-4, 1e-2)
+BLOCK_LORA_RATES = (3e-3, 1e-3)
 LORA_RATES = (2e-4, 1e-3)
 LAYERS = fixed(activations.ALL, activations.MIDDLE)
 
@@ -24,6 +25,7 @@ METHODS = (
     Method("lite", ours.lite, fixed(*LITE_RATES)),
     Method("lite-mean", ours.lite_mean, fixed(LITE_RATES[0]), follows="lite"),
     Method("lite-distilled", ours.lite_distilled, fixed(LITE_RATES[0]), follows="lite"),
+    Method("lora-block", ours.lora, fixed(*BLOCK_LORA_RATES)),
     Method("paper", ours.paper, fixed(*PAPER_RATES)),
     Method("paper-distilled", ours.paper_distilled, fixed(PAPER_RATES[0]), follows="paper"),
     Method("rank1", one_layer.rank1, fixed(*ONE_LAYER_RATES)),

@@ -31,6 +31,10 @@ def lite(arena: Arena, seed: int, variant: Variant, held: ExitStack) -> Made:
     return _dynamic(arena, trained(arena, "lite", seed, variant), held)
 
 
+def lora(arena: Arena, seed: int, variant: Variant, held: ExitStack) -> Made:
+    return _dynamic(arena, trained(arena, "lora", seed, variant), held)
+
+
 def paper(arena: Arena, seed: int, variant: Variant, held: ExitStack) -> Made:
     return _dynamic(arena, trained(arena, "paper", seed, variant), held)
 
