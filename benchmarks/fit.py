@@ -35,6 +35,8 @@ SETTINGS: tuple[Setting, ...] = (
     {"irm": "lite", "long": True, "gradient_checkpointing": True},
     {"irm": "lite", "quant": "none", "dtype": "float32"},
     {"irm": "lite", "dtype": "float32", "batch_size": 1, "long": True},
+    {"irm": "lora"},
+    {"irm": "lora", "rank": 64, "long": True, "gradient_checkpointing": True},
     {"irm": "static"},
     {"irm": "static", "long": True},
     {"irm": "static", "quant": "none", "dtype": "bfloat16", "layers": "15-29"},
