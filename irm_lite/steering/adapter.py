@@ -98,9 +98,10 @@ class Adapter:
                     f"the adapter's {module} goes from {n_in} to {n_out}, that of {name} from {there}",
                     "use the model it was made for",
                 )
-        return fingerprint.match(self._made_on(fingerprint), "the adapter", name)
+        return fingerprint.match(self.made_on(fingerprint), "the adapter", name)
 
-    def _made_on(self, model: Fingerprint) -> Fingerprint:
+    def made_on(self, model: Fingerprint) -> Fingerprint:
+        """What its keys say of its base; where they say nothing, as `model` is."""
         sizes = [self.metadata.get(f"base.{key}") for key in ("n_layers", "hidden_size")]
         here = (model.n_layers, model.hidden_size)
         n_layers, hidden_size = (was if isinstance(was, int) else now for was, now in zip(sizes, here, strict=True))

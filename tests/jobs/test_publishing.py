@@ -27,6 +27,7 @@ from irm_lite.core.files.manifest import damage
 from irm_lite.core.types import FloatArray
 from irm_lite.jobs.publishing.comparing import compare
 from irm_lite.jobs.publishing.gathered import Wishes, gather
+from irm_lite.jobs.publishing.lead import VectorLead
 from irm_lite.jobs.publishing.leaks import leaks, public
 from irm_lite.jobs.publishing.model_card import model_card
 from irm_lite.jobs.publishing.publish import publish
@@ -315,12 +316,13 @@ def test_paths_in_any_file_are_found(tmp_path: Path) -> None:
 
 
 def test_a_zero_direction_has_no_cosine() -> None:
-    off, only = compare(
-        ControlVector({1: filled(0, 4), 2: filled(1, 4)}, "llama"), ControlVector({2: filled(1, 4), 3: filled(1, 4)}, "llama")
-    )
+    def lead(**directions: FloatArray) -> VectorLead:
+        return VectorLead("v.gguf", ControlVector({int(name[1:]): each for name, each in directions.items()}, "llama"))
+
+    off, only = compare(lead(b1=filled(0, 4), b2=filled(1, 4)), lead(b2=filled(1, 4), b3=filled(1, 4)))
     assert only == [1, 3]
     assert [(each.block, each.relative) for each in off] == [(2, 0.0)]
-    off, _ = compare(ControlVector({1: filled(0, 4)}, "llama"), ControlVector({1: filled(1, 4)}, "llama"))
+    off, _ = compare(lead(b1=filled(0, 4)), lead(b1=filled(1, 4)))
     assert np.isnan(off[0].cosine)
 
 

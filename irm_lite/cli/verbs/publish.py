@@ -22,7 +22,7 @@ class PublishFlags:
     private: Annotated[bool, Parameter(negative="")] = False
     """With --push: a repository that is made for it is private."""
     strength: float = 1.0
-    """The strength that the card recommends (irm-lite calibrate finds one)."""
+    """The strength that the card recommends (of a vector, irm-lite calibrate finds one)."""
     title: str = ""
     """The card's heading [default: of data and base]."""
     base_model: str = ""

@@ -32,7 +32,7 @@ class ReproduceFlags:
 
 
 def reproduce(place: Path, /, *, flags: ReproduceFlags, common: Common | None = None) -> None:
-    """Train again what was published, and compare: the same vector, or how far each block is off and what differs here.
+    """Train again what was published, and compare: the same vector or adapter, or how far each block is off and what differs here.
 
     Parameters
     ----------
@@ -57,22 +57,22 @@ def reproduce(place: Path, /, *, flags: ReproduceFlags, common: Common | None = 
             on_progress=report_or_stop,
             should_stop=should_stop,
         )
-    compared = found.compared
+    compared, what = found.compared, found.made.lead.key
     output.tell_matches(found.run.matches)
-    output.result(found.to_dict(), *_shown(compared))
+    output.result(found.to_dict(), *_shown(compared, what))
     if not compared.same:
-        raise IrmLiteError(f"{found.export.path} is not the published vector", "see above what differs")
+        raise IrmLiteError(f"{found.made.path} is not the published {what}", "see above what differs")
 
 
-def _shown(compared: "Compared") -> list[str | Table]:
+def _shown(compared: "Compared", what: str) -> list[str | Table]:
     changed = (
         f"not as where it was published: {'; '.join(compared.changed)}" if compared.changed else "versions and machine: the same"
     )
     told = [changed, *([f"that folder does not tell: {', '.join(compared.unknown)}"] if compared.unknown else [])]
     if compared.same:
         whole = "and so is its file" if compared.same_file else "its file says other things beside it (figures, versions)"
-        return [f"the same vector, to the last bit (SHA-256 of its directions {compared.made}), {whole}", *told]
-    table = Table(title="the vector made here beside the published one", title_justify="left")
+        return [f"the same {what}, to the last bit (SHA-256 of its {compared.hashed} {compared.made}), {whole}", *told]
+    table = Table(title=f"the {what} made here beside the published one", title_justify="left")
     for column in ("block", "cosine", "relative difference"):
         table.add_column(column, justify="right")
     for each in compared.off:

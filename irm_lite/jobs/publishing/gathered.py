@@ -1,22 +1,25 @@
 """What is published of a run, or of a vector alone: found and checked, nothing written."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from irm_lite.base.fingerprint import Fingerprint
-from irm_lite.config import TrainConfig
+from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import InputError, RunError, VectorError
 from irm_lite.core.files.manifest import digest
 from irm_lite.core.files.paths import expanded, is_file
 from irm_lite.core.files.reading import read_json
 from irm_lite.data.dataset import public_name, tones
 from irm_lite.jobs.publishing.base_named import BaseNamed, base_of_run, base_of_vector
+from irm_lite.jobs.publishing.lead import AdapterLead, Lead, VectorLead
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector, require_scale
 from irm_lite.steering.irm_files import SavedIRM, read_saved
 from irm_lite.steering.steering_file import is_adapter
+from irm_lite.vectors.adapter.measuring import FOLDER_GGUF
 
 _LARGEST = 1 << 22  # bytes of fidelity.json
 _SHIPPED_LICENCE = "Apache-2.0"  # of the tones, as of all that comes with irm-lite
@@ -48,12 +51,13 @@ class DataNamed:
 
 @dataclass(frozen=True)
 class Gathered:
-    """All of it. `vectors` by the name of their file, the first is the one that the card shows; `adapters` are files and folders of
-    PEFT's; `figures` is what export measured; run, settings and irm are None of a vector alone."""
+    """All of it. `lead` is what the card shows first; `vectors` by the name of their file, `adapters` are files and folders of
+    PEFT's, that of the lead among them and first; `figures` is what export measured; run, settings and irm are None of a vector
+    alone."""
 
     wishes: Wishes
     vectors: Mapping[str, Path]
-    vector: ControlVector
+    lead: Lead
     base: BaseNamed
     data: DataNamed
     figures: Mapping[str, Any]
@@ -74,44 +78,68 @@ class Gathered:
             missing.append("the card does not say under which licence this is published: --licence")
         if self.run is None:
             missing.append("a vector alone cannot be made again from what is published: publish its run for that")
+        elif _leaves_as_adapter(self.run) and self.lead.key == "vector":
+            missing.append(f"of this run a control vector carries a part alone: irm-lite export {self.run.path} --as adapter")
         return missing
 
 
 def gather(what: Path, wishes: Wishes) -> Gathered:
     """Of a run directory, a vector in a run's folder export, or any control vector. Raises InputError kinds where it is neither, or
-    lacks something."""
+    lacks something; an adapter is published with its run."""
     if what.suffix.lower() != ".gguf":
         run = RunDirectory(what)
         run.config()  # raises where it is no run
-        return _of_run(run, _exported(run), wishes)
+        vectors = _vectors(run)
+        return _of_run(run, vectors, _lead(run, vectors), wishes)
+    if is_file(what) and is_adapter(what):
+        raise InputError(
+            f"{what} is an adapter, which is published with its run", "irm-lite publish RUN: all in RUN/export goes with it"
+        )
     vector = ControlVector.load(what)
     run = RunDirectory(what.absolute().parent.parent)
     if what.absolute().parent.name == run.export.name and run.started():
-        return _of_run(run, {what.name: what}, wishes)
+        return _of_run(run, {what.name: what}, VectorLead(what.name, vector), wishes)
     names = vector.metadata
     data = DataNamed(public_name(str(names.get("data", ""))) if names.get("data") else "", wishes.data_licence)
-    return Gathered(wishes, {what.name: what}, vector, base_of_vector(vector, wishes.base_model), _licensed(data), {})
+    lead = VectorLead(what.name, vector)
+    return Gathered(wishes, {what.name: what}, lead, base_of_vector(vector, wishes.base_model), _licensed(data), {})
 
 
-def _of_run(run: RunDirectory, vectors: Mapping[str, Path], wishes: Wishes) -> Gathered:
+def _of_run(run: RunDirectory, vectors: Mapping[str, Path], lead: Lead, wishes: Wishes) -> Gathered:
     config = run.config()
     saved = read_saved(run.path)
-    name, path = next(iter(vectors.items()))
-    vector = ControlVector.load(path)
     made_on: Fingerprint = run.fingerprint()
-    vector.require_fit(made_on, f"the base of {run.name}")
-    figures = _figures(run) if name == run.default_vector.name else {}
+    lead.require_fit(made_on, f"the base of {run.name}")
+    figures = _figures(run) if lead.key == "adapter" or lead.name == run.default_vector.name else {}
     named = base_of_run(config, made_on, wishes.base_model)
-    return Gathered(wishes, vectors, vector, named, _data(config, wishes), figures, _adapters(run), run, config, saved)
+    adapters = tuple(sorted(_adapters(run), key=lambda each: each.name != lead.name.split("/")[0]))  # the others stay in order
+    return Gathered(wishes, vectors, lead, named, _data(config, wishes), figures, adapters, run, config, saved)
 
 
-def _exported(run: RunDirectory) -> dict[str, Path]:
-    """The control vectors in the run's folder export, its own first. Raises VectorError where it has none of its own."""
+def _lead(run: RunDirectory, vectors: Mapping[str, Path]) -> Lead:
+    """That adapter, of a run whose IRM leaves whole as one, if it is there; else the run's own vector. Raises VectorError where
+    neither is."""
+    whole = _leaves_as_adapter(run)
+    files = [run.default_adapter, *sorted(run.export.glob("*.gguf")), *sorted(run.export.glob(f"*/{FOLDER_GGUF}"))]
+    for path in files if whole else ():
+        with suppress(InputError, OSError):  # a vector, or the adapter of one
+            return AdapterLead.load(run.export, path.relative_to(run.export).as_posix())
+    if run.default_vector.name in vectors:
+        return VectorLead.load(run.export, run.default_vector.name)
+    lacks, as_adapter = ("adapter", " --as adapter") if whole else ("vector", "")
+    raise VectorError(f"{run.path} has no {lacks} yet", f"irm-lite export {run.path}{as_adapter}")
+
+
+def _leaves_as_adapter(run: RunDirectory) -> bool:
+    """Whether its IRM is a LoRA, which an adapter carries whole."""
+    return KINDS[run.config().irm].reads == "maps"
+
+
+def _vectors(run: RunDirectory) -> dict[str, Path]:
+    """The control vectors in the run's folder export, its own first."""
     own = run.default_vector
-    if not own.is_file():
-        raise VectorError(f"{run.path} has no vector yet", f"irm-lite export {run.path}")
     others = sorted(each for each in run.export.glob("*.gguf") if each != own and _is_vector(each))
-    return {each.name: each for each in (own, *others)}
+    return {each.name: each for each in (*((own,) if own.is_file() else ()), *others)}
 
 
 def _is_vector(path: Path) -> bool:

@@ -1,16 +1,15 @@
-"""The card of a published vector: what it is, what it does, how each program takes it, how it is made again."""
+"""The card of a published vector or adapter: what it is, what it does, how each program takes it, how it is made again."""
 
-import shlex
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from irm_lite.core.version import __version__
+from irm_lite.jobs.publishing.card_uses import python, uses
 from irm_lite.jobs.publishing.gathered import Gathered
 from irm_lite.jobs.publishing.run_file import CARD, RUN_FILE
-from irm_lite.steering.layers import format_layers
 from irm_lite.vectors.card_head import TAGS, card_head, plain
 
+_OF_VECTORS = ("control-vector", "representation-engineering")  # tags
 _CARD = """{head}
 # {title}
 
@@ -42,7 +41,8 @@ Written by irm-lite {version}.
 def model_card(gathered: Gathered, digests: Mapping[str, str], adapters: Mapping[str, bool]) -> str:
     """The card's text. `digests`: SHA-256 by file; `adapters`: by name, whether it is a folder of PEFT's."""
     wishes, base, data = gathered.wishes, gathered.base, gathered.data
-    tags = [*TAGS, *(("lora",) if adapters else ()), *(("peft",) if any(adapters.values()) else ())]
+    of_vectors = TAGS if gathered.vectors else [tag for tag in TAGS if tag not in _OF_VECTORS]
+    tags = [*of_vectors, *(("lora",) if adapters else ()), *(("peft",) if any(adapters.values()) else ())]
     datasets = [data.name.removeprefix("hf:")] if data.name.startswith("hf:") else []
     files = "".join(f"| `{plain(name)}` | `{digest}` |\n" for name, digest in sorted(digests.items()))
     return _CARD.format(
@@ -51,7 +51,7 @@ def model_card(gathered: Gathered, digests: Mapping[str, str], adapters: Mapping
         what=_what(gathered),
         strength=wishes.strength,
         facts=_facts(gathered),
-        use=_use(gathered) + _use_of_adapters(gathered, adapters, digests) + _python(gathered),
+        use=uses(gathered, adapters, digests) + python(gathered),
         again=_again(gathered),
         files=f"| file | SHA-256 |\n|---|---|\n{files}",
         version=__version__,
@@ -59,49 +59,51 @@ def model_card(gathered: Gathered, digests: Mapping[str, str], adapters: Mapping
 
 
 def _title(gathered: Gathered) -> str:
-    about = plain(gathered.data.name).removesuffix(".jsonl") or plain(next(iter(gathered.vectors))).removesuffix(".gguf")
-    return f"{about[:1].upper()}{about[1:]}: a control vector for {_base(gathered)}"
+    about = plain(gathered.data.name).removesuffix(".jsonl") or plain(gathered.lead.name).removesuffix(".gguf")
+    return f"{about[:1].upper()}{about[1:]}: a {gathered.lead.noun} for {_base(gathered)}"
 
 
 def _base(gathered: Gathered) -> str:
     base = gathered.base
-    return (
-        plain(base.hub_id or base.given) or f"a {plain(gathered.vector.architecture) or 'model'} of {gathered.vector.hidden_size}"
-    )
+    shape = base.fingerprint
+    return plain(base.hub_id or base.given) or f"a {plain(shape.architecture) or 'model'} of {shape.hidden_size}"
 
 
 def _what(gathered: Gathered) -> str:
-    blocks = gathered.vector.layers
-    added = f"A control vector: llama.cpp adds one direction to what comes out of each of the blocks {blocks[0]} to {blocks[-1]}."
+    what = gathered.lead.what()
     if gathered.irm is None:
-        return added
-    kind = gathered.irm.kind
-    whole = "" if kind == "static" else " The network itself, which reads the input, is here too (`irm.safetensors`)."
-    return f"{added} It is what became of an injectable realignment model (IRM, kind `{kind}`) of irm-lite.{whole}"
+        return what
+    irm = f"an injectable realignment model (IRM, kind `{gathered.irm.kind}`) of irm-lite"
+    if gathered.lead.key == "adapter":
+        part = f" A control vector that carries a part of it is here too (`{plain(next(iter(gathered.vectors)))}`)."
+        return f"{what} It is {irm}, copied whole.{part if gathered.vectors else ''}"
+    whole = "" if gathered.irm.kind == "static" else " The network itself, which reads the input, is here too (`irm.safetensors`)."
+    return f"{what} It is what became of {irm}.{whole}"
 
 
 def _facts(gathered: Gathered) -> str:
-    base, data, vector = gathered.base, gathered.data, gathered.vector
+    base, data = gathered.base, gathered.data
     print_ = base.fingerprint
     shape = f"{plain(print_.architecture)}, {print_.n_layers or 'unknown'} layers of {print_.hidden_size}"
     rows: list[tuple[str, str]] = [
         ("base", f"`{_base(gathered)}` ({shape})"),
         ("its weights", f"`{print_.weights[:64] or 'not known'}` (SHA-256 of the norms' gains, the same in every quantisation)"),
         ("trained on them as", plain(print_.quantisation) or "not known"),
-        ("blocks", format_layers(vector.layers)),
+        *gathered.lead.facts(),
         ("recommended strength", f"{gathered.wishes.strength:g}"),
-        ("how it was made", plain(str(vector.metadata.get("method", "not known")))),
         ("data", f"`{plain(data.name)}`" if data.name else "not known"),
         ("the data's licence", plain(data.licence) or "not stated"),
         *([("the data's SHA-256", f"`{data.sha256}`")] if data.sha256 else []),
-        *_figures(gathered.figures, vector.metadata),
-        *_of_adapter(gathered),
+        *_figures(gathered),
+        *_of_others(gathered),
     ]
     return "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows)
 
 
-def _figures(figures: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What export measured; of a vector alone what its own keys say."""
+def _figures(gathered: Gathered) -> list[tuple[str, str]]:
+    """What export measured of the lead; of a vector alone, and of an adapter whose figures were not kept, what its own keys say."""
+    lead, metadata = gathered.lead, gathered.lead.steering.metadata
+    figures, score = lead.measured(gathered.figures)
     fidelity = figures.get("fidelity", metadata.get("fidelity"))
     if not isinstance(fidelity, float):
         return [("fidelity", "not measured")]
@@ -110,9 +112,8 @@ def _figures(figures: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[tu
     where = plain(str(metadata.get("fidelity.on", "")))
     rows = [("fidelity", f"{fidelity:.3f}{within}: how much of the IRM arrives, 1 is all{', in ' if where else ''}{where}")]
     if "nll_base" in figures:
-        nll = " -> ".join(f"{figures[f'nll_{name}']:.3f} ({name})" for name in ("base", "vector"))
+        nll = f"{figures['nll_base']:.3f} (base) -> {figures['nll_vector']:.3f} ({lead.key})"
         rows.append(("NLL of held-out answers", f"{nll} nats a token, {figures['samples']} answers"))
-    score = (figures.get("score") or {}).get("vector")
     if score and score["value"] is not None:
         low_high = " ({:.2f} to {:.2f})".format(*score["interval_95"]) if score["interval_95"] else ""
         parts = ", ".join(f"{plain(name)} {value:.2f}" for name, value in score["parts"].items() if value is not None)
@@ -120,91 +121,25 @@ def _figures(figures: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[tu
     return rows
 
 
-def _of_adapter(gathered: Gathered) -> list[tuple[str, str]]:
-    """What export measured of the adapter that it made last, where that one is published."""
-    found = gathered.figures.get("adapter") or {}
-    name, fidelity = Path(str(found.get("adapter", ""))).name, found.get("fidelity")
-    if not isinstance(fidelity, float) or name not in {each.name for each in gathered.adapters}:
-        return []
-    return [(f"fidelity of `{plain(name)}`", f"{fidelity:.3f}")]
-
-
-def _use(gathered: Gathered) -> str:
-    """A line for each program that takes the vector."""
-    strength, repository = gathered.wishes.strength, gathered.wishes.repository
-    name = next(iter(gathered.vectors))
-    model = gathered.base.file or "BASE.gguf"
-    scaled = shlex.quote(f"{name}:{strength:g}")
-    lines = [
-        ("llama-cli", f'llama-cli -m {shlex.quote(model)} --control-vector-scaled {scaled} -p "..."'),
-        ("llama-server", f"llama-server -m {shlex.quote(model)} --control-vector-scaled {scaled} --jinja"),
-        ("irm-lite", f'irm-lite generate --gguf {shlex.quote(model)} --vector {scaled} -p "..."'),
-        (
-            "irm-lite as a server with OpenAI's API (`pip install 'irm-lite[serve]'`), the strength in each request",
-            f"irm-lite serve --http --gguf {shlex.quote(model)} --vector {shlex.quote(f'steer={name}')}",
-        ),
-        (
-            "Ollama, LM Studio and all that takes no control vectors: a file with the steering in it",
-            f"irm-lite bake {scaled} --gguf {shlex.quote(model)} -o steered.gguf",
-        ),
-    ]
-    if gathered.irm is not None:
-        here = shlex.quote(f".:{strength:g}")
-        lines.append(("irm-lite with the network itself", f'irm-lite generate --gguf {shlex.quote(model)} --irm {here} -p "..."'))
-    if repository:
-        lines.insert(0, ("All files", f"hf download {repository} --local-dir {shlex.quote(repository.split('/')[1])}"))
-    return _shown(lines)
-
-
-def _use_of_adapters(gathered: Gathered, adapters: Mapping[str, bool], files: Container[str]) -> str:
-    """A line for each program that takes an adapter, a file or what of a folder is one."""
-    model, strength = shlex.quote(gathered.base.file or "BASE.gguf"), f"{gathered.wishes.strength:g}"
-    lines = []
-    for name, is_folder in adapters.items():
-        file = f"{name}/adapter.gguf" if is_folder else name
-        if not is_folder or file in files:
-            request = f'`"lora": [{{"id": 0, "scale": {strength}}}]`'
-            served = f"llama-server -m {model} --lora-scaled {shlex.quote(f'{file}:0')} --jinja"
-            lines.append((f"llama-server with {plain(name)}, its strength in each request, as {request}", served))
-            scaled = shlex.quote(f"{file}:{strength}")
-            lines.append((f"irm-lite with {plain(name)}", f'irm-lite generate --gguf {model} --adapter {scaled} -p "..."'))
-        if is_folder:
-            base = shlex.quote(gathered.base.hub_id or "BASE")
-            served = f"vllm serve {base} --enable-lora --lora-modules {shlex.quote(f'steer=./{name}')}"
-            lines.append((f"vLLM with {plain(name)}, at strength 1", served))
-            loaded = f"model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({base!r}), {name!r})"
-            lines.append((f"PEFT with {plain(name)}, at strength 1", loaded))
-    return _shown(lines)
-
-
-def _shown(lines: Iterable[tuple[str, str]]) -> str:
-    return "".join(f"{title}:\n\n    {line}\n\n" for title, line in lines)
-
-
-def _python(gathered: Gathered) -> str:
-    """With irm-lite's Python."""
-    base, name = gathered.base.given or "BASE", next(iter(gathered.vectors))
-    return f"""Python:
-
-```python
-from irm_lite import ControlVector, inject, load_base
-
-base = load_base({base!r})
-question = base.tokenizer.apply_chat_template(
-    [{{"role": "user", "content": "Why is the sky blue?"}}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-)
-with inject(base.model, ControlVector.load({name!r}), strength={gathered.wishes.strength:g}):
-    answer = base.model.generate(**question, max_new_tokens=64)
-print(base.tokenizer.decode(answer[0], skip_special_tokens=True))
-```
-"""
+def _of_others(gathered: Gathered) -> list[tuple[str, str]]:
+    """The fidelity that export measured of the run's own vector and of the adapter that it made last, where they do not lead."""
+    kept = gathered.figures
+    of_adapter = kept.get("adapter") or {}
+    known = {
+        Path(str(kept.get("vector", ""))).name: kept.get("fidelity"),
+        Path(str(of_adapter.get("adapter", ""))).name: of_adapter.get("fidelity"),
+    }
+    names = [*gathered.vectors, *(each.name for each in gathered.adapters)]
+    others = [name for name in names if name != gathered.lead.name.split("/")[0] and isinstance(known.get(name), float)]
+    return [(f"fidelity of `{plain(name)}`", f"{known[name]:.3f}") for name in others]
 
 
 def _again(gathered: Gathered) -> str:
+    lead = gathered.lead
     if gathered.run is None:
-        return "The run that made it was not published: this vector cannot be made again from what is here.\n"
+        return f"The run that made it was not published: this {lead.key} cannot be made again from what is here.\n"
     return f"""    irm-lite reproduce {CARD} -o again
 
-trains it again from `{RUN_FILE}` (settings, seed, versions, machine, hashes) and compares: the same vector to the last bit on
-the same machine with the same versions, elsewhere how far each block's direction is off, and what differs.
+trains it again from `{RUN_FILE}` (settings, seed, versions, machine, hashes) and compares: the same {lead.key} to the last bit on
+the same machine with the same versions, elsewhere how far {lead.differs} is off, and what differs.
 """

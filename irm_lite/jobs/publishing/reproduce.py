@@ -17,14 +17,13 @@ from irm_lite.core.machine.device import available, probe
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.dataset import tones
 from irm_lite.jobs.publishing.comparing import Compared, compared, differences
+from irm_lite.jobs.publishing.lead import Made
 from irm_lite.jobs.publishing.run_file import Published, read_published
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.events import Event
 from irm_lite.runs.trained import TrainedRun, load_base_of
 from irm_lite.runs.versions import installed_versions
 from irm_lite.training.train import train
-from irm_lite.vectors.distil import Fitting
-from irm_lite.vectors.export import ExportResult, export_vector
 
 _MACHINE = {"system": "system", "processor": "processor", "python": "Python", "threads": "threads"}
 
@@ -40,20 +39,19 @@ class Places:
 
 @dataclass(frozen=True)
 class Reproduced:
-    """The run that was made, its export, and the comparison with what was published."""
+    """The run that was made, its vector or adapter, and the comparison with what was published."""
 
     published: Published
     run: TrainedRun
-    export: ExportResult
+    made: Made
     compared: Compared
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON. Fidelities are None where there is none."""
-        before, now = self.published.vector.metadata.get("fidelity"), self.export.comparison.to_dict()["fidelity"]
-        fidelities = {"published": before, "made": now}
+        fidelities = {"published": self.published.lead.steering.metadata.get("fidelity"), "made": self.made.fidelity}
         return {
             "run": str(self.run.directory.path),
-            "vector": str(self.export.path),
+            self.made.lead.key: str(self.made.path),
             "fidelity": fidelities,
             **self.compared.to_dict(),
         }
@@ -82,11 +80,11 @@ def reproduce(
     base = _base(published, config)
     run = train(config, out, base=base, at=published.at, on_event=on_event, should_stop=should_stop)
     run.directory.export.mkdir(exist_ok=True)
-    export = _exported(published, run, on_progress)
+    made = published.lead.made_again(run, published.table("export"), on_progress)
     changed, unknown = _changes(published, run, config)
-    same_file = digest(export.path) == published.table("files_sha256").get(published.vector_file)
-    found = compared(published.vector, export.vector, same_file, [*told, *changed], unknown)
-    return Reproduced(published, run, export, found)
+    same_file = digest(made.path) == published.table("files_sha256").get(published.lead.name)
+    found = compared(published.lead, made.lead, same_file, [*told, *changed], unknown)
+    return Reproduced(published, run, made, found)
 
 
 def _here(published: Published, places: Places) -> tuple[TrainConfig, list[str]]:
@@ -135,22 +133,6 @@ def _base(published: Published, config: TrainConfig) -> Base:
         of = f"fingerprint {found.weights[:16]}, not {made_on.weights[:16]}"
         raise BaseModelError(f"{config.model} is not the base that this was trained on ({of})", hint)
     return base
-
-
-def _exported(published: Published, run: TrainedRun, on_progress: Progress) -> ExportResult:
-    """Its vector, in the way and with the blocks of the published one."""
-    asked = published.table("export")
-    method: Any = asked.get("method") if asked.get("method") in ("distil", "mean", "exact") else "auto"
-    fitting = Fitting(float(f"{float(asked.get('epochs', 2.0)):.6g}"), int(asked.get("seed", 0)))  # its file keeps a float32
-    return export_vector(
-        run,
-        run.directory.default_vector,
-        method=method,
-        layers=str(asked.get("layers", "all")),
-        allow_disagreement=True,  # it is told where it was published
-        on_progress=on_progress,
-        fitting=fitting,
-    )
 
 
 def _changes(published: Published, run: TrainedRun, config: TrainConfig) -> tuple[list[str], list[str]]:

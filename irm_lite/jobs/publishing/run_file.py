@@ -7,22 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.base.fingerprint import Fingerprint
-from irm_lite.config import TrainConfig
+from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import RunError
 from irm_lite.core.files.reading import read_toml
 from irm_lite.core.version import __version__
-from irm_lite.jobs.publishing.digests import digest_of
 from irm_lite.jobs.publishing.gathered import Gathered
+from irm_lite.jobs.publishing.lead import LEADS, Lead, VectorLead
 from irm_lite.runs.directory import FORMAT, RunDirectory
-from irm_lite.steering.control_vector import ControlVector
-from irm_lite.steering.layers import format_layers
 
 CARD, RUN_FILE = "README.md", "run.toml"
-_FORMAT = 1  # of the table [reproduction]
+_FORMAT = max(each.format for each in LEADS)  # of the table [reproduction]: 1 with a vector, 2 with an adapter
 
 
 def run_document(gathered: Gathered, digests: Mapping[str, str]) -> dict[str, Any]:
-    """For run.toml. `digests`: SHA-256 by file, of the vectors and the IRM as they are published."""
+    """For run.toml. `digests`: SHA-256 by file, of vectors, adapters and the IRM as they are published."""
     run, config = gathered.run, gathered.settings
     assert run is not None
     assert config is not None
@@ -41,22 +39,20 @@ def run_document(gathered: Gathered, digests: Mapping[str, str]) -> dict[str, An
 
 
 def _reproduction(gathered: Gathered, run: RunDirectory, digests: Mapping[str, str]) -> dict[str, Any]:
-    vector, metadata = gathered.vector, gathered.vector.metadata
+    lead = gathered.lead
     start = next((event for event in run.events.read() if event["kind"] == "start"), {})
-    name = next(iter(gathered.vectors))
-    fitted = {key: metadata[key] for key in ("epochs", "seed") if key in metadata}
     document: dict[str, Any] = {
-        "format": _FORMAT,
+        "format": lead.format,
         "published_by": f"irm-lite {__version__}",
-        "vector": name,
-        "directions_sha256": digest_of(vector),
+        lead.key: lead.name,
+        f"{lead.hashed}_sha256": lead.digest,
         "data_sha256": gathered.data.sha256,
         "samples_sha256": start.get("data_sha256", ""),
         "base_sha256": gathered.base.sha256,
         "processes": start.get("processes", 1),
         "rows": start.get("rows", 0),
         "machine": start.get("machine", {}),
-        "export": {"method": metadata.get("method", "auto"), "layers": format_layers(vector.layers), **fitted},
+        "export": lead.asked(),
         "files_sha256": dict(digests),
     }
     return {key: value for key, value in document.items() if value not in ("", None)}
@@ -69,8 +65,7 @@ class Published:
     folder: Path
     config: TrainConfig
     fingerprint: Fingerprint
-    vector: ControlVector
-    vector_file: str
+    lead: Lead
     versions: Mapping[str, str]
     at: datetime | None
     told: Mapping[str, Any] = field(default_factory=dict)  # the table [reproduction]
@@ -98,16 +93,22 @@ def read_published(place: Path) -> Published:
         raise RunError(f"{folder / RUN_FILE} has no table [reproduction]", hint)
     if not isinstance(told.get("format"), int) or told["format"] > _FORMAT:
         raise RunError(f"{folder} was published by a newer irm-lite", "pip install -U irm-lite")
-    name = str(told.get("vector", ""))
-    if Path(name).name != name or not (folder / name).is_file():  # a name leaves its folder nowhere
+    lead = _lead(folder, told)
+    if lead.format > 1 and KINDS[config.irm].reads != "maps":
+        raise RunError(f"{folder / RUN_FILE} says irm = {config.irm}, which {lead.name} is not of", "download it again")
+    return Published(folder, config, run.fingerprint(), lead, run.versions(), run.rendered_at(), told)
+
+
+def _lead(folder: Path, told: Mapping[str, Any]) -> Lead:
+    """Raises RunError where it is not there, or is not what was published."""
+    kind = next((each for each in LEADS if each.key in told), VectorLead)
+    name = str(told.get(kind.key, ""))
+    if Path(name).is_absolute() or {"..", ""} & {*Path(name).parts, name} or not (folder / name).is_file():  # it leaves the folder
         raise RunError(
-            f"{folder} lacks the vector that its {RUN_FILE} names ({name[:80]!r})", "download it again, with all its files"
+            f"{folder} lacks the {kind.key} that its {RUN_FILE} names ({name[:80]!r})", "download it again, with all its files"
         )
-    vector = ControlVector.load(folder / name)
-    published = Published(folder, config, run.fingerprint(), vector, name, run.versions(), run.rendered_at(), told)
-    if (found := digest_of(vector)) != published.text("directions_sha256"):
-        known = published.text("directions_sha256")
-        raise RunError(
-            f"{folder / name} is not what was published: SHA-256 of its directions {found}, not {known}", "download it again"
-        )
-    return published
+    lead = kind.load(folder, name)
+    if (found := lead.digest) != (known := str(told.get(f"{kind.hashed}_sha256", ""))):
+        what = f"SHA-256 of its {kind.hashed} {found}, not {known}"
+        raise RunError(f"{folder / name} is not what was published: {what}", "download it again")
+    return lead

@@ -17,6 +17,8 @@ from irm_lite.vectors.adapter.written import AdapterExport, write
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
 
+COPIED = "copied"  # the method, among its keys
+
 
 def adapter_of_lora(
     run: "TrainedRun",
@@ -39,7 +41,7 @@ def adapter_of_lora(
     for index, layer in enumerate(irm.layers):
         down, up = (each.float().cpu().numpy() for each in irm.factors(index))
         factors[f"blk.{layer}.{LAST}"] = Factors(down, up)
-    adapter = Adapter(factors, job.fingerprint.architecture, irm.ALPHA, job.keys("copied"))
+    adapter = Adapter(factors, job.fingerprint.architecture, irm.ALPHA, job.keys(COPIED))
     beside = Beside(irm, vector, run.held_out)
     if gguf is None:
         found = measured_in_transformers(run.base, adapter, job.names, beside, on_progress)
