@@ -75,8 +75,8 @@ def _what(gathered: Gathered) -> str:
         return what
     irm = f"an injectable realignment model (IRM, kind `{gathered.irm.kind}`) of irm-lite"
     if gathered.lead.key == "adapter":
-        part = f" A control vector that carries a part of it is here too (`{plain(next(iter(gathered.vectors)))}`)."
-        return f"{what} It is {irm}, copied whole.{part if gathered.vectors else ''}"
+        vectors = [f" A control vector that carries a part of it is here too (`{plain(name)}`)." for name in gathered.vectors]
+        return f"{what} It is {irm}, copied whole.{''.join(vectors[:1])}"
     whole = "" if gathered.irm.kind == "static" else " The network itself, which reads the input, is here too (`irm.safetensors`)."
     return f"{what} It is what became of {irm}.{whole}"
 
