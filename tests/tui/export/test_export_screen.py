@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -175,7 +176,7 @@ async def test_a_lora_without_a_vector_shows_what_its_adapter_does(run: RunDirec
     lora.create(TrainConfig(model="base.gguf", irm="lora"), Fingerprint("llama", 3, 64, "0" * 64), {})
     lora.export.mkdir()
     lora.default_adapter.write_bytes(b"")
-    copied = {**ADAPTER_FIGURES, "adapter": str(lora.default_adapter), "predicted": [], "score": FIGURES["score"]["vector"]}
+    copied: dict[str, Any] = {**ADAPTER_FIGURES, "adapter": str(lora.default_adapter), "predicted": [], "score": cast("Any", FIGURES["score"])["vector"]}
     lora.fidelity.write_text(json.dumps({"adapter": copied}))
     view = RunReader(lora.path).look()
     assert (view.fidelity, view.score) == (copied["fidelity"], copied["score"]["value"])
