@@ -176,7 +176,8 @@ async def test_a_lora_without_a_vector_shows_what_its_adapter_does(run: RunDirec
     lora.create(TrainConfig(model="base.gguf", irm="lora"), Fingerprint("llama", 3, 64, "0" * 64), {})
     lora.export.mkdir()
     lora.default_adapter.write_bytes(b"")
-    copied: dict[str, Any] = {**ADAPTER_FIGURES, "adapter": str(lora.default_adapter), "predicted": [], "score": cast("Any", FIGURES["score"])["vector"]}
+    score = cast("Any", FIGURES["score"])["vector"]
+    copied: dict[str, Any] = {**ADAPTER_FIGURES, "adapter": str(lora.default_adapter), "predicted": [], "score": score}
     lora.fidelity.write_text(json.dumps({"adapter": copied}))
     view = RunReader(lora.path).look()
     assert (view.fidelity, view.score) == (copied["fidelity"], copied["score"]["value"])
