@@ -73,7 +73,15 @@ def test_eval_measures_what_was_exported(run: TrainedRun, capsys: pytest.Capture
     asked = ["eval", str(run.directory.path), "--questions", "0", "--json"]
     assert cli.run(asked) == 2
     assert "--as adapter" in capsys.readouterr().err
-    assert cli.run(["export", str(run.directory.path), "--as", "adapter", "--questions", "0", "--quiet"]) == 0
+    assert cli.run(["export", str(run.directory.path), "--as", "adapter", "--questions", "2", "--quiet"]) == 0
+    kept = json.loads(run.directory.fidelity.read_text())
+    assert list(kept) == ["adapter"]  # there is no vector
+    assert kept["adapter"]["score"]["questions"]["text"] == 2
+    export_vector(run, run.directory.default_vector)
+    both = json.loads(run.directory.fidelity.read_text())
+    assert both["adapter"] == kept["adapter"]
+    assert both["method"] == "mean"
+    run.directory.default_vector.unlink()
     capsys.readouterr()
     assert cli.run(asked) == 0
     assert json.loads(capsys.readouterr().out)["adapter"]["fidelity"] == pytest.approx(1, abs=1e-3)

@@ -47,12 +47,15 @@ def record(
 
     With a GGUF in llama.cpp, else in transformers, where the IRM that the training started from is heard on the same
     tokens too. Statistics are of all tokens; the outputs themselves are kept for the first `keep` prompts. A generated
-    token counts once it is fed back, so its output is what the IRM made of it.
+    token counts once it is fed back, so its output is what the IRM made of it. Of an IRM that reads nothing, which puts out the
+    same everywhere, only the prompts that are kept are heard.
     """
     if new_tokens < 0 or keep < 0:
         raise InputError(f"{new_tokens} new tokens or {keep} prompts to keep make no sense", "give 0 or more")
     if not questions:
         raise DataError("there are no prompts to record", "give a file with one prompt a line")
+    if run.irm.reads == "nothing":
+        questions = questions[: max(keep, 1)]
     statistics, at_first = ({phase: Running(len(run.irm.layers), run.irm.hidden_size) for phase in PHASES} for _ in range(2))
     prompts: list[Prompt] = []
     outputs: list[HalfArray] = []

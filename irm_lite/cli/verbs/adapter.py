@@ -21,6 +21,7 @@ def export_adapter(run: Path, flags: "ExportFlags", output: Output) -> None:
     """A run's vector as an adapter, exported first where there is none; with --rank, and of a lora, the run's IRM itself."""
     from irm_lite.base.presets import find_gguf
     from irm_lite.runs.trained import load_run
+    from irm_lite.vectors.adapter.make import keep_with_run
 
     trained = load_run(run)
     target = flags.out or trained.directory.default_adapter
@@ -30,7 +31,10 @@ def export_adapter(run: Path, flags: "ExportFlags", output: Output) -> None:
     make = _of_lora if trained.irm.reads == "maps" else _of_vector if flags.rank is None else _of_irm
     with stoppable_progress(output, "making an adapter") as on_progress:
         result = make(trained, target, gguf, flags, output, on_progress)
-    show(result, output, _scored(trained, result, flags, output) if make is _of_lora else None)
+    score = _scored(trained, result, flags, output) if make is _of_lora else None
+    if score is not None:
+        keep_with_run(trained, result, score)
+    show(result, output, score)
 
 
 def _scored(run: "TrainedRun", result: "AdapterExport", flags: "ExportFlags", output: Output) -> "Score | None":

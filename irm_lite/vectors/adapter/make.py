@@ -31,6 +31,7 @@ from irm_lite.vectors.adapter.written import AdapterExport, write
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
+    from irm_lite.scoring.score import Score
 
 _LARGEST = 1 << 22  # bytes of fidelity.json
 
@@ -73,12 +74,13 @@ def adapter_of_run(
     return result
 
 
-def keep_with_run(run: "TrainedRun", result: AdapterExport) -> None:
-    """In the run's fidelity.json, if the adapter lies beside the run's vector."""
-    beside = result.path.absolute().parent == run.directory.default_vector.absolute().parent
-    if beside and run.directory.fidelity.exists():
-        document = read_json(run.directory.fidelity, _LARGEST)
-        write_text(run.directory.fidelity, json.dumps({**document, "adapter": result.to_dict()}, indent=2) + "\n")
+def keep_with_run(run: "TrainedRun", result: AdapterExport, score: "Score | None" = None) -> None:
+    """In the run's fidelity.json, with the score of its text if there is one; not of an adapter that lies elsewhere."""
+    if result.path.absolute().parent == run.directory.export.absolute():
+        kept = run.directory.fidelity
+        document = read_json(kept, _LARGEST) if kept.exists() else {}
+        adapter = result.to_dict() | ({"score": score.to_dict()} if score else {})
+        write_text(kept, json.dumps({**document, "adapter": adapter}, indent=2) + "\n")
 
 
 def adapter_of_vector(

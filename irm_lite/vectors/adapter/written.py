@@ -84,7 +84,8 @@ class AdapterExport:
     def warnings(self) -> list[str]:
         found = [*filter(None, [self.comparison.unsteered])]
         if self.comparison.unsteered is None and self.comparison.fidelity < GOOD_FIDELITY:
-            found.append(f"fidelity {self.comparison.fidelity:.2f} is below {GOOD_FIDELITY}: use the vector where that can be")
+            instead = "use the vector where that can be" if self.fits else "this model is not what the run was trained on"
+            found.append(f"fidelity {self.comparison.fidelity:.2f} is below {GOOD_FIDELITY}: {instead}")
         return found
 
     def to_dict(self) -> dict[str, Any]:

@@ -162,6 +162,16 @@ def test_llamacpp_records_what_transformers_does(
             np.testing.assert_allclose(getattr(other, name), getattr(one, name), atol=2e-3 * np.abs(one.maximum).max())
 
 
+def test_an_irm_that_reads_nothing_is_heard_on_the_kept_prompts_alone(llama_folder: Path, tmp_path: Path) -> None:
+    config = TrainConfig(model=str(llama_folder), irm="static", quant="none", dtype="float32", max_steps=2, sample_tokens=0)
+    static = train(config, tmp_path / "static")
+    questions = static.held_out_questions[:3]
+    short, long = (record(static, questions, new_tokens=2, keep=keep) for keep in (1, 3))
+    assert (short.about.n_prompts, long.about.n_prompts) == (1, 3)
+    for phase, all_three in long.statistics.items():
+        np.testing.assert_allclose(short.statistics[phase].mean_abs, all_three.mean_abs, rtol=1e-6)
+
+
 def test_the_prompts_alone(run: TrainedRun) -> None:
     found = record(run, run.held_out_questions[:1], new_tokens=0, keep=0)
     assert list(found.statistics) == ["prompt"]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from irm_lite.config import TrainConfig
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite_tui.export.adapter_gauge import AdapterGauge
+from irm_lite_tui.export.fidelity_gauge import FidelityGauge
 from irm_lite_tui.export.job_panel import JobPanel
 from irm_lite_tui.export.line_list import LineList
 from irm_lite_tui.export.screen import ExportScreen
+from irm_lite_tui.watch.run_state import RunReader
 from support.export_app import ADAPTER_FIGURES, FIGURES, NO_FIDELITY, ExportApp
 from support.tui_helpers import SIZES, Script, check_snapshot, screen_text, script, until
 
@@ -165,6 +168,25 @@ async def test_a_lora_is_offered_as_an_adapter_until_something_else_is_chosen(ru
         bare.screen.query_one("#strength", Input).value = "0.5"
         await pilot.pause()
         assert kind.value == "vector"
+
+
+@pytest.mark.slow
+async def test_a_lora_without_a_vector_shows_what_its_adapter_does(run: RunDirectory) -> None:
+    lora = RunDirectory(Path("runs/lora"))
+    lora.create(TrainConfig(model="base.gguf", irm="lora"), Fingerprint("llama", 3, 64, "0" * 64), {})
+    lora.export.mkdir()
+    lora.default_adapter.write_bytes(b"")
+    score = cast("Any", FIGURES["score"])["vector"]
+    copied: dict[str, Any] = {**ADAPTER_FIGURES, "adapter": str(lora.default_adapter), "predicted": [], "score": score}
+    lora.fidelity.write_text(json.dumps({"adapter": copied}))
+    view = RunReader(lora.path).look()
+    assert (view.fidelity, view.score) == (copied["fidelity"], copied["score"]["value"])
+    async with ExportApp(lora.path).run_test(size=(140, 60)) as pilot:
+        assert pilot.app.screen.query_one(FidelityGauge).measured is None
+        text = screen_text(pilot.app)
+        for words in ("exported before", "the run's LoRA itself, copied", "score of text"):
+            assert words in text
+        assert "take the vector" not in text
 
 
 async def test_a_bake_gives_the_lines_for_its_file(run: RunDirectory, script: Callable[[Script], None]) -> None:

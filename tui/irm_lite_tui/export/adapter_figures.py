@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.core.errors import RunError
-from irm_lite_tui.export.fidelity import Interval, interval_of, number_of, optional_number, read_figures
+from irm_lite_tui.export.fidelity import Interval, ScoreRead, interval_of, number_of, optional_number, read_figures, score_of
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,10 @@ class AdapterMeasured:
     n_bytes: int
     # in the worst block, the share of the vector's power that arrives wrongly (the mean of (1 - A x)^2, behind norms what that
     # comes to); tuned, the share of the IRM's power that is lost
-    worst: float
+    worst: float | None  # None: nothing was predicted, it is a copy of the run's LoRA
     strengths_of: str  # "vector" or "IRM"
     tuned: str  # of further ranks: what the descent reached; empty: the vector's adapter
+    score: ScoreRead | None = None
 
 
 def read_adapter(document: Mapping[str, Any]) -> AdapterMeasured:
@@ -49,9 +50,10 @@ def read_adapter(document: Mapping[str, Any]) -> AdapterMeasured:
             },
             seconds=number_of(document["seconds"]),
             n_bytes=int(document["bytes"]),
-            worst=max(number_of(fit["error"]) for fit in document["predicted"]),
+            worst=max((number_of(fit["error"]) for fit in document["predicted"]), default=None),
             strengths_of="IRM" if document.get("strengths_of") == "irm" else "vector",
             tuned=_tuned(document),
+            score=None if document.get("score") is None else score_of(document["score"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise RunError(f"the adapter's figures cannot be read ({error})", "export it again") from None

@@ -12,7 +12,7 @@ from textual.widget import Widget
 from irm_lite.core.visible_text import visible
 from irm_lite.vectors.fidelity.comparison import GOOD_FIDELITY
 from irm_lite_tui.export.adapter_figures import AdapterMeasured
-from irm_lite_tui.export.fidelity_gauge import bar, scale
+from irm_lite_tui.export.fidelity_gauge import bar, scale, score_text
 
 
 class AdapterGauge(Widget):
@@ -35,7 +35,7 @@ class AdapterGauge(Widget):
         head = Text.assemble("fidelity ", (_figure(fidelity), colour + Style(bold=True)))
         if measured.interval is not None:
             head.append("  95%: {:.3f} to {:.3f}".format(*measured.interval))
-        if not good and fidelity is not None:
+        if not good and fidelity is not None and measured.worst is not None:
             head.append(f"  below {GOOD_FIDELITY}: take the vector where that can be", colour)
         width = clamp(self.size.width, 10, 60)
         about = Text(style="dim")
@@ -44,14 +44,17 @@ class AdapterGauge(Widget):
         if measured.strengths:
             at = ", ".join(f"{value:.3f} at {visible(strength)}" for strength, value in measured.strengths.items())
             about.append(f"of what the {measured.strengths_of} does it does {at}\n")
-        if measured.tuned:
+        if measured.worst is None:
+            about.append("the run's LoRA itself, copied: nothing was predicted\n")
+        elif measured.tuned:
             about.append(f"{measured.tuned}\n")
             about.append(f"what the IRM adds is predicted with {measured.worst:.3g} of its power lost in the worst block\n")
         else:  # of an adapter that adds p times the vector that share is the mean square of p - 1
             about.append(f"of the vector's power {measured.worst:.3g} arrives wrongly in the worst block\n")
         about.append(f"{measured.samples} held-out answers, {measured.tokens} tokens, in {visible(measured.measured_in)}; ")
         about.append(f"{measured.n_bytes / 1000:.0f} kB, made in {measured.seconds:.0f} s")
-        return Group(head, bar(fidelity or 0.0, width, colour), scale(width), about)
+        shown: list[RenderableType] = [head, bar(fidelity or 0.0, width, colour), scale(width), about]
+        return Group(*shown, *([score_text(measured.score)] if measured.score else []))
 
 
 def _figure(value: float | None) -> str:

@@ -18,7 +18,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class ScoreRead:
-    """The score of the vector's text; `value` is None where a part could not be measured, which `lacks` says in lines."""
+    """The score of a steered text; `value` is None where a part could not be measured, which `lacks` says in lines."""
 
     value: float | None
     interval: Interval | None
@@ -63,7 +63,7 @@ def read_measured(document: Mapping[str, Any]) -> Measured:
             fidelity_interval=None if between is None else interval_of(between),
             input_dependent=None if share is None else number_of(share["overall"]),
             disagreement=None if said is None else str(said)[:_LONGEST],
-            score=_score(document.get("score")),
+            score=None if document.get("score") is None else score_of(document["score"]["vector"]),
             unsteered=None if still is None else str(still)[:_LONGEST],
         )
     except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
@@ -81,20 +81,20 @@ def read_figures(path: Path) -> Any:
 
 
 def load_measured(path: Path) -> Measured | None:
-    """The figures in a run's export/fidelity.json; None where there is no file. Raises RunError where it is damaged."""
+    """The figures in a run's export/fidelity.json; None where there is no file, or an adapter alone in it. Raises RunError."""
     try:
         document = read_figures(path)
     except FileNotFoundError:
         return None
     if not isinstance(document, dict):
         raise RunError(f"{path} holds no results", "export again")
+    if "vector" not in document and "adapter" in document:
+        return None
     return read_measured(document)
 
 
-def _score(document: Any) -> ScoreRead | None:
-    if document is None:
-        return None
-    found = document["vector"]
+def score_of(found: Any) -> ScoreRead:
+    """As `irm-lite eval` writes one. Raises KeyError, TypeError, ValueError or AttributeError."""
     interval = found["interval_95"]
     return ScoreRead(
         value=optional_number(found["value"]),

@@ -53,7 +53,7 @@ class FidelityGauge(Widget):
             )
             where.append(f"\n{share}")
         shown: list[RenderableType] = [head, bar(fidelity or 0.0, width, colour), scale(width), made, _table(measured), where]
-        return Group(*shown, *([_score(measured.score)] if measured.score else []))
+        return Group(*shown, *([score_text(measured.score)] if measured.score else []))
 
 
 def bar(value: float, width: int, colour: Style) -> Text:
@@ -63,8 +63,8 @@ def bar(value: float, width: int, colour: Style) -> Text:
     return Text.assemble((full, colour), ("░" * (width - len(full)), "dim"))
 
 
-def _score(score: ScoreRead) -> Text:
-    """The score of the vector's text, and the parts that it is the harmonic mean of."""
+def score_text(score: ScoreRead) -> Text:
+    """The score of a steered text, and the parts that it is the harmonic mean of."""
     text = Text("\nscore of text ")
     if score.value is None:
         text.append("- ", "bold")

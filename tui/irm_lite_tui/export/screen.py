@@ -187,7 +187,7 @@ class ExportScreen(Screen[None]):
         if self._adapter is not None and of_adapter is None:
             before += f"; {self._adapter.name} is of another one"
         key = shown_key(self.app, "export.export", "f6")
-        self._say(before if measured else f"not exported yet: {key} exports it")
+        self._say(before if measured or self._adapter else f"not exported yet: {key} exports it")
 
     def _offer(self, run: RunDirectory, config: TrainConfig) -> None:
         """Of a run that was not in the form before: as what it leaves whole, a lora as an adapter."""

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from irm_lite.config import TrainConfig
+from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.files.reading import read_json
 from irm_lite.runs.directory import RunDirectory
@@ -95,9 +95,13 @@ class RunReader:
         except (ValueError, OverflowError, OSError):
             self._created = self._stamp[0]
         found = _report(self.directory.fidelity)
-        self._measured = number(found.get("fidelity")), number(_within(found, "score", "vector", "value"))
+        of_vector = found.get("fidelity"), _within(found, "score", "vector", "value")
+        of_adapter = _within(found, "adapter", "fidelity"), _within(found, "adapter", "score", "value")
         there = self.directory.default_adapter.is_file()
-        self._adapter = figure(number(_within(found, "adapter", "fidelity"))) if there else ""
+        self._adapter = figure(number(of_adapter[0])) if there else ""
+        leaves_as_adapter = self._config is not None and KINDS[self._config.irm].reads == "maps"
+        fidelity, score = of_adapter if leaves_as_adapter and there else of_vector
+        self._measured = number(fidelity), number(score)
 
 
 def _changed(path: Path) -> float:
