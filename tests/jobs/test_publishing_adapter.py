@@ -82,7 +82,9 @@ def test_the_card_leads_with_the_adapter_and_the_hubs_parser_reads_it(own: Own) 
     for row in ("| blocks | 1-2 |", "| rank | 4 |", "| alpha | 8 |"):
         assert row in text
     assert f"| fidelity | {adapter.metadata['fidelity']:.3f}" in text
-    assert "vector" not in text.replace("residual stream", "").lower()
+    assert "(adapter) nats a token" in text  # of the export's fidelity.json, which goes with it
+    assert list(json.loads((own.folder / "fidelity.json").read_text())) == ["adapter"]
+    assert "vector" not in text.lower()
     assert "peft" not in text.lower()
     assert "llama-server -m tiny.gguf --lora-scaled adapter.gguf:0 --jinja" in text
     assert [each.name for each in own.folder.glob("*.gguf")] == ["adapter.gguf"]
