@@ -138,6 +138,7 @@ def ablate(
         changes: dict[int, Changes] = {}
         for done, index in enumerate(wanted, 1):
             changes[index] = before.changes(zeroed(run, index, where), index in fitted)
+            _require_finite(changes[index], index, settings.norms)
             on_progress(done, len(wanted), f"ablating in the {where}")
         through = (
             _through_norms(run, indices, changes, Measured(run, aligned, neutral), settings) if settings.norms != "free" else {}
@@ -169,6 +170,16 @@ def ablate(
         )
         for index, near in matched.items()
     ]
+
+
+def _require_finite(changes: Changes, index: int, norms: Held) -> None:
+    """Raise InputError at once where a model without this index puts out NaN: the named ones come first."""
+    if np.isfinite(changes.sums).all():
+        return
+    if norms == "free":
+        raise InputError(f"with index {index} zeroed the model puts out NaN", "choose another index, or train on --dtype float32")
+    why = "no denominator bounds the stream, which grows past what a number holds"
+    raise InputError(f"with index {index} zeroed and norms held the model puts out NaN: {why}", "leave out --hold-norms")
 
 
 def _sharpened(changes: dict[int, Changes], indices: Sequence[int]) -> DoubleArray:

@@ -14,7 +14,7 @@ from irm_lite import train
 from irm_lite.analysis.ablation import Ablation, AblationSettings, ablate
 from irm_lite.analysis.ablation_files import load_ablations, load_subsets, save_ablations, save_subsets
 from irm_lite.analysis.interventions.changed import weighted
-from irm_lite.analysis.interventions.measured import output_power
+from irm_lite.analysis.interventions.measured import Measured, output_power
 from irm_lite.analysis.report.ablations import ablations_section
 from irm_lite.analysis.report.findings import findings
 from irm_lite.analysis.statistics.causality import KL, MEASURES
@@ -109,6 +109,26 @@ def test_a_loud_channel_is_a_temperature_and_a_direct_one_is_not(run: TrainedRun
     assert held.through_norms[KL][0] == pytest.approx(loud.random[KL].effect, rel=1e-2)
     low, high = held.through_norms[KL][1]
     assert 0 < low < held.through_norms[KL][0] < high
+
+
+@pytest.mark.parametrize(("norms", "said"), [("steered", "leave out --hold-norms"), ("free", "float32")])
+def test_a_model_that_puts_out_nan_is_told_at_once(run: TrainedRun, monkeypatch: pytest.MonkeyPatch, norms: Any, said: str) -> None:
+    """With held denominators nothing bounds the stream: seen on the demo model without its loudest index."""
+    layer: Any = run.base.model.get_submodule("model.layers.0.mlp.down_proj")
+    asked = []
+    original = Measured.changes
+
+    def overflowing(self: Measured, *args: Any) -> Any:
+        asked.append(args)
+        with monkeypatch.context() as patch:
+            patch.setattr(layer, "forward", lambda x: torch.full((*x.shape[:-1], 64), torch.inf))
+            return original(self, *args)
+
+    monkeypatch.setattr(Measured, "changes", overflowing)
+    with pytest.raises(InputError, match=f"index {LOUD} zeroed") as caught:
+        one(run, LOUD, norms=norms)
+    assert said in str(caught.value)
+    assert len(asked) == 1
 
 
 def test_three_indices_that_carry_all_are_found_to(run: TrainedRun) -> None:
