@@ -174,7 +174,7 @@ def ablate(
 
 def _require_finite(changes: Changes, index: int, norms: Held) -> None:
     """Raise InputError at once where a model without this index puts out NaN: the named ones come first."""
-    if np.isfinite(changes.sums).all():
+    if all(np.isfinite(each).all() for each in changes.sums):
         return
     if norms == "free":
         raise InputError(f"with index {index} zeroed the model puts out NaN", "choose another index, or train on --dtype float32")
