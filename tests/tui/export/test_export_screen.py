@@ -171,6 +171,18 @@ async def test_a_lora_is_offered_as_an_adapter_until_something_else_is_chosen(ru
 
 
 @pytest.mark.slow
+async def test_an_export_from_elsewhere_shows_itself(run: RunDirectory) -> None:
+    """As the demo makes one while its screen is open."""
+    async with ExportApp(run.path).run_test(size=(140, 45)) as pilot:
+        assert "not exported yet" in screen_text(pilot.app)
+        run.export.mkdir()
+        run.default_vector.write_bytes(b"")
+        run.fidelity.write_text(json.dumps({**FIGURES, "vector": str(run.default_vector)}))
+        await until(pilot, lambda: "exported before" in screen_text(pilot.app), "the figures of that export")
+        assert pilot.app.screen.query_one("#vector-lines", LineList).lines
+
+
+@pytest.mark.slow
 async def test_a_lora_without_a_vector_shows_what_its_adapter_does(run: RunDirectory) -> None:
     lora = RunDirectory(Path("runs/lora"))
     lora.create(TrainConfig(model="base.gguf", irm="lora"), Fingerprint("llama", 3, 64, "0" * 64), {})

@@ -58,6 +58,7 @@ class ExportScreen(Screen[None]):
         self._baked: Path | None = None
         self._exporting = ""  # the run whose export was started last
         self._offered: Path | None = None  # the run that the form was set for
+        self._read_at = 0.0  # when the figures that are shown were written
 
     def compose(self) -> ComposeResult:
         yield ModeBar()
@@ -111,6 +112,20 @@ class ExportScreen(Screen[None]):
         if self._path is not None:
             self._open(self._path)
         self._show_lines()
+        self.set_interval(1.0, self._look)
+
+    def _look(self) -> None:
+        """Read the run again where something else exported it meanwhile: the demo, or a command in another terminal."""
+        if self.is_current and not self.keeps() and self._value("run") and self._stamp() != self._read_at:
+            self._read_run()
+            self._show_lines()
+
+    def _stamp(self) -> float:
+        """When the run's figures were written; 0 where there are none."""
+        try:
+            return RunDirectory(expanded(self._value("run"))).fidelity.stat().st_mtime
+        except (IrmLiteError, OSError):
+            return 0.0
 
     def _open(self, path: Path) -> None:
         """Fill the form with a run, or with a vector to bake."""
@@ -168,6 +183,7 @@ class ExportScreen(Screen[None]):
         """Show what an earlier export of this run measured, in place of another run's figures."""
         if not self._value("run"):
             return
+        self._read_at = self._stamp()
         adapter_figures = self.query_one(AdapterGauge)
         self._vector = self._adapter = self._baked = self._figures.measured = adapter_figures.measured = None
         try:
@@ -282,7 +298,8 @@ class ExportScreen(Screen[None]):
                 of_adapter = read_adapter(message.document)
                 self._read_run()  # its vector may have been made first
                 self._adapter, self.query_one(AdapterGauge).measured = of_adapter.path, of_adapter
-                self._say(f"{of_adapter.path}: what the vector does, as a LoRA adapter")
+                carried = "the run's LoRA" if of_adapter.worst is None else "what the vector does, as a LoRA adapter"
+                self._say(f"{of_adapter.path}: {carried}")
             elif message.job == "export":
                 measured = read_measured(message.document)
                 self._read_run()
