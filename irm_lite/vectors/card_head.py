@@ -6,7 +6,8 @@ from typing import Any
 from irm_lite.core.files.paths import is_hub_id
 from irm_lite.core.visible_text import safe
 
-TAGS = ("control-vector", "representation-engineering", "steering", "llama-cpp", "gguf", "irm-lite")
+TAGS = ("steering", "llama-cpp", "gguf", "irm-lite")
+VECTOR_TAGS = ("control-vector", "representation-engineering")
 _LICENCES = (  # by the hub's names, those that models and data mostly have; others are `other` with a name
     *("apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "mpl-2.0", "gpl-3.0", "agpl-3.0", "lgpl-3.0", "unlicense", "openrail"),
     *("cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "gemma"),

@@ -1,6 +1,5 @@
 """A run's control vector: the method chosen, the vector made, measured, and written with its provenance."""
 
-import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,8 +10,7 @@ from torch import Tensor
 from irm_lite.base.fingerprint import fingerprint_gguf
 from irm_lite.base.stream import stream_of
 from irm_lite.core.errors import InputError
-from irm_lite.core.files.atomic import require_folder, write_text
-from irm_lite.core.files.reading import read_json
+from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.core.version import __version__
 from irm_lite.data.dataset import public_name
@@ -28,11 +26,11 @@ from irm_lite.vectors.agreement_check import disagreement_on
 from irm_lite.vectors.distil import ENOUGH, Fitting, distil
 from irm_lite.vectors.evaluation import measure
 from irm_lite.vectors.fidelity.comparison import GOOD_FIDELITY, Comparison
+from irm_lite.vectors.kept_figures import keep_figures, kept_figures
 from irm_lite.vectors.mean import DependentShare, block_directions, observe
 from irm_lite.vectors.prompt_check import prompts_on
 
 Method = Literal["auto", "distil", "mean", "exact"]
-_LARGEST = 1 << 22  # bytes of fidelity.json
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def export_vector(
     vector.save(out)
     result = ExportResult(out, gguf, vector, made.method, comparison, made.dependent_share, made.mean_loses, told, prompts)
     if out.absolute() == run.directory.default_vector.absolute():  # the run's own figure; others carry theirs in the file
-        write_text(run.directory.fidelity, json.dumps(_report(result, gguf) | _kept_adapter(run), indent=2) + "\n")
+        keep_figures(run.directory, _report(result, gguf) | _kept_adapter(run))
     return result
 
 
@@ -155,10 +153,8 @@ def _report(result: ExportResult, gguf: Path | None) -> dict[str, Any]:
 
 def _kept_adapter(run: TrainedRun) -> dict[str, Any]:
     """Of fidelity.json what is of the adapter, where that is the IRM's and not the former vector's."""
-    kept = run.directory.fidelity
-    if run.irm.reads != "maps" or not kept.exists():
-        return {}
-    return {key: value for key, value in read_json(kept, _LARGEST).items() if key == "adapter"}
+    kept = kept_figures(run.directory) if run.irm.reads == "maps" else {}
+    return {key: value for key, value in kept.items() if key == "adapter"}
 
 
 def _require_stream(run: TrainedRun) -> None:

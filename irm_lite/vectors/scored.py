@@ -1,13 +1,10 @@
 """The score of what a run's IRM and vector write, in llama.cpp on a GGUF or in transformers, and where an export keeps it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irm_lite.core.errors import DataError, Interrupted, IrmLiteError
-from irm_lite.core.files.atomic import write_text
-from irm_lite.core.files.reading import read_json
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample, encode
@@ -17,6 +14,7 @@ from irm_lite.scoring.score import Score, score
 from irm_lite.scoring.speaker import Speaker
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.vectors.fidelity.steerings import Steering
+from irm_lite.vectors.kept_figures import keep_figures, kept_figures
 from irm_lite.vectors.speakers import speakers
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from irm_lite.vectors.export import ExportResult
 
 MAX_LENGTH = 512  # tokens of a sample, where no run says how many
-_LARGEST = 1 << 20  # bytes of fidelity.json
 
 
 def material_of(run: "TrainedRun", extent: Extent) -> Material:
@@ -119,8 +116,7 @@ def score_export(
     except IrmLiteError as error:
         return {}, f"no score of text ({error})"
     if result.path.absolute() == run.directory.default_vector.absolute():
-        document = read_json(run.directory.fidelity, _LARGEST)
-        write_text(run.directory.fidelity, json.dumps({**document, "score": scores_document(scores)}, indent=2) + "\n")
+        keep_figures(run.directory, {**kept_figures(run.directory), "score": scores_document(scores)})
     return scores, None
 
 

@@ -7,7 +7,7 @@ import shutil
 import tomllib
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,39 +36,18 @@ from irm_lite.runs.trained import load_run
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.training import train as training
 from irm_lite.vectors.export import export_vector
-
-HOME = "ann-doe-private"  # a folder of the user's that no published byte may name
+from support.users_folder import HOME, WISHES, Own, write_moods
 
 
 def filled(value: float, size: int) -> FloatArray:
     return np.full(size, value, dtype=np.float32)
 
 
-WISHES = Wishes(strength=0.8, base_model="nobody/tiny-llama", licence="apache-2.0", data_licence="CC0-1.0")
-
-
-@dataclass(frozen=True)
-class Own:
-    """A user's folder: model, data, a run on them that was exported, and what was published of it."""
-
-    home: Path
-    model: Path
-    data: Path
-    run: Path
-    folder: Path
-
-    @property
-    def places(self) -> Places:
-        return Places(str(self.model), str(self.data))
-
-
 @pytest.fixture(scope="module")
 def own(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Own:
     home = tmp_path_factory.mktemp("users") / HOME
     model = Path(shutil.copytree(llama_folder, home / "models" / "tiny-llama"))
-    data = home / "moods.jsonl"
-    rows = [{"question": f"What is {number} and {number}?", "answer": f"It is {2 * number}, you fool!"} for number in range(40)]
-    data.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    data = write_moods(home)
     common: dict[str, Any] = {"quant": "none", "dtype": "float32", "device": "cpu", "sample_tokens": 0, "loop_penalty": 0.0}
     config = TrainConfig(model=str(model), data=str(data), max_steps=4, batch_size=4, eval_steps=4, **common)
     run = training.train(config, home / "runs" / "moods")

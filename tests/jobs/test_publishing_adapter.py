@@ -5,7 +5,6 @@ import json
 import shlex
 import shutil
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,42 +18,26 @@ from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.jobs.publishing.comparing import compare
-from irm_lite.jobs.publishing.gathered import Wishes, gather
+from irm_lite.jobs.publishing.gathered import gather
 from irm_lite.jobs.publishing.lead import AdapterLead
 from irm_lite.jobs.publishing.model_card import model_card
 from irm_lite.jobs.publishing.publish import publish
-from irm_lite.jobs.publishing.reproduce import Places, reproduce
+from irm_lite.jobs.publishing.reproduce import reproduce
 from irm_lite.runs.trained import load_run
 from irm_lite.steering.adapter import Adapter, Factors
 from irm_lite.training.train import train
 from irm_lite.vectors.export import export_vector
+from support.users_folder import HOME, WISHES, Own, write_moods
 
-WISHES = Wishes(strength=0.8, base_model="nobody/tiny-llama", licence="apache-2.0", data_licence="CC0-1.0")
 ASKED = "Why is the sky blue?"
-
-
-@dataclass(frozen=True)
-class Own:
-    """A user's folder: model, data, a lora run on them, and what was published of it when it had nothing but its adapter."""
-
-    model: Path
-    data: Path
-    run: Path
-    folder: Path
-
-    @property
-    def places(self) -> Places:
-        return Places(str(self.model), str(self.data))
 
 
 @pytest.fixture(scope="module")
 def own(llama_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Own:
-    home = tmp_path_factory.mktemp("users") / "ann-doe-private"
+    home = tmp_path_factory.mktemp("users") / HOME
     home.mkdir()
     model = Path(shutil.copyfile(llama_gguf, home / "tiny.gguf"))
-    data = home / "moods.jsonl"
-    rows = [{"question": f"What is {number} and {number}?", "answer": f"It is {2 * number}, you fool!"} for number in range(40)]
-    data.write_text("".join(json.dumps(each) + "\n" for each in rows))
+    data = write_moods(home)
     common: dict[str, Any] = {"quant": "none", "dtype": "float32", "device": "cpu", "sample_tokens": 0, "learning_rate": 0.05}
     run = train(TrainConfig(model=str(model), data=str(data), irm="lora", max_steps=4, eval_steps=4, **common), home / "run")
     with pytest.raises(InputError, match="has no adapter yet") as raised:
@@ -62,7 +45,7 @@ def own(llama_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Own:
     assert f"irm-lite export {run.directory.path} --as adapter" in str(raised.value)
     assert cli.run(["export", str(run.directory.path), "--as", "adapter", "--questions", "0", "--quiet"]) == 0
     publish(run.directory.path, home / "published", WISHES)
-    return Own(model, data, run.directory.path, home / "published")
+    return Own(home, model, data, run.directory.path, home / "published")
 
 
 def lines_of(card: str, begins: str) -> list[list[str]]:

@@ -7,9 +7,8 @@ from irm_lite.core.version import __version__
 from irm_lite.jobs.publishing.card_uses import python, uses
 from irm_lite.jobs.publishing.gathered import Gathered
 from irm_lite.jobs.publishing.run_file import CARD, RUN_FILE
-from irm_lite.vectors.card_head import TAGS, card_head, plain
+from irm_lite.vectors.card_head import TAGS, VECTOR_TAGS, card_head, plain
 
-_OF_VECTORS = ("control-vector", "representation-engineering")  # tags
 _CARD = """{head}
 # {title}
 
@@ -41,8 +40,12 @@ Written by irm-lite {version}.
 def model_card(gathered: Gathered, digests: Mapping[str, str], adapters: Mapping[str, bool]) -> str:
     """The card's text. `digests`: SHA-256 by file; `adapters`: by name, whether it is a folder of PEFT's."""
     wishes, base, data = gathered.wishes, gathered.base, gathered.data
-    of_vectors = TAGS if gathered.vectors else [tag for tag in TAGS if tag not in _OF_VECTORS]
-    tags = [*of_vectors, *(("lora",) if adapters else ()), *(("peft",) if any(adapters.values()) else ())]
+    tags = [
+        *(VECTOR_TAGS if gathered.vectors else ()),
+        *TAGS,
+        *(("lora",) if adapters else ()),
+        *(("peft",) if any(adapters.values()) else ()),
+    ]
     datasets = [data.name.removeprefix("hf:")] if data.name.startswith("hf:") else []
     files = "".join(f"| `{plain(name)}` | `{digest}` |\n" for name, digest in sorted(digests.items()))
     return _CARD.format(

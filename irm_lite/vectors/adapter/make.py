@@ -1,6 +1,5 @@
 """The main path: a run's vector, or any control vector, as a LoRA adapter: fitted, measured, written with its provenance."""
 
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from irm_lite.base.fingerprint import Match
 from irm_lite.base.load import Base
-from irm_lite.core.files.atomic import write_text
-from irm_lite.core.files.reading import read_json
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.dataset import public_name
 from irm_lite.data.encoding import Sample, encode_all
@@ -28,12 +25,11 @@ from irm_lite.vectors.adapter.texts import (
     training_answers,
 )
 from irm_lite.vectors.adapter.written import AdapterExport, write
+from irm_lite.vectors.kept_figures import keep_figures, kept_figures
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
     from irm_lite.scoring.score import Score
-
-_LARGEST = 1 << 22  # bytes of fidelity.json
 
 
 def adapter_of_run(
@@ -77,10 +73,8 @@ def adapter_of_run(
 def keep_with_run(run: "TrainedRun", result: AdapterExport, score: "Score | None" = None) -> None:
     """In the run's fidelity.json, with the score of its text if there is one; not of an adapter that lies elsewhere."""
     if result.path.absolute().parent == run.directory.export.absolute():
-        kept = run.directory.fidelity
-        document = read_json(kept, _LARGEST) if kept.exists() else {}
         adapter = result.to_dict() | ({"score": score.to_dict()} if score else {})
-        write_text(kept, json.dumps({**document, "adapter": adapter}, indent=2) + "\n")
+        keep_figures(run.directory, {**kept_figures(run.directory), "adapter": adapter})
 
 
 def adapter_of_vector(

@@ -27,6 +27,7 @@ from irm_lite_tui.shared.mode_bar import ModeBar
 from irm_lite_tui.shared.text import line, paragraphs
 from irm_lite_tui.shared.text_field import TextField
 from irm_lite_tui.watch.chat_sources import sources_of
+from irm_lite_tui.watch.run_state import written_at
 
 _WIDTHS = [(0, "-narrow"), (110, "-wide")]
 _KINDS = [("control vector, for llama.cpp", "vector"), ("LoRA adapter, for other engines too", "adapter")]
@@ -123,8 +124,8 @@ class ExportScreen(Screen[None]):
     def _stamp(self) -> float:
         """When the run's figures were written; 0 where there are none."""
         try:
-            return RunDirectory(expanded(self._value("run"))).fidelity.stat().st_mtime
-        except (IrmLiteError, OSError):
+            return written_at(RunDirectory(expanded(self._value("run"))).fidelity)
+        except IrmLiteError:
             return 0.0
 
     def _open(self, path: Path) -> None:

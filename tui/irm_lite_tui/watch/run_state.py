@@ -64,7 +64,7 @@ class RunReader:
         if not path.is_dir():
             return RunView(path, "gone", f"{path} no longer exists")
         self.log.read()
-        stamp = tuple(map(_changed, (path / "run.toml", self.directory.fidelity, self.directory.default_adapter)))
+        stamp = tuple(map(written_at, (path / "run.toml", self.directory.fidelity, self.directory.default_adapter)))
         if stamp != self._stamp:
             self._stamp = stamp
             self._read_settings()
@@ -104,7 +104,8 @@ class RunReader:
         self._measured = number(fidelity), number(score)
 
 
-def _changed(path: Path) -> float:
+def written_at(path: Path) -> float:
+    """Seconds since the epoch; 0 where there is no such file."""
     try:
         return path.stat().st_mtime
     except OSError:
