@@ -258,6 +258,20 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def resolved(self) -> dict[str, Any]:
+        """As `to_dict`, with what the kind chooses filled in and what it does not read at None: equal for equal trainings, also
+        where one of two versions wrote a default out and the other left it open."""
+        chosen = {
+            "learning_rate": self.peak_learning_rate,
+            "site": self.chosen_site,
+            "dependence_penalty": self.chosen_dependence_penalty,
+            "loop_penalty": self.chosen_loop_penalty,
+            "fact_weight": self.chosen_fact_weight,
+            "rank": self.chosen_rank if "rank" in KINDS[self.irm].options else None,
+            "width": self.width if "width" in KINDS[self.irm].options else None,
+        }
+        return self.to_dict() | chosen
+
     @classmethod
     def from_dict(cls, data: dict[str, Any], where: str) -> "TrainConfig":
         """From a mapping, checked by type. Raises InputError naming the key."""

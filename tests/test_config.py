@@ -222,6 +222,14 @@ def test_the_peak_learning_rate_is_the_documented_one_unless_given(irm: Any, rat
     assert TrainConfig(irm=irm, learning_rate=0.5).peak_learning_rate == 0.5
 
 
+def test_what_the_kind_chooses_and_the_same_written_out_resolve_alike() -> None:
+    out = TrainConfig(irm="static", learning_rate=2e-2, site="block", dependence_penalty=0.0, loop_penalty=0.5, fact_weight=4.0)
+    assert out.resolved() == TrainConfig(irm="static", rank=9, width=32).resolved()
+    assert TrainConfig(irm="lora", rank=4).resolved() == TrainConfig(irm="lora").resolved()
+    assert TrainConfig(irm="lora", rank=5).resolved() != TrainConfig(irm="lora").resolved()
+    assert TrainConfig(irm="lite", width=32).resolved() != TrainConfig(irm="lite").resolved()
+
+
 # From a file
 
 

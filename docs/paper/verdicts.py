@@ -89,7 +89,7 @@ def scale_share(report: Report, channel: int) -> Test:
 def through_norms(report: Report, channel: int) -> Test:
     """2: with denominators held nothing is left of zeroing it."""
     rows = {}
-    for tone, each in _ablated(report, channel, "steered", "random"):
+    for tone, each in _ablated(report, channel, "steered", "matched"):
         free = each["through_norms"] + each["effect"]
         rows[tone] = (each["through_norms"] / free, each["through_norms_95"][0] / free)
     return _by_tone(rows, lambda share, low: share >= 0.9 and low > 0.5, lambda share, _: share < 0.5)

@@ -29,7 +29,7 @@ MATCHED = 30  # the least p is 1 / 31
 
 @dataclass(frozen=True)
 class Ablation:
-    """One index at one place: the effects on each of MEASURES, against random and against matched indices.
+    """One index at one place: the effects on each of MEASURES, against random (none, if not asked for) and matched indices.
 
     `magnitude` is what they are matched by, importance by mean |output| or by the stream's RMS: 1 is an average index.
     `sharpness`: how far temperatures explain the KL, against the matched ones. `norms`: what their denominators were held at;
@@ -87,8 +87,9 @@ class Ablation:
 @dataclass(frozen=True)
 class AblationSettings:
     """`where` is "irm": in what the IRM adds; "base": in the residual stream that comes out of the injected blocks, the IRM
-    being on. `controls` random indices (all others, if there are fewer), `samples` held-out answers, the seed of chance. `norms`:
-    "steered" or "base" to hold the denominators of the stream's norms at what they are in that model, before and after alike."""
+    being on. `controls` random indices (all others, if there are fewer; 0: the matched ones alone), `samples` held-out answers,
+    the seed of chance. `norms`: "steered" or "base" to hold the denominators of the stream's norms at what they are in that
+    model, before and after alike."""
 
     where: Where = "irm"
     controls: int = LEAST_CONTROLS
@@ -99,8 +100,9 @@ class AblationSettings:
     def check(self) -> None:
         """Raise InputError where one of them is too small."""
         require_seed(self.seed)
-        if self.controls < LEAST_CONTROLS:
-            raise InputError(f"{self.controls} control indices are too few", f"give at least {LEAST_CONTROLS}")
+        if self.controls and self.controls < LEAST_CONTROLS:
+            hint = f"give at least {LEAST_CONTROLS}, or 0 for the {MATCHED} matched ones alone"
+            raise InputError(f"{self.controls} control indices are too few", hint)
         if self.samples < 2:
             raise InputError(f"{self.samples} samples are too few", "give at least 2")
 
@@ -157,7 +159,7 @@ def ablate(
         Ablation(
             index,
             where,
-            random=effects(index, drawn),
+            random=effects(index, drawn) if drawn else {},
             matched=effects(index, near),
             random_indices=drawn,
             matched_indices=near,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from irm_lite.analysis.ablation import AblationSettings
+from irm_lite.analysis.ablation import LEAST_CONTROLS, AblationSettings
 from irm_lite.analysis.interventions.changed import weighted
 from irm_lite.analysis.interventions.measured import Measured, measured_on, output_power
 from irm_lite.analysis.statistics.causality import KL, MEASURES, AblationEffect, effect_against_controls
@@ -76,6 +76,8 @@ def keep_and_drop(
     RMS that it has with the important ones kept or dropped. Raises InputError where K is not between 1 and half of the indices.
     """
     settings.check()
+    if not settings.controls:
+        raise InputError("sets have no matched indices to be held against", f"give at least {LEAST_CONTROLS} controls")
     width = run.irm.hidden_size
     for _, k in sets:
         if not 1 <= k <= width // 2:

@@ -205,8 +205,9 @@ def _require_same(run: RunDirectory, config: TrainConfig) -> None:
     if not run.started():
         run.require_absent("it is not a run of this sweep: choose another --out, or remove it")
         return
-    asked, wanted = run.asked(), absolute(config).to_dict()
-    other = [key for key, value in wanted.items() if asked is None or (key != "download" and asked.to_dict()[key] != value)]
+    asked, wanted = run.asked(), absolute(config).resolved()
+    made = asked.resolved() if asked else {}
+    other = [key for key, value in wanted.items() if asked is None or (key != "download" and made[key] != value)]
     if other:
         raise RunError(f"{run.path} was made with another {', '.join(other[:3])}", "choose another --out, or remove it")
 

@@ -13,6 +13,7 @@ from irm_lite.analysis import ablation
 from irm_lite.analysis.ablation import MATCHED, Ablation, AblationSettings
 from irm_lite.analysis.interventions.changed import zeroed
 from irm_lite.analysis.statistics.causality import MEASURES
+from irm_lite.analysis.subsets import keep_and_drop
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.core.types import DoubleArray
@@ -73,6 +74,15 @@ def test_what_the_planted_index_does_is_all_there_is(run: TrainedRun) -> None:
     assert PLANTED not in found.matched_indices
 
 
+def test_without_random_controls_the_matched_ones_say_the_same(run: TrainedRun) -> None:
+    mean_abs = run.irm.vectors.abs().double().numpy()  # type: ignore[operator]
+    with_random, alone = (ablate(run, [PLANTED], mean_abs, samples=3, controls=count)[0] for count in (100, 0))
+    assert (alone.matched, alone.sharpness) == (with_random.matched, with_random.sharpness)
+    assert {row["controls_kind"] for row in alone.to_list()} == {"matched"}
+    with pytest.raises(InputError, match="sets have no matched indices"):
+        keep_and_drop(run, [("drop", 1)], mean_abs, AblationSettings(samples=3, controls=0))
+
+
 @pytest.mark.slow
 def test_a_silent_index_is_no_better_than_chance(run: TrainedRun) -> None:
     mean_abs = run.irm.vectors.abs().double().numpy() + 1e-3  # type: ignore[operator]
@@ -117,7 +127,7 @@ def test_an_ablation_leaves_no_trace(run: TrainedRun) -> None:
     [
         ({"indices": [64]}, "there is no index 64: the hidden size is 64: give 0 to 63"),
         ({"indices": [-1]}, "there is no index -1"),
-        ({"controls": 99}, "99 control indices are too few: give at least 100"),
+        ({"controls": 99}, "99 control indices are too few: give at least 100, or 0 for the 30 matched ones alone"),
         ({"samples": 1}, "1 samples are too few: give at least 2"),
     ],
 )

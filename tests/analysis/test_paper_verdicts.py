@@ -25,7 +25,7 @@ def run(tone: str, seed: int, nll: float, rank: int, next_rank: int) -> dict[str
     free = {"norms": "free", "controls_kind": "matched", "explained": 0.9, "explained_p": 1 / 31}
     held = {
         "norms": "steered",
-        "controls_kind": "random",
+        "controls_kind": "matched",
         "effect": 0.001,
         "through_norms": 0.099,
         "through_norms_95": [0.08, 0.12],

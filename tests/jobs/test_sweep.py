@@ -319,6 +319,17 @@ def test_a_directory_that_is_another_runs_is_refused_before_anything_starts(
     assert [path.name for path in out.iterdir()] == [last.name]
 
 
+def test_a_run_of_a_version_that_wrote_out_its_defaults_is_there_already(planned: list[Planned], tmp_path: Path) -> None:
+    [static] = [each for each in planned if each.config.irm == "static"][:1]
+    run_sweep([static], tmp_path)
+    settings = tmp_path / static.name / "run.toml"
+    written = settings.read_text(encoding="utf-8")
+    older = written.replace("rank = 4", "rank = 16").replace("learning_rate = 0.0", "learning_rate = 0.02")
+    assert older.count("rank = 16") == written.count("rank = 4") >= 1
+    settings.write_text(older, encoding="utf-8")
+    assert [each.state for each in run_sweep([static], tmp_path)] == ["was there"]
+
+
 @pytest.mark.slow
 def test_at_site_block_layer_0_is_in_only_where_it_is_named(llama_folder: Path, tmp_path: Path) -> None:
     found = {}

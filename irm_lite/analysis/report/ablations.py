@@ -65,7 +65,7 @@ def _through(runs: Sequence[Run]) -> list[Table]:
         ]
         for run in runs
         for each in run.get("ablations", [])
-        if "through_norms" in each and each.get("controls_kind") == "random"
+        if "through_norms" in each and each.get("controls_kind") == "matched"
     ]
     columns = ["run", "index", "ablated in", "measure", "denominators", "effect with them held [95%]", "free less held [95%]"]
     return table("What of it goes through the norms' denominators", columns, rows)

@@ -29,7 +29,7 @@ class AblateFlags:
     drop: Annotated[list[int] | None, Parameter(negative="")] = None
     """Drop so many, against random sets."""
     controls: int = 100
-    """Random indices to zero, or random sets, for comparison, at least 100."""
+    """Random indices to zero, or random sets, for comparison, at least 100; 0: those of like magnitude alone, far sooner."""
     samples: int = 12
     """Held-out answers to measure on."""
     recording: str | None = None
@@ -96,7 +96,7 @@ def _tables(effects: list[dict[str, Any]], sets: list[dict[str, Any]], where: st
             share = f"{100 * row['explained']:.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
             others = f"{100 * row['controls_explained']:.0f}% of the {row['controls']} matched ones' (p {row['explained_p']:.3f})"
             yield f"{row['index']}: a temperature for each token explains {share} of the KL; {others}"
-        if "through_norms" in row and row["controls_kind"] == "random":
+        if "through_norms" in row and row["controls_kind"] == "matched":
             low, high = row["through_norms_95"]
             gone = f"{row['through_norms']:+.4f} [{low:+.4f}, {high:+.4f}] nats a token"
             yield f"{row['index']}: {row['measure']}, with the norms held at the {row['norms']}'s {gone} less"
