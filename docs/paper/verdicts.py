@@ -82,14 +82,14 @@ def whole(tests: dict[str, Test]) -> str:
 
 def scale_share(report: Report, channel: int) -> Test:
     """1: the channel's gradient goes through denominators."""
-    rows = {tone: (each["scale"], each["scale_rank"] / field["indices"]) for tone, field, each in _fields(report, channel)}
+    rows = {tone: (each["scale"], each["scale_rank"] / field["indices"]) for tone, field, each in fields_of(report, channel)}
     return _by_tone(rows, lambda share, p: share >= 0.5 and p <= LEVEL, lambda share, _: share < 0.5)
 
 
 def through_norms(report: Report, channel: int) -> Test:
     """2: with denominators held nothing is left of zeroing it."""
     rows = {}
-    for tone, each in _ablated(report, channel, "steered", "matched"):
+    for tone, each in ablated_records(report, channel, "steered", "matched"):
         free = each["through_norms"] + each["effect"]
         rows[tone] = (each["through_norms"] / free, each["through_norms_95"][0] / free)
     return _by_tone(rows, lambda share, low: share >= 0.9 and low > 0.5, lambda share, _: share < 0.5)
@@ -97,14 +97,14 @@ def through_norms(report: Report, channel: int) -> Test:
 
 def temperature(report: Report, channel: int) -> Test:
     """3: a temperature for each token explains what zeroing it does."""
-    rows = {tone: (each["explained"], each["explained_p"]) for tone, each in _ablated(report, channel, "free", "matched")}
+    rows = {tone: (each["explained"], each["explained_p"]) for tone, each in ablated_records(report, channel, "free", "matched")}
     return _by_tone(rows, lambda share, p: share >= 0.8 and p <= LEVEL, lambda share, _: share < 0.5)
 
 
 def gradient_size(report: Report, channel: int) -> Test:
     """4: its gradient is among the largest, and loudness says how large the denominators' part is."""
     rows = {}
-    for tone, field, each in _fields(report, channel):
+    for tone, field, each in fields_of(report, channel):
         rho, width = field["spearman"]["scale"], field["indices"]
         p = float(stats.t.sf(rho * math.sqrt((width - 2) / (1 - rho**2)), width - 2))
         rows[tone] = (each["gradient_rank"], rho, p, each["gradient_rank"] / width)
@@ -162,7 +162,7 @@ def equal_nll(static: Report, masked: Report) -> Test:
 
 def moved_on(static: Report, masked: Report, following: int) -> Test:
     """6 (ii): with the channel masked the next loudest one is more important: a sign test."""
-    pairs = [(_rank(before, following), _rank(after, following)) for before, after in _pairs(static, masked)]
+    pairs = [(rank_of(before, following), rank_of(after, following)) for before, after in _pairs(static, masked)]
     known = [(before, after) for before, after in pairs if before is not None and after is not None]
     if len(known) < 3:
         return {"verdict": MISSING, "text": ""}
@@ -182,7 +182,7 @@ def moved_on(static: Report, masked: Report, following: int) -> Test:
 def single_index(report: Report) -> Test:
     """7: one index carries the effect."""
     rows = {}
-    for run in _of_ablated_seed(report):
+    for run in single_runs(report):
         left = {(each["what"], each["k"]): each["kept_effect"] for each in run["sets"]}
         if ("drop", 1) in left and ("keep", TOP) in left:
             rows[run["data"]] = (1 - left["drop", 1], left["keep", TOP])
@@ -212,7 +212,7 @@ def _by_tone(
     return {"verdict": found, "by_tone": rows, "text": (f"({', '.join(names)}) " if names else "") + shown}
 
 
-def _fields(report: Report, channel: int) -> list[tuple[str, Report, Report]]:
+def fields_of(report: Report, channel: int) -> list[tuple[str, Report, Report]]:
     """Each tone's gradient split at site block, and the channel's line in it."""
     found = []
     for name, field in report.get("gradient_split", {}).items():
@@ -223,16 +223,16 @@ def _fields(report: Report, channel: int) -> list[tuple[str, Report, Report]]:
     return found
 
 
-def _of_ablated_seed(report: Report) -> list[Report]:
+def single_runs(report: Report) -> list[Report]:
     return [run for run in report["runs"] if run["seed"] == ABLATED_SEED and run["data"] in TONES]
 
 
-def _ablated(report: Report, channel: int, norms: str, controls: str) -> list[tuple[str, Report]]:
+def ablated_records(report: Report, channel: int, norms: str, controls: str) -> list[tuple[str, Report]]:
     """By tone what zeroing the channel in the base did to the KL."""
     wanted = {"index": channel, "where": "base", "measure": KL, "norms": norms, "controls_kind": controls}
     return [
         (run["data"], each)
-        for run in _of_ablated_seed(report)
+        for run in single_runs(report)
         for each in run["ablations"]
         if all(each.get(key) == value for key, value in wanted.items())
     ]
@@ -244,7 +244,7 @@ def _pairs(static: Report, masked: Report) -> list[tuple[Report, Report]]:
     return [(run, after[run["data"], run["seed"]]) for run in static["runs"] if (run["data"], run["seed"]) in after]
 
 
-def _rank(run: Report, index: int) -> int | None:
+def rank_of(run: Report, index: int) -> int | None:
     return next((each["rank"] for each in run["marked"] if each["index"] == index), None)
 
 

@@ -1,0 +1,134 @@
+"""The article's tables and figures, from the committed reports alone: python docs/paper/article.py
+
+Reads tests/MODEL/static.json, masked.json and, where it is there, paper.json beside this file; draws figures/tests/*.svg, and writes
+each model's table of verdicts.py between the markers of neuron-1512.md. Nothing else in the article is generated.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from verdicts import KL, MARGIN, TONES, TOP, ablated_records, equal_nll, fields_of, rank_of, single_runs, table, verdicts
+
+HERE = Path(__file__).parent
+ARTICLE, FIGURES = HERE / "neuron-1512.md", HERE / "figures" / "tests"
+MODELS = {"qwen": (490, 570), "demo": (507, 247)}  # predictions.md's channel and the next loudest
+PARTS = ("direct", "final norm", "block norms")
+COLOURS = ("#0072b2", "#d55e00", "#e69f00")  # told apart without colour vision too
+GREY = "#999999"
+
+Report = dict[str, Any]
+Reports = dict[str, Report]
+
+
+def main() -> None:
+    found = {model: _reports(HERE / "tests" / model) for model in MODELS if (HERE / "tests" / model / "static.json").is_file()}
+    FIGURES.mkdir(parents=True, exist_ok=True)
+    plt.rcParams |= {"svg.hashsalt": "irm-lite", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    for name, draw in (("paths", _paths), ("zeroed", _zeroed), ("ranks", _ranks), ("masked", _masked), ("sets", _sets)):
+        figure, axes = plt.subplots(1, len(found), figsize=(4.6 * len(found), 3.1), squeeze=False, layout="constrained")
+        for axis, (model, reports) in zip(axes[0], found.items(), strict=True):
+            draw(axis, reports, *MODELS[model])
+            axis.set_title(f"{reports['static']['base']['name']}, index {MODELS[model][0]}", fontsize=9)
+        figure.savefig(FIGURES / f"{name}.svg", metadata={"Date": None})
+        plt.close(figure)
+    text = ARTICLE.read_text(encoding="utf-8")
+    for model, reports in found.items():
+        shown = table(verdicts(reports["static"], reports["masked"], reports.get("paper"), *MODELS[model]))
+        text, count = re.subn(rf"(<!-- {model} -->\n).*?(\n<!-- end -->)", lambda m, t=shown: m[1] + t + m[2], text, flags=re.S)
+        if count != 1:
+            raise SystemExit(f"{ARTICLE.name} has {count} places for the table of {model}: it is to have one")
+    ARTICLE.write_text(text, encoding="utf-8")
+
+
+def _reports(folder: Path) -> Reports:
+    names = [name for name in ("static", "masked", "paper") if (folder / f"{name}.json").is_file()]
+    return {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names}
+
+
+def _paths(axis: Axes, reports: Reports, channel: int, _following: int) -> None:
+    """Test 1: through what the channel's gradient goes."""
+    rows = {tone: line for tone, _, line in fields_of(reports["static"], channel)}
+    for k, (part, colour) in enumerate(zip(PARTS, COLOURS, strict=True)):
+        axis.bar(np.arange(len(rows)) + 0.27 * (k - 1), [line[part] for line in rows.values()], 0.25, color=colour, label=part)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set_xticks(range(len(rows)), list(rows))
+    axis.set_ylabel("share of the index's gradient")
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _zeroed(axis: Axes, reports: Reports, channel: int, _following: int) -> None:
+    """Tests 2 and 3: what zeroing it does, and what of that is left with denominators held, or explained by a temperature."""
+    kinds = (("free", "matched", COLOURS[1], "norms free"), ("steered", "matched", COLOURS[0], "denominators held"))
+    for k, (norms, controls, colour, label) in enumerate(kinds):
+        for row, (_, each) in enumerate(ablated_records(reports["static"], channel, norms, controls)):
+            low, high = each["effect_95"]
+            at = row + 0.16 * (k - 0.5)
+            axis.plot([low, high], [at, at], color=colour, linewidth=2)
+            axis.plot(each["effect"], at, "o", color=colour, label=label if row == 0 else None)
+            if norms == "free":
+                text = f"a temperature explains {100 * each['explained']:.0f}% (others {100 * each['controls_explained']:.0f}%)"
+                axis.annotate(text, (high, at), xytext=(6, -3), textcoords="offset points", fontsize=7.5)
+    axis.set_yticks(range(len(TONES)), [tone for tone, _ in ablated_records(reports["static"], channel, "free", "matched")])
+    axis.set_xlabel(f"{KL} of zeroing it in the base, nats a token")
+    axis.set_xlim(0, 2.2 * axis.get_xlim()[1])
+    axis.legend(frameon=False, fontsize=8, loc="upper right")
+
+
+def _ranks(axis: Axes, reports: Reports, channel: int, following: int) -> None:
+    """Tests 5 and 6 (ii): where the two indices rank by what the trained IRMs put there."""
+    for row, (kind, report) in enumerate(reports.items()):
+        for index, marker, colour in ((channel, "o", COLOURS[1]), (following, "x", COLOURS[0])):
+            ranks = [rank for run in report["runs"] if (rank := rank_of(run, index)) is not None]
+            spread = row + np.linspace(-0.2, 0.2, len(ranks))
+            axis.plot(ranks, spread, marker, color=colour, label=f"index {index}" if row == 0 else None, alpha=0.8)
+    axis.axvspan(0.8, TOP, color=GREY, alpha=0.25, linewidth=0)
+    axis.set_xscale("log")
+    axis.set_xlim(0.8, 1.1 * reports["static"]["base"]["hidden_size"])
+    axis.set_yticks(range(len(reports)), list(reports))
+    axis.set_xlabel(f"rank by importance in each run; grey: the top {TOP}")
+    axis.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _masked(axis: Axes, reports: Reports, _channel: int, _following: int) -> None:
+    """Test 6 (i): the best validation NLL with the channel masked, less that without."""
+    after = {(run["data"], run["seed"]): run["nll"]["irm"] for run in reports["masked"]["runs"]}
+    for row, tone in enumerate(TONES):
+        runs = [run for run in reports["static"]["runs"] if run["data"] == tone and (tone, run["seed"]) in after]
+        axis.plot([after[tone, run["seed"]] - run["nll"]["irm"] for run in runs], [row] * len(runs), "o", color=COLOURS[1])
+    axis.axvspan(-MARGIN, MARGIN, color=GREY, alpha=0.25, linewidth=0)
+    found = equal_nll(reports["static"], reports["masked"])
+    if "interval_90" in found:
+        axis.plot(found["interval_90"], [len(TONES)] * 2, color=COLOURS[0], linewidth=3)
+    axis.set_yticks(range(len(TONES) + 1), [*TONES, "mean, 90%"])
+    axis.set_xlabel(f"nats a token, masked less not; grey: within {MARGIN}")
+
+
+def _sets(axis: Axes, reports: Reports, _channel: int, _following: int) -> None:
+    """Test 7: the share of KL(IRM || base) that is left without the most important index, and with the 20 most important alone."""
+    for row, run in enumerate(single_runs(reports["static"])):
+        for k, (what, size, left, low, high) in enumerate(_kept(run["sets"])):
+            at = row + 0.16 * (0.5 - k)
+            axis.plot([low, high], [at, at], color=GREY, linewidth=4, alpha=0.6, label="random sets" if row == k == 0 else None)
+            axis.plot(left, at, "o", color=COLOURS[k], label=f"{what} {size}" if row == 0 else None)
+    axis.set_yticks(range(len(TONES)), [run["data"] for run in single_runs(reports["static"])])
+    axis.set_xlim(-0.05, 1.05)
+    axis.set_xlabel("share of the effect that is left")
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _kept(sets: Sequence[Report]) -> Iterator[tuple[str, int, float, float, float]]:
+    """Of each set what it leaves, and what random ones of its size do (95% of them)."""
+    for each in sets:
+        kl = next(one for one in each["effects"] if one["measure"] == KL and one["controls_kind"] == "random sets")
+        low, high = (1 - value / kl["nothing"] for value in reversed(kl["control_95"]))
+        yield each["what"], each["k"], each["kept_effect"], low, high
+
+
+if __name__ == "__main__":
+    main()
