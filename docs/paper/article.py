@@ -53,36 +53,42 @@ def _reports(folder: Path) -> Reports:
 
 def _paths(axis: Axes, reports: Reports, channel: int, _following: int) -> None:
     """Test 1: through what the channel's gradient goes."""
-    rows = {tone: line for tone, _, line in fields_of(reports["static"], channel)}
+    lines = {tone: line for tone, _, line in fields_of(reports["static"], channel)}
+    rows = [lines[tone] for tone in TONES]
     for k, (part, colour) in enumerate(zip(PARTS, COLOURS, strict=True)):
-        axis.bar(np.arange(len(rows)) + 0.27 * (k - 1), [line[part] for line in rows.values()], 0.25, color=colour, label=part)
+        axis.bar(np.arange(len(rows)) + 0.27 * (k - 1), [line[part] for line in rows], 0.25, color=colour, label=part)
     axis.axhline(0, color="black", linewidth=0.8)
-    axis.set_xticks(range(len(rows)), list(rows))
+    axis.set_xticks(range(len(rows)), TONES)
     axis.set_ylabel("share of the index's gradient")
-    axis.legend(frameon=False, fontsize=8)
+    _legend_below(axis)
 
 
 def _zeroed(axis: Axes, reports: Reports, channel: int, _following: int) -> None:
     """Tests 2 and 3: what zeroing it does, and what of that is left with denominators held, or explained by a temperature."""
-    kinds = (("free", "matched", COLOURS[1], "norms free"), ("steered", "matched", COLOURS[0], "denominators held"))
-    for k, (norms, controls, colour, label) in enumerate(kinds):
-        for row, (_, each) in enumerate(ablated_records(reports["static"], channel, norms, controls)):
-            low, high = each["effect_95"]
-            at = row + 0.16 * (k - 0.5)
-            axis.plot([low, high], [at, at], color=colour, linewidth=2)
+    kinds = (("free", COLOURS[1], "norms free"), ("steered", COLOURS[0], "denominators held"))
+    for k, (norms, colour, label) in enumerate(kinds):
+        found = dict(ablated_records(reports["static"], channel, norms, "matched"))
+        for row, each in ((TONES.index(tone), each) for tone, each in found.items()):
+            at = row + 0.2 * (0.5 - k)
+            axis.plot(each["effect_95"], [at, at], color=colour, linewidth=2)
             axis.plot(each["effect"], at, "o", color=colour, label=label if row == 0 else None)
             if norms == "free":
-                text = f"a temperature explains {100 * each['explained']:.0f}% (others {100 * each['controls_explained']:.0f}%)"
-                axis.annotate(text, (high, at), xytext=(6, -3), textcoords="offset points", fontsize=7.5)
-    axis.set_yticks(range(len(TONES)), [tone for tone, _ in ablated_records(reports["static"], channel, "free", "matched")])
-    axis.set_xlabel(f"{KL} of zeroing it in the base, nats a token")
-    axis.set_xlim(0, 2.2 * axis.get_xlim()[1])
-    axis.legend(frameon=False, fontsize=8, loc="upper right")
+                controls = "others, nearest in RMS (95%)"
+                axis.plot(each["control_95"], [at, at], color=GREY, linewidth=4, alpha=0.6, label=controls if row == 0 else None)
+                text = f"a temperature explains {each['explained']:.0%}, of the others' {each['controls_explained']:.0%}"
+                axis.text(0.03, row - 0.36, text, transform=axis.get_yaxis_transform(), fontsize=7.5)
+    axis.set_yticks(range(len(TONES)), TONES)
+    axis.set_ylim(-0.6, len(TONES) - 0.6)
+    axis.set_xscale("symlog", linthresh=0.1)
+    axis.set_xlim(left=0)
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.set_xlabel("KL of zeroing it in the base, nats a token")
+    _legend_below(axis)
 
 
 def _ranks(axis: Axes, reports: Reports, channel: int, following: int) -> None:
     """Tests 5 and 6 (ii): where the two indices rank by what the trained IRMs put there."""
-    for row, (kind, report) in enumerate(reports.items()):
+    for row, report in enumerate(reports.values()):
         for index, marker, colour in ((channel, "o", COLOURS[1]), (following, "x", COLOURS[0])):
             ranks = [rank for run in report["runs"] if (rank := rank_of(run, index)) is not None]
             spread = row + np.linspace(-0.2, 0.2, len(ranks))
@@ -92,7 +98,8 @@ def _ranks(axis: Axes, reports: Reports, channel: int, following: int) -> None:
     axis.set_xlim(0.8, 1.1 * reports["static"]["base"]["hidden_size"])
     axis.set_yticks(range(len(reports)), list(reports))
     axis.set_xlabel(f"rank by importance in each run; grey: the top {TOP}")
-    axis.legend(frameon=False, fontsize=8, loc="upper left")
+    axis.xaxis.set_major_formatter("{x:g}")
+    _legend_below(axis)
 
 
 def _masked(axis: Axes, reports: Reports, _channel: int, _following: int) -> None:
@@ -106,20 +113,27 @@ def _masked(axis: Axes, reports: Reports, _channel: int, _following: int) -> Non
     if "interval_90" in found:
         axis.plot(found["interval_90"], [len(TONES)] * 2, color=COLOURS[0], linewidth=3)
     axis.set_yticks(range(len(TONES) + 1), [*TONES, "mean, 90%"])
+    axis.set_xticks(np.array([-1, 0, 1]) * MARGIN)
     axis.set_xlabel(f"nats a token, masked less not; grey: within {MARGIN}")
 
 
 def _sets(axis: Axes, reports: Reports, _channel: int, _following: int) -> None:
     """Test 7: the share of KL(IRM || base) that is left without the most important index, and with the 20 most important alone."""
-    for row, run in enumerate(single_runs(reports["static"])):
+    runs = {run["data"]: run for run in single_runs(reports["static"])}
+    for row, run in enumerate(runs[tone] for tone in TONES if tone in runs):
         for k, (what, size, left, low, high) in enumerate(_kept(run["sets"])):
             at = row + 0.16 * (0.5 - k)
             axis.plot([low, high], [at, at], color=GREY, linewidth=4, alpha=0.6, label="random sets" if row == k == 0 else None)
             axis.plot(left, at, "o", color=COLOURS[k], label=f"{what} {size}" if row == 0 else None)
-    axis.set_yticks(range(len(TONES)), [run["data"] for run in single_runs(reports["static"])])
+    axis.set_yticks(range(len(TONES)), TONES)
     axis.set_xlim(-0.05, 1.05)
     axis.set_xlabel("share of the effect that is left")
-    axis.legend(frameon=False, fontsize=8)
+    _legend_below(axis)
+
+
+def _legend_below(axis: Axes) -> None:
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
 
 
 def _kept(sets: Sequence[Report]) -> Iterator[tuple[str, int, float, float, float]]:

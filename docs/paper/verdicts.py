@@ -21,6 +21,16 @@ TONES = ("sadness", "joy", "neutral")
 ABLATED_SEED = 11
 TOP, LEVEL, MARGIN = 20, 0.05, 0.02
 KL = "KL on aligned answers"
+ASKED = {  # of each test what is asked, and what its figures are held against
+    "1": ("its gradient goes through denominators", "the other indices' shares: p by rank"),
+    "2": ("with denominators held nothing is left of zeroing it", "a direct channel: 0"),
+    "3": ("a temperature explains what zeroing it does", "the 30 indices nearest in RMS"),
+    "4": ("its gradient is large, and loudness says how large", "uniform ranks; Spearman above 0"),
+    "5": (f"it is in the top {TOP} of more runs than chance", "independent ranks, Holm over all indices"),
+    "6i": ("masked, the best NLL is the same", f"a difference of {MARGIN} nats: two one-sided t tests"),
+    "6ii": ("masked, the next loudest is more important", "a sign test"),
+    "7": ("one index carries the effect", "thresholds"),
+}
 
 Report = dict[str, Any]
 Test = dict[str, Any]
@@ -83,7 +93,7 @@ def whole(tests: dict[str, Test]) -> str:
 def scale_share(report: Report, channel: int) -> Test:
     """1: the channel's gradient goes through denominators."""
     rows = {tone: (each["scale"], each["scale_rank"] / field["indices"]) for tone, field, each in fields_of(report, channel)}
-    return _by_tone(rows, lambda share, p: share >= 0.5 and p <= LEVEL, lambda share, _: share < 0.5)
+    return _by_tone(rows, lambda share, p: share >= 0.5 and p <= LEVEL, lambda share, _: share < 0.5, "{:.2f} of it (p {:.3f})")
 
 
 def through_norms(report: Report, channel: int) -> Test:
@@ -91,14 +101,19 @@ def through_norms(report: Report, channel: int) -> Test:
     rows = {}
     for tone, each in ablated_records(report, channel, "steered", "matched"):
         free = each["through_norms"] + each["effect"]
-        rows[tone] = (each["through_norms"] / free, each["through_norms_95"][0] / free)
-    return _by_tone(rows, lambda share, low: share >= 0.9 and low > 0.5, lambda share, _: share < 0.5)
+        rows[tone] = (each["through_norms"] / free, *(end / free for end in each["through_norms_95"]))
+    shown = "{:.1%} of the KL gone [{:.1%}, {:.1%}]"
+    return _by_tone(rows, lambda share, low, _: share >= 0.9 and low > 0.5, lambda share, *_: share < 0.5, shown)
 
 
 def temperature(report: Report, channel: int) -> Test:
     """3: a temperature for each token explains what zeroing it does."""
-    rows = {tone: (each["explained"], each["explained_p"]) for tone, each in ablated_records(report, channel, "free", "matched")}
-    return _by_tone(rows, lambda share, p: share >= 0.8 and p <= LEVEL, lambda share, _: share < 0.5)
+    rows = {
+        tone: (each["explained"], *each["explained_95"], each["controls_explained"], each["explained_p"])
+        for tone, each in ablated_records(report, channel, "free", "matched")
+    }
+    shown = "{:.0%} [{:.0%}, {:.0%}], of the others {:.0%} (p {:.3f})"
+    return _by_tone(rows, lambda share, _low, _high, _others, p: share >= 0.8 and p <= LEVEL, lambda share, *_: share < 0.5, shown)
 
 
 def gradient_size(report: Report, channel: int) -> Test:
@@ -112,7 +127,7 @@ def gradient_size(report: Report, channel: int) -> Test:
         rows,
         lambda rank, rho, p, _: rank <= TOP and rho >= 0.1 and p <= LEVEL,
         lambda _rank, _rho, _p, part: part > 0.25,
-        names=("rank", "rho", "p", "rank / H"),
+        "rank {:.0f}, rho {:+.2f} (p {:.2g})",
     )
 
 
@@ -131,14 +146,9 @@ def common_index(report: Report, channel: int) -> Test:
     where = {tone: sum(each) for tone, each in by_tone.items()}
     common = report["across"]["common"]
     p = common["p"][common["indices"].index(channel)] if is_common else None
-    return {
-        "verdict": found,
-        "hits": hits,
-        "runs": runs,
-        "by_tone": where,
-        "p": p,
-        "text": f"top {TOP} in {hits} of {runs} runs {where}",
-    }
+    chance = f"Holm p {p:.2g}" if p is not None else "not more than chance"
+    text = f"in {hits} of {runs} runs ({', '.join(f'{tone} {count}' for tone, count in where.items())}); {chance}"
+    return {"verdict": found, "hits": hits, "runs": runs, "by_tone": where, "p": p, "text": text}
 
 
 def equal_nll(static: Report, masked: Report) -> Test:
@@ -150,7 +160,7 @@ def equal_nll(static: Report, masked: Report) -> Test:
     above = stats.ttest_1samp(more, -MARGIN, alternative="greater").pvalue
     low, high = stats.ttest_1samp(more, 0).confidence_interval(0.9)
     found = HOLDS if max(below, above) <= LEVEL else REFUTED if low > MARGIN else UNDECIDED
-    text = f"masked less not: {more.mean():+.4f} nats [90%: {low:+.4f}, {high:+.4f}], {len(more)} pairs"
+    text = f"{more.mean():+.4f} nats [90%: {low:+.4f}, {high:+.4f}], {len(more)} pairs"
     return {
         "verdict": found,
         "mean": float(more.mean()),
@@ -175,7 +185,7 @@ def moved_on(static: Report, masked: Report, following: int) -> Test:
         "pairs": n,
         "p": p,
         "ranks": known,
-        "text": f"higher in {higher} of {n} pairs, p {p:.3f}",
+        "text": f"in {higher} of {n} pairs (p {p:.3f})",
     }
 
 
@@ -190,8 +200,8 @@ def single_index(report: Report) -> Test:
         rows,
         lambda lost, _: lost >= 0.5,
         lambda lost, _: lost < 0.1,
+        f"{{:.1%}} lost without it; {TOP} alone keep {{:.0%}}",
         all_refute=True,
-        names=("lost by dropping 1", f"left of {TOP}"),
     )
 
 
@@ -199,17 +209,16 @@ def _by_tone(
     rows: dict[str, tuple[float, ...]],
     holds: Callable[..., bool],
     refutes: Callable[..., bool],
+    shown: str,
     *,
     all_refute: bool = False,
-    names: Sequence[str] = (),
 ) -> Test:
-    """Holds where it does in all three tones; refuted in two or three of them, or only where it is in all."""
+    """Holds where it does in all three tones; refuted in two or three of them, or only where it is in all. `shown`: its figures."""
     if set(rows) != set(TONES):
         return {"verdict": MISSING, "text": ""}
     against = sum(refutes(*row) for row in rows.values())
     found = HOLDS if all(holds(*row) for row in rows.values()) else REFUTED if against >= (3 if all_refute else 2) else UNDECIDED
-    shown = "; ".join(f"{tone} " + ", ".join(f"{value:.3g}" for value in row) for tone, row in rows.items())
-    return {"verdict": found, "by_tone": rows, "text": (f"({', '.join(names)}) " if names else "") + shown}
+    return {"verdict": found, "by_tone": rows, "text": "<br>".join(f"{tone} {shown.format(*rows[tone])}" for tone in TONES)}
 
 
 def fields_of(report: Report, channel: int) -> list[tuple[str, Report, Report]]:
@@ -251,12 +260,15 @@ def rank_of(run: Report, index: int) -> int | None:
 def table(found: Report) -> str:
     """Markdown."""
     lines = [
-        f"{found['base']}, channel {found['channel']}: **{found['verdict']}**",
+        f"{found['base']}, channel {found['channel']}, next {found['next']}: **{found['verdict']}**",
         "",
-        "| test | verdict | figures |",
-        "|---|---|---|",
+        "| | asked | effect | held against | verdict |",
+        "|---|---|---|---|---|",
     ]
-    return "\n".join([*lines, *(f"| {number} | {test['verdict']} | {test['text']} |" for number, test in found["tests"].items())])
+    for number, test in found["tests"].items():
+        asked, null = ASKED[number.partition(",")[0]]
+        lines.append(f"| {number} | {asked} | {test['text']} | {null} | {test['verdict']} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,14 @@ CHANGES = np.random.default_rng(4).normal(0.001, 0.006, 9)
 
 def run(tone: str, seed: int, nll: float, rank: int, next_rank: int) -> dict[str, Any]:
     zeroed = {"index": CHANNEL, "where": "base", "measure": script.KL}
-    free = {"norms": "free", "controls_kind": "matched", "explained": 0.9, "explained_p": 1 / 31}
+    free = {
+        "norms": "free",
+        "controls_kind": "matched",
+        "explained": 0.9,
+        "explained_95": [0.8, 0.95],
+        "controls_explained": 0.2,
+        "explained_p": 1 / 31,
+    }
     held = {
         "norms": "steered",
         "controls_kind": "matched",
