@@ -37,6 +37,11 @@ class KindFacts:
     options: tuple[str, ...] = ()  # settings that `build_irm` is given
     rank: int = 16
 
+    @property
+    def leaves_as(self) -> Literal["vector", "adapter"]:
+        """What it is exported as and loses nothing by: a vector is a part of what reads the last maps."""
+        return "adapter" if self.reads == "maps" else "vector"
+
 
 KINDS: dict[Kind, KindFacts] = {
     "paper": KindFacts(1e-4, 0.0, "attn", loop_penalty=0.0, fact_weight=1.0, large=True),  # its own rate and site

@@ -1,7 +1,7 @@
 """The article's tables and figures, from the committed reports alone: python docs/paper/article.py
 
-Reads tests/MODEL/static.json, masked.json and, where it is there, paper.json beside this file; draws figures/tests/*.svg, and writes
-each model's table of verdicts.py between the markers of neuron-1512.md. Nothing else in the article is generated.
+Reads tests/MODEL/runs.json, static.json, masked.json and, where it is there, paper.json beside this file; draws
+figures/tests/*.svg, and writes what is between the markers of neuron-1512.md: each model's table, the runs, and p values over both.
 """
 
 import json
@@ -13,11 +13,14 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from verdicts import KL, MARGIN, TONES, TOP, ablated_records, equal_nll, fields_of, rank_of, single_runs, table, verdicts
+from verdicts import HOLDS, KL, MARGIN, TONES, TOP, ablated_records, equal_nll, fields_of, rank_of, single_runs, table, verdicts
+
+from irm_lite.analysis.statistics.holm import holm
 
 HERE = Path(__file__).parent
 ARTICLE, FIGURES = HERE / "neuron-1512.md", HERE / "figures" / "tests"
 MODELS = {"qwen": (490, 570), "demo": (507, 247)}  # predictions.md's channel and the next loudest
+COUNTED = ("1", "3", "5", "6ii")
 PARTS = ("direct", "final norm", "block norms")
 COLOURS = ("#0072b2", "#d55e00", "#e69f00")  # told apart without colour vision too
 GREY = "#999999"
@@ -37,13 +40,51 @@ def main() -> None:
             axis.set_title(f"{reports['static']['base']['name']}, index {MODELS[model][0]}", fontsize=9)
         figure.savefig(FIGURES / f"{name}.svg", metadata={"Date": None})
         plt.close(figure)
+    of_model = {model: verdicts(each["static"], each["masked"], each.get("paper"), *MODELS[model]) for model, each in found.items()}
+    shown = {model: table(each) for model, each in of_model.items()} | {"runs": _runs(list(found)), "both": _both(of_model)}
     text = ARTICLE.read_text(encoding="utf-8")
-    for model, reports in found.items():
-        shown = table(verdicts(reports["static"], reports["masked"], reports.get("paper"), *MODELS[model]))
-        text, count = re.subn(rf"(<!-- {model} -->\n).*?(\n<!-- end -->)", lambda m, t=shown: m[1] + t + m[2], text, flags=re.S)
+    for name, part in shown.items():
+        text, count = re.subn(
+            rf"(<!-- {name} -->\n).*?(\n<!-- end -->)", lambda m, t=part: f"{m[1]}\n{t}\n{m[2]}", text, flags=re.S
+        )
         if count != 1:
-            raise SystemExit(f"{ARTICLE.name} has {count} places for the table of {model}: it is to have one")
+            raise SystemExit(f"{ARTICLE.name} has {count} places for {name}: it is to have one")
     ARTICLE.write_text(text, encoding="utf-8")
+
+
+def _runs(models: Sequence[str]) -> str:
+    lines = ["| model | kind | runs | steps, each | the best one at | hours in all |", "|---|---|---:|---:|---:|---:|"]
+    for model in models:
+        runs = json.loads((HERE / "tests" / model / "runs.json").read_text(encoding="utf-8"))["runs"]
+        kinds = dict.fromkeys(run["name"].partition("-seed-")[2].partition("-")[2] for run in runs)
+        for kind in kinds:
+            mine = [run for run in runs if run["name"].endswith(f"-{kind}")]
+            steps, best = ([run[key] for run in mine] for key in ("steps", "best_step"))
+            hours = sum(run["seconds"] for run in mine) / 3600
+            lines.append(
+                f"| {model} | {kind} | {len(mine)} | {min(steps)} to {max(steps)} | {min(best)} to {max(best)} | {hours:.1f} |"
+            )
+    return "\n".join(lines)
+
+
+def _both(of_model: dict[str, Report]) -> str:
+    """p of the tests that hold, after Holm over all of them on both models: predictions.md, "Verdict"."""
+    held = [
+        (model, number, p) for model, each in of_model.items() for number in COUNTED if (p := _p(each["tests"][number])) is not None
+    ]
+    lines = ["| model | test that holds | p | after Holm over these |", "|---|---|---:|---:|"]
+    after = holm(np.array([p for *_, p in held]))
+    return "\n".join(
+        [*lines, *(f"| {model} | {number} | {p:.3g} | {q:.3g} |" for (model, number, p), q in zip(held, after, strict=True))]
+    )
+
+
+def _p(test: Report) -> float | None:
+    """Of a test that holds; of one that asks it of all three tones, the largest."""
+    if test["verdict"] != HOLDS:
+        return None
+    p = test["p"] if "p" in test else max(row[-1] for row in test["by_tone"].values())
+    return float(p)
 
 
 def _reports(folder: Path) -> Reports:

@@ -65,7 +65,7 @@ class DemoResult:
 def demo_settings(config: TrainConfig, long: bool = False) -> TrainConfig:
     """The settings for a demo that is not long: few validations, and epochs that only the preset asks for as for any model.
     Raises InputError for a kind that no control vector carries whole."""
-    if KINDS[config.irm].reads == "maps":
+    if KINDS[config.irm].leaves_as == "adapter":
         hint = "irm-lite train --irm lora, then export --as adapter"
         raise InputError(f"the demo ends in a control vector, which carries a {config.irm} in part only", hint)
     if long:

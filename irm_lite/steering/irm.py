@@ -66,6 +66,10 @@ class IRM(nn.Module):
         """What its outputs depend on."""
         return KINDS[self.kind].reads
 
+    @property
+    def leaves_as(self) -> Literal["vector", "adapter"]:
+        return KINDS[self.kind].leaves_as
+
     def encode(self, h0: Tensor) -> Any:
         """What `layer_output` works from, of layer 0's post-attention hidden state h0 (B, T, H)."""
         raise NotImplementedError

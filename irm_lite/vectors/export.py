@@ -153,7 +153,7 @@ def _report(result: ExportResult, gguf: Path | None) -> dict[str, Any]:
 
 def _kept_adapter(run: TrainedRun) -> dict[str, Any]:
     """Of fidelity.json what is of the adapter, where that is the IRM's and not the former vector's."""
-    kept = kept_figures(run.directory) if run.irm.reads == "maps" else {}
+    kept = kept_figures(run.directory) if run.irm.leaves_as == "adapter" else {}
     return {key: value for key, value in kept.items() if key == "adapter"}
 
 

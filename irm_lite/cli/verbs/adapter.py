@@ -28,7 +28,7 @@ def export_adapter(run: Path, flags: "ExportFlags", output: Output) -> None:
     _require_free(target, flags.force)
     gguf = find_gguf(flags.gguf) if flags.gguf else None
     require_not_read(target, gguf or trained.gguf_path, trained.directory.default_vector)
-    make = _of_lora if trained.irm.reads == "maps" else _of_vector if flags.rank is None else _of_irm
+    make = _of_lora if trained.irm.leaves_as == "adapter" else _of_vector if flags.rank is None else _of_irm
     with stoppable_progress(output, "making an adapter") as on_progress:
         result = make(trained, target, gguf, flags, output, on_progress)
     score = _scored(trained, result, flags, output) if make is _of_lora else None

@@ -63,12 +63,12 @@ def evaluate(run: Path, /, *, flags: EvalFlags | None = None, common: Common | N
     trained, extent = load_run(run), Extent(flags.questions, flags.max_new_tokens, flags.seed)
     own = trained.directory
     adapters = flags.adapter
-    if not (adapters or flags.vector) and trained.irm.reads == "maps" and own.default_adapter.exists():
+    if not (adapters or flags.vector) and trained.irm.leaves_as == "adapter" and own.default_adapter.exists():
         adapters = [str(own.default_adapter)]  # what it leaves whole
     names = flags.vector or [str(own.default_vector)]
     alone = not flags.vector and not own.default_vector.exists()  # adapters, without a vector beside them
     if alone and (flags.layers is not None or not adapters):
-        whole = " --as adapter" if trained.irm.reads == "maps" else ""
+        whole = " --as adapter" if trained.irm.leaves_as == "adapter" else ""
         raise VectorError(f"{run} has no vector yet", f"irm-lite export {run}{whole}, or name one with --vector")
     model_file = find_gguf(flags.gguf) if flags.gguf else None
     if adapters:  # before the vector is measured, not after it

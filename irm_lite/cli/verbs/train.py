@@ -59,7 +59,7 @@ def train(
         "seconds": end["seconds"],
         "data_read": read,
     }
-    whole = " --as adapter" if trained.irm.reads == "maps" else ""  # no vector carries it whole
+    whole = " --as adapter" if trained.irm.leaves_as == "adapter" else ""  # no vector carries it whole
     output.result(
         document,
         f"run {directory.path}: best validation NLL {end['best_nll']:.3f} at step {end['best_step']}, {end['seconds']:.0f} s",

@@ -131,8 +131,7 @@ def _lead(run: RunDirectory, vectors: Mapping[str, Path]) -> Lead:
 
 
 def _leaves_as_adapter(run: RunDirectory) -> bool:
-    """Whether its IRM is a LoRA, which an adapter carries whole."""
-    return KINDS[run.config().irm].reads == "maps"
+    return KINDS[run.config().irm].leaves_as == "adapter"
 
 
 def _vectors(run: RunDirectory) -> dict[str, Path]:

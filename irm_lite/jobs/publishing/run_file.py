@@ -94,7 +94,7 @@ def read_published(place: Path) -> Published:
     if not isinstance(told.get("format"), int) or told["format"] > _FORMAT:
         raise RunError(f"{folder} was published by a newer irm-lite", "pip install -U irm-lite")
     lead = _lead(folder, told)
-    if lead.format > 1 and KINDS[config.irm].reads != "maps":
+    if lead.format > 1 and KINDS[config.irm].leaves_as != "adapter":
         raise RunError(f"{folder / RUN_FILE} says irm = {config.irm}, which {lead.name} is not of", "download it again")
     return Published(folder, config, run.fingerprint(), lead, run.versions(), run.rendered_at(), told)
 

@@ -210,7 +210,7 @@ class ExportScreen(Screen[None]):
         """Of a run that was not in the form before: as what it leaves whole, a lora as an adapter."""
         if run.path != self._offered:
             self._offered = run.path
-            self.query_one("#kind", Select).value = "adapter" if KINDS[config.irm].reads == "maps" else "vector"
+            self.query_one("#kind", Select).value = KINDS[config.irm].leaves_as
 
     def _strength(self) -> float:
         try:

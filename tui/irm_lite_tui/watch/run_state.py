@@ -99,7 +99,7 @@ class RunReader:
         of_adapter = _within(found, "adapter", "fidelity"), _within(found, "adapter", "score", "value")
         there = self.directory.default_adapter.is_file()
         self._adapter = figure(number(of_adapter[0])) if there else ""
-        leaves_as_adapter = self._config is not None and KINDS[self._config.irm].reads == "maps"
+        leaves_as_adapter = self._config is not None and KINDS[self._config.irm].leaves_as == "adapter"
         fidelity, score = of_adapter if leaves_as_adapter and there else of_vector
         self._measured = number(fidelity), number(score)
 
