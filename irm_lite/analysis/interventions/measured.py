@@ -62,13 +62,14 @@ class Measured:
                 now, then, labels = self._log_probabilities(number, injected=True), self._log_probs[number], row["labels"]
                 change_of_nll = F.nll_loss(now, labels, reduction="none") - F.nll_loss(then, labels, reduction="none")
                 nlls += [float(each.sum()) for each in torch.split(change_of_nll, sizes)]
-                divergences += [float(each.sum()) for each in torch.split(kl(then, now), sizes)]
+                if len(divergences) < n:  # of the neutral answers nobody asks it
+                    divergences += [float(each.sum()) for each in torch.split(kl(then, now), sizes)]
                 if sharp and len(sharpened) < n:
                     fit = sharpness(then.numpy(), now.numpy())
                     ends = np.cumsum(sizes)[:-1]
                     both = zip(np.split(fit.before, ends), np.split(fit.after, ends), strict=True)
                     sharpened += [(float(before.sum()), float(after.sum())) for before, after in both]
-        sums = [np.array(nlls[:n]), np.array(nlls[n:]), np.array(divergences[:n])]
+        sums = [np.array(nlls[:n]), np.array(nlls[n:]), np.array(divergences)]
         return Changes(sums, np.array(sharpened[:n]) if sharp else None)
 
     def _log_probabilities(self, number: int, injected: bool = False) -> Tensor:
