@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from irm_lite.core.log_probabilities import kl
 from irm_lite.data.encoding import Sample
 from irm_lite.scoring.hearing import DECODINGS, GREEDY, Heard, hear
 from irm_lite.scoring.score import Score
 from irm_lite.scoring.score import score as score_of
-from irm_lite.steering.likelihood import kl
 from steering_methods.arena import Arena, Place, Split, Voice
 from steering_methods.method import Made, Method, Variant
 from steering_methods.store import Result, Store, Try

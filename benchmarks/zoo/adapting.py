@@ -16,12 +16,12 @@ from irm_lite.base.architecture import decoder_layers, gguf_architecture, text_c
 from irm_lite.base.maps import module_names, require_maps_of
 from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.log_probabilities import kl
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.adapters import LoadedAdapter
 from irm_lite.llamacpp.module_inputs import WatchedRuntime
 from irm_lite.steering.adapter import Adapter, Factors
 from irm_lite.steering.control_vector import ControlVector
-from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.adapter.closed_form import closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource
 from irm_lite.vectors.adapter.peft_folder import write_peft

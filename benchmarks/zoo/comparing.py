@@ -16,11 +16,11 @@ from irm_lite.base.architecture import decoder_layers, text_config
 from irm_lite.base.model_fingerprint import fingerprint_model
 from irm_lite.base.stream import require_injectable, stream_of
 from irm_lite.core.errors import IrmLiteError
+from irm_lite.core.log_probabilities import kl
 from irm_lite.llamacpp import Model, Runtime
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, Site, build_irm
-from irm_lite.steering.likelihood import kl
 
 TOKENS = 40
 LIMIT = 1e-5  # nats a token between the runtimes

@@ -19,6 +19,7 @@ from irm_lite.base.forward import answer_logits
 from irm_lite.base.load import Base, Source, locate
 from irm_lite.base.streamed import streamed_answer_logits
 from irm_lite.core.errors import BaseModelError, IrmLiteError
+from irm_lite.core.log_probabilities import kl
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack
@@ -27,7 +28,6 @@ from irm_lite.llamacpp.explained import explained
 from irm_lite.llamacpp.likelihood import context_for, llamacpp_log_probabilities
 from irm_lite.llamacpp.model import Model
 from irm_lite.llamacpp.runtime import Runtime
-from irm_lite.steering.likelihood import kl
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from irm_lite.core.log_probabilities import log_softmax
 from irm_lite.core.types import DoubleArray
 from irm_lite.data.encoding import Sample
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def llamacpp_log_probabilities(runtime: "Runtime", sample: Sample) -> Tensor:
     """Log-probabilities (A, V), float32, of one sample's answer in llama.cpp, as it is steered at the moment."""
     logits = runtime.logits(sample.ids[:-1], range(sample.answer_start - 1, len(sample.ids) - 1))
-    return F.log_softmax(torch.from_numpy(logits), dim=-1)
+    return log_softmax(torch.from_numpy(logits))
 
 
 def llamacpp_nll(runtime: "Runtime", samples: Iterable[Sample]) -> float:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from irm_lite.core.errors import InputError
+from irm_lite.core.log_probabilities import log_softmax
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, unwatched
 from irm_lite.data.encoding import Sample
 from irm_lite.llamacpp.likelihood import answer_nll
@@ -126,7 +126,7 @@ def nll_together(runtime: "Runtime", samples: Sequence[Sample], on_progress: Pro
             n_own = len(sample.ids) - 1 - common
             rows = np.concatenate([*shared, logits[at : at + n_own]])
             at += n_own
-            found.append(answer_nll(F.log_softmax(torch.from_numpy(rows), dim=-1), sample))
+            found.append(answer_nll(log_softmax(torch.from_numpy(rows)), sample))
         on_progress(len(found), len(samples), "measuring")
     return np.array(found, dtype=np.float64).reshape(-1, 2)
 

@@ -1,20 +1,15 @@
-"""Log-probabilities of answers in transformers, steered or not, and the divergence between two of them."""
+"""Log-probabilities of answers in transformers, steered or not."""
 
 from contextlib import ExitStack
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from irm_lite.base.forward import answer_logits
 from irm_lite.base.load import Base
+from irm_lite.core.log_probabilities import log_softmax
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM
-
-
-def kl(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p || q) in nats, (..., V) log-probabilities -> (...)."""
-    return (p.exp() * (p - q)).sum(-1)
 
 
 def log_probabilities(base: Base, row: dict[str, Tensor], steer: "IRM | ControlVector | None") -> Tensor:
@@ -22,4 +17,4 @@ def log_probabilities(base: Base, row: dict[str, Tensor], steer: "IRM | ControlV
     with ExitStack() as stack:
         if steer is not None:
             stack.enter_context(inject(base.model, steer))
-        return F.log_softmax(answer_logits(base.model, row).float(), dim=-1)
+        return log_softmax(answer_logits(base.model, row))

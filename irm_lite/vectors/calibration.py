@@ -17,13 +17,13 @@ from irm_lite.base.fingerprint import Match
 from irm_lite.base.load import load_tokenizer
 from irm_lite.core.bootstrap import Interval, interval, resampled_sums
 from irm_lite.core.errors import DataError, InputError
+from irm_lite.core.log_probabilities import kl
 from irm_lite.core.types import DoubleArray, Progress, unwatched
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode_all
 from irm_lite.llamacpp.likelihood import answer_nll, context_for, llamacpp_log_probabilities
 from irm_lite.steering.control_vector import ControlVector, require_scale
 from irm_lite.steering.layers import format_layers
-from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.agreement_check import disagreement_of_file
 from irm_lite.vectors.scored import MAX_LENGTH
 

@@ -10,15 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from irm_lite.base.forward import answer_hidden, row_of
 from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base
+from irm_lite.core.log_probabilities import kl, log_softmax
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, rows
-from irm_lite.steering.likelihood import kl
 
 BATCH = 8  # samples a step
 EVALUATIONS = 5
@@ -84,5 +83,5 @@ def _kl(base: Base, row: Row, teacher: Tensor) -> Tensor:
     """KL(teacher || the model as it is now) at each answer position, (A,)."""
     head = head_of(base.model)
     with torch.no_grad():
-        target = F.log_softmax(head(teacher).float(), dim=-1)
-    return kl(target, F.log_softmax(head(answer_hidden(base.model, row)).float(), dim=-1))
+        target = log_softmax(head(teacher))
+    return kl(target, log_softmax(head(answer_hidden(base.model, row))))

@@ -15,13 +15,13 @@ from irm_lite.base.load import load_base
 from irm_lite.cli import main as cli
 from irm_lite.config import KINDS, Kind, TrainConfig
 from irm_lite.core.errors import InputError, LlamaCppError
+from irm_lite.core.log_probabilities import kl
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import encode_prompt
 from irm_lite.llamacpp import Model, Runtime
 from irm_lite.llamacpp.graph_plan import GraphPlan, Nodes, Place
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, Site, build_irm
-from irm_lite.steering.likelihood import kl
 from irm_lite.training import train as training
 from support.kinds import read_by, sites_of
 from support.tiny_models import write_gguf, write_hf_folder

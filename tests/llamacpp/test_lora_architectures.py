@@ -10,10 +10,10 @@ from transformers import AutoModelForCausalLM
 from irm_lite.base.architecture import decoder_layers, text_config
 from irm_lite.base.maps import last_maps, width_read
 from irm_lite.core.errors import InputError
+from irm_lite.core.log_probabilities import kl
 from irm_lite.llamacpp import Runtime
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, build_irm
-from irm_lite.steering.likelihood import kl
 from support.zoo_ggufs import ARCHITECTURES, write_zoo
 from zoo.comparing import exact_attention
 from zoo.configs import ZOO

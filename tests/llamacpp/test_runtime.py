@@ -11,6 +11,7 @@ from transformers import LlamaForCausalLM
 
 from irm_lite.base.load import Base, load_base
 from irm_lite.core.errors import BaseModelError, InputError, LlamaCppError, VectorError
+from irm_lite.core.log_probabilities import kl
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import encode_all
 from irm_lite.data.packing import pack
@@ -18,7 +19,7 @@ from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.likelihood import llamacpp_log_probabilities
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
-from irm_lite.steering.likelihood import kl, log_probabilities
+from irm_lite.steering.likelihood import log_probabilities
 
 QUESTION = [{"role": "user", "content": "Which ocean is the biggest?"}]
 

@@ -23,13 +23,13 @@ from irm_lite.base.maps import module_names, require_maps_of
 from irm_lite.base.presets import presets
 from irm_lite.cli import main as cli
 from irm_lite.core.errors import InputError, LlamaCppError, VectorError
+from irm_lite.core.log_probabilities import kl
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.adapters import LoadedAdapter
 from irm_lite.llamacpp.module_inputs import WatchedRuntime
 from irm_lite.steering.adapter import Adapter, Factors
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
-from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.adapter.closed_form import closed_form, spread
 from irm_lite.vectors.adapter.inputs import LlamaCppSource, Text
 from irm_lite.vectors.adapter.job import require_out

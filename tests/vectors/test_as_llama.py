@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from irm_lite.cli import main as cli
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.log_probabilities import kl
 from irm_lite.llamacpp import Runtime
 from irm_lite.steering.control_vector import ControlVector
-from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.as_llama import SAME_AS_LLAMA
 from irm_lite.vectors.bake import bake, unbake
 from irm_lite.vectors.biases import Biases

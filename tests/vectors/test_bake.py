@@ -20,13 +20,13 @@ from irm_lite.cli import main as cli
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.gguf_header import read_header
+from irm_lite.core.log_probabilities import kl
 from irm_lite.llamacpp import Runtime
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import build_irm
 from irm_lite.steering.irm_files import save_irm
-from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.bake import BAKEABLE, bake, unbake
 from irm_lite.vectors.biases import Biases, Slot
 from support.gguf_files import write_gguf as write_plain_gguf

@@ -15,6 +15,7 @@ from irm_lite.cli.tables import comparison_shown
 from irm_lite.config import TrainConfig
 from irm_lite.core.bootstrap import interval, resampled_sums
 from irm_lite.core.errors import VectorError
+from irm_lite.core.log_probabilities import kl
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import encode_all
 from irm_lite.data.text_measures import distinct_2
@@ -24,7 +25,6 @@ from irm_lite.runs.trained import TrainedRun
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.injection import inject, static_irm
 from irm_lite.steering.irm import build_irm
-from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.evaluation import evaluate_run
 from irm_lite.vectors.fidelity.comparison import Comparison
 from irm_lite.vectors.fidelity.generations import Generations

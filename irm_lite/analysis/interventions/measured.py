@@ -14,12 +14,13 @@ from irm_lite.analysis.base_controls.denominators import held, recorded, stream_
 from irm_lite.analysis.statistics.temperature import sharpness
 from irm_lite.base.forward import row_of
 from irm_lite.core.errors import DataError
+from irm_lite.core.log_probabilities import kl
 from irm_lite.core.types import DoubleArray
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import pack, rows
 from irm_lite.runs.trained import neutral_samples
 from irm_lite.steering.injection import inject
-from irm_lite.steering.likelihood import kl, log_probabilities
+from irm_lite.steering.likelihood import log_probabilities
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun

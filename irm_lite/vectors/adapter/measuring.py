@@ -8,13 +8,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from irm_lite.base.load import Base
+from irm_lite.core.log_probabilities import kl
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import IRM
-from irm_lite.steering.likelihood import kl
 from irm_lite.vectors.adapter.peft_folder import write_peft
 from irm_lite.vectors.fidelity.comparing import Steerable, compared
 from irm_lite.vectors.fidelity.comparison import Comparison

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from irm_lite.steering.likelihood import kl
+from irm_lite.core.log_probabilities import kl
 
 
 def tally(log_probs: Sequence[Tensor], labels: Tensor) -> Tensor:
