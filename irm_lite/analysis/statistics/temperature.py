@@ -1,5 +1,6 @@
 """Does a change of a distribution change anything but its sharpness? A temperature fitted to each token, and what it leaves."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,28 +39,21 @@ def sharpness(old: Reals, new: Reals) -> Sharpness:
 
 
 def _fit(old: DoubleArray, new: DoubleArray) -> tuple[float, float, float]:
+    """b, KL(new || old) and KL(new || softmax(b * old)), which is E[new] - b E[old] + log Z(b), means under `new`."""
     p = np.exp(new)
-    wanted = float(p @ old)
+    wanted, own, mass = float(p @ old), float(p @ new), float(p.sum())
+    top, squares = float(old.max()), np.square(old)
     low, high, at = 1 / _LARGEST, _LARGEST, 1.0
+    kls = []
     for _ in range(_STEPS):
-        q = np.exp(_cooled(old, at))
-        mean = float(q @ old)
+        q = np.exp(at * (old - top))
+        total = float(q.sum())
+        kls.append(own - at * wanted + mass * (at * top + math.log(total)))
+        mean = float(q @ old) / total
         if abs(mean - wanted) < _ENOUGH:
             break
         low, high = (at, high) if mean < wanted else (low, at)  # E_b[old] rises with b
-        spread = float(q @ np.square(old - mean))
+        spread = float(q @ squares) / total - mean**2
         step = at + (wanted - mean) / spread if spread > 0 else 0.0
         at = step if low < step < high else (low + high) / 2
-    return at, _kl(p, new, _cooled(old, 1.0)), _kl(p, new, _cooled(old, at))
-
-
-def _cooled(old: DoubleArray, inverse: float) -> DoubleArray:
-    """Log-probabilities of softmax(inverse * old)."""
-    scaled = inverse * old
-    top = scaled.max()
-    found: DoubleArray = scaled - (top + np.log(np.exp(scaled - top).sum()))
-    return found
-
-
-def _kl(p: DoubleArray, log_p: DoubleArray, log_q: DoubleArray) -> float:
-    return float(p @ (log_p - log_q))
+    return at, kls[0], kls[-1]
