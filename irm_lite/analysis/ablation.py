@@ -87,22 +87,25 @@ class Ablation:
 @dataclass(frozen=True)
 class AblationSettings:
     """`where` is "irm": in what the IRM adds; "base": in the residual stream that comes out of the injected blocks, the IRM
-    being on. `controls` random indices (all others, if there are fewer; 0: the matched ones alone), `samples` held-out answers,
-    the seed of chance. `norms`: "steered" or "base" to hold the denominators of the stream's norms at what they are in that
-    model, before and after alike."""
+    being on. `controls` random indices (all others, if there are fewer; 0: none), `matched` ones of like magnitude, `samples`
+    held-out answers, the seed of chance. `norms`: "steered" or "base" to hold the denominators of the stream's norms at what they
+    are in that model, before and after alike."""
 
     where: Where = "irm"
     controls: int = LEAST_CONTROLS
     samples: int = 12
     seed: int = 0
     norms: Held = "free"
+    matched: int = MATCHED
 
     def check(self) -> None:
         """Raise InputError where one of them is too small."""
         require_seed(self.seed)
         if self.controls and self.controls < LEAST_CONTROLS:
-            hint = f"give at least {LEAST_CONTROLS}, or 0 for the {MATCHED} matched ones alone"
+            hint = f"give at least {LEAST_CONTROLS}, or 0 for the matched ones alone"
             raise InputError(f"{self.controls} control indices are too few", hint)
+        if self.matched < 2:
+            raise InputError(f"{self.matched} matched indices are too few", "give at least 2; the least p is one over one more")
         if self.samples < 2:
             raise InputError(f"{self.samples} samples are too few", "give at least 2")
 
@@ -118,7 +121,7 @@ def ablate(
     """Zero each index at all injected layers at once and measure what changes on held-out answers, in nats a token.
 
     The measures are the change of the NLL of the run's own held-out answers, that of the neutral answers, and the
-    KL(IRM || IRM with the ablation) on the run's own. Controls are random indices, and the MATCHED ones nearest in the
+    KL(IRM || IRM with the ablation) on the run's own. Controls are random indices, and the matched ones, nearest in the
     magnitude of what is zeroed: `mean_abs` (L, H), the recorded mean |output|, or the RMS of the steered stream, so that an
     outlier channel is held against outliers. Of an index at the very top all of those are smaller. Raises InputError where
     an index is out of range, DataError where there are too few held-out samples, BaseModelError where norms cannot be held.
@@ -132,7 +135,7 @@ def ablate(
     magnitude = importance(mean_abs if where == "irm" else _stream_rms(run, aligned))  # (H,)
     others = np.setdiff1d(np.arange(run.irm.hidden_size), indices)
     drawn = np.random.default_rng(settings.seed).choice(others, min(settings.controls, len(others)), replace=False).tolist()
-    matched = {index: _nearest(magnitude, index, others) for index in indices}
+    matched = {index: _nearest(magnitude, index, others, settings.matched) for index in indices}
     wanted = list(dict.fromkeys([*indices, *drawn, *(each for near in matched.values() for each in near)]))
     fitted = {*indices, *(each for near in matched.values() for each in near)}  # these have temperatures
     with torch.no_grad():
@@ -204,10 +207,10 @@ def _through_norms(
     return found
 
 
-def _nearest(magnitude: DoubleArray, index: int, others: IntArray) -> list[int]:
-    """The MATCHED ones of `others` whose magnitude is nearest to the index's."""
+def _nearest(magnitude: DoubleArray, index: int, others: IntArray, count: int) -> list[int]:
+    """Those of `others` whose magnitude is nearest to the index's."""
     distance = np.abs(magnitude[others] - magnitude[index])
-    nearest: list[int] = others[np.argsort(distance, kind="stable")[:MATCHED]].tolist()
+    nearest: list[int] = others[np.argsort(distance, kind="stable")[:count]].tolist()
     return nearest
 
 

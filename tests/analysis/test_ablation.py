@@ -79,6 +79,8 @@ def test_without_random_controls_the_matched_ones_say_the_same(run: TrainedRun) 
     with_random, alone = (ablate(run, [PLANTED], mean_abs, samples=3, controls=count)[0] for count in (100, 0))
     assert (alone.matched, alone.sharpness) == (with_random.matched, with_random.sharpness)
     assert {row["controls_kind"] for row in alone.to_list()} == {"matched"}
+    [few] = ablate(run, [PLANTED], mean_abs, samples=3, controls=0, matched=2)
+    assert few.matched_indices == alone.matched_indices[:2]
     with pytest.raises(InputError, match="sets have no matched indices"):
         keep_and_drop(run, [("drop", 1)], mean_abs, AblationSettings(samples=3, controls=0))
 
@@ -127,7 +129,8 @@ def test_an_ablation_leaves_no_trace(run: TrainedRun) -> None:
     [
         ({"indices": [64]}, "there is no index 64: the hidden size is 64: give 0 to 63"),
         ({"indices": [-1]}, "there is no index -1"),
-        ({"controls": 99}, "99 control indices are too few: give at least 100, or 0 for the 30 matched ones alone"),
+        ({"controls": 99}, "99 control indices are too few: give at least 100, or 0 for the matched ones alone"),
+        ({"matched": 1}, "1 matched indices are too few: give at least 2"),
         ({"samples": 1}, "1 samples are too few: give at least 2"),
     ],
 )

@@ -30,6 +30,8 @@ class AblateFlags:
     """Drop so many, against random sets."""
     controls: int = 100
     """Random indices to zero, or random sets, for comparison, at least 100; 0: those of like magnitude alone, far sooner."""
+    matched: int = 30
+    """Indices of like magnitude to zero for comparison; the least p against them is 1 / 31."""
     samples: int = 12
     """Held-out answers to measure on."""
     recording: str | None = None
@@ -71,7 +73,7 @@ def ablate(
     require_folder(trained.directory.ablations)
     wanted: list[tuple[What, int]] = [*(("keep", k) for k in flags.keep or []), *(("drop", k) for k in flags.drop or [])]
     chosen = flags.index or ([] if wanted else [int(importance(mean_abs).argmax())])
-    settings = AblationSettings(flags.where, flags.controls, flags.samples, flags.seed, flags.hold_norms)
+    settings = AblationSettings(flags.where, flags.controls, flags.samples, flags.seed, flags.hold_norms, flags.matched)
     sets, found = [], []
     with stoppable_progress(output, "ablating") as on_progress:
         if wanted:
