@@ -142,34 +142,43 @@ def ablate(
         before = Measured(run, aligned, neutral, settings.norms)
         changes: dict[int, Changes] = {}
         for done, index in enumerate(wanted, 1):
-            changes[index] = before.changes(zeroed(run, index, where), index in fitted)
-            _require_finite(changes[index], index, settings.norms)
+            found = before.changes(zeroed(run, index, where), index in fitted)
+            if all(np.isfinite(each).all() for each in found.sums):
+                changes[index] = found
+            elif index in indices:
+                raise _broken(index, settings.norms)
             on_progress(done, len(wanted), f"ablating in the {where}")
         through = (
             _through_norms(run, indices, changes, Measured(run, aligned, neutral), settings) if settings.norms != "free" else {}
         )
 
     def effects(index: int, controls: Sequence[int]) -> dict[str, AblationEffect]:
-        """On each of MEASURES, against these controls."""
+        """On each of MEASURES, against these controls; none, where there are none."""
+        sound = _sound(controls, changes, index)
         return {
             measure: effect_against_controls(
-                changes[index].sums[k], before.sizes[k], np.stack([changes[each].sums[k] for each in controls]), seed=settings.seed
+                changes[index].sums[k],
+                before.sizes[k],
+                np.stack([changes[each].sums[k] for each in sound]),
+                seed=settings.seed,
+                broken=len(controls) - len(sound),
             )
             for k, measure in enumerate(MEASURES)
+            if controls
         }
 
     return [
         Ablation(
             index,
             where,
-            random=effects(index, drawn) if drawn else {},
+            random=effects(index, drawn),
             matched=effects(index, near),
             random_indices=drawn,
             matched_indices=near,
             magnitude=float(magnitude[index]),
             matched_magnitudes=(float(magnitude[near].min()), float(magnitude[near].max())),
             samples=len(aligned),
-            sharpness=sharpness_share(_sharpened(changes, [index])[0], _sharpened(changes, near), settings.seed),
+            sharpness=_sharpness(changes, index, near, settings.seed),
             norms=settings.norms,
             through_norms=through.get(index, {}),
         )
@@ -177,19 +186,26 @@ def ablate(
     ]
 
 
-def _require_finite(changes: Changes, index: int, norms: Held) -> None:
-    """Raise InputError at once where a model without this index puts out NaN: the named ones come first."""
-    if all(np.isfinite(each).all() for each in changes.sums):
-        return
+def _broken(index: int, norms: Held) -> InputError:
+    """A model without this index puts out NaN."""
     if norms == "free":
-        raise InputError(f"with index {index} zeroed the model puts out NaN", "choose another index, or train on --dtype float32")
+        return InputError(f"with index {index} zeroed the model puts out NaN", "choose another index, or train on --dtype float32")
     why = "no denominator bounds the stream, which grows past what a number holds"
-    raise InputError(f"with index {index} zeroed and norms held the model puts out NaN: {why}", "leave out --hold-norms")
+    return InputError(f"with index {index} zeroed and norms held the model puts out NaN: {why}", "leave out --hold-norms")
 
 
-def _sharpened(changes: dict[int, Changes], indices: Sequence[int]) -> DoubleArray:
-    """(I, N, 2), see Changes."""
-    return np.stack([fit for index in indices if (fit := changes[index].sharpened) is not None])
+def _sound(controls: Sequence[int], changes: dict[int, Changes], index: int) -> list[int]:
+    """Those whose zeroing leaves the model numbers to put out. Raises InputError where they are fewer than 2 of any."""
+    found = [each for each in controls if each in changes]
+    if controls and len(found) < 2:
+        raise InputError(f"beside {index} the model puts out NaN with any of the controls zeroed", "give a larger --matched")
+    return found
+
+
+def _sharpness(changes: dict[int, Changes], index: int, near: Sequence[int], seed: int) -> SharpnessShare:
+    sound = _sound(near, changes, index)
+    own, *controls = (changes[each].sharpened for each in (index, *sound))  # (N, 2) each
+    return sharpness_share(np.asarray(own), np.stack([np.asarray(each) for each in controls]), seed, len(near) - len(sound))
 
 
 def _through_norms(

@@ -1,5 +1,7 @@
 """Ablations, where the truth is planted: an IRM of which a single index does everything."""
 
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ from torch.nn import functional as F
 from irm_lite import train
 from irm_lite.analysis import ablation
 from irm_lite.analysis.ablation import MATCHED, Ablation, AblationSettings
-from irm_lite.analysis.interventions.changed import zeroed
+from irm_lite.analysis.interventions.changed import Where, zeroed
+from irm_lite.analysis.interventions.measured import Changes, Measured
 from irm_lite.analysis.statistics.causality import MEASURES
 from irm_lite.analysis.subsets import keep_and_drop
 from irm_lite.config import TrainConfig
@@ -83,6 +86,38 @@ def test_without_random_controls_the_matched_ones_say_the_same(run: TrainedRun) 
     assert few.matched_indices == alone.matched_indices[:2]
     with pytest.raises(InputError, match="sets have no matched indices"):
         keep_and_drop(run, [("drop", 1)], mean_abs, AblationSettings(samples=3, controls=0))
+
+
+def test_a_control_that_breaks_the_model_counts_as_larger(run: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zeroing a loud channel with the norms held gives NaN; one among the controls lost what was measured of the index."""
+    mean_abs = run.irm.vectors.abs().double().numpy()  # type: ignore[operator]
+    sound = ablate(run, [PLANTED], mean_abs, samples=3, controls=0)[0]
+    broken, zeroing = set(sound.matched_indices[:3]), [-1]
+    known = Measured.changes
+
+    def remembered(run: TrainedRun, index: int, where: Where) -> AbstractContextManager[None]:
+        zeroing[0] = index
+        return zeroed(run, index, where)
+
+    def changes(self: Measured, change: AbstractContextManager[None], sharp: bool = False) -> Changes:
+        found = known(self, change, sharp)
+        return replace(found, sums=[each * np.nan for each in found.sums]) if zeroing[0] in broken else found
+
+    monkeypatch.setattr(ablation, "zeroed", remembered)
+    monkeypatch.setattr(Measured, "changes", changes)
+    found = ablate(run, [PLANTED], mean_abs, samples=3, controls=0)[0]
+    for measure in MEASURES:
+        one, other = found.matched[measure], sound.matched[measure]
+        assert (one.effect, one.controls, one.broken) == (other.effect, MATCHED, 3)
+        assert (one.rank, one.p) == (other.rank + 3, (other.rank + 3) / (MATCHED + 1))
+    assert found.sharpness.explained_rank == min(MATCHED + 1, sound.sharpness.explained_rank + 3)
+    broken.add(PLANTED)
+    with pytest.raises(InputError, match=f"with index {PLANTED} zeroed the model puts out NaN"):
+        ablate(run, [PLANTED], mean_abs, samples=3, controls=0)
+    broken.remove(PLANTED)
+    broken.update(sound.matched_indices)
+    with pytest.raises(InputError, match="NaN with any of the controls zeroed"):
+        ablate(run, [PLANTED], mean_abs, samples=3, controls=0)
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ MEASURES = ("NLL of aligned answers", "NLL of neutral answers", KL)  # that an a
 @dataclass(frozen=True)
 class AblationEffect:
     """In the effects' unit a token, with 95% bootstrap intervals over samples. `rank` is by magnitude: 1 where no control
-    reaches the effect. `beyond_controls` is the effect less the controls' mean."""
+    reaches the effect. `beyond_controls` is the effect less the controls' mean. `broken`: those of the controls that left no
+    number to measure; they count as larger."""
 
     effect: float
     effect_95: Interval
@@ -28,20 +29,22 @@ class AblationEffect:
     p: float
     beyond_controls: float
     beyond_controls_95: Interval
+    broken: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def effect_against_controls(
-    effects: Reals, sizes: Reals, control_effects: Reals, bootstraps: int = RESAMPLES, seed: int = 0
+    effects: Reals, sizes: Reals, control_effects: Reals, bootstraps: int = RESAMPLES, seed: int = 0, broken: int = 0
 ) -> AblationEffect:
     """Hold one index's effect against those of C control indices.
 
     `effects` (N,) are sums of a change over each of N samples, such as that of the NLL in nats over its answer tokens;
     `sizes` (N,) its answer tokens; `control_effects` (C, N) the same sums for the controls. Means are over tokens.
     p = (1 + number of controls whose |effect| reaches this one's) / (1 + C): two-sided, exact where the index could as
-    well have been one of the controls, so not where it was chosen by its effect on these samples. The intervals are over
+    well have been one of the controls, so not where it was chosen by its effect on these samples. `broken` more controls have
+    no effect that is a number: they count as larger, in C too, and in nothing else. The intervals are over
     samples with the controls as they are; they do not know which controls were drawn. Raises InputError where the
     arrays cannot be used.
     """
@@ -61,7 +64,7 @@ def effect_against_controls(
     if sizes.min() <= 0:
         raise InputError("a sample has no answer tokens", "leave it out")
     effect, each = float(effects.sum() / sizes.sum()), controls.sum(1) / sizes.sum()
-    rank = 1 + int((np.abs(each) >= abs(effect)).sum())
+    rank = 1 + broken + int((np.abs(each) >= abs(effect)).sum())
     tokens, own, mean = resampled_sums(np.stack([sizes, effects, controls.mean(0)], axis=1), seed, bootstraps).T
     low, median, high = np.percentile(each, (2.5, 50, 97.5))
     return AblationEffect(
@@ -69,11 +72,12 @@ def effect_against_controls(
         interval(own / tokens),
         float(median),
         (float(low), float(high)),
-        len(controls),
+        len(controls) + broken,
         rank,
-        rank / (1 + len(controls)),
+        rank / (1 + len(controls) + broken),
         effect - float(each.mean()),
         interval((own - mean) / tokens),
+        broken,
     )
 
 

@@ -12,7 +12,8 @@ from irm_lite.core.types import DoubleArray
 @dataclass(frozen=True)
 class SharpnessShare:
     """`explained`: the share of KL(changed || not) that the temperatures take away, 1 where nothing but sharpness changed; with a
-    95% bootstrap interval over samples. `rank`: 1 where no control's share reaches it; p = rank / (1 + controls), one-sided."""
+    95% bootstrap interval over samples. `rank`: 1 where no control's share reaches it; p = rank / (1 + controls), one-sided, where
+    controls that broke the model count as reaching it."""
 
     explained: float
     explained_95: Interval
@@ -25,12 +26,13 @@ class SharpnessShare:
         return asdict(self)
 
 
-def sharpness_share(own: DoubleArray, controls: DoubleArray, seed: int = 0) -> SharpnessShare:
-    """`own` (N, 2): sums over each sample's tokens of that KL, and of what the temperatures leave of it; `controls` (C, N, 2)."""
+def sharpness_share(own: DoubleArray, controls: DoubleArray, seed: int = 0, broken: int = 0) -> SharpnessShare:
+    """`own` (N, 2): sums over each sample's tokens of that KL, and of what the temperatures leave of it; `controls` (C, N, 2), and
+    `broken` more without a number."""
     each = np.array([_share(control.sum(0)) for control in controls])
     explained = _share(own.sum(0))
     drawn = resampled_sums(own, seed)
-    rank = 1 + int((each >= explained).sum())
+    rank = 1 + broken + int((each >= explained).sum())
     low, median, high = np.percentile(each, (2.5, 50, 97.5))
     return SharpnessShare(
         explained,
@@ -38,7 +40,7 @@ def sharpness_share(own: DoubleArray, controls: DoubleArray, seed: int = 0) -> S
         float(median),
         (float(low), float(high)),
         rank,
-        rank / (1 + len(each)),
+        rank / (1 + len(each) + broken),
     )
 
 

@@ -138,7 +138,7 @@ def _table(effects: list[dict[str, Any]], where: str) -> Table:
             str(row["index"]),
             row["measure"],
             f"{row['effect']:+.4f} [{row['effect_95'][0]:+.4f}, {row['effect_95'][1]:+.4f}]",
-            f"{row['controls']} {row['controls_kind']}",
+            f"{row['controls']} {row['controls_kind']}" + (f", {row['broken']} of them give NaN" if row["broken"] else ""),
             f"{row['control_median']:+.4f} [{low:+.4f}, {high:+.4f}]",
             f"{row['rank']} of {row['controls'] + 1}",
             f"{row['p']:.3f}",
