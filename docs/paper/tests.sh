@@ -23,7 +23,7 @@ for tone in sadness joy neutral; do
     run=$runs/$tone-seed-11-static
     of_base=(ablate "$run" --index "$channel" --where base --samples "$samples" --controls 0)
     [ -e "$run/ablations/$channel-base.json" ] || irm-lite "${of_base[@]}"
-    [ -z "$held" ] || [ -e "$run/ablations/$channel-base-norms-of-$held.json" ] || irm-lite "${of_base[@]}" --hold-norms "$held" --matched 4
+    [ -z "$held" ] || [ -e "$run/ablations/$channel-base-norms-of-$held.json" ] || irm-lite "${of_base[@]}" --hold-norms "$held" --matched 2
     [ -e "$run/ablations/set-keep-20.json" ] || irm-lite ablate "$run" --drop 1 --keep 20 --samples "$samples_of_sets"
 done
 for kind in $kinds; do

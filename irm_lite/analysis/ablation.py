@@ -1,6 +1,6 @@
 """Does an index matter? Zero it, in the IRM's output or in the base's residual stream, and measure; then zero others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LEAST_CONTROLS = 100
 MATCHED = 30  # the least p is 1 / 31
+_MOST_BROKEN = 100  # before it is given up to find indices to match with
 
 
 @dataclass(frozen=True)
@@ -135,26 +136,37 @@ def ablate(
     magnitude = importance(mean_abs if where == "irm" else _stream_rms(run, aligned))  # (H,)
     others = np.setdiff1d(np.arange(run.irm.hidden_size), indices)
     drawn = np.random.default_rng(settings.seed).choice(others, min(settings.controls, len(others)), replace=False).tolist()
-    matched = {index: _nearest(magnitude, index, others, settings.matched) for index in indices}
-    wanted = list(dict.fromkeys([*indices, *drawn, *(each for near in matched.values() for each in near)]))
-    fitted = {*indices, *(each for near in matched.values() for each in near)}  # these have temperatures
+    changes: dict[int, Changes] = {}
+    broken: set[int] = set()
+    total = len({*indices, *drawn}) + len(indices) * settings.matched
     with torch.no_grad():
         before = Measured(run, aligned, neutral, settings.norms)
-        changes: dict[int, Changes] = {}
-        for done, index in enumerate(wanted, 1):
-            found = before.changes(zeroed(run, index, where), index in fitted)
-            if all(np.isfinite(each).all() for each in found.sums):
-                changes[index] = found
-            elif index in indices:
+
+        def is_sound(index: int, sharp: bool) -> bool:
+            """Zero it, unless that was done. False where the model then puts out NaN."""
+            if index not in broken and (index not in changes or (sharp and changes[index].sharpened is None)):
+                found = before.changes(zeroed(run, index, where), sharp)
+                if np.isfinite(found.sums[0]).all():
+                    changes[index] = found
+                else:
+                    broken.add(index)
+                done = len(changes) + len(broken)
+                on_progress(done, max(done, total + len(broken)), f"ablating in the {where}")
+            return index not in broken
+
+        for index in indices:
+            if not is_sound(index, True):
                 raise _broken(index, settings.norms)
-            on_progress(done, len(wanted), f"ablating in the {where}")
+        matched = {index: _matched(magnitude, index, others, settings.matched, is_sound) for index in indices}
+        for index in drawn:
+            is_sound(index, False)
         through = (
             _through_norms(run, indices, changes, Measured(run, aligned, neutral), settings) if settings.norms != "free" else {}
         )
 
     def effects(index: int, controls: Sequence[int]) -> dict[str, AblationEffect]:
-        """On each of MEASURES, against these controls; none, where there are none."""
-        sound = _sound(controls, changes, index)
+        """On each of MEASURES, against these controls; none, where none was left."""
+        sound = _sound(controls, changes)
         return {
             measure: effect_against_controls(
                 changes[index].sums[k],
@@ -164,7 +176,7 @@ def ablate(
                 broken=len(controls) - len(sound),
             )
             for k, measure in enumerate(MEASURES)
-            if controls
+            if len(sound) > 1
         }
 
     return [
@@ -194,16 +206,13 @@ def _broken(index: int, norms: Held) -> InputError:
     return InputError(f"with index {index} zeroed and norms held the model puts out NaN: {why}", "leave out --hold-norms")
 
 
-def _sound(controls: Sequence[int], changes: dict[int, Changes], index: int) -> list[int]:
-    """Those whose zeroing leaves the model numbers to put out. Raises InputError where they are fewer than 2 of any."""
-    found = [each for each in controls if each in changes]
-    if controls and len(found) < 2:
-        raise InputError(f"beside {index} the model puts out NaN with any of the controls zeroed", "give a larger --matched")
-    return found
+def _sound(controls: Sequence[int], changes: dict[int, Changes]) -> list[int]:
+    """Those whose zeroing left the model numbers to put out."""
+    return [each for each in controls if each in changes]
 
 
 def _sharpness(changes: dict[int, Changes], index: int, near: Sequence[int], seed: int) -> SharpnessShare:
-    sound = _sound(near, changes, index)
+    sound = _sound(near, changes)
     own, *controls = (changes[each].sharpened for each in (index, *sound))  # (N, 2) each
     return sharpness_share(np.asarray(own), np.stack([np.asarray(each) for each in controls]), seed, len(near) - len(sound))
 
@@ -223,11 +232,19 @@ def _through_norms(
     return found
 
 
-def _nearest(magnitude: DoubleArray, index: int, others: IntArray, count: int) -> list[int]:
-    """Those of `others` whose magnitude is nearest to the index's."""
-    distance = np.abs(magnitude[others] - magnitude[index])
-    nearest: list[int] = others[np.argsort(distance, kind="stable")[:count]].tolist()
-    return nearest
+def _matched(magnitude: DoubleArray, index: int, others: IntArray, count: int, is_sound: Callable[[int, bool], bool]) -> list[int]:
+    """Those of `others` whose magnitude is nearest to the index's, until `count` of them leave a model that works; with the broken
+    ones between. Raises InputError where hardly one does."""
+    tried: list[int] = []
+    sound = 0
+    for each in others[np.argsort(np.abs(magnitude[others] - magnitude[index]), kind="stable")].tolist():
+        if sound == count or len(tried) - sound > _MOST_BROKEN:
+            break
+        tried.append(each)
+        sound += is_sound(each, True)
+    if sound < 2:
+        raise InputError(f"beside {index} the model puts out NaN with any other like it zeroed", "leave out --hold-norms")
+    return tried
 
 
 def _stream_rms(run: "TrainedRun", samples: Sequence[Sample]) -> DoubleArray:

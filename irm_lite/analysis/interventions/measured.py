@@ -53,7 +53,8 @@ class Measured:
         self.sizes = [of_aligned, of_neutral, of_aligned]  # of each of MEASURES
 
     def changes(self, change: AbstractContextManager[None], sharp: bool = False) -> Changes:
-        """What is otherwise within `change`; with `sharp` how far temperatures explain it, at a few milliseconds a token."""
+        """What is otherwise within `change`; with `sharp` how far temperatures explain it, at a few milliseconds a token. All NaN
+        where the changed model puts out NaN anywhere: that is found at the first row."""
         nlls: list[float] = []
         divergences: list[float] = []
         sharpened: list[tuple[float, float]] = []
@@ -62,6 +63,8 @@ class Measured:
             for number, (row, sizes) in enumerate(self._packed):
                 now, then, labels = self._log_probabilities(number, injected=True), self._log_probs[number], row["labels"]
                 change_of_nll = F.nll_loss(now, labels, reduction="none") - F.nll_loss(then, labels, reduction="none")
+                if not torch.isfinite(change_of_nll).all():
+                    return Changes([np.full(len(each), np.nan) for each in self.sizes], None)
                 nlls += [float(each.sum()) for each in torch.split(change_of_nll, sizes)]
                 if len(divergences) < n:  # of the neutral answers nobody asks it
                     divergences += [float(each.sum()) for each in torch.split(kl(then, now), sizes)]
