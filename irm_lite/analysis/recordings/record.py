@@ -1,5 +1,6 @@
 """Record what an IRM puts out: over prompts and what it generates from them, in transformers or in llama.cpp."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -132,6 +133,9 @@ def in_transformers(run: "TrainedRun", prompt: list[int], new_tokens: int, at_fi
     vectors: dict[int, Tensor] = {}
     before: dict[int, Tensor] = {}
     cache, fed = None, prompt
+    named = (
+        "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    )  # its name before transformers 5.24
     ends = turn_ends(run.base.tokenizer)
     # The outer one reads the stream first, so that at layer 0 it sees nothing of the inner one's output.
     with inject(model, at_first, strength=0.0) as silent, inject(model, run.irm) as injection:
@@ -139,8 +143,8 @@ def in_transformers(run: "TrainedRun", prompt: list[int], new_tokens: int, at_fi
         injection.observers.append(lambda layer, vector: vectors.update({layer: vector[0]}))
         for _ in range(new_tokens + 1):
             ids = torch.tensor([fed], device=model.device)
-            output = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache = output.past_key_values
+            output = model(input_ids=ids, use_cache=True, logits_to_keep=1, **{named: cache})
+            cache = output[named]
             now, then = (torch.stack([each[layer] for layer in run.irm.layers], dim=1) for each in (vectors, before))
             yield fed, now, then
             token = int(output.logits[0, -1].argmax())

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -90,7 +91,9 @@ def test_a_recording_is_what_one_forward_over_prompt_and_answer_shows(run: Train
         ids = encode_prompt(run.tokenizer, ({"role": "user", "content": question},))
         assert prompt.n_prompt == len(ids)
         at_first = untrained(read_saved(run.directory.path), run.config.seed)
-        fed = [token for step, *_ in in_transformers(run, ids, 6, at_first) for token in step]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of names that transformers is about to drop
+            fed = [token for step, *_ in in_transformers(run, ids, 6, at_first) for token in step]
         seen: dict[int, Tensor] = {}
         with torch.no_grad(), inject(run.base.model, run.irm) as injection:
             injection.observers.append(seen.__setitem__)
