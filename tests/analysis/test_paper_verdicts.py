@@ -2,6 +2,10 @@
 
 import copy
 import importlib.util
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +125,16 @@ def test_an_index_that_every_irm_turns(reports: tuple[dict[str, Any], dict[str, 
     static["across"]["common"] = {"indices": [3, CHANNEL], "p": [0.01, 0.02]}
     assert found(reports)["tests"]["5"]["p"] == 0.02
     assert found(reports)["verdict"] == "a dial that every IRM turns"
+
+
+def test_the_articles_tables_are_those_of_its_reports(tmp_path: Path) -> None:
+    paper = tmp_path / "paper"
+    shutil.copytree(FILE.parent, paper, ignore=shutil.ignore_patterns("figures", "report.*", "__pycache__"))
+    article = paper / "neuron-1512.md"
+    written = article.read_text(encoding="utf-8")
+    emptied, count = re.subn(r"(<!-- \w+ -->\n).*?(\n<!-- end -->)", r"\1\2", written, flags=re.DOTALL)
+    assert count == 4
+    article.write_text(emptied, encoding="utf-8")
+    subprocess.run([sys.executable, paper / "article.py"], check=True)
+    assert article.read_text(encoding="utf-8") == written
+    assert {each.stem for each in (paper / "figures" / "tests").iterdir()} == {"paths", "zeroed", "ranks", "masked", "sets"}
