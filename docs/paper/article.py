@@ -37,7 +37,7 @@ def main() -> None:
         figure, axes = plt.subplots(1, len(found), figsize=(4.6 * len(found), 3.1), squeeze=False, layout="constrained")
         for axis, (model, reports) in zip(axes[0], found.items(), strict=True):
             draw(axis, reports, *MODELS[model])
-            axis.set_title(f"{reports['static']['base']['name']}, index {MODELS[model][0]}", fontsize=9)
+            axis.set_title(f"{model}, index {MODELS[model][0]}", fontsize=9)
         figure.savefig(FIGURES / f"{name}.svg", metadata={"Date": None})
         plt.close(figure)
     of_model = {model: verdicts(each["static"], each["masked"], each.get("paper"), *MODELS[model]) for model, each in found.items()}
@@ -166,6 +166,8 @@ def _sets(axis: Axes, reports: Reports, _channel: int, _following: int) -> None:
             at = row + 0.16 * (0.5 - k)
             axis.plot([low, high], [at, at], color=GREY, linewidth=4, alpha=0.6, label="random sets" if row == k == 0 else None)
             axis.plot(left, at, "o", color=COLOURS[k], label=f"{what} {size}" if row == 0 else None)
+    if not any(run["sets"] for run in runs.values()):
+        axis.text(0.5, 1, "not run yet", ha="center", color=GREY)
     axis.set_yticks(range(len(TONES)), TONES)
     axis.set_xlim(-0.05, 1.05)
     axis.set_xlabel("share of the effect that is left")
