@@ -6,7 +6,7 @@ Flags carry the names of transformers.TrainingArguments where it has one. Import
 import math
 import re
 import reprlib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -263,19 +263,22 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def chosen(self) -> "TrainConfig":
+        """With what is left to the kind of IRM filled in."""
+        return replace(
+            self,
+            site=self.chosen_site,
+            rank=self.chosen_rank,
+            learning_rate=self.peak_learning_rate,
+            dependence_penalty=self.chosen_dependence_penalty,
+            loop_penalty=self.chosen_loop_penalty,
+            fact_weight=self.chosen_fact_weight,
+        )
+
     def resolved(self) -> dict[str, Any]:
         """As `to_dict`, with what the kind chooses filled in and what it does not read at None: equal for equal trainings, also
         where one of two versions wrote a default out and the other left it open."""
-        chosen = {
-            "learning_rate": self.peak_learning_rate,
-            "site": self.chosen_site,
-            "dependence_penalty": self.chosen_dependence_penalty,
-            "loop_penalty": self.chosen_loop_penalty,
-            "fact_weight": self.chosen_fact_weight,
-            "rank": self.chosen_rank if "rank" in KINDS[self.irm].options else None,
-            "width": self.width if "width" in KINDS[self.irm].options else None,
-        }
-        return self.to_dict() | chosen
+        return self.chosen().to_dict() | dict.fromkeys({"rank", "width"}.difference(KINDS[self.irm].options))
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], where: str) -> "TrainConfig":

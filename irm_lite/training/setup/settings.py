@@ -23,17 +23,11 @@ def resolved(config: TrainConfig, base: Base, layers: tuple[int, ...], n_train: 
     eval_steps = min(config.eval_steps or math.ceil(total_steps(config, n_train) / 6), total_steps(config, n_train))
     choices: dict[str, Any] = {"device": base.plan.device, "dtype": base.plan.dtype}
     return dataclasses.replace(
-        absolute(config),
+        absolute(config.chosen()),
         **choices,
         layers=format_layers(layers),
         optim=config.chosen_optim(base.plan.optim),
-        site=config.chosen_site,
-        rank=config.chosen_rank,
         irm_dtype=config.chosen_irm_dtype(base.plan.device, base.plan.dtype),
-        learning_rate=config.peak_learning_rate,
-        dependence_penalty=config.chosen_dependence_penalty,
-        fact_weight=config.chosen_fact_weight,
-        loop_penalty=config.chosen_loop_penalty,
         eval_steps=eval_steps,
         save_steps=config.save_steps or eval_steps,
     )
