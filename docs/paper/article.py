@@ -13,7 +13,21 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from verdicts import HOLDS, KL, MARGIN, TONES, TOP, ablated_records, equal_nll, fields_of, rank_of, single_runs, table, verdicts
+from verdicts import (
+    HOLDS,
+    KL,
+    MARGIN,
+    TONES,
+    TOP,
+    ablated_records,
+    equal_nll,
+    fields_of,
+    pairs_of,
+    rank_of,
+    single_runs,
+    table,
+    verdicts,
+)
 
 from irm_lite.analysis.statistics.holm import holm
 
@@ -145,10 +159,9 @@ def _ranks(axis: Axes, reports: Reports, channel: int, following: int) -> None:
 
 def _masked(axis: Axes, reports: Reports, _channel: int, _following: int) -> None:
     """Test 6 (i): the best validation NLL with the channel masked, less that without."""
-    after = {(run["data"], run["seed"]): run["nll"]["irm"] for run in reports["masked"]["runs"]}
-    for row, tone in enumerate(TONES):
-        runs = [run for run in reports["static"]["runs"] if run["data"] == tone and (tone, run["seed"]) in after]
-        axis.plot([after[tone, run["seed"]] - run["nll"]["irm"] for run in runs], [row] * len(runs), "o", color=COLOURS[1])
+    pairs = pairs_of(reports["static"], reports["masked"])
+    more = [after["nll"]["irm"] - before["nll"]["irm"] for before, after in pairs]
+    axis.plot(more, [TONES.index(before["data"]) for before, _ in pairs], "o", color=COLOURS[1])
     axis.axvspan(-MARGIN, MARGIN, color=GREY, alpha=0.25, linewidth=0)
     found = equal_nll(reports["static"], reports["masked"])
     if "interval_90" in found:

@@ -153,7 +153,7 @@ def common_index(report: Report, channel: int) -> Test:
 
 def equal_nll(static: Report, masked: Report) -> Test:
     """6 (i): masked or not, the best validation NLL is the same: two one-sided t tests."""
-    more = np.array([after["nll"]["irm"] - before["nll"]["irm"] for before, after in _pairs(static, masked)])
+    more = np.array([after["nll"]["irm"] - before["nll"]["irm"] for before, after in pairs_of(static, masked)])
     if len(more) < 3:
         return {"verdict": MISSING, "text": ""}
     below = stats.ttest_1samp(more, MARGIN, alternative="less").pvalue
@@ -172,7 +172,7 @@ def equal_nll(static: Report, masked: Report) -> Test:
 
 def moved_on(static: Report, masked: Report, following: int) -> Test:
     """6 (ii): with the channel masked the next loudest one is more important: a sign test."""
-    pairs = [(rank_of(before, following), rank_of(after, following)) for before, after in _pairs(static, masked)]
+    pairs = [(rank_of(before, following), rank_of(after, following)) for before, after in pairs_of(static, masked)]
     known = [(before, after) for before, after in pairs if before is not None and after is not None]
     if len(known) < 3:
         return {"verdict": MISSING, "text": ""}
@@ -247,7 +247,7 @@ def ablated_records(report: Report, channel: int, norms: str, controls: str) -> 
     ]
 
 
-def _pairs(static: Report, masked: Report) -> list[tuple[Report, Report]]:
+def pairs_of(static: Report, masked: Report) -> list[tuple[Report, Report]]:
     """Runs of one tone and seed, without and with the mask."""
     after = {(run["data"], run["seed"]): run for run in masked["runs"]}
     return [(run, after[run["data"], run["seed"]]) for run in static["runs"] if (run["data"], run["seed"]) in after]

@@ -138,27 +138,27 @@ def ablate(
     drawn = np.random.default_rng(settings.seed).choice(others, min(settings.controls, len(others)), replace=False).tolist()
     changes: dict[int, Changes] = {}
     broken: set[int] = set()
-    total = len({*indices, *drawn}) + len(indices) * settings.matched
+    nearest = {index: _nearest_first(magnitude, index, others) for index in indices}
+    total = len({*indices, *drawn, *(each for order in nearest.values() for each in order[: settings.matched])})
     with torch.no_grad():
         before = Measured(run, aligned, neutral, settings.norms)
 
         def is_sound(index: int, sharp: bool) -> bool:
             """Zero it, unless that was done. False where the model then puts out NaN."""
-            if index not in broken and (index not in changes or (sharp and changes[index].sharpened is None)):
+            if index not in broken and index not in changes:
                 found = before.changes(zeroed(run, index, where), sharp)
                 if np.isfinite(found.sums[0]).all():
                     changes[index] = found
                 else:
                     broken.add(index)
-                done = len(changes) + len(broken)
-                on_progress(done, max(done, total + len(broken)), f"ablating in the {where}")
+                on_progress(len(changes) + len(broken), total + len(broken), f"ablating in the {where}")
             return index not in broken
 
         for index in indices:
             if not is_sound(index, True):
                 raise _broken(index, settings.norms)
-        matched = {index: _matched(magnitude, index, others, settings.matched, is_sound) for index in indices}
-        for index in drawn:
+        matched = {index: _matched(index, order, settings.matched, is_sound) for index, order in nearest.items()}
+        for index in drawn:  # last: those that are matched ones too have temperatures by now
             is_sound(index, False)
         through = (
             _through_norms(run, indices, changes, Measured(run, aligned, neutral), settings) if settings.norms != "free" else {}
@@ -232,12 +232,18 @@ def _through_norms(
     return found
 
 
-def _matched(magnitude: DoubleArray, index: int, others: IntArray, count: int, is_sound: Callable[[int, bool], bool]) -> list[int]:
-    """Those of `others` whose magnitude is nearest to the index's, until `count` of them leave a model that works; with the broken
-    ones between. Raises InputError where hardly one does."""
+def _nearest_first(magnitude: DoubleArray, index: int, others: IntArray) -> list[int]:
+    """`others` by how near their magnitude is to the index's."""
+    order: list[int] = others[np.argsort(np.abs(magnitude[others] - magnitude[index]), kind="stable")].tolist()
+    return order
+
+
+def _matched(index: int, nearest: Sequence[int], count: int, is_sound: Callable[[int, bool], bool]) -> list[int]:
+    """The first of `nearest` until `count` of them leave a model that works, with the broken ones between. Raises InputError where
+    hardly one does."""
     tried: list[int] = []
     sound = 0
-    for each in others[np.argsort(np.abs(magnitude[others] - magnitude[index]), kind="stable")].tolist():
+    for each in nearest:
         if sound == count or len(tried) - sound > _MOST_BROKEN:
             break
         tried.append(each)

@@ -19,7 +19,7 @@ from irm_lite.base.forward import answer_logits
 from irm_lite.base.load import Base, Source, locate
 from irm_lite.base.streamed import streamed_answer_logits
 from irm_lite.core.errors import BaseModelError, IrmLiteError
-from irm_lite.core.log_probabilities import kl
+from irm_lite.core.log_probabilities import kl, log_softmax
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack
@@ -105,7 +105,7 @@ def agreement(base: Compared, gguf: Path, samples: Sequence[Sample]) -> Agreemen
     row = pack(compared)
     in_llamacpp = _in_llamacpp(gguf, compared)  # first: it is refused sooner
     (logits, streamed), loaded = _in_transformers(base, row), base.loaded
-    in_transformers = F.log_softmax(logits.float().cpu(), dim=-1)
+    in_transformers = log_softmax(logits.cpu())
     shared = min(in_transformers.shape[1], in_llamacpp.shape[1])  # rows that pad a vocabulary are never given
     p, q = in_llamacpp[:, :shared], in_transformers[:, :shared]
     found = Agreement(

@@ -133,9 +133,8 @@ def in_transformers(run: "TrainedRun", prompt: list[int], new_tokens: int, at_fi
     vectors: dict[int, Tensor] = {}
     before: dict[int, Tensor] = {}
     cache, fed = None, prompt
-    named = (
-        "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    )  # its name before transformers 5.24
+    takes = inspect.signature(model.forward).parameters
+    named = "cache" if "cache" in takes else "past_key_values"  # its name before transformers 5.24
     ends = turn_ends(run.base.tokenizer)
     # The outer one reads the stream first, so that at layer 0 it sees nothing of the inner one's output.
     with inject(model, at_first, strength=0.0) as silent, inject(model, run.irm) as injection:
