@@ -22,6 +22,7 @@ from irm_lite.analysis.statistics.striations import correlations, layer_normalis
 from irm_lite.analysis.statistics.tone import tone_effect
 from irm_lite.base.load import Base
 from irm_lite.core.errors import BaseModelError, InputError
+from irm_lite.core.private_text import without_folders
 from irm_lite.core.timestamp import now
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, Reals
 from irm_lite.core.version import __version__
@@ -73,7 +74,7 @@ def analyze(
         "format": FORMAT,
         "created": now(),
         "irm_lite": __version__,
-        "base": {"name": first.config.model, **first.fingerprint.to_dict()},
+        "base": {"name": without_folders(first.config.model), **first.fingerprint.to_dict()},
         "notes": differences(runs),
         "runs": entries,
         "gradient_field": controls.described(),
@@ -113,7 +114,7 @@ def _describe(
         "recording": run.folder.name,
         "prompts": about.n_prompts,
         "measured_in": about.measured_in,
-        "weights": about.weights,
+        "weights": without_folders(about.weights),
         "tokens": {name: each.tokens for name, each in run.recording.statistics.items()},
         "phase": phase,
         "top": [_ranked(int(index), importances, ranks) for index in order[:10]],

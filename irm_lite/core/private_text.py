@@ -39,6 +39,11 @@ def without_paths(text: str) -> str:
     return _ABSOLUTE.sub(PATH, text)
 
 
+def without_folders(text: str) -> str:
+    """A text that is or begins with an absolute path: from the path's last part on."""
+    return Path(text).name if Path(text).is_absolute() else text
+
+
 def blanked_document(value: Any) -> Any:
     """A document for JSON with each text in it blanked; keys stay."""
     if isinstance(value, str):

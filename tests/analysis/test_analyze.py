@@ -110,7 +110,9 @@ def test_the_command_writes_report_with_ablations(
     document = json.loads(capsys.readouterr().out)
     assert {(each["index"], each["controls_kind"]) for each in document["runs"][0]["ablations"]} == {(7, "random"), (7, "matched")}
     assert any("Zeroing index 7" in finding["claim"] for finding in document["findings"])
-    assert (tmp_path / "report" / "report.html").is_file()
+    assert document["base"]["name"] == Path(runs[0].config.model).name
+    for name in ("report.html", "report.json"):  # they are shown to others: no folder of this machine
+        assert str(Path(runs[0].config.model).parent) not in (tmp_path / "report" / name).read_text()
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from irm_lite.core.private_text import blanked, blanked_document, without_paths
+from irm_lite.core.private_text import blanked, blanked_document, without_folders, without_paths
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,11 @@ def test_a_home_with_blanks_and_names_of_user_and_machine(monkeypatch: pytest.Mo
         "a": ["<path>", 1, None],
         "anndoe": {"b": "<user>"},
     }
+
+
+def test_a_name_is_left_of_a_path_alone(tmp_path: Path) -> None:
+    assert without_folders(f"{tmp_path}/a b/c.gguf (nf4)") == "c.gguf (nf4)"
+    assert without_folders("owner/name (nf4)") == "owner/name (nf4)"
 
 
 def test_names_that_tell_of_nobody_stay(monkeypatch: pytest.MonkeyPatch) -> None:

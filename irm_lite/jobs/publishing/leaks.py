@@ -7,7 +7,7 @@ from typing import Any
 
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.files.reading import read_json, read_toml
-from irm_lite.core.private_text import without_paths
+from irm_lite.core.private_text import without_folders, without_paths
 
 _HEADER = 8  # bytes that hold the length of a safetensors file's header
 
@@ -26,7 +26,7 @@ def leaks_of(path: Path) -> list[str]:
 def public(value: Any) -> Any:
     """A document with each path in it as its last part, and paths within texts blanked."""
     if isinstance(value, str):
-        return Path(value).name if Path(value).is_absolute() else without_paths(value)
+        return without_paths(without_folders(value))
     if isinstance(value, dict):
         return {key: public(each) for key, each in value.items()}
     return [public(each) for each in value] if isinstance(value, list | tuple) else value
