@@ -88,6 +88,18 @@ def table(title: str, columns: list[str], rows: list[list[Cell]], note: str = ""
     return [Table(title, [columns[each] for each in filled], [[row[each] for each in filled] for row in rows], note)]
 
 
+def said_once(table: Table, columns: Sequence[str]) -> Table:
+    """Those of `columns` that hold one text in all of several rows go into the note: a page has room for what differs."""
+    texts = {name: {row[number].text for row in table.rows} for number, name in enumerate(table.columns) if name in columns}
+    same = {name: found.pop() for name, found in texts.items() if len(found) == 1 and len(table.rows) > 1}
+    if not same:
+        return table
+    kept = [number for number, name in enumerate(table.columns) if name not in same]
+    note = "The same in all: " + ", ".join(f"{name} {text}" for name, text in same.items()) + "."
+    rows = [[row[number] for number in kept] for row in table.rows]
+    return Table(table.title, [table.columns[number] for number in kept], rows, " ".join(filter(None, (table.note, note))))
+
+
 def chart(title: str, unit: str, marks: list[Mark]) -> list[Chart]:
     return [Chart(title, unit, marks)] if 0 < len(marks) <= _CHART_ROWS else []
 

@@ -15,6 +15,7 @@ from irm_lite.analysis.report.parts import (
     null,
     number,
     p_value,
+    said_once,
     shown,
     table,
 )
@@ -66,7 +67,8 @@ def _runs(runs: Sequence[Run]) -> Section:
     ]
     columns = ["run", "data", "IRM", "site", "layers", "seed", "NLL: base", "NLL: IRM", "prompt tokens", "generated tokens"]
     columns += ["mean over", "recording", "prompts", "measured in", "share of |v| < 1e-4 by layer"]
-    tables = table("", columns, rows)
+    settings = ("IRM", "site", "layers", "mean over", "recording", "prompts", "measured in")
+    tables = [said_once(each, settings) for each in table("", columns, rows)]
     text = (
         "NLL in nats an answer token, the best of the validations in training (the checkpoint was chosen by it). The statistics "
         "below are of each run's mean output (L, H) over the tokens of its recording, which are its own answers."

@@ -131,6 +131,16 @@ def test_the_tables_show_the_documents_numbers_with_interval_and_null(report: tu
     assert read.of["h2"] == [*headings, "Indices", "Across runs", "Explained without the training", "Ablations", "Logit lens"]
 
 
+def test_settings_that_are_the_same_in_all_runs_are_said_once(report: tuple[Read, str, dict[str, Any], Any], tmp_path: Path) -> None:
+    read, _, document, _ = report
+    same = document["runs"][0]["site"]
+    assert "site" not in table(read, "NLL: base")[0]
+    assert f"site {same}" in next(text for text in read.of["p"] if text.startswith("The same in all: "))
+    runs = [{**run, "site": "attn" if number == 1 else same} for number, run in enumerate(document["runs"])]
+    other, *_ = written(tmp_path, ["angry", "sad", "neutral"], runs=runs)
+    assert [line["site"] for line in table(other, "NLL: base")] == [same, "attn", same]
+
+
 def test_findings_come_first_in_their_own_words(report: tuple[Read, str, dict[str, Any], Any]) -> None:
     read, _, document, _ = report
     said = [" ".join(text.split()) for text in read.of["article"]]
