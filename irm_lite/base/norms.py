@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irm_lite.base.architecture import decoder_layers, final_norm, module_of
+from irm_lite.base.architecture import decoder_layers, final_norm, module_of, text_config
 from irm_lite.base.stream import stream_of
 
 
@@ -27,7 +27,6 @@ def gains_at(model: nn.Module, site: str) -> list[Tensor]:
 def gain_of(model: Any, norm: nn.Module | None) -> Tensor:
     """(H,), float32, of one of the model's norms; ones where it has no gain."""
     known, weight = stream_of(model).known, getattr(norm, "weight", None)
-    size = final_norm(model).weight if weight is None else weight
     if not isinstance(weight, Tensor) or weight.dim() != 1:
-        return torch.ones_like(size, dtype=torch.float32)  # type: ignore[arg-type]
+        return torch.ones(text_config(model).hidden_size, device=model.device)
     return weight.float() + (known.shift if known else 0.0)

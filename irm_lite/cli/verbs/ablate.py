@@ -31,7 +31,7 @@ class AblateFlags:
     controls: int = 100
     """Random indices to zero, or random sets, for comparison, at least 100; 0: those of like magnitude alone, far sooner."""
     matched: int = 30
-    """Indices of like magnitude to zero for comparison; the least p against them is 1 / 31."""
+    """Indices of like magnitude to zero for comparison; the least p against 30 is 1 / 31."""
     samples: int = 12
     """Held-out answers to measure on."""
     recording: str | None = None
