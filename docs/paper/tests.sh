@@ -30,5 +30,7 @@ for kind in $kinds; do
     irm-lite analyze "$runs"/*-"$kind"/ --mark "$channel" --mark "$next" --samples 100 -o "$runs/report-$kind" --force
     cp "$runs/report-$kind/report.json" "$found/${kind#static-}.json"
 done
-python docs/paper/verdicts.py "$found/static.json" "$found/masked.json" --channel "$channel" --next "$next"
+paper=()
+[ ! -e "$found/paper.json" ] || paper=(--paper "$found/paper.json")
+python docs/paper/verdicts.py "$found/static.json" "$found/masked.json" "${paper[@]}" --channel "$channel" --next "$next"
 python docs/paper/article.py # of qwen and demo
