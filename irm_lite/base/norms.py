@@ -19,8 +19,7 @@ def gains_at(model: nn.Module, site: str) -> list[Tensor]:
     stream, blocks = stream_of(model), decoder_layers(model)
     if site == "attn":
         return [gain_of(model, module_of(block, stream.reads)) for block in blocks]
-    names = dict(stream.known.norms) if stream.known else {"attn_norm": "input_layernorm"}
-    following = [module_of(block, names.get("attn_norm", "")) for block in [*blocks][1:]]
+    following = [module_of(block, stream.attn_norm) for block in [*blocks][1:]]
     return [gain_of(model, norm) for norm in (*following, final_norm(model))]
 
 

@@ -97,7 +97,7 @@ def _tables(effects: list[dict[str, Any]], sets: list[dict[str, Any]], where: st
             low, high = row["explained_95"]
             share = f"{100 * row['explained']:.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
             others = f"{100 * row['controls_explained']:.0f}% of the {row['controls']} matched ones' (p {row['explained_p']:.3f})"
-            yield f"{row['index']}: a temperature for each token explains {share} of the KL; {others}"
+            yield f"{row['index']}: a temperature for each token explains {share} of KL(zeroed || not); {others}"
         if "through_norms" in row and row["controls_kind"] == "matched":
             low, high = row["through_norms_95"]
             gone = f"{row['through_norms']:+.4f} [{low:+.4f}, {high:+.4f}] nats a token"
