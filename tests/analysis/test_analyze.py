@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from irm_lite import train
-from irm_lite.analysis.ablation_files import load_ablations
+from irm_lite.analysis.ablation_files import load_ablations, load_subsets
 from irm_lite.analysis.analyze import analyze, nlls
 from irm_lite.analysis.recordings.record import record
 from irm_lite.analysis.recordings.run_recordings import RecordedRun, differences, with_recordings
@@ -173,6 +173,26 @@ def test_what_was_measured_before_a_new_training_is_left_out(runs: list[TrainedR
     description = json.loads((one / "irm.json").read_text())
     (one / "irm.json").write_text(json.dumps({**description, "sha256": "1" * 64}))
     assert load_ablations(RunDirectory(one)) == []
+
+
+@pytest.mark.slow
+def test_a_killed_writers_file_is_passed_over_and_damage_is_told_before_the_work(
+    runs: list[TrainedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = tmp_path / "one"
+    shutil.copytree(runs[2].directory.path, one)
+    ablations = RunDirectory(one).ablations
+    assert command(["ablate", str(one), "--index", "7", "--controls", "0", "--matched", "2", "--samples", "2", "--quiet"]) == 0
+    whole = load_ablations(RunDirectory(one))
+    shutil.copy(ablations / "7-irm.json", ablations / ".7-irm.deadbeef.json")
+    (ablations / "._7-irm.json").write_bytes(b"\0\5\26\7")  # a Mac's, on a stick
+    (ablations / ".set-keep-5.deadbeef.json").write_text("{")
+    assert load_ablations(RunDirectory(one)) == whole
+    assert load_subsets(RunDirectory(one)) == []
+    (ablations / "8-irm.json").write_text("{")
+    monkeypatch.setattr("irm_lite.analysis.analyze.load_run", lambda _path: pytest.fail("the base was loaded"))
+    with pytest.raises(RunError, match="8-irm.json is damaged"):
+        analyze(with_recordings([one]), samples=4)
 
 
 @pytest.mark.slow

@@ -131,7 +131,9 @@ def test_the_tables_show_the_documents_numbers_with_interval_and_null(report: tu
     assert read.of["h2"] == [*headings, "Indices", "Across runs", "Explained without the training", "Ablations", "Logit lens"]
 
 
-def test_settings_that_are_the_same_in_all_runs_are_said_once(report: tuple[Read, str, dict[str, Any], Any], tmp_path: Path) -> None:
+def test_settings_that_are_the_same_in_all_runs_are_said_once(
+    report: tuple[Read, str, dict[str, Any], Any], tmp_path: Path
+) -> None:
     read, _, document, _ = report
     same = document["runs"][0]["site"]
     assert "site" not in table(read, "NLL: base")[0]
