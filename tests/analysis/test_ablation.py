@@ -173,4 +173,4 @@ def test_an_ablation_leaves_no_trace(run: TrainedRun) -> None:
 )
 def test_what_cannot_be_done_is_refused(run: TrainedRun, options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        ablate(run, **{"indices": [1], "mean_abs": np.ones((2, 64)), **options})  # type: ignore[arg-type]
+        ablate(run, **{"indices": [1], "mean_abs": np.ones((2, 64)), **options})

@@ -219,6 +219,12 @@ def test_recordings_that_are_unlike_are_named(recorded: list[RecordedRun]) -> No
         "The recordings are of different numbers of prompts: 2, 9.",
         "The recordings were made in different programs: llama.cpp, transformers.",
     ]
+    weights = [
+        replace(each, recording=replace(each.recording, about=replace(each.recording.about, weights=f"/home/ann/{name}")))
+        for each, name in zip(recorded, ("a/x.gguf", "b/x.gguf", "b/y.gguf"), strict=False)
+    ]
+    assert differences(weights) == ["The recordings were made on different weights: a/x.gguf, b/x.gguf, b/y.gguf."]
+    assert differences(weights[1:]) == ["The recordings were made on different weights: x.gguf, y.gguf."]
 
 
 @pytest.mark.slow
@@ -247,11 +253,14 @@ def test_an_answer_column_is_a_tone_of_its_own(llama_folder: Path, tmp_path: Pat
         == 0
     )
     document = json.loads(capsys.readouterr().out)
-    assert [run["data"] for run in document["runs"]] == [f"{file}, wild", f"{file}, calm"]
+    assert [run["data"] for run in document["runs"]] == ["two.jsonl, wild", "two.jsonl, calm"]
     assert document["across"]["tone"]["blocks"] == 1
     fields = {name: each["two_way"]["index"] for name, each in document["gradient_field"].items()}
-    assert set(fields) == {f"{file}, wild (attn)", f"{file}, calm (attn)", "neutral (attn)", f"{file}, wild, shuffled (attn)"}
+    tones = ("two.jsonl, wild", "two.jsonl, calm", "neutral", "two.jsonl, wild, shuffled")
+    assert set(fields) == {f"{tone} (attn)" for tone in tones}
     assert len(set(fields.values())) == 4
+    for path in (tmp_path / "o").iterdir():  # they are shown to others: no folder of this machine
+        assert str(tmp_path) not in path.read_text()
 
 
 def test_a_mark_out_of_range_is_refused(recorded: list[RecordedRun]) -> None:

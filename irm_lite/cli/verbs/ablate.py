@@ -57,12 +57,12 @@ def ablate(
         The run directory.
     """
     output, flags = Output(common), flags or AblateFlags()
-    from irm_lite.analysis.ablation import AblationSettings, require_ablatable
+    from irm_lite.analysis.ablation import Ablation, AblationSettings, require_ablatable
     from irm_lite.analysis.ablation import ablate as zero_and_measure
     from irm_lite.analysis.ablation_files import save_ablations, save_subsets
     from irm_lite.analysis.recordings.run_recordings import with_recordings
     from irm_lite.analysis.statistics.ranking import importance
-    from irm_lite.analysis.subsets import What, keep_and_drop
+    from irm_lite.analysis.subsets import Subset, What, keep_and_drop
     from irm_lite.core.files.atomic import require_folder
     from irm_lite.runs.directory import require_unlinked
     from irm_lite.runs.trained import load_run
@@ -77,7 +77,9 @@ def ablate(
     require_ablatable(chosen, trained.irm.hidden_size)
     settings = AblationSettings(flags.where, flags.controls, flags.samples, flags.seed, flags.hold_norms, flags.matched)
     of_run = (trained.directory, recorded.folder.name, flags.seed)
-    sets, found, paths = [], [], []
+    sets: list[Subset] = []
+    found: list[Ablation] = []
+    paths: list[Path] = []
 
     def tell() -> None:
         effects, of_sets = [row for each in found for row in each.to_list()], [each.to_dict() for each in sets]
@@ -93,7 +95,8 @@ def ablate(
                 found = zero_and_measure(trained, chosen, mean_abs, settings, on_progress=on_progress)
                 paths += save_ablations(found, *of_run)
     except OSError:  # the disk is full: what took so long is told all the same
-        tell()
+        if sets or found:
+            tell()
         raise
     tell()
 
