@@ -18,14 +18,16 @@ from verdicts import (
     HOLDS,
     KL,
     MARGIN,
+    REFUTED,
     TONES,
     TOP,
+    UNDECIDED,
     ablated_records,
+    ablated_runs,
     equal_nll,
     fields_of,
     pairs_of,
     rank_of,
-    single_runs,
     table,
     verdicts,
 )
@@ -35,6 +37,11 @@ from irm_lite.analysis.statistics.holm import holm
 HERE = Path(__file__).parent
 ARTICLE, FIGURES = HERE / "neuron-1512.md", HERE / "figures" / "tests"
 MODELS = {"qwen": (490, 570), "demo": (507, 247)}  # predictions.md's channel and the next loudest
+_LIKEWISE = {"4": REFUTED, "6": REFUTED, "6i": HOLDS, "6ii": REFUTED, "7": REFUTED}  # of both
+EXPECTED = {
+    "qwen": {"1": HOLDS, "2": HOLDS, "3": HOLDS, "5": REFUTED, **_LIKEWISE},
+    "demo": {"1": "nothing", "2": "below 0.9", "3": "below 0.5", "5": UNDECIDED, "5, paper": UNDECIDED, **_LIKEWISE},
+}  # predictions.md's
 COUNTED = ("1", "3", "5", "6ii")
 PARTS = ("direct", "final norm", "block norms")
 COLOURS = ("#0072b2", "#d55e00", "#e69f00")  # told apart without colour vision too
@@ -60,7 +67,8 @@ def main() -> None:
         figure.savefig(FIGURES / f"{name}.svg", metadata={"Date": None})
         plt.close(figure)
     of_model = {model: verdicts(each["static"], each["masked"], each.get("paper"), *MODELS[model]) for model, each in found.items()}
-    shown = {model: table(each) for model, each in of_model.items()} | {"runs": _runs(list(found)), "both": _both(of_model)}
+    shown = {model: table(each, EXPECTED[model]) for model, each in of_model.items()}
+    shown |= {"runs": _runs(list(found)), "both": _both(of_model)}
     text = ARTICLE.read_text(encoding="utf-8")
     for name, part in shown.items():
         text, count = re.subn(
@@ -102,7 +110,7 @@ def _p(test: Report) -> float | None:
     """Of a test that holds; of one that asks it of all three tones, the largest."""
     if test["verdict"] != HOLDS:
         return None
-    p = test["p"] if "p" in test else max(row[-1] for row in test["by_tone"].values())
+    p = test["p"] if "p" in test else max(row["p"] for row in test["by_tone"].values())
     return float(p)
 
 
@@ -182,7 +190,7 @@ def _masked(axis: Axes, reports: Reports, _channel: int, _following: int) -> Non
 
 def _sets(axis: Axes, reports: Reports, _channel: int, _following: int) -> None:
     """Test 7: the share of KL(IRM || base) that is left without the most important index, and with the 20 most important alone."""
-    runs = {run["data"]: run for run in single_runs(reports["static"])}
+    runs = {run["data"]: run for run in ablated_runs(reports["static"])}
     for row, run in enumerate(runs[tone] for tone in TONES if tone in runs):
         for k, (what, size, left, low, high) in enumerate(_kept(run["sets"])):
             at = row + 0.16 * (0.5 - k)

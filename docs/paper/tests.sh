@@ -3,10 +3,11 @@
 # Goes on where it was stopped; with everything there it is minutes. From the project's root, with irm-lite installed:
 # docs/paper/tests.sh demo|qwen|llama-2-7b-chat [FOLDER OF THE RUNS]   (Llama's next loudest index, read off its report: NEXT=...)
 set -euo pipefail
-model=${1:?"give a model: demo, qwen or llama-2-7b-chat"} runs=${2:-runs/tests-$1} samples=45 held=steered
+model=${1:?"give a model: demo, qwen or llama-2-7b-chat"} runs=${2:-runs/tests-$1}
+samples=45 held=steered answers_of_masked=100 also=()
 case $model in
     demo) channel=507 next=247 samples_of_sets=45 held= ;; # held denominators give NaN there: predictions.md, changed afterwards
-    qwen) channel=490 next=570 samples_of_sets=12 ;;
+    qwen) channel=490 next=570 samples_of_sets=12 answers_of_masked=8 also=(--mark 688) ;;
     llama-2-7b-chat) channel=1512 next=${NEXT:?"the next loudest index"} samples_of_sets=45 ;;
     *) echo "there are no tests of $model: give demo, qwen or llama-2-7b-chat" >&2; exit 2 ;;
 esac
@@ -29,8 +30,12 @@ for tone in sadness joy neutral; do
     [ -e "$run/ablations/set-drop-1.json" ] || irm-lite ablate "$run" --drop 1 --keep 20 --samples "$samples_of_sets"
 done
 for kind in $kinds; do
-    irm-lite analyze "$runs"/*-"$kind"/ --mark "$channel" --mark "$next" --samples 100 -o "$runs/report-$kind" --force
+    answers=100
+    [ "$kind" != static-masked ] || answers=$answers_of_masked
+    irm-lite analyze "$runs"/*-"$kind"/ --mark "$channel" --mark "$next" "${also[@]}" --samples "$answers" -o "$runs/report-$kind" --force
     cp "$runs/report-$kind/report.json" "$found/${kind#static-}.json"
 done
-python docs/paper/verdicts.py "$found/static.json" "$found/masked.json" --channel "$channel" --next "$next"
+paper=()
+[ ! -e "$found/paper.json" ] || paper=(--paper "$found/paper.json")
+python docs/paper/verdicts.py "$found/static.json" "$found/masked.json" "${paper[@]}" --channel "$channel" --next "$next"
 python docs/paper/article.py # of qwen and demo

@@ -3,13 +3,13 @@
 python docs/paper/verdicts.py STATIC/report.json MASKED/report.json [--paper REPORT.json] --channel 490 --next 570 [--json FILE]
 
 The first two are of the runs of kind static without and with the channel masked, the third (test 5 alone) of those of kind paper.
-Thresholds are predictions.md's; nothing is chosen here. Statistics by scipy.
+Thresholds are predictions.md's; those of test 6 (ii) are in proportion where there are fewer than its 9 pairs. Statistics by scipy.
 """
 
 import argparse
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,13 @@ ASKED = {  # of each test what is asked, and what its figures are held against
     "5": (f"it is in the top {TOP} of more runs than chance", "independent ranks, Holm over all indices"),
     "6i": ("masked, the best NLL is the same", f"a difference of {MARGIN} nats: two one-sided t tests"),
     "6ii": ("masked, the next loudest is more important", "a sign test"),
+    "6": ("both: whoever may not write there writes to the next, at no cost", ""),
     "7": ("one index carries the effect", "thresholds"),
 }
 
 Report = dict[str, Any]
 Test = dict[str, Any]
+Row = dict[str, float]  # a tone's figures
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -92,6 +94,7 @@ def verdicts(static: Report, masked: Report, paper: Report | None, channel: int,
         "6ii": moved_on(static, masked, following),
         "7": single_index(static),
     }
+    tests["6"] = both_of(tests["6i"], tests["6ii"])
     if paper is not None:
         tests["5, paper"] = common_index(paper, channel)
     return {"base": static["base"]["name"], "channel": channel, "next": following, "tests": tests, "verdict": whole(tests)}
@@ -111,8 +114,12 @@ def whole(tests: dict[str, Test]) -> str:
 
 def scale_share(report: Report, channel: int) -> Test:
     """1: the channel's gradient goes through denominators."""
-    rows = {tone: (each["scale"], each["scale_rank"] / field["indices"]) for tone, field, each in fields_of(report, channel)}
-    return _by_tone(rows, lambda share, p: share >= 0.5 and p <= LEVEL, lambda share, _: share < 0.5, "{:.2f} of it (p {:.3f})")
+    rows = {
+        tone: {"share": each["scale"], "p": each["scale_rank"] / field["indices"]}
+        for tone, field, each in fields_of(report, channel)
+    }
+    shown = "{share:.2f} of it (p {p:.3f})"
+    return _by_tone(rows, lambda row: row["share"] >= 0.5 and row["p"] <= LEVEL, lambda row: row["share"] < 0.5, shown)
 
 
 def through_norms(report: Report, channel: int) -> Test:
@@ -120,19 +127,21 @@ def through_norms(report: Report, channel: int) -> Test:
     rows = {}
     for tone, each in ablated_records(report, channel, "steered", "matched"):
         free = each["through_norms"] + each["effect"]
-        rows[tone] = (each["through_norms"] / free, *(end / free for end in each["through_norms_95"]))
-    shown = "{:.1%} of the KL gone [{:.1%}, {:.1%}]"
-    return _by_tone(rows, lambda share, low, _: share >= 0.9 and low > 0.5, lambda share, *_: share < 0.5, shown)
+        low, high = (end / free for end in each["through_norms_95"])
+        rows[tone] = {"share": each["through_norms"] / free, "low": low, "high": high}
+    shown = "{share:.1%} of the KL gone [{low:.1%}, {high:.1%}]"
+    return _by_tone(rows, lambda row: row["share"] >= 0.9 and row["low"] > 0.5, lambda row: row["share"] < 0.5, shown)
 
 
 def temperature(report: Report, channel: int) -> Test:
     """3: a temperature for each token explains what zeroing it does."""
-    rows = {
-        tone: (each["explained"], *each["explained_95"], each["controls_explained"], each["explained_p"])
-        for tone, each in ablated_records(report, channel, "free", "matched")
-    }
-    shown = "{:.0%} [{:.0%}, {:.0%}], of the others {:.0%} (p {:.3f})"
-    return _by_tone(rows, lambda share, _low, _high, _others, p: share >= 0.8 and p <= LEVEL, lambda share, *_: share < 0.5, shown)
+    rows = {}
+    for tone, each in ablated_records(report, channel, "free", "matched"):
+        low, high = each["explained_95"]
+        rows[tone] = {"share": each["explained"], "low": low, "high": high}
+        rows[tone] |= {"others": each["controls_explained"], "p": each["explained_p"]}
+    shown = "{share:.0%} [{low:.0%}, {high:.0%}], of the others {others:.0%} (p {p:.3f})"
+    return _by_tone(rows, lambda row: row["share"] >= 0.8 and row["p"] <= LEVEL, lambda row: row["share"] < 0.5, shown)
 
 
 def gradient_size(report: Report, channel: int) -> Test:
@@ -141,12 +150,12 @@ def gradient_size(report: Report, channel: int) -> Test:
     for tone, field, each in fields_of(report, channel):
         rho, width = field["spearman"]["scale"], field["indices"]
         p = float(stats.t.sf(rho * math.sqrt((width - 2) / (1 - rho**2)), width - 2))
-        rows[tone] = (each["gradient_rank"], rho, p, each["gradient_rank"] / width)
+        rows[tone] = {"rank": each["gradient_rank"], "rho": rho, "p": p, "part": each["gradient_rank"] / width}
     return _by_tone(
         rows,
-        lambda rank, rho, p, _: rank <= TOP and rho >= 0.1 and p <= LEVEL,
-        lambda _rank, _rho, _p, part: part > 0.25,
-        "rank {:.0f}, rho {:+.2f} (p {:.2g})",
+        lambda row: row["rank"] <= TOP and row["rho"] >= 0.1 and row["p"] <= LEVEL,
+        lambda row: row["part"] > 0.25,
+        "rank {rank:.0f}, rho {rho:+.2f} (p {p:.2g})",
     )
 
 
@@ -208,26 +217,33 @@ def moved_on(static: Report, masked: Report, following: int) -> Test:
     }
 
 
+def both_of(equal: Test, moved: Test) -> Test:
+    """6: holds where both halves do, refuted where one of them is."""
+    verdicts = {equal["verdict"], moved["verdict"]}
+    found = next((each for each in (MISSING, REFUTED, UNDECIDED) if each in verdicts), HOLDS)
+    return {"verdict": found, "text": f"(i) {equal['verdict']}, (ii) {moved['verdict']}"}
+
+
 def single_index(report: Report) -> Test:
     """7: one index carries the effect."""
     rows = {}
-    for run in single_runs(report):
+    for run in ablated_runs(report):
         left = {(each["what"], each["k"]): each["kept_effect"] for each in run["sets"]}
         if ("drop", 1) in left and ("keep", TOP) in left:
-            rows[run["data"]] = (1 - left["drop", 1], left["keep", TOP])
+            rows[run["data"]] = {"lost": 1 - left["drop", 1], "kept": left["keep", TOP]}
     return _by_tone(
         rows,
-        lambda lost, _: lost >= 0.5,
-        lambda lost, _: lost < 0.1,
-        f"{{:.1%}} lost without it; {TOP} alone keep {{:.0%}}",
+        lambda row: row["lost"] >= 0.5,
+        lambda row: row["lost"] < 0.1,
+        f"{{lost:.1%}} lost without it; {TOP} alone keep {{kept:.0%}}",
         all_refute=True,
     )
 
 
 def _by_tone(
-    rows: dict[str, tuple[float, ...]],
-    holds: Callable[..., bool],
-    refutes: Callable[..., bool],
+    rows: dict[str, Row],
+    holds: Callable[[Row], bool],
+    refutes: Callable[[Row], bool],
     shown: str,
     *,
     all_refute: bool = False,
@@ -235,9 +251,9 @@ def _by_tone(
     """Holds where it does in all three tones; refuted in two or three of them, or only where it is in all. `shown`: its figures."""
     if set(rows) != set(TONES):
         return {"verdict": MISSING, "text": ""}
-    against = sum(refutes(*row) for row in rows.values())
-    found = HOLDS if all(holds(*row) for row in rows.values()) else REFUTED if against >= (3 if all_refute else 2) else UNDECIDED
-    return {"verdict": found, "by_tone": rows, "text": "<br>".join(f"{tone} {shown.format(*rows[tone])}" for tone in TONES)}
+    against = sum(refutes(row) for row in rows.values())
+    found = HOLDS if all(holds(row) for row in rows.values()) else REFUTED if against >= (3 if all_refute else 2) else UNDECIDED
+    return {"verdict": found, "by_tone": rows, "text": "<br>".join(f"{tone} {shown.format(**rows[tone])}" for tone in TONES)}
 
 
 def fields_of(report: Report, channel: int) -> list[tuple[str, Report, Report]]:
@@ -251,7 +267,7 @@ def fields_of(report: Report, channel: int) -> list[tuple[str, Report, Report]]:
     return found
 
 
-def single_runs(report: Report) -> list[Report]:
+def ablated_runs(report: Report) -> list[Report]:
     return [run for run in report["runs"] if run["seed"] == ABLATED_SEED and run["data"] in TONES]
 
 
@@ -260,7 +276,7 @@ def ablated_records(report: Report, channel: int, norms: str, controls: str) -> 
     wanted = {"index": channel, "where": "base", "measure": KL, "norms": norms, "controls_kind": controls}
     return [
         (run["data"], each)
-        for run in single_runs(report)
+        for run in ablated_runs(report)
         for each in run["ablations"]
         if all(each.get(key) == value for key, value in wanted.items())
     ]
@@ -276,18 +292,19 @@ def rank_of(run: Report, index: int) -> int | None:
     return next((each["rank"] for each in run["marked"] if each["index"] == index), None)
 
 
-def table(found: Report) -> str:
-    """Markdown."""
-    lines = [
-        f"{found['base']}, channel {found['channel']}, next {found['next']}: **{found['verdict']}**",
-        "",
-        "| | asked | effect | held against | verdict |",
-        "|---|---|---|---|---|",
-    ]
-    for number, test in found["tests"].items():
+def table(found: Report, expected: Mapping[str, str] | None = None) -> str:
+    """Markdown. `expected`: what predictions.md says of each test on this model."""
+    head = ["", "asked", "effect", "held against", "verdict", *(["predicted"] if expected else [])]
+    lines = [f"{found['base']}, channel {found['channel']}, next {found['next']}: **{found['verdict']}**", ""]
+    lines += [_line(head), "|---" * len(head) + "|"]
+    for number, test in sorted(found["tests"].items()):
         asked, null = ASKED[number.partition(",")[0]]
-        lines.append(f"| {number} | {asked} | {test['text']} | {null} | {test['verdict']} |")
+        lines.append(_line([number, asked, test["text"], null, test["verdict"], *([expected.get(number, "")] if expected else [])]))
     return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Does an index matter? Zero it, in the IRM's output or in the base's residual stream, and measure; then zero others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,8 @@ import torch
 
 from irm_lite.analysis.base_controls.features import stream_power
 from irm_lite.analysis.interventions.changed import Where, zeroed
-from irm_lite.analysis.interventions.measured import Changes, Held, Measured, measured_on
+from irm_lite.analysis.interventions.measured import Held, Measured, measured_on
+from irm_lite.analysis.interventions.zeroings import Zeroings
 from irm_lite.analysis.statistics.causality import KL, MEASURES, AblationEffect, effect_against_controls
 from irm_lite.analysis.statistics.checks import require_index_range, require_seed
 from irm_lite.analysis.statistics.ranking import importance
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 LEAST_CONTROLS = 100
 MATCHED = 30  # the least p is 1 / 31
-_MOST_BROKEN = 100  # before it is given up to find indices to match with
 
 
 @dataclass(frozen=True)
@@ -143,66 +143,59 @@ def ablate(
     magnitude = importance(mean_abs if where == "irm" else _stream_rms(run, aligned))  # (H,)
     others = np.setdiff1d(np.arange(run.irm.hidden_size), indices)
     drawn = np.random.default_rng(settings.seed).choice(others, min(settings.controls, len(others)), replace=False).tolist()
-    changes: dict[int, Changes] = {}
-    broken: set[int] = set()
     nearest = {index: _nearest_first(magnitude, index, others) for index in indices}
     total = len({*indices, *drawn, *(each for order in nearest.values() for each in order[: settings.matched])})
     with torch.no_grad():
         before = Measured(run, aligned, neutral, settings.norms)
 
-        def is_sound(index: int, sharp: bool) -> bool:
-            """Zero it, unless that was done. False where the model then puts out NaN."""
-            if index not in broken and index not in changes:
-                found = before.changes(zeroed(run, index, where), sharp)
-                if np.isfinite(found.sums[0]).all():
-                    changes[index] = found
-                else:
-                    broken.add(index)
-                on_progress(len(changes) + len(broken), total + len(broken), f"ablating in the {where}")
-            return index not in broken
+        def tell(so_far: Zeroings) -> None:
+            broken = len(so_far.broken)
+            on_progress(len(so_far.changes) + broken, total + broken, f"ablating in the {where}")
 
+        zeroings = Zeroings(run, where, before, tell)
         for index in indices:
-            if not is_sound(index, True):
+            if not zeroings.measure(index, True):
                 raise _broken(index, settings.norms)
-        matched = {index: _matched(index, order, settings.matched, is_sound) for index, order in nearest.items()}
+        matched = {index: zeroings.matched(index, order, settings.matched) for index, order in nearest.items()}
         for index in drawn:  # last: those that are matched ones too have temperatures by now
-            is_sound(index, False)
-        through = (
-            _through_norms(run, indices, changes, Measured(run, aligned, neutral), settings) if settings.norms != "free" else {}
-        )
-
-    def effects(index: int, controls: Sequence[int]) -> dict[str, AblationEffect]:
-        """On each of MEASURES, against these controls; none, where none was left."""
-        sound = _sound(controls, changes)
-        return {
-            measure: effect_against_controls(
-                changes[index].sums[k],
-                before.sizes[k],
-                np.stack([changes[each].sums[k] for each in sound]),
-                seed=settings.seed,
-                broken=len(controls) - len(sound),
-            )
-            for k, measure in enumerate(MEASURES)
-            if len(sound) > 1
-        }
-
+            zeroings.measure(index, False)
+        free = None if settings.norms == "free" else Measured(run, aligned, neutral)
+        through = {} if free is None else _through_norms(run, indices, zeroings, free, settings)
     return [
         Ablation(
             index,
             where,
-            random=effects(index, drawn),
-            matched=effects(index, near),
+            random=_effects(zeroings, index, drawn, before.sizes, settings.seed),
+            matched=_effects(zeroings, index, near, before.sizes, settings.seed),
             random_indices=drawn,
             matched_indices=near,
             magnitude=float(magnitude[index]),
             matched_magnitudes=(float(magnitude[near].min()), float(magnitude[near].max())),
             samples=len(aligned),
-            sharpness=_sharpness(changes, index, near, settings.seed),
+            sharpness=_sharpness(zeroings, index, near, settings.seed),
             norms=settings.norms,
             through_norms=through.get(index, {}),
         )
         for index, near in matched.items()
     ]
+
+
+def _effects(
+    zeroings: Zeroings, index: int, controls: Sequence[int], sizes: Sequence[DoubleArray], seed: int
+) -> dict[str, AblationEffect]:
+    """On each of MEASURES, against these controls; none, where none was left."""
+    sound = zeroings.sound(controls)
+    return {
+        measure: effect_against_controls(
+            zeroings.changes[index].sums[k],
+            sizes[k],
+            np.stack([zeroings.changes[each].sums[k] for each in sound]),
+            seed=seed,
+            broken=len(controls) - len(sound),
+        )
+        for k, measure in enumerate(MEASURES)
+        if len(sound) > 1
+    }
 
 
 def _broken(index: int, norms: Held) -> InputError:
@@ -213,27 +206,25 @@ def _broken(index: int, norms: Held) -> InputError:
     return InputError(f"with index {index} zeroed and norms held the model puts out NaN: {why}", "leave out --hold-norms")
 
 
-def _sound(controls: Sequence[int], changes: dict[int, Changes]) -> list[int]:
-    """Those whose zeroing left the model numbers to put out."""
-    return [each for each in controls if each in changes]
-
-
-def _sharpness(changes: dict[int, Changes], index: int, near: Sequence[int], seed: int) -> SharpnessShare:
-    sound = _sound(near, changes)
-    own, *controls = (changes[each].sharpened for each in (index, *sound))  # (N, 2) each
+def _sharpness(zeroings: Zeroings, index: int, near: Sequence[int], seed: int) -> SharpnessShare:
+    sound = zeroings.sound(near)
+    own, *controls = (zeroings.changes[each].sharpened for each in (index, *sound))  # (N, 2) each
     return sharpness_share(np.asarray(own), np.stack([np.asarray(each) for each in controls]), seed, len(near) - len(sound))
 
 
 def _through_norms(
-    run: "TrainedRun", indices: Sequence[int], held: dict[int, Changes], free: Measured, settings: AblationSettings
+    run: "TrainedRun", indices: Sequence[int], held: Zeroings, free: Measured, settings: AblationSettings
 ) -> dict[int, dict[str, tuple[float, Interval]]]:
-    """For each index and measure the effect with free norms less that with held ones, nats a token, and its interval."""
+    """For each index and measure the effect with free norms less that with held ones, nats a token, and its interval over answers.
+    Raises InputError where with free norms the model puts out NaN."""
     found: dict[int, dict[str, tuple[float, Interval]]] = {}
     for index in indices:
-        sums = free.changes(zeroed(run, index, settings.where)).sums
+        changes = free.changes(zeroed(run, index, settings.where))
+        if changes is None:
+            raise _broken(index, "free")
         found[index] = {}
         for k, measure in enumerate(MEASURES):
-            more = sums[k] - held[index].sums[k]
+            more = changes.sums[k] - held.changes[index].sums[k]
             tokens, drawn = resampled_sums(np.stack([free.sizes[k], more], axis=1), settings.seed).T
             found[index][measure] = float(more.sum() / free.sizes[k].sum()), interval(drawn / tokens)
     return found
@@ -243,21 +234,6 @@ def _nearest_first(magnitude: DoubleArray, index: int, others: IntArray) -> list
     """`others` by how near their magnitude is to the index's."""
     order: list[int] = others[np.argsort(np.abs(magnitude[others] - magnitude[index]), kind="stable")].tolist()
     return order
-
-
-def _matched(index: int, nearest: Sequence[int], count: int, is_sound: Callable[[int, bool], bool]) -> list[int]:
-    """The first of `nearest` until `count` of them leave a model that works, with the broken ones between. Raises InputError where
-    hardly one does."""
-    tried: list[int] = []
-    sound = 0
-    for each in nearest:
-        if sound == count or len(tried) - sound > _MOST_BROKEN:
-            break
-        tried.append(each)
-        sound += is_sound(each, True)
-    if sound < 2:
-        raise InputError(f"beside {index} the model puts out NaN with any other like it zeroed", "leave out --hold-norms")
-    return tried
 
 
 def _stream_rms(run: "TrainedRun", samples: Sequence[Sample]) -> DoubleArray:

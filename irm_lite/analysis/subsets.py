@@ -96,7 +96,10 @@ def keep_and_drop(
             nonlocal done
             done += 1
             on_progress(done, total, "sets of indices")
-            return before.changes(weighted(run, weights)).sums
+            changes = before.changes(weighted(run, weights))
+            if changes is None:
+                raise InputError("without a part of the IRM's output the model puts out NaN", "train on --dtype float32")
+            return changes.sums
 
         nothing = measured(torch.zeros_like(power))
         for what, k in sets:

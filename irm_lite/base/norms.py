@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from irm_lite.base.architecture import decoder_layers, final_norm, module_of
+from irm_lite.base.architecture import decoder_layers, final_norm, module_of, text_config
 from irm_lite.base.stream import stream_of
 
 
@@ -19,15 +19,13 @@ def gains_at(model: nn.Module, site: str) -> list[Tensor]:
     stream, blocks = stream_of(model), decoder_layers(model)
     if site == "attn":
         return [gain_of(model, module_of(block, stream.reads)) for block in blocks]
-    names = dict(stream.known.norms) if stream.known else {"attn_norm": "input_layernorm"}
-    following = [module_of(block, names.get("attn_norm", "")) for block in [*blocks][1:]]
+    following = [module_of(block, stream.attn_norm) for block in [*blocks][1:]]
     return [gain_of(model, norm) for norm in (*following, final_norm(model))]
 
 
 def gain_of(model: Any, norm: nn.Module | None) -> Tensor:
     """(H,), float32, of one of the model's norms; ones where it has no gain."""
     known, weight = stream_of(model).known, getattr(norm, "weight", None)
-    size = final_norm(model).weight if weight is None else weight
     if not isinstance(weight, Tensor) or weight.dim() != 1:
-        return torch.ones_like(size, dtype=torch.float32)  # type: ignore[arg-type]
+        return torch.ones(text_config(model).hidden_size, device=model.device)
     return weight.float() + (known.shift if known else 0.0)

@@ -36,6 +36,11 @@ class Stream:
         """Where an IRM reads its input: layer 0's stream after attention, or what comes out of block 0."""
         return "attn" if self.attn else "block"
 
+    @property
+    def attn_norm(self) -> str:
+        """Of a block's module that normalises the stream for its attention, the name; empty where none does."""
+        return dict(self.known.norms).get("attn_norm", "") if self.known else "input_layernorm"
+
     def attention(self, block: nn.Module) -> nn.Module:
         """The module of a block whose output, times `multiplier`, is added to the stream before the MLP."""
         for name in self.attn:

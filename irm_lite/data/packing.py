@@ -53,8 +53,13 @@ def common_start(samples: Sequence[Sample]) -> int:
     """How many tokens all samples have in common before the first one that predicts an answer; 0 for a sample alone."""
     if len(samples) < 2:
         return 0
-    first, most = samples[0].ids, min(sample.answer_start for sample in samples) - 1
-    return next((at for at in range(most) if any(sample.ids[at] != first[at] for sample in samples)), max(0, most))
+    return in_common([sample.ids for sample in samples], min(sample.answer_start for sample in samples) - 1)
+
+
+def in_common(texts: Sequence[Sequence[int]], most: int) -> int:
+    """How many tokens all texts begin with, at most `most`, which none is shorter than."""
+    first = texts[0]
+    return next((at for at in range(most) if any(text[at] != first[at] for text in texts)), max(0, most))
 
 
 def rows(samples: Sequence[Sample], max_tokens: int = 1024) -> Iterator[list[Sample]]:

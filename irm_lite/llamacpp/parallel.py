@@ -12,23 +12,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from irm_lite.core.errors import InputError
 from irm_lite.core.log_probabilities import log_softmax
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, unwatched
 from irm_lite.data.encoding import Sample
+from irm_lite.data.packing import in_common
+from irm_lite.llamacpp.common_start import CommonStart
 from irm_lite.llamacpp.likelihood import answer_nll
 from irm_lite.llamacpp.sampling import Sampling, sampler_chain
 
 if TYPE_CHECKING:
     from irm_lite.llamacpp.runtime import Placed, Runtime
 
-SEQUENCES = 8  # side by side: more gain nothing on a CPU (docs/log.md), and each takes its part of the cache
+SIDE_BY_SIDE = 8  # more gain nothing on a CPU (docs/log.md), and each takes its part of the cache
+SEQUENCES = SIDE_BY_SIDE + 1  # of a context: one keeps what the texts begin with (common_start.py)
+ONE_BY_ONE = 2  # the same where a text is read after another
 
 
-def n_ctx_for(longest: int, sequences: int = SEQUENCES) -> int:
+def n_ctx_for(longest: int, texts: int = SIDE_BY_SIDE) -> int:
     """A context in which so many texts of at most `longest` tokens are side by side."""
-    return sequences * (longest + 1) + 8
+    return texts * (longest + 1) + 8
+
+
+@dataclass
+class Written:
+    """A text that was written, with the token that ends the turn if it came in time."""
+
+    tokens: list[int]
+    nll: float  # of all tokens but that one, in nats, as the runtime was steered; 0 where nobody asked
 
 
 @dataclass
@@ -37,8 +50,8 @@ class _Writing:
 
     number: int
     chain: Any
-    written: list[int]
     position: int  # of the token that comes next
+    text: Written
 
 
 def generate_together(
@@ -47,21 +60,22 @@ def generate_together(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     on_progress: Progress = unwatched,
-) -> list[list[int]]:
-    """What follows each prompt as the runtime is steered now, with the token that ends the turn if it came in time.
+    measured: bool = False,
+) -> list[Written]:
+    """What follows each prompt as the runtime is steered now; `measured`: with its NLL. What all prompts begin with is read once.
 
     Text n is drawn with the seed of `sampling` (default: greedy) plus n, so that no text depends on those beside it. Raises
     InputError where a prompt leaves no room in the context.
     """
     sampling = sampling or Sampling()
     longest = max(map(len, prompts), default=0) + max_new_tokens
-    side_by_side = min(runtime.n_sequences, runtime.n_ctx // longest) if longest else 1
-    if side_by_side < 1:
+    if longest > runtime.n_ctx:
         raise InputError(f"{longest} tokens do not fit into the context of {runtime.n_ctx}", "ask for fewer tokens")
-    done: list[list[int]] = [[] for _ in prompts]
+    start = CommonStart(runtime, prompts, min(map(len, prompts), default=0) - 1)
+    side_by_side = min(start.sequences, runtime.n_ctx // longest) if longest else 1
+    done = [Written([], 0.0) for _ in prompts]
     waiting = list(enumerate(prompts))[::-1]
     writing: dict[int, _Writing] = {}
-    runtime.begin()
     with ExitStack() as chains:
         while waiting or writing:
             for sequence in range(side_by_side):
@@ -69,22 +83,23 @@ def generate_together(
                     number, prompt = waiting.pop()
                     own = replace(sampling, seed=(sampling.seed + number) % 2**32)
                     chain = chains.enter_context(sampler_chain(own, prompt, runtime.model.n_vocabulary, runtime.n_ctx))
-                    row = _read(runtime, prompt, sequence)
-                    writing[sequence] = _Writing(number, chain, [runtime.sample(chain, row)], len(prompt))
-            for sequence, text in list(writing.items()):
-                if len(text.written) == max_new_tokens or runtime.model.ends_turn(text.written[-1]):
-                    done[text.number] = text.written
+                    start.into(sequence)
+                    row = _read(runtime, prompt, sequence, start.length)
+                    writing[sequence] = _Writing(number, chain, len(prompt), done[number])
+                    _choose(runtime, writing[sequence], row, measured)
+            for sequence, each in list(writing.items()):
+                if len(each.text.tokens) == max_new_tokens or runtime.model.ends_turn(each.text.tokens[-1]):
                     del writing[sequence]
                     runtime.drop(sequence)
                     on_progress(len(prompts) - len(waiting) - len(writing), len(prompts), "generating")
-            _step(runtime, writing)
+            _step(runtime, writing, measured)
     return done
 
 
-def _read(runtime: "Runtime", prompt: Sequence[int], sequence: int) -> int:
-    """Take in a prompt; gives the row of its last token in the batch."""
+def _read(runtime: "Runtime", prompt: Sequence[int], sequence: int, first: int) -> int:
+    """Take in a prompt from its token `first` on; gives the row of its last token in the batch."""
     row = 0
-    for at in range(0, len(prompt), runtime.n_batch):
+    for at in range(first, len(prompt), runtime.n_batch):
         part = prompt[at : at + runtime.n_batch]
         wanted = np.zeros(len(part), dtype=np.bool_)
         wanted[-1] = at + len(part) == len(prompt)
@@ -93,29 +108,49 @@ def _read(runtime: "Runtime", prompt: Sequence[int], sequence: int) -> int:
     return row
 
 
-def _step(runtime: "Runtime", writing: dict[int, _Writing]) -> None:
+def _step(runtime: "Runtime", writing: dict[int, _Writing], measured: bool) -> None:
     """The newest token of each text through the graph, and the next one chosen."""
     if not writing:
         return
-    placed = [(text.written[-1], text.position, sequence) for sequence, text in writing.items()]
+    placed = [(each.text.tokens[-1], each.position, sequence) for sequence, each in writing.items()]
     runtime.decode(placed, np.ones(len(placed), dtype=np.bool_), keep=False)
-    for row, text in enumerate(writing.values()):
-        text.written.append(runtime.sample(text.chain, row))
-        text.position += 1
+    for row, each in enumerate(writing.values()):
+        _choose(runtime, each, row, measured)
+        each.position += 1
+
+
+def _choose(runtime: "Runtime", writing: _Writing, row: int, measured: bool) -> None:
+    """The token that comes next, after the batch's token of this row."""
+    token = runtime.sample(writing.chain, row)
+    writing.text.tokens.append(token)
+    if measured and not runtime.model.ends_turn(token):
+        writing.text.nll += runtime.nll(token, row)
 
 
 def nll_together(runtime: "Runtime", samples: Sequence[Sample], on_progress: Progress = unwatched) -> DoubleArray:
-    """(N, 2): each answer's tokens and the sum of their NLL in nats, as the runtime is steered at the moment.
+    """(N, 2): each answer's tokens and the sum of their NLL in nats, as the runtime is steered at the moment. Reads and raises as
+    `log_probabilities_together` does."""
+    found = []
+    for sample, log_probs in zip(samples, log_probabilities_together(runtime, samples), strict=True):
+        found.append(answer_nll(log_probs, sample))
+        on_progress(len(found), len(samples), "measuring")
+    return np.array(found, dtype=np.float64).reshape(-1, 2)
 
-    What neighbours have in common, as the answers to one question have, goes through the model once. Raises InputError where a
-    sample exceeds the context.
+
+def log_probabilities_together(runtime: "Runtime", samples: Sequence[Sample]) -> Iterator[Tensor]:
+    """Log-probabilities (A, V), float32, of each sample's answer, as the runtime is steered when the first is asked for.
+
+    What all samples begin with goes through the model once, and so does what neighbours have in common, as the answers to one
+    question have. Raises InputError where a sample exceeds the context.
     """
-    found: list[tuple[int, float]] = []
-    for group in _groups(samples, runtime):
-        common = _common(group)
-        runtime.begin()
-        prefix, first = group[0].ids[:common], group[0].answer_start - 1
-        shared = [_read_wanted(runtime, prefix, first)]
+    start = CommonStart(
+        runtime, [sample.ids for sample in samples], min((sample.answer_start for sample in samples), default=0) - 1
+    )
+    for group in _groups(samples, runtime, start.sequences):
+        common = in_common([sample.ids for sample in group], min(len(sample.ids) for sample in group) - 1)
+        start.begin()
+        start.into(0)
+        shared = _read_wanted(runtime, group[0].ids[:common], start.length, group[0].answer_start - 1)
         runtime.share(range(1, len(group)))
         rests: list[Placed] = []
         for sequence, sample in enumerate(group):
@@ -124,14 +159,12 @@ def nll_together(runtime: "Runtime", samples: Sequence[Sample], on_progress: Pro
         at = 0
         for sample in group:
             n_own = len(sample.ids) - 1 - common
-            rows = np.concatenate([*shared, logits[at : at + n_own]])
+            rows = np.concatenate([shared, logits[at : at + n_own]])
             at += n_own
-            found.append(answer_nll(log_softmax(torch.from_numpy(rows)), sample))
-        on_progress(len(found), len(samples), "measuring")
-    return np.array(found, dtype=np.float64).reshape(-1, 2)
+            yield log_softmax(torch.from_numpy(rows))
 
 
-def _groups(samples: Sequence[Sample], runtime: "Runtime") -> Iterator[list[Sample]]:
+def _groups(samples: Sequence[Sample], runtime: "Runtime", side_by_side: int) -> Iterator[list[Sample]]:
     """Neighbours of one prompt, as many as fit side by side."""
     for prompt, each in groupby(samples, lambda sample: sample.ids[: sample.answer_start]):
         group: list[Sample] = []
@@ -139,23 +172,16 @@ def _groups(samples: Sequence[Sample], runtime: "Runtime") -> Iterator[list[Samp
             if len(sample.ids) > runtime.n_ctx:
                 raise InputError(f"{len(sample.ids)} tokens do not fit into the context of {runtime.n_ctx}", "use shorter samples")
             full = len(prompt) + sum(next_one.n_answer for next_one in (*group, sample)) > runtime.n_ctx
-            if group and (full or len(group) == runtime.n_sequences):
+            if group and (full or len(group) == side_by_side):
                 yield group
                 group = []
             group.append(sample)
         yield group
 
 
-def _common(group: list[Sample]) -> int:
-    """How many tokens all of them begin with; the last token of none is among them, since nothing follows it."""
-    shortest = min(len(sample.ids) for sample in group) - 1
-    first = group[0].ids
-    return next((at for at in range(shortest) if any(sample.ids[at] != first[at] for sample in group)), shortest)
-
-
-def _read_wanted(runtime: "Runtime", ids: Sequence[int], first: int) -> FloatArray:
-    """Tokens into sequence 0; the logits from position `first` on."""
-    return _decode_all(runtime, [(token, at, 0) for at, token in enumerate(ids)], first)
+def _read_wanted(runtime: "Runtime", ids: Sequence[int], start: int, first: int) -> FloatArray:
+    """Tokens from `start` on into sequence 0; the logits from position `first` on."""
+    return _decode_all(runtime, [(token, start + at, 0) for at, token in enumerate(ids[start:])], first - start)
 
 
 def _decode_all(runtime: "Runtime", placed: "Sequence[Placed]", first: int = 0) -> FloatArray:

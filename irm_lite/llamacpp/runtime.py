@@ -256,9 +256,16 @@ class Runtime:
         self._uses += 1
         return self._uses
 
-    def begin(self) -> None:
-        """Forget all sequences: another use of the context begins."""
-        self._forget()
+    def begin(self, kept: int | None = None) -> None:
+        """Forget all sequences, or all but one: another use of the context begins."""
+        import llama_cpp
+
+        if kept is None:
+            self._forget()
+            return
+        llama_cpp.llama_memory_seq_keep(self._memory, kept)
+        self._n_past = 0
+        self._uses += 1
 
     def drop(self, sequence: int) -> None:
         """Forget one sequence."""
@@ -266,12 +273,12 @@ class Runtime:
 
         llama_cpp.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
-    def share(self, sequences: Sequence[int]) -> None:
-        """Go on in these sequences from what sequence 0 holds."""
+    def share(self, sequences: Sequence[int], source: int = 0) -> None:
+        """Go on in these sequences from what another one holds."""
         import llama_cpp
 
         for sequence in sequences:
-            llama_cpp.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
+            llama_cpp.llama_memory_seq_cp(self._memory, source, sequence, -1, -1)
 
     def sample(self, chain: Any, row: int) -> int:
         """The token that a chain of samplers chooses after the batch's token of this row. Raises LlamaCppError where there are no
@@ -281,6 +288,14 @@ class Runtime:
         logits = llama_cpp.llama_get_logits_ith(self._context, row)
         _require_numbers(math.isnan(logits[0]))  # what overflows in a block makes NaN of all of them
         return int(llama_cpp.llama_sampler_sample(chain, self._context, row))
+
+    def nll(self, token: int, row: int) -> float:
+        """Of a token after the batch's token of this row, in nats."""
+        import llama_cpp
+
+        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self._context, row), shape=(self.model.n_vocabulary,))
+        top = logits.max()
+        return float(top + np.log(np.exp(logits - top).sum()) - logits[token])
 
     def decode(self, placed: Sequence[Placed], wanted: "np.ndarray[Any, np.dtype[np.bool_]]", keep: bool = True) -> FloatArray:
         """One micro-batch of (token, position, sequence) through the graph; the wanted rows' logits if they are to be kept."""

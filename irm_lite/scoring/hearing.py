@@ -1,6 +1,6 @@
 """One speaker on the material: what it writes, and its NLLs. Everything that costs time is here, and nothing is judged."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -29,13 +29,9 @@ class Heard:
 
 def hear(speaker: Speaker, base: Speaker, material: Material, decodings: Sequence[Decoding] = DECODINGS) -> Heard:
     """Ask one speaker everything; `base` is the same model without steering."""
-    answers = {
-        each.name: speaker.answers(material.toned, replace(each, new_tokens=material.new_tokens, seed=material.seed))
-        if material.toned
-        else []
-        for each in decodings
-    }
-    own = {name: _nll_of(base, material.toned, written) for name, written in answers.items()}
+    own = speaker is base  # what it writes brings its NLL
+    asked = [replace(each, new_tokens=material.new_tokens, seed=material.seed, measured=own) for each in decodings]
+    answers = {each.name: speaker.answers(material.toned, each) if material.toned else [] for each in asked}
     # One question's answers stand together: what they share is gone through once.
     together: list[list[Sample]] = [[each] for each in material.toned]
     if material.neutral:
@@ -47,7 +43,7 @@ def hear(speaker: Speaker, base: Speaker, material: Material, decodings: Sequenc
     by_question, choices = found[: len(together)], found[len(together) :]
     return Heard(
         answers,
-        own,
+        _own(base, material.toned, answers),
         np.array([each[0] for each in by_question]).reshape(-1, 2),
         np.array([each[1] for each in by_question if len(each) > 1]).reshape(-1, 2),
         [each[2:] for each in by_question if len(each) > 1],
@@ -55,13 +51,18 @@ def hear(speaker: Speaker, base: Speaker, material: Material, decodings: Sequenc
     )
 
 
-def _nll_of(base: Speaker, asked: Sequence[Sample], written: Sequence[Answer]) -> DoubleArray:
-    """(N, 2): the base's NLL of what was written, without the end of the turn; zeros where nothing was."""
-    found = np.zeros((len(written), 2))
-    some = [at for at, answer in enumerate(written) if answer.ids]
-    if some:
-        samples = [Sample([*_prompt(asked[at]), *written[at].ids], asked[at].answer_start, asked[at].example) for at in some]
-        found[some] = base.nll(samples)
+def _own(base: Speaker, asked: Sequence[Sample], answers: Mapping[str, Sequence[Answer]]) -> dict[str, DoubleArray]:
+    """By decoding (N, 2): the base's NLL of what was written, without the end of the turn; zeros where nothing was."""
+    found = {
+        name: np.array([(len(each.ids), each.nll or 0.0) for each in written]).reshape(-1, 2) for name, written in answers.items()
+    }
+    # One question's answers stand together, as above; what the base wrote itself brings its NLL with it.
+    places = [(name, at) for at in range(len(asked)) for name in answers if answers[name][at].ids and answers[name][at].nll is None]
+    written = [
+        Sample([*_prompt(asked[at]), *answers[name][at].ids], asked[at].answer_start, asked[at].example) for name, at in places
+    ]
+    for (name, at), nll in zip(places, base.nll(written) if written else (), strict=True):
+        found[name][at] = nll
     return found
 
 

@@ -12,21 +12,25 @@ NEW_TOKENS = 64  # the shipped answers have at most 40 tokens in the demo's voca
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are written: greedy at temperature 0, else drawn (top-k 40, top-p 0.95, min-p 0.05) from a seed."""
+    """How answers are written: greedy at temperature 0, else drawn (top-k 40, top-p 0.95, min-p 0.05) from a seed.
+    `measured`: their own NLL is wanted if it can be had by the way."""
 
     name: str
     temperature: float = 0.0
     seed: int = 0
     new_tokens: int = NEW_TOKENS
+    measured: bool = False
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was written: the text, its tokens without the one that ends the turn, and whether that came by itself."""
+    """What was written: the text, its tokens without the one that ends the turn, and whether that came by itself. `nll`: of those
+    tokens by whoever wrote them, in nats; None where it is not known."""
 
     text: str
     ids: tuple[int, ...]
     ended: bool
+    nll: float | None = None
 
 
 class Speaker(Protocol):

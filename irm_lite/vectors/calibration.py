@@ -5,7 +5,7 @@ KL(base || steered) on neutral answers. The trade is their difference, and the s
 interval does not know that it was chosen among many: `eval` measures it on the test split, which is not used here.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -21,7 +21,8 @@ from irm_lite.core.log_probabilities import kl
 from irm_lite.core.types import DoubleArray, Progress, unwatched
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode_all
-from irm_lite.llamacpp.likelihood import answer_nll, context_for, llamacpp_log_probabilities
+from irm_lite.llamacpp.likelihood import answer_nll, context_for
+from irm_lite.llamacpp.parallel import ONE_BY_ONE, log_probabilities_together
 from irm_lite.steering.control_vector import ControlVector, require_scale
 from irm_lite.steering.layers import format_layers
 from irm_lite.vectors.agreement_check import disagreement_of_file
@@ -131,7 +132,7 @@ def calibrate(
     settings = list(product(layer_choices(vector) if grid.choices is None else grid.choices, grid.strengths))
     told = disagreement_of_file(gguf, tokenizer, aligned)
     found: list[Setting] = []
-    with Runtime(gguf, n_ctx=context_for([*aligned, *neutral])) as runtime:
+    with Runtime(gguf, n_ctx=context_for([*aligned, *neutral]), n_sequences=ONE_BY_ONE) as runtime:
         match = vector.require_fit(runtime.model.fingerprint, gguf.name)
         said = "the model itself"
 
@@ -164,7 +165,7 @@ class Reference:
         # The shipped tones answer the same questions: then the bootstrap draws questions, with their answers of both kinds.
         self.paired = [each.example.question for each in aligned] == [each.example.question for each in neutral]
         self.aligned_nll = self._nlls(runtime)
-        self.neutral_log_probs = [self._log_probs(runtime, sample) for sample in neutral]
+        self.neutral_log_probs = list(self._log_probs(runtime, neutral))
 
     @property
     def nll(self) -> float:
@@ -172,18 +173,19 @@ class Reference:
         return float(self.aligned_nll[:, 1].sum() / self.aligned_nll[:, 0].sum())
 
     def _nlls(self, runtime: "Runtime") -> DoubleArray:
-        return np.array([answer_nll(self._log_probs(runtime, sample), sample) for sample in self.aligned])
+        found = zip(self.aligned, self._log_probs(runtime, self.aligned), strict=True)
+        return np.array([answer_nll(log_probs, sample) for sample, log_probs in found])
 
-    def _log_probs(self, runtime: "Runtime", sample: Sample) -> "Tensor":
-        found = llamacpp_log_probabilities(runtime, sample)
-        self.on_answer()
-        return found
+    def _log_probs(self, runtime: "Runtime", samples: list[Sample]) -> "Iterator[Tensor]":
+        for found in log_probabilities_together(runtime, samples):
+            self.on_answer()
+            yield found
 
     def measure(self, runtime: "Runtime", layers: str, strength: float) -> Setting:
         aligned = self._nlls(runtime)
         neutral_sums = []
-        for sample, before in zip(self.neutral, self.neutral_log_probs, strict=True):
-            after = self._log_probs(runtime, sample)
+        changed = self._log_probs(runtime, self.neutral)
+        for sample, before, after in zip(self.neutral, self.neutral_log_probs, changed, strict=True):
             neutral_sums.append([*answer_nll(after, sample), kl(before, after).sum().item()])
         neutral = np.array(neutral_sums)
         gains = self.aligned_nll.copy()

@@ -35,8 +35,9 @@ def measure(
     if gguf is None:
         return compare(run.base, run.irm, vector, samples, on_progress)
     from irm_lite.llamacpp import Runtime
+    from irm_lite.llamacpp.parallel import ONE_BY_ONE
 
-    with Runtime(gguf, irm=run.irm, n_ctx=context_for(samples)) as runtime:
+    with Runtime(gguf, irm=run.irm, n_ctx=context_for(samples), n_sequences=ONE_BY_ONE) as runtime:
         return compare_in_llamacpp(runtime, vector, samples, on_progress)
 
 

@@ -1,4 +1,4 @@
-"""Speakers in llama.cpp, as the score takes them: one runtime under whatever steering. Imports no torch."""
+"""Speakers in llama.cpp, as the score takes them: one runtime under whatever steering."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,21 +32,19 @@ class LlamaCppSpeaker:
     def answers(self, questions: Sequence[Sample], decoding: Decoding) -> list[Answer]:
         self._steer()
         prompts = [sample.ids[: sample.answer_start] for sample in questions]
-        sampling = Sampling(decoding.temperature, decoding.seed)
-        return [
-            self._answer(tokens)
-            for tokens in generate_together(self.runtime, prompts, decoding.new_tokens, sampling, self._on_progress)
-        ]
+        sampling, measured = Sampling(decoding.temperature, decoding.seed), decoding.measured
+        found = generate_together(self.runtime, prompts, decoding.new_tokens, sampling, self._on_progress, measured)
+        return [self._answer(each.tokens, each.nll if measured else None) for each in found]
 
     def nll(self, samples: Sequence[Sample]) -> DoubleArray:
         self._steer()
         return nll_together(self.runtime, samples, self._on_progress)
 
-    def _answer(self, tokens: list[int]) -> Answer:
+    def _answer(self, tokens: list[int], nll: float | None) -> Answer:
         model = self.runtime.model
         ended = bool(tokens) and model.ends_turn(tokens[-1])
         said = tokens[:-1] if ended else tokens
-        return Answer("".join(model.decode_pieces(said)).strip(), tuple(said), ended)
+        return Answer("".join(model.decode_pieces(said)).strip(), tuple(said), ended, nll)
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """Ablations, where the truth is planted: an IRM of which a single index does everything."""
 
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from irm_lite import train
 from irm_lite.analysis import ablation
 from irm_lite.analysis.ablation import MATCHED, Ablation, AblationSettings
+from irm_lite.analysis.interventions import zeroings
 from irm_lite.analysis.interventions.changed import Where, zeroed
 from irm_lite.analysis.interventions.measured import Changes, Measured
 from irm_lite.analysis.statistics.causality import MEASURES
@@ -100,11 +100,10 @@ def test_a_control_that_breaks_the_model_counts_as_larger(run: TrainedRun, monke
         zeroing[0] = index
         return zeroed(run, index, where)
 
-    def changes(self: Measured, change: AbstractContextManager[None], sharp: bool = False) -> Changes:
-        found = known(self, change, sharp)
-        return replace(found, sums=[each * np.nan for each in found.sums]) if zeroing[0] in broken else found
+    def changes(self: Measured, change: AbstractContextManager[None], sharp: bool = False) -> Changes | None:
+        return None if zeroing[0] in broken else known(self, change, sharp)
 
-    monkeypatch.setattr(ablation, "zeroed", remembered)
+    monkeypatch.setattr(zeroings, "zeroed", remembered)
     monkeypatch.setattr(Measured, "changes", changes)
     found = ablate(run, [PLANTED], mean_abs, samples=3, controls=0)[0]
     assert found.matched_indices[:MATCHED] == sound.matched_indices  # then three more, in the broken ones' place

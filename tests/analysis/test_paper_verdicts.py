@@ -79,10 +79,11 @@ def found(reports: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
 def test_a_dial_that_is_left_alone(reports: tuple[dict[str, Any], dict[str, Any]]) -> None:
     result = found(reports)
     assert {number: each["verdict"] for number, each in result["tests"].items()} == {
-        "1": "holds", "2": "holds", "3": "holds", "4": "refuted", "5": "refuted", "6i": "holds", "6ii": "holds", "7": "refuted",
+        "1": "holds", "2": "holds", "3": "holds", "4": "refuted", "5": "refuted",
+        "6": "holds", "6i": "holds", "6ii": "holds", "7": "refuted",
     }  # fmt: skip
     assert result["verdict"] == "a dial that IRMs leave alone"
-    assert script.table(result).count("\n") == 11
+    assert script.table(result).count("\n") == 12
 
 
 def test_equivalence_is_that_the_interval_lies_within_the_margin(reports: tuple[dict[str, Any], dict[str, Any]]) -> None:
@@ -96,13 +97,25 @@ def test_equivalence_is_that_the_interval_lies_within_the_margin(reports: tuple[
         assert found(reports)["tests"]["6i"]["verdict"] == verdict
 
 
+@pytest.mark.parametrize(
+    ("higher", "verdict"), [(8, "holds"), (7, "holds"), (6, "not decided"), (5, "not decided"), (4, "refuted")]
+)
+def test_eight_pairs_are_judged_in_proportion(reports: tuple[dict[str, Any], dict[str, Any]], higher: int, verdict: str) -> None:
+    """5 of 9 refute: 4.4 of 8. One half refuted refutes the whole."""
+    for number, each in enumerate(reports[1]["runs"]):
+        next(one for one in each["marked"] if one["index"] == NEXT)["rank"] = 30 if number < higher else 50
+    del reports[1]["runs"][-1]
+    result = found(reports)["tests"]
+    assert (result["6ii"]["pairs"], result["6ii"]["verdict"], result["6"]["verdict"]) == (8, verdict, verdict)
+
+
 def test_the_p_of_loudness_is_scipys(reports: tuple[dict[str, Any], dict[str, Any]]) -> None:
     draw = np.random.default_rng(0)
     one = draw.standard_normal(WIDTH)
     known = stats.spearmanr(one, one + 9 * draw.standard_normal(WIDTH), alternative="greater")
     for field in reports[0]["gradient_split"].values():
         field["spearman"]["scale"] = float(known.statistic)
-    assert found(reports)["tests"]["4"]["by_tone"]["joy"][2] == pytest.approx(known.pvalue, rel=0.01)
+    assert found(reports)["tests"]["4"]["by_tone"]["joy"]["p"] == pytest.approx(known.pvalue, rel=0.01)
 
 
 def test_what_tells_against_it(reports: tuple[dict[str, Any], dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_texts_are_those_written_alone(
             expected.append(token)
             if alone.model.ends_turn(token):
                 break
-        assert got[number] == expected
+        assert got[number].tokens == expected
     assert reports[-1] == (len(prompts), len(prompts))
     assert generate_together(together, prompts, 24, Sampling(temperature, seed=5)) == got
 
@@ -80,6 +81,40 @@ def test_nlls_are_those_measured_alone(steering: str, runtimes: tuple[Runtime, R
     alone, together = runtimes
     np.testing.assert_allclose(nll_together(together, longer), answer_nlls(alone, longer), rtol=2e-3)
     np.testing.assert_allclose(nll_together(alone, longer), answer_nlls(alone, longer), rtol=2e-3)
+
+
+def test_what_all_begin_with_goes_through_the_model_once(
+    runtimes: tuple[Runtime, Runtime], samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, together = runtimes
+    texts = [each.ids for each in samples[::2]]
+    start = next(at for at in range(len(texts[0])) if len({text[at] for text in texts}) > 1)
+    assert start >= 8  # of the chat template
+    decode, read = together.decode, []
+
+    def counting(placed: list[tuple[int, int, int]], *rest: Any, **more: Any) -> Any:
+        read.append(len(placed))
+        return decode(placed, *rest, **more)
+
+    monkeypatch.setattr(together, "decode", counting)
+    nll_together(together, samples[::2])
+    assert sum(read) == start + sum(len(text) - 1 - start for text in texts)
+    read.clear()
+    generate_together(together, [each.ids[: each.answer_start] for each in samples[::2]], 1)
+    assert sum(read) == start + sum(each.answer_start - start for each in samples[::2])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_what_is_written_brings_its_own_nll(temperature: float, runtimes: tuple[Runtime, Runtime], samples: list[Sample]) -> None:
+    alone, together = runtimes
+    asked = samples[::2]
+    found = generate_together(together, [each.ids[: each.answer_start] for each in asked], 12, Sampling(temperature), measured=True)
+    said = [each.tokens[:-1] if together.model.ends_turn(each.tokens[-1]) else each.tokens for each in found]
+    read = [
+        Sample([*each.ids[: each.answer_start], *ids], each.answer_start, each.example)
+        for each, ids in zip(asked, said, strict=True)
+    ]
+    np.testing.assert_allclose([each.nll for each in found], answer_nlls(alone, read)[:, 1], rtol=2e-3)
 
 
 def test_what_does_not_fit_is_refused_and_nothing_is_something(runtimes: tuple[Runtime, Runtime], samples: list[Sample]) -> None:

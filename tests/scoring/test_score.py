@@ -189,6 +189,32 @@ def test_a_prompted_speaker_is_told_something_before_each_question(material: Mat
     assert told.nll(material.toned[:1])[0, 1] == 3 * material.toned[0].n_answer
 
 
+def test_what_the_base_writes_is_not_read_again_where_it_brings_its_nll(material: Material) -> None:
+    class Measuring(Actor):
+        def answers(self, questions: Sequence[Sample], decoding: Decoding) -> list[Answer]:
+            found = super().answers(questions, decoding)
+            if not decoding.measured:
+                return found
+            said = [
+                replace(asked, ids=[*asked.ids[: asked.answer_start], *each.ids])
+                for asked, each in zip(questions, found, strict=True)
+            ]
+            return [replace(each, nll=len(each.ids) * self.nll_of(sample)) for each, sample in zip(found, said, strict=True)]
+
+        def nll(self, samples: Sequence[Sample]) -> DoubleArray:
+            read.append(len(samples))
+            return super().nll(samples)
+
+    read: list[int] = []
+    plain, measuring = base(), Measuring(base().say, base().nll_of)
+    expected, found = hear(plain, plain, material), hear(measuring, measuring, material)
+    assert len(read) == 1  # the known answers alone
+    for name, nlls in expected.own.items():
+        np.testing.assert_allclose(found.own[name], nlls)
+    other = hear(Actor(base().say, base().nll_of), measuring, material)  # of another speaker it is the base's, not the speaker's
+    np.testing.assert_allclose(other.own["greedy"], expected.own["greedy"])
+
+
 def test_a_seed_reaches_the_sampled_answers_and_the_intervals_alone(material: Material) -> None:
     seen: list[tuple[str, int]] = []
 

@@ -25,13 +25,13 @@ def stream_norms(model: nn.Module) -> dict[str, nn.Module]:
     Raises BaseModelError where one of them is no RMSNorm, or attention and MLP run side by side.
     """
     stream = stream_of(model)
-    named = dict(stream.known.norms) if stream.known else {"attn_norm": "input_layernorm"}
-    before = named.get("attn_norm", "")
+    before = stream.attn_norm
+    has_norms = stream.known is None or bool(stream.known.norms)
     norms: dict[str, nn.Module] = {}
     sound = bool(stream.attn)
     for number, block in enumerate(decoder_layers(model)):
         found = {"attention": module_of(block, before) if before else None, "MLP": module_of(block, stream.reads)}
-        if not before and named and stream.reads == "mlp":
+        if not before and has_norms and stream.reads == "mlp":
             continue
         sound &= all(each is not None and is_rms_norm(each) for each in found.values())
         norms |= {f"block {number}, {what}": each for what, each in found.items() if each is not None}

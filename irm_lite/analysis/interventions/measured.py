@@ -1,7 +1,7 @@
 """The steered model on held-out answers, and what an intervention changes there; with the norms' denominators free, or held."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -48,12 +48,13 @@ class Measured:
         self._packed = [(row_of(run.base.model, group), [each.n_answer for each in group]) for group in groups]
         self._norms = {} if norms == "free" else stream_norms(run.base.model)
         self._denominators = self._recorded(steered=norms == "steered") if self._norms else [{} for _ in groups]
-        self._log_probs = [self._log_probabilities(number) for number in range(len(groups))]
+        with inject(run.base.model, run.irm):
+            self._log_probs = [self._log_probabilities(number) for number in range(len(groups))]
         of_aligned, of_neutral = (np.array([float(each.n_answer) for each in part]) for part in (aligned, neutral))
         self.sizes = [of_aligned, of_neutral, of_aligned]  # of each of MEASURES
 
-    def changes(self, change: AbstractContextManager[None], sharp: bool = False) -> Changes:
-        """What is otherwise within `change`; with `sharp` how far temperatures explain it, at a few milliseconds a token. All NaN
+    def changes(self, change: AbstractContextManager[None], sharp: bool = False) -> Changes | None:
+        """What is otherwise within `change`; with `sharp` how far temperatures explain it, at a few milliseconds a token. None
         where the changed model puts out NaN anywhere: that is found at the first row."""
         nlls: list[float] = []
         divergences: list[float] = []
@@ -61,10 +62,10 @@ class Measured:
         n = len(self.sizes[0])
         with inject(self._run.base.model, self._run.irm), change:  # in this order: the IRM's own part is changed too
             for number, (row, sizes) in enumerate(self._packed):
-                now, then, labels = self._log_probabilities(number, injected=True), self._log_probs[number], row["labels"]
+                now, then, labels = self._log_probabilities(number), self._log_probs[number], row["labels"]
                 change_of_nll = F.nll_loss(now, labels, reduction="none") - F.nll_loss(then, labels, reduction="none")
                 if not torch.isfinite(change_of_nll).all():
-                    return Changes([np.full(len(each), np.nan) for each in self.sizes], None)
+                    return None
                 nlls += [float(each.sum()) for each in torch.split(change_of_nll, sizes)]
                 if len(divergences) < n:  # of the neutral answers nobody asks it
                     divergences += [float(each.sum()) for each in torch.split(kl(then, now), sizes)]
@@ -76,14 +77,10 @@ class Measured:
         sums = [np.array(nlls[:n]), np.array(nlls[n:]), np.array(divergences)]
         return Changes(sums, np.array(sharpened[:n]) if sharp else None)
 
-    def _log_probabilities(self, number: int, injected: bool = False) -> Tensor:
-        """(A, V) of a row, with what the norms are held at."""
+    def _log_probabilities(self, number: int) -> Tensor:
+        """(A, V) of a row by the model as it is now, with what the norms are held at."""
         row = self._packed[number][0]
-        with ExitStack() as stack:
-            if not injected:
-                stack.enter_context(inject(self._run.base.model, self._run.irm))
-            if self._norms:
-                stack.enter_context(held(self._norms, self._norms, self._denominators[number]))
+        with held(self._norms, self._norms, self._denominators[number]) if self._norms else nullcontext():
             return log_probabilities(self._run.base, row, None).cpu()
 
     def _recorded(self, *, steered: bool) -> list[dict[str, Tensor]]:

@@ -39,7 +39,7 @@ def ablations_section(runs: Sequence[Run]) -> Section:
     text = (
         "What changes when one index is ablated, against other indices ablated on the same samples. 95% intervals over samples; "
         "rank 1: no control reaches the effect; beyond: the effect less the controls' mean. Matched controls are the indices "
-        "nearest in what is zeroed: mean |output|, or the RMS of the base's stream."
+        "nearest in what is zeroed: mean |output|, or the RMS of the steered stream."
     )
     legend = "dot: the index, with its 95% interval; bar: the central 95% of controls; line: 0"
     drawn = [each for measure, marks in by_measure.items() for each in chart(f"Ablations: {measure}", legend, marks)]

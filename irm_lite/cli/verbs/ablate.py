@@ -31,7 +31,7 @@ class AblateFlags:
     controls: int = 100
     """Random indices to zero, or random sets, for comparison, at least 100; 0: those of like magnitude alone, far sooner."""
     matched: int = 30
-    """Indices of like magnitude to zero for comparison; the least p against them is 1 / 31."""
+    """Indices of like magnitude to zero for comparison; the least p against 30 is 1 / 31."""
     samples: int = 12
     """Held-out answers to measure on."""
     recording: str | None = None
@@ -110,7 +110,7 @@ def _tables(effects: list[dict[str, Any]], sets: list[dict[str, Any]], where: st
             low, high = row["explained_95"]
             share = f"{100 * row['explained']:.0f}% [{100 * low:.0f}, {100 * high:.0f}]"
             others = f"{100 * row['controls_explained']:.0f}% of the {row['controls']} matched ones' (p {row['explained_p']:.3f})"
-            yield f"{row['index']}: a temperature for each token explains {share} of the KL; {others}"
+            yield f"{row['index']}: a temperature for each token explains {share} of KL(zeroed || not); {others}"
         if "through_norms" in row and row["controls_kind"] == "matched":
             low, high = row["through_norms_95"]
             gone = f"{row['through_norms']:+.4f} [{low:+.4f}, {high:+.4f}] nats a token"

@@ -57,11 +57,12 @@ def measured_in_llamacpp(gguf: Path, adapter: Adapter, beside: Beside, on_progre
     """On this file."""
     from irm_lite.llamacpp import Runtime
     from irm_lite.llamacpp.adapters import LoadedAdapter
+    from irm_lite.llamacpp.parallel import ONE_BY_ONE
 
     with ExitStack() as stack:
         path = Path(stack.enter_context(TemporaryDirectory())) / FOLDER_GGUF
         adapter.save(path)
-        runtime = stack.enter_context(Runtime(gguf, irm=beside.irm, n_ctx=context_for(beside.samples)))
+        runtime = stack.enter_context(Runtime(gguf, irm=beside.irm, n_ctx=context_for(beside.samples), n_sequences=ONE_BY_ONE))
         loaded = stack.enter_context(LoadedAdapter(runtime.model, path))
         # no adapter is at work any more when it is freed
         steered = stack.enter_context(steerable(runtime, beside.vector, [(loaded, 1.0)]))

@@ -54,7 +54,7 @@ def answered_in_llamacpp(runtime: "Runtime", vector: ControlVector, on_progress:
         runtime.set_vector(vector, strength)
         numbers = range(place, len(asked), len(_ANSWERED_AT))
         found = generate_together(runtime, [prompts[number] for number in numbers], NEW_TOKENS)
-        written |= dict(zip(numbers, found, strict=True))
+        written |= {number: each.tokens for number, each in zip(numbers, found, strict=True)}
         on_progress(place + 1, len(_ANSWERED_AT), "asking the model")
     return _samples(asked, prompts, [written[number] for number in range(len(asked))])
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from irm_lite.llamacpp import Runtime
     from irm_lite.llamacpp.adapters import Scaled
 
+_HELD = 2**25  # values, tokens by vocabulary: of one steering 128 MB at the most, a third of it as a rule, since prompts count
+
 Steering = Literal["base", "irm", "vector", "adapter"]
 STEERINGS: tuple[Steering, ...] = ("base", "irm", "vector")  # of a runtime that was made with an IRM, as `eval` compares them
 
@@ -37,15 +39,17 @@ class SteeredRuntime:
         runtime.set_adapters([(each, scale * strength) for each, scale in self._adapters] if name == "adapter" else [])
 
     def rows(self, samples: Sequence[Sample]) -> Iterator[Sequence[Sample]]:
-        """One by one."""
-        return ([sample] for sample in samples)
+        """As many as `_HELD` allows: what they begin with is read once for all of them."""
+        from irm_lite.data.packing import rows
+
+        return rows(samples, max(1, _HELD // self._runtime.model.n_vocabulary))
 
     def log_probabilities(self, name: Steering, samples: Sequence[Sample], strength: float = 1.0) -> "list[Tensor]":
         """(A, V) of each."""
-        from irm_lite.llamacpp.likelihood import llamacpp_log_probabilities
+        from irm_lite.llamacpp.parallel import log_probabilities_together
 
         self.steer(name, strength)
-        return [llamacpp_log_probabilities(self._runtime, sample) for sample in samples]
+        return list(log_probabilities_together(self._runtime, samples))
 
 
 @contextmanager
