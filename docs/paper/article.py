@@ -6,6 +6,7 @@ figures/tests/*.svg, and writes what is between the markers of neuron-1512.md: e
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,11 @@ Reports = dict[str, Report]
 
 
 def main() -> None:
+    if len(sys.argv) > 1:
+        raise SystemExit(f"{Path(__file__).name} takes no arguments: it reads what docs/paper/tests.sh left")
     found = {model: _reports(HERE / "tests" / model) for model in MODELS if (HERE / "tests" / model / "static.json").is_file()}
+    if not found:
+        raise SystemExit(f"there are no reports in {HERE / 'tests'}: docs/paper/tests.sh {next(iter(MODELS))} makes them")
     FIGURES.mkdir(parents=True, exist_ok=True)
     plt.rcParams |= {"svg.hashsalt": "irm-lite", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     for name, draw in (("paths", _paths), ("zeroed", _zeroed), ("ranks", _ranks), ("masked", _masked), ("sets", _sets)):
@@ -110,6 +115,10 @@ def _p(test: Report) -> float | None:
 
 
 def _reports(folder: Path) -> Reports:
+    """Exits where a model's are half there, as they are while tests.sh runs: nothing is drawn then."""
+    for name in ("masked.json", "runs.json"):
+        if not (folder / name).is_file():
+            raise SystemExit(f"{folder / name} is missing: docs/paper/tests.sh {folder.name} goes on where it was stopped")
     names = [name for name in ("static", "masked", "paper") if (folder / f"{name}.json").is_file()]
     return {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in names}
 

@@ -40,8 +40,10 @@ Row = dict[str, float]  # a tone's figures
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    static, masked = _read(options.static), _read(options.masked)
-    found = verdicts(static, masked, _read(options.paper) if options.paper else None, options.channel, options.next)
+    paths = [path for path in (options.static, options.masked, options.paper) if path is not None]
+    static, masked, *paper = reports = [_read(path) for path in paths]
+    _require_fitting(paths, reports, options.channel, options.next)
+    found = verdicts(static, masked, paper[0] if paper else None, options.channel, options.next)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(found))
@@ -59,8 +61,25 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _read(path: Path) -> Report:
-    found: Report = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found: Report = json.loads(path.read_text(encoding="utf-8"))
+        if not {"base", "runs", "across", "gradient_split"} <= found.keys():
+            raise ValueError("it is something else, or of a single run")
+    except (OSError, ValueError, AttributeError) as error:
+        raise SystemExit(f"{path} is no report of several runs by irm-lite analyze: give a report.json ({error})") from None
     return found
+
+
+def _require_fitting(paths: Sequence[Path], reports: Sequence[Report], channel: int, following: int) -> None:
+    """Exits unless they are of one base, have both indices marked in each run, and the second is of the masked ones."""
+    for path, report in zip(paths, reports, strict=True):
+        if report["base"] | {"name": ""} != reports[0]["base"] | {"name": ""}:  # what a file is called tells nothing
+            raise SystemExit(f"{paths[0]} and {path} are of different bases: give reports of one")
+        for index in (channel, following):
+            if any(rank_of(run, index) is None for run in report["runs"]):
+                raise SystemExit(f"{path} has no index {index} in each run: irm-lite analyze ... --mark {index}")
+    if any(each["importance"] for run in reports[1]["runs"] for each in run["marked"] if each["index"] == channel):
+        raise SystemExit(f"{paths[1]} is not of runs with index {channel} masked: give that report second")
 
 
 def verdicts(static: Report, masked: Report, paper: Report | None, channel: int, following: int) -> Report:

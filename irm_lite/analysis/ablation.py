@@ -111,6 +111,13 @@ class AblationSettings:
             raise InputError(f"{self.samples} samples are too few", "give at least 2")
 
 
+def require_ablatable(indices: Sequence[int], hidden_size: int) -> None:
+    """Raise InputError where one is out of range, or they leave fewer than two others to be held against."""
+    require_index_range(indices, hidden_size)
+    if hidden_size - len(set(indices)) < 2:
+        raise InputError(f"{len(set(indices))} of {hidden_size} indices leave none to be held against", "zero fewer at once")
+
+
 def ablate(
     run: "TrainedRun",
     indices: Sequence[int],
@@ -129,7 +136,7 @@ def ablate(
     """
     settings = settings or AblationSettings()
     indices = list(dict.fromkeys(indices))
-    require_index_range(indices, run.irm.hidden_size)
+    require_ablatable(indices, run.irm.hidden_size)
     settings.check()
     where = settings.where
     aligned, neutral = measured_on(run, settings.samples)

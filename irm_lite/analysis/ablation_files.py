@@ -55,7 +55,9 @@ def load_subsets(run: RunDirectory) -> list[dict[str, Any]]:
     """What was measured of sets of this run's indices, as `Subset.to_dict` gives it. Else as `load_ablations`."""
     found: list[dict[str, Any]] = []
     digest = read_saved(run.path).digest
-    for path in sorted(run.ablations.glob(f"{_SET}*.json")):
+    for path in _files(run):
+        if not path.name.startswith(_SET):
+            continue
         with _damage_told(path):
             document = read_json(path)
             _subset(document)
@@ -70,7 +72,7 @@ def load_ablations(run: RunDirectory) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = []
     digest = read_saved(run.path).digest
-    for path in sorted(run.ablations.glob("*.json")):
+    for path in _files(run):
         if path.name.startswith(_SET):
             continue
         with _damage_told(path):
@@ -78,6 +80,11 @@ def load_ablations(run: RunDirectory) -> list[dict[str, Any]]:
             effects = [_measured(each) for each in document["effects"]]
             found += effects if document["irm_sha256"] == digest else []
     return found
+
+
+def _files(run: RunDirectory) -> list[Path]:
+    """Without what a killed writer left, or a Mac beside them: their names begin with a dot, which glob does not mind."""
+    return sorted(path for path in run.ablations.glob("*.json") if not path.name.startswith("."))
 
 
 @contextmanager

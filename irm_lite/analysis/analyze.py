@@ -63,11 +63,12 @@ def analyze(
     if samples < 2:
         raise InputError(f"--samples {samples} is too few", "give at least 2")
     importances = [_importance(each, phase) for each in runs]
+    interventions = [_interventions(each) for each in runs]  # before the work: a file may be damaged
     first = load_run(runs[0].directory.path)
     controls = BaseControls(first, samples, on_progress)
     entries, heatmaps = [], {}
-    for number, (each, of_run) in enumerate(zip(runs, importances, strict=True)):
-        entries.append(_describe(each, of_run, phase, controls, marks, seed))
+    for number, (each, of_run, changed) in enumerate(zip(runs, importances, interventions, strict=True)):
+        entries.append(_describe(each, of_run, phase, controls, marks, seed) | changed)
         heatmaps[each.name] = each.phase(phase).mean.astype(np.float32)
         on_progress(number + 1, len(runs), "analysing the runs")
     document: dict[str, Any] = {
@@ -97,6 +98,10 @@ def _importance(run: RecordedRun, phase: Phase) -> DoubleArray:
         raise InputError(f"{run.name}: {error}") from None
 
 
+def _interventions(run: RecordedRun) -> dict[str, Any]:
+    return {"ablations": load_ablations(run.directory), "sets": load_subsets(run.directory)}
+
+
 def _describe(
     run: RecordedRun, importances: DoubleArray, phase: Phase, controls: BaseControls, marks: Sequence[int], seed: int
 ) -> dict[str, Any]:
@@ -121,8 +126,6 @@ def _describe(
         "marked": [_ranked(index, importances, ranks) for index in marks],
         "near_zero": run.phase(phase).near_zero.tolist(),
         "lens": _lens(controls.base, about.layers, mean),
-        "ablations": load_ablations(run.directory),
-        "sets": load_subsets(run.directory),
     }
     if len(about.layers) > 1:  # of one layer nothing can be striated
         described |= _striation(run, mean, phase, controls, seed)

@@ -1,5 +1,7 @@
 """What each index of the residual stream has to do with a model's weights, read from its files: no block is loaded."""
 
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +29,9 @@ def read_channels(name: str, on_progress: Progress = lambda done, of, what: None
     - head: L2 of the index's column of the head, (V, H) -> (H,); head x final gain: how strongly the index reaches the logits
     - embedding: the same of the embeddings, where they are not the head
     - attention norms, MLP norms: |gain| of the norms that read the stream, each to unit mean, mean over the blocks; left out where
-      an architecture has none (OLMo 2 normalises what its blocks put out)
+      an architecture has none (OLMo 2 normalises what its blocks put out); those whose gains are all 0 do not count
 
-    Raises BaseModelError where the model is not on this machine, or its parts are not called as in a Llama.
+    Raises BaseModelError where the model is not on this machine, its parts are not called as in a Llama, or they are damaged.
     """
     source = locate(name)
     place = source.gguf or source.folder()
@@ -45,18 +47,34 @@ def read_channels(name: str, on_progress: Progress = lambda done, of, what: None
     if lacking:
         raise BaseModelError(f"{place} has no {lacking[0]}", "inspect reads models whose parts are called as in a Llama")
     tied = _HEAD not in weights
+    reading = {"attention norms": dict(known.norms).get("attn_norm", ""), "MLP norms": known.reads}
+    norms = {title: [each for each in weights if norm and each.endswith(f".{norm}.weight")] for title, norm in reading.items()}
+    _require_fitting(weights, [_EMBEDDINGS] if tied else [_EMBEDDINGS, _HEAD], [_FINAL, *chain(*norms.values())], place)
     embedding = _column_norms(weights[_EMBEDDINGS], on_progress, "embeddings")
     final = (weights[_FINAL][...].double() + known.shift).abs().numpy()
     head = embedding if tied else _column_norms(weights[_HEAD], on_progress, "head")
     found = {"final gain": final, "head": head, "head x final gain": head * final}
     found |= {} if tied else {"embedding": embedding}
-    reading = {"attention norms": dict(known.norms).get("attn_norm", ""), "MLP norms": known.reads}
-    for title, norm in reading.items():
-        names = [each for each in weights if norm and each.endswith(f".{norm}.weight")]
+    for title, names in norms.items():
         gains = [(weights[each][...].double() + known.shift).abs().numpy() for each in names]
-        if gains:
-            found[title] = np.mean([gain / gain.mean() for gain in gains], axis=0)
+        with np.errstate(invalid="ignore"):  # infinity is told below
+            heard = [gain / gain.mean() for gain in gains if gain.any()]
+        if heard:
+            found[title] = np.mean(heard, axis=0)
+    for title, values in found.items():
+        if not np.isfinite(values).all():
+            raise BaseModelError(f"there is NaN or infinity in what {place} has for its {title}", "download or convert it again")
     return found
+
+
+def _require_fitting(weights: Mapping[str, Any], matrices: Sequence[str], norms: Sequence[str], place: Path) -> None:
+    """Raise BaseModelError unless the matrices are (V, H) of one H, and the norms' gains (H,)."""
+    shapes = {each: tuple(weights[each].shape) for each in (*matrices, *norms)}
+    width = shapes[_EMBEDDINGS][-1:]
+    for name, shape in shapes.items():
+        sound = len(shape) == 2 and shape[0] > 0 and shape[1:] == width if name in matrices else shape == width
+        if not sound:
+            raise BaseModelError(f"{name} of {place} has shape {shape}, which fits no model", "download or convert it again")
 
 
 def ranks(values: DoubleArray) -> DoubleArray:

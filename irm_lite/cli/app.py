@@ -40,6 +40,7 @@ app = App(
     version=__version__,
     config=fill_settings,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # else cyclopts ends it itself, and main has no line for it and another exit code
 )
 for _verb, (_place, _about) in VERBS.items():
     app.command(_place, name=_verb, help=_about)

@@ -6,6 +6,7 @@ import platform
 import re
 import sys
 import tempfile
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,21 @@ def without_paths(text: str) -> str:
 def without_folders(text: str) -> str:
     """A text that is or begins with an absolute path: from the path's last part on."""
     return Path(text).name if Path(text).is_absolute() else text
+
+
+def told_apart(texts: Iterable[str]) -> dict[str, str]:
+    """Each text, and its name: of an absolute path as many of its last parts as tell it from the others.
+
+    >>> told_apart(["/a/anger/mine.csv", "/a/joy/mine.csv", "joy"])
+    {'/a/anger/mine.csv': 'anger/mine.csv', '/a/joy/mine.csv': 'joy/mine.csv', 'joy': 'joy'}
+    """
+    every = list(dict.fromkeys(texts))
+    longest = max((len(Path(each).parts) for each in every), default=0)
+    for count in range(1, longest + 1):
+        named = {each: str(Path(*Path(each).parts[-count:])) if Path(each).is_absolute() else each for each in every}
+        if len(set(named.values())) == len(every):
+            return named
+    return {each: each for each in every}
 
 
 def blanked_document(value: Any) -> Any:

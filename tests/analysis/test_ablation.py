@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,11 +164,12 @@ def test_an_ablation_leaves_no_trace(run: TrainedRun) -> None:
     [
         ({"indices": [64]}, "there is no index 64: the hidden size is 64: give 0 to 63"),
         ({"indices": [-1]}, "there is no index -1"),
+        ({"indices": [*range(63)]}, "63 of 64 indices leave none to be held against: zero fewer at once"),
         ({"controls": 99}, "99 control indices are too few: give at least 100, or 0 for the matched ones alone"),
         ({"matched": 1}, "1 matched indices are too few: give at least 2"),
         ({"samples": 1}, "1 samples are too few: give at least 2"),
     ],
 )
-def test_what_cannot_be_done_is_refused(run: TrainedRun, options: dict[str, int], said: str) -> None:
+def test_what_cannot_be_done_is_refused(run: TrainedRun, options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
-        ablate(run, **{"indices": [1], "mean_abs": np.ones((2, 64)), **options})  # type: ignore[arg-type]
+        ablate(run, **{"indices": [1], "mean_abs": np.ones((2, 64)), **options})

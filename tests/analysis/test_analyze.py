@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from irm_lite import train
-from irm_lite.analysis.ablation_files import load_ablations
+from irm_lite.analysis.ablation_files import load_ablations, load_subsets
 from irm_lite.analysis.analyze import analyze, nlls
 from irm_lite.analysis.recordings.record import record
 from irm_lite.analysis.recordings.run_recordings import RecordedRun, differences, with_recordings
@@ -176,6 +176,26 @@ def test_what_was_measured_before_a_new_training_is_left_out(runs: list[TrainedR
 
 
 @pytest.mark.slow
+def test_a_killed_writers_file_is_passed_over_and_damage_is_told_before_the_work(
+    runs: list[TrainedRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = tmp_path / "one"
+    shutil.copytree(runs[2].directory.path, one)
+    ablations = RunDirectory(one).ablations
+    assert command(["ablate", str(one), "--index", "7", "--controls", "0", "--matched", "2", "--samples", "2", "--quiet"]) == 0
+    whole = load_ablations(RunDirectory(one))
+    shutil.copy(ablations / "7-irm.json", ablations / ".7-irm.deadbeef.json")
+    (ablations / "._7-irm.json").write_bytes(b"\0\5\26\7")  # a Mac's, on a stick
+    (ablations / ".set-keep-5.deadbeef.json").write_text("{")
+    assert load_ablations(RunDirectory(one)) == whole
+    assert load_subsets(RunDirectory(one)) == []
+    (ablations / "8-irm.json").write_text("{")
+    monkeypatch.setattr("irm_lite.analysis.analyze.load_run", lambda _path: pytest.fail("the base was loaded"))
+    with pytest.raises(RunError, match="8-irm.json is damaged"):
+        analyze(with_recordings([one]), samples=4)
+
+
+@pytest.mark.slow
 def test_a_base_whose_gains_are_all_one_is_explained_by_what_is_left(tmp_path: Path) -> None:
     folder = write_hf_folder(tmp_path / "base", chat_template=presets()["llama-2-7b-chat"].chat_template)
     model = LlamaForCausalLM.from_pretrained(folder)
@@ -199,6 +219,12 @@ def test_recordings_that_are_unlike_are_named(recorded: list[RecordedRun]) -> No
         "The recordings are of different numbers of prompts: 2, 9.",
         "The recordings were made in different programs: llama.cpp, transformers.",
     ]
+    weights = [
+        replace(each, recording=replace(each.recording, about=replace(each.recording.about, weights=f"/home/ann/{name}")))
+        for each, name in zip(recorded, ("a/x.gguf", "b/x.gguf", "b/y.gguf"), strict=False)
+    ]
+    assert differences(weights) == ["The recordings were made on different weights: a/x.gguf, b/x.gguf, b/y.gguf."]
+    assert differences(weights[1:]) == ["The recordings were made on different weights: x.gguf, y.gguf."]
 
 
 @pytest.mark.slow
@@ -227,11 +253,14 @@ def test_an_answer_column_is_a_tone_of_its_own(llama_folder: Path, tmp_path: Pat
         == 0
     )
     document = json.loads(capsys.readouterr().out)
-    assert [run["data"] for run in document["runs"]] == [f"{file}, wild", f"{file}, calm"]
+    assert [run["data"] for run in document["runs"]] == ["two.jsonl, wild", "two.jsonl, calm"]
     assert document["across"]["tone"]["blocks"] == 1
     fields = {name: each["two_way"]["index"] for name, each in document["gradient_field"].items()}
-    assert set(fields) == {f"{file}, wild (attn)", f"{file}, calm (attn)", "neutral (attn)", f"{file}, wild, shuffled (attn)"}
+    tones = ("two.jsonl, wild", "two.jsonl, calm", "neutral", "two.jsonl, wild, shuffled")
+    assert set(fields) == {f"{tone} (attn)" for tone in tones}
     assert len(set(fields.values())) == 4
+    for path in (tmp_path / "o").iterdir():  # they are shown to others: no folder of this machine
+        assert str(tmp_path) not in path.read_text()
 
 
 def test_a_mark_out_of_range_is_refused(recorded: list[RecordedRun]) -> None:

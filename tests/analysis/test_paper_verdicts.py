@@ -2,6 +2,8 @@
 
 import copy
 import importlib.util
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -151,3 +153,97 @@ def test_the_articles_tables_are_those_of_its_reports(tmp_path: Path) -> None:
     subprocess.run([sys.executable, paper / "article.py"], check=True)
     assert article.read_text(encoding="utf-8") == written
     assert {each.stem for each in (paper / "figures" / "tests").iterdir()} == {"paths", "zeroed", "ranks", "masked", "sets"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _static, masked: masked["runs"][0]["marked"][0].update(importance=0.1), f"index {CHANNEL} masked: give that"),
+        (lambda _static, masked: masked["base"].update(head="b"), "are of different bases"),
+        (lambda static, _masked: static["runs"][0]["marked"].pop(), f"has no index {NEXT} in each run: irm-lite analyze"),
+        (lambda static, _masked: static.pop("across"), "is no report of several runs"),
+    ],
+)
+def test_reports_that_do_not_belong_together_are_no_verdict(
+    reports: tuple[dict[str, Any], dict[str, Any]], tmp_path: Path, change: Any, said: str
+) -> None:
+    """Two bases were compared, an index that nobody marked was "not run", and a report held against itself had equal NLLs."""
+    static, masked = reports
+    masked |= {"base": {"name": "a file", "head": "a"}, "across": {}, "gradient_split": {}}
+    static["base"]["head"] = "a"
+    for report in reports:
+        for each in (one for run in report["runs"] for one in run["marked"]):
+            each["importance"] = 0.0 if report is masked and each["index"] == CHANNEL else 1.0
+    files = [str(tmp_path / name) for name in ("static.json", "masked.json")]
+    arguments = [*files, "--channel", str(CHANNEL), "--next", str(NEXT)]
+
+    def ask() -> None:
+        for path, report in zip(files, reports, strict=True):
+            Path(path).write_text(json.dumps(report))
+        script.main(arguments)
+
+    ask()
+    change(static, masked)
+    with pytest.raises(SystemExit, match=said):
+        ask()
+
+
+def test_a_file_that_is_no_report_is_told_in_one_line(tmp_path: Path) -> None:
+    for text in (None, "{", "[]", "{}"):
+        if text is not None:
+            (tmp_path / "report.json").write_text(text)
+        with pytest.raises(SystemExit, match="report.json is no report"):
+            script.main([str(tmp_path / "report.json"), str(tmp_path / "report.json"), "--channel", "1", "--next", "2"])
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ("tests/qwen/masked.json", "masked.json is missing"),
+        ("tests/demo/runs.json", "runs.json is missing"),
+        ("tests", "no reports"),
+    ],
+)
+def test_of_half_the_reports_no_article_is_made(tmp_path: Path, lost: str, said: str) -> None:
+    paper = tmp_path / "paper"
+    shutil.copytree(FILE.parent, paper, ignore=shutil.ignore_patterns("figures", "report.*", "__pycache__"))
+    if (paper / lost).is_dir():
+        shutil.rmtree(paper / lost)
+    else:
+        (paper / lost).unlink()
+    before = (paper / "neuron-1512.md").read_bytes()
+    done = subprocess.run([sys.executable, paper / "article.py"], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+    assert "docs/paper/tests.sh" in done.stderr
+    assert (paper / "neuron-1512.md").read_bytes() == before
+    assert not (paper / "figures").exists()
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("arguments", "said"), [([], "give a model: demo, qwen"), (["gpt"], "no tests of gpt: give demo, qwen"), (["demo"], "stopped")]
+)
+def test_the_tests_of_no_model_and_a_stopped_sweep_spoil_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:
+    """runs.json was emptied as soon as the sweep began."""
+    kept = tmp_path / "docs" / "paper" / "tests" / "demo" / "runs.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("precious")
+    stopped = tmp_path / "bin" / "irm-lite"
+    stopped.parent.mkdir()
+    stopped.write_text("#!/bin/sh\necho 'irm-lite: stopped' >&2\nexit 130\n")
+    stopped.chmod(0o755)
+    path = f"{stopped.parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", FILE.parent / "tests.sh", *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+    )
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert kept.read_text() == "precious"
+    assert [each.name for each in (tmp_path / "docs" / "paper" / "tests").iterdir()] == ["demo"]

@@ -1,11 +1,14 @@
 """What is read of single indices, from a folder and from a GGUF, against the loaded model's own weights."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from irm_lite.base import channels
@@ -66,6 +69,43 @@ def test_a_gguf_that_transformers_does_not_read_is_said(llama_gguf: Path, monkey
     monkeypatch.setattr(channels, "skeleton", refuse)
     with pytest.raises(BaseModelError, match="transformers reads no GGUF of the architecture"):
         channels.read_channels(str(llama_gguf))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "said"),
+    [
+        ("model.norm.weight", torch.ones(10), r"model.norm.weight of .* has shape \(10,\), which fits no model"),
+        ("model.norm.weight", torch.ones(64, 64), r"has shape \(64, 64\)"),
+        ("model.layers.1.input_layernorm.weight", torch.ones(10), r"has shape \(10,\)"),
+        ("model.embed_tokens.weight", torch.ones(64), r"has shape \(64,\)"),
+        ("lm_head.weight", torch.ones(640, 32), r"has shape \(640, 32\)"),
+        ("model.norm.weight", torch.full((64,), torch.nan), "NaN or infinity in what .* has for its final gain"),
+        ("model.layers.1.input_layernorm.weight", torch.full((64,), torch.inf), "for its attention norms"),
+    ],
+)
+def test_weights_that_fit_no_model_are_told(llama_folder: Path, tmp_path: Path, name: str, values: Tensor, said: str) -> None:
+    """They were an unexpected error, and NaN a table of nan."""
+    with pytest.raises(BaseModelError, match=said):
+        read_channels(str(_with(llama_folder, tmp_path / "bad", {name: values})))
+
+
+def test_a_norm_without_gains_does_not_count(llama_folder: Path, tmp_path: Path) -> None:
+    names = [each for each in load_file(llama_folder / "model.safetensors") if each.endswith("input_layernorm.weight")]
+    quiet = _with(llama_folder, tmp_path / "quiet", {names[0]: torch.zeros(64)})
+    gains = [load_file(quiet / "model.safetensors")[each].double().abs().numpy() for each in names[1:]]
+    np.testing.assert_allclose(
+        read_channels(str(quiet))["attention norms"], np.mean([gain / gain.mean() for gain in gains], axis=0), rtol=1e-6
+    )
+    silent = _with(llama_folder, tmp_path / "silent", dict.fromkeys(names, torch.zeros(64)))
+    assert "attention norms" not in read_channels(str(silent))
+
+
+def _with(folder: Path, target: Path, changed: dict[str, Tensor]) -> Path:
+    """A copy of a model's folder with other weights."""
+    shutil.copytree(folder, target)
+    weights = {**load_file(folder / "model.safetensors"), **{name: values.clone() for name, values in changed.items()}}
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    return target
 
 
 def test_what_is_not_here_is_said(tmp_path: Path) -> None:

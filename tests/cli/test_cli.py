@@ -38,6 +38,20 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int,
     return code, lines[0]
 
 
+def test_an_interruption_within_a_verb_is_told_and_is_no_success(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-c while a model was loaded, and the second one at any time, said nothing and gave 0: a script went on."""
+
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("irm_lite.analysis.recordings.run_recordings.with_recordings", interrupted)
+    monkeypatch.setattr("irm_lite.base.channels.read_channels", interrupted)
+    for arguments in (["analyze", "run", "-o", "report"], ["models", "inspect", "model"]):
+        assert complaint(capsys, *arguments) == (130, "irm-lite: interrupted")
+
+
 def test_bad_input_is_one_line_with_the_fix_and_exit_code_2(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from irm_lite.core.private_text import blanked, blanked_document, without_folders, without_paths
+from irm_lite.core.private_text import blanked, blanked_document, told_apart, without_folders, without_paths
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,16 @@ def test_a_home_with_blanks_and_names_of_user_and_machine(monkeypatch: pytest.Mo
 def test_a_name_is_left_of_a_path_alone(tmp_path: Path) -> None:
     assert without_folders(f"{tmp_path}/a b/c.gguf (nf4)") == "c.gguf (nf4)"
     assert without_folders("owner/name (nf4)") == "owner/name (nf4)"
+
+
+def test_paths_are_told_apart_by_as_few_parts_as_need_be() -> None:
+    assert told_apart(["/a/x/mine.csv", "/a/y/mine.csv", "/a/x/mine.csv", "mine.csv"]) == {
+        "/a/x/mine.csv": "x/mine.csv",
+        "/a/y/mine.csv": "y/mine.csv",
+        "mine.csv": "mine.csv",
+    }
+    assert told_apart(["/a/x/mine.csv", "neutral"]) == {"/a/x/mine.csv": "mine.csv", "neutral": "neutral"}
+    assert told_apart([]) == {}
 
 
 def test_names_that_tell_of_nobody_stay(monkeypatch: pytest.MonkeyPatch) -> None:

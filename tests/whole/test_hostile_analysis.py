@@ -1,5 +1,6 @@
 """What a hostile or unlucky user did to record, heatmap, analyze, ablate, sweep and data once, and what they say now."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from rich.console import Console
 from safetensors.numpy import load_file, save_file
 
 from irm_lite import train
+from irm_lite.analysis.ablation_files import load_subsets
 from irm_lite.analysis.pictures.figures import pictures
 from irm_lite.analysis.recordings.record import record
 from irm_lite.analysis.recordings.recording import load_recording
@@ -390,3 +392,36 @@ def test_a_prompt_file_that_cannot_be_read_is_named(capsys: pytest.CaptureFixtur
     (tmp_path / "p.txt").write_bytes(b"\xff\xfe")
     for path in (tmp_path / "p.txt", tmp_path / "absent.txt", tmp_path):
         assert f"the prompt {path} cannot be read" in complaint(capsys, "data", "rewrite", "--prompt", path)
+
+
+def test_what_was_measured_of_sets_outlives_what_comes_after_them(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Indices are looked at before the work, and sets are kept before indices are zeroed."""
+    asked = ["ablate", runs / "anger", "--keep", "2", "--keep", "2", "--samples", "2", "--quiet"]
+    with monkeypatch.context() as patched:
+        patched.setattr("irm_lite.analysis.subsets.keep_and_drop", lambda *_, **__: pytest.fail("the work began"))
+        assert "there is no index 64" in complaint(capsys, *asked, "--index", "64")
+
+    def stopped(*_: object, **__: object) -> None:
+        raise Interrupted("stopped")
+
+    monkeypatch.setattr("irm_lite.analysis.ablation.ablate", stopped)
+    assert cli.run([*map(str, asked), "--index", "7"]) == 130
+    assert len(load_subsets(RunDirectory(runs / "anger"))) == 1
+
+
+def test_what_cannot_be_kept_is_told_all_the_same(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("irm_lite.analysis.ablation_files.write_text", full)
+    few = ["--controls", "0", "--matched", "2", "--samples", "2"]
+    assert cli.run(["ablate", str(runs / "anger"), "--index", "7", *few, "--json", "--quiet"]) == 1
+    said = capsys.readouterr()
+    assert "No space left on device" in said.err
+    document = json.loads(said.out)
+    assert document["files"] == []
+    assert {each["index"] for each in document["effects"]} == {7}

@@ -1,12 +1,13 @@
 """Runs with the recording of each that is looked at, and whether they may be looked at together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from irm_lite.analysis.recordings.recording import Phase, Recording, Statistics, load_recording, recording_name
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError, RunError
+from irm_lite.core.private_text import told_apart, without_folders
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.irm_files import read_saved
 from irm_lite.steering.layers import format_layers
@@ -20,6 +21,7 @@ class RecordedRun:
     config: TrainConfig
     recording: Recording
     folder: Path  # the recording's
+    data: str  # the dataset as a report names it: of a file no folders, but where two have one name
 
     @property
     def name(self) -> str:
@@ -28,8 +30,8 @@ class RecordedRun:
     @property
     def tone(self) -> str:
         """What its answers are: the dataset, and the column where it is not the usual one."""
-        config = self.config
-        return config.data if config.answer_column == "answer" else f"{config.data}, {config.answer_column}"
+        column = self.config.answer_column
+        return self.data if column == "answer" else f"{self.data}, {column}"
 
     def is_of(self, data: str) -> bool:
         """Whether it was trained on this: a tone, a file, or that file's name."""
@@ -61,6 +63,8 @@ def with_recordings(runs: Sequence[Path], recording: str | None = None) -> list[
             raise InputError(
                 f"{first.directory.path} and {each.directory.path} are of different bases", "analyze the runs of one base together"
             )
+    named = told_apart(each.config.data for each in found)
+    found = [replace(each, data=named[each.config.data]) for each in found]
     paths = {each.name: each.directory.path for each in reversed(found)}
     for each in found:
         if each.directory.path is not paths[each.name]:
@@ -82,7 +86,7 @@ def _with_recording(run: RunDirectory, name: str | None) -> RecordedRun:
     same = (tuple(about.layers), about.hidden_size, about.data) == (saved.layers, saved.hidden_size, config.data)
     if not same or (saved.digest and about.irm_sha256 and about.irm_sha256 != saved.digest):
         raise RunError(f"{folder} is a recording of another IRM", "record again with --force")
-    return RecordedRun(run, config, recording, folder)
+    return RecordedRun(run, config, recording, folder, without_folders(config.data))
 
 
 def differences(runs: Sequence[RecordedRun]) -> list[str]:
@@ -95,5 +99,5 @@ def differences(runs: Sequence[RecordedRun]) -> list[str]:
         ("The recordings were made on different weights", {each.recording.about.weights for each in runs}),
     ):
         if len(values) > 1:
-            found.append(f"{what}: {', '.join(sorted(values))}.")
+            found.append(f"{what}: {', '.join(sorted(told_apart(values).values()))}.")
     return found

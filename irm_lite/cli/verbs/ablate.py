@@ -57,12 +57,12 @@ def ablate(
         The run directory.
     """
     output, flags = Output(common), flags or AblateFlags()
-    from irm_lite.analysis.ablation import AblationSettings
+    from irm_lite.analysis.ablation import Ablation, AblationSettings, require_ablatable
     from irm_lite.analysis.ablation import ablate as zero_and_measure
     from irm_lite.analysis.ablation_files import save_ablations, save_subsets
     from irm_lite.analysis.recordings.run_recordings import with_recordings
     from irm_lite.analysis.statistics.ranking import importance
-    from irm_lite.analysis.subsets import What, keep_and_drop
+    from irm_lite.analysis.subsets import Subset, What, keep_and_drop
     from irm_lite.core.files.atomic import require_folder
     from irm_lite.runs.directory import require_unlinked
     from irm_lite.runs.trained import load_run
@@ -71,21 +71,34 @@ def ablate(
     mean_abs = recorded.recording.last_phase.mean_abs
     require_unlinked(trained.directory.ablations)
     require_folder(trained.directory.ablations)
-    wanted: list[tuple[What, int]] = [*(("keep", k) for k in flags.keep or []), *(("drop", k) for k in flags.drop or [])]
+    asked: list[tuple[What, int]] = [*(("keep", k) for k in flags.keep or []), *(("drop", k) for k in flags.drop or [])]
+    wanted = list(dict.fromkeys(asked))
     chosen = flags.index or ([] if wanted else [int(importance(mean_abs).argmax())])
+    require_ablatable(chosen, trained.irm.hidden_size)
     settings = AblationSettings(flags.where, flags.controls, flags.samples, flags.seed, flags.hold_norms, flags.matched)
-    sets, found = [], []
-    with stoppable_progress(output, "ablating") as on_progress:
-        if wanted:
-            sets = keep_and_drop(trained, wanted, mean_abs, settings, on_progress=on_progress)
-        if chosen:
-            found = zero_and_measure(trained, chosen, mean_abs, settings, on_progress=on_progress)
-    paths = save_subsets(sets, trained.directory, recorded.folder.name, flags.seed)
-    paths += save_ablations(found, trained.directory, recorded.folder.name, flags.seed)
-    effects = [row for each in found for row in each.to_list()]
-    of_sets = [each.to_dict() for each in sets]
-    document = {"run": str(run), "files": [str(path) for path in paths], "effects": effects, "sets": of_sets}
-    output.result(document, *_tables(effects, of_sets, flags.where))
+    of_run = (trained.directory, recorded.folder.name, flags.seed)
+    sets: list[Subset] = []
+    found: list[Ablation] = []
+    paths: list[Path] = []
+
+    def tell() -> None:
+        effects, of_sets = [row for each in found for row in each.to_list()], [each.to_dict() for each in sets]
+        document = {"run": str(run), "files": [str(path) for path in paths], "effects": effects, "sets": of_sets}
+        output.result(document, *_tables(effects, of_sets, flags.where))
+
+    try:
+        with stoppable_progress(output, "ablating") as on_progress:
+            if wanted:
+                sets = keep_and_drop(trained, wanted, mean_abs, settings, on_progress=on_progress)
+                paths += save_subsets(sets, *of_run)  # before the indices, in which it may be stopped
+            if chosen:
+                found = zero_and_measure(trained, chosen, mean_abs, settings, on_progress=on_progress)
+                paths += save_ablations(found, *of_run)
+    except OSError:  # the disk is full: what took so long is told all the same
+        if sets or found:
+            tell()
+        raise
+    tell()
 
 
 def _tables(effects: list[dict[str, Any]], sets: list[dict[str, Any]], where: str) -> Iterator[Table | str]:
