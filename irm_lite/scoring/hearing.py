@@ -29,9 +29,10 @@ class Heard:
 
 def hear(speaker: Speaker, base: Speaker, material: Material, decodings: Sequence[Decoding] = DECODINGS) -> Heard:
     """Ask one speaker everything; `base` is the same model without steering."""
-    own = speaker is base  # what it writes brings its NLL
-    asked = [replace(each, new_tokens=material.new_tokens, seed=material.seed, measured=own) for each in decodings]
+    measured = speaker is base  # what it writes brings its NLL
+    asked = [replace(each, new_tokens=material.new_tokens, seed=material.seed, measured=measured) for each in decodings]
     answers = {each.name: speaker.answers(material.toned, each) if material.toned else [] for each in asked}
+    own = _own(base, material.toned, answers)
     # One question's answers stand together: what they share is gone through once.
     together: list[list[Sample]] = [[each] for each in material.toned]
     if material.neutral:
@@ -43,7 +44,7 @@ def hear(speaker: Speaker, base: Speaker, material: Material, decodings: Sequenc
     by_question, choices = found[: len(together)], found[len(together) :]
     return Heard(
         answers,
-        _own(base, material.toned, answers),
+        own,
         np.array([each[0] for each in by_question]).reshape(-1, 2),
         np.array([each[1] for each in by_question if len(each) > 1]).reshape(-1, 2),
         [each[2:] for each in by_question if len(each) > 1],
