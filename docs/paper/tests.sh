@@ -38,6 +38,7 @@ for kind in $kinds; do
     irm-lite analyze "$runs"/*-"$kind"/ "${marks[@]}" --samples "$answers" -o "$runs/report-$kind" --force
     cp "$runs/report-$kind/report.json" "$found/${kind#static-}.json"
 done
+cp "$runs/report-static/report.html" "$found/"
 reports=("$found/static.json" "$found/masked.json")
 [ ! -e "$found/paper.json" ] || reports+=(--paper "$found/paper.json")
 python docs/paper/verdicts.py "${reports[@]}" --channel "$channel" --next "$next"

@@ -235,7 +235,7 @@ def single_index(report: Report) -> Test:
         rows,
         lambda row: row["lost"] >= 0.5,
         lambda row: row["lost"] < 0.1,
-        f"{{lost:.1%}} lost without it; {TOP} alone keep {{kept:.0%}}",
+        f"{{lost:.1%}} lost without it; {TOP} alone keep {{kept:.1%}}",
         all_refute=True,
     )
 
