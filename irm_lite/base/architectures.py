@@ -40,6 +40,11 @@ class Architecture:
         """Whether a block normalises what attention puts out, and what the MLP does, and then adds it to the stream."""
         return any("norm" in module for module in self.attn)
 
+    @property
+    def attn_norm(self) -> str:
+        """transformers' name of the norm that reads the stream for a block's attention; empty where none does."""
+        return dict(self.norms).get("attn_norm", "")
+
     def beside(self) -> "Architecture":
         """The same with attention and MLP side by side."""
         return replace(self, attn=(), reads="", node="", seen_through="")

@@ -47,7 +47,7 @@ def read_channels(name: str, on_progress: Progress = lambda done, of, what: None
     if lacking:
         raise BaseModelError(f"{place} has no {lacking[0]}", "inspect reads models whose parts are called as in a Llama")
     tied = _HEAD not in weights
-    reading = {"attention norms": dict(known.norms).get("attn_norm", ""), "MLP norms": known.reads}
+    reading = {"attention norms": known.attn_norm, "MLP norms": known.reads}
     norms = {title: [each for each in weights if norm and each.endswith(f".{norm}.weight")] for title, norm in reading.items()}
     _require_fitting(weights, [_EMBEDDINGS] if tied else [_EMBEDDINGS, _HEAD], [_FINAL, *chain(*norms.values())], place)
     embedding = _column_norms(weights[_EMBEDDINGS], on_progress, "embeddings")

@@ -39,7 +39,7 @@ class Stream:
     @property
     def attn_norm(self) -> str:
         """Of a block's module that normalises the stream for its attention, the name; empty where none does."""
-        return dict(self.known.norms).get("attn_norm", "") if self.known else "input_layernorm"
+        return self.known.attn_norm if self.known else "input_layernorm"
 
     def attention(self, block: nn.Module) -> nn.Module:
         """The module of a block whose output, times `multiplier`, is added to the stream before the MLP."""

@@ -19,7 +19,6 @@ from irm_lite.core.log_probabilities import log_softmax
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, unwatched
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import in_common
-from irm_lite.llamacpp.common_start import CommonStart
 from irm_lite.llamacpp.likelihood import answer_nll
 from irm_lite.llamacpp.sampling import Sampling, sampler_chain
 
@@ -27,8 +26,9 @@ if TYPE_CHECKING:
     from irm_lite.llamacpp.runtime import Placed, Runtime
 
 SIDE_BY_SIDE = 8  # more gain nothing on a CPU (docs/log.md), and each takes its part of the cache
-SEQUENCES = SIDE_BY_SIDE + 1  # of a context: one keeps what the texts begin with (common_start.py)
+SEQUENCES = SIDE_BY_SIDE + 1  # of a context: one keeps what the texts begin with
 ONE_BY_ONE = 2  # the same where a text is read after another
+_LEAST_START = 4  # tokens in common that are worth a call of their own
 
 
 def n_ctx_for(longest: int, texts: int = SIDE_BY_SIDE) -> int:
@@ -41,17 +41,39 @@ class Written:
     """A text that was written, with the token that ends the turn if it came in time."""
 
     tokens: list[int]
-    nll: float  # of all tokens but that one, in nats, as the runtime was steered; 0 where nobody asked
+    nll: float | None  # of all tokens but that one, in nats, as the runtime was steered; None: nobody asked
 
 
 @dataclass
 class _Writing:
     """A text that is being written in a sequence of the context."""
 
-    number: int
     chain: Any
     position: int  # of the token that comes next
     text: Written
+
+
+class _CommonStart:
+    """What several texts begin with (a system prompt, as a rule), read once as the runtime is steered now, and gone on from. The
+    context's last sequence holds it: the cells of its cache are shared, not copied. `sequences` are those left for the texts."""
+
+    def __init__(self, runtime: "Runtime", texts: Sequence[Sequence[int]], most: int) -> None:
+        """`most`: tokens of the start at the most. A context of one sequence keeps nothing."""
+        self._runtime, self._holder = runtime, runtime.n_sequences - 1
+        self.sequences = max(1, self._holder)
+        length = in_common(texts, most) if self._holder and len(texts) > 1 else 0
+        self.length = length if length >= _LEAST_START else 0
+        runtime.begin()
+        _decode_all(runtime, [(texts[0][at], at, self._holder) for at in range(self.length)], self.length)
+
+    def begin(self) -> None:
+        """Forget all but the start."""
+        self._runtime.begin(self._holder if self.length else None)
+
+    def into(self, sequence: int) -> None:
+        """Let an empty sequence begin with the start: `length` tokens."""
+        if self.length:
+            self._runtime.share([sequence], self._holder)
 
 
 def generate_together(
@@ -71,9 +93,9 @@ def generate_together(
     longest = max(map(len, prompts), default=0) + max_new_tokens
     if longest > runtime.n_ctx:
         raise InputError(f"{longest} tokens do not fit into the context of {runtime.n_ctx}", "ask for fewer tokens")
-    start = CommonStart(runtime, prompts, min(map(len, prompts), default=0) - 1)
+    start = _CommonStart(runtime, prompts, min(map(len, prompts), default=0) - 1)
     side_by_side = min(start.sequences, runtime.n_ctx // longest) if longest else 1
-    done = [Written([], 0.0) for _ in prompts]
+    done = [Written([], 0.0 if measured else None) for _ in prompts]
     waiting = list(enumerate(prompts))[::-1]
     writing: dict[int, _Writing] = {}
     with ExitStack() as chains:
@@ -85,14 +107,14 @@ def generate_together(
                     chain = chains.enter_context(sampler_chain(own, prompt, runtime.model.n_vocabulary, runtime.n_ctx))
                     start.into(sequence)
                     row = _read(runtime, prompt, sequence, start.length)
-                    writing[sequence] = _Writing(number, chain, len(prompt), done[number])
-                    _choose(runtime, writing[sequence], row, measured)
+                    writing[sequence] = _Writing(chain, len(prompt), done[number])
+                    _choose(runtime, writing[sequence], row)
             for sequence, each in list(writing.items()):
                 if len(each.text.tokens) == max_new_tokens or runtime.model.ends_turn(each.text.tokens[-1]):
                     del writing[sequence]
                     runtime.drop(sequence)
                     on_progress(len(prompts) - len(waiting) - len(writing), len(prompts), "generating")
-            _step(runtime, writing, measured)
+            _step(runtime, writing)
     return done
 
 
@@ -108,23 +130,24 @@ def _read(runtime: "Runtime", prompt: Sequence[int], sequence: int, first: int) 
     return row
 
 
-def _step(runtime: "Runtime", writing: dict[int, _Writing], measured: bool) -> None:
+def _step(runtime: "Runtime", writing: dict[int, _Writing]) -> None:
     """The newest token of each text through the graph, and the next one chosen."""
     if not writing:
         return
     placed = [(each.text.tokens[-1], each.position, sequence) for sequence, each in writing.items()]
     runtime.decode(placed, np.ones(len(placed), dtype=np.bool_), keep=False)
     for row, each in enumerate(writing.values()):
-        _choose(runtime, each, row, measured)
+        _choose(runtime, each, row)
         each.position += 1
 
 
-def _choose(runtime: "Runtime", writing: _Writing, row: int, measured: bool) -> None:
+def _choose(runtime: "Runtime", writing: _Writing, row: int) -> None:
     """The token that comes next, after the batch's token of this row."""
     token = runtime.sample(writing.chain, row)
-    writing.text.tokens.append(token)
-    if measured and not runtime.model.ends_turn(token):
-        writing.text.nll += runtime.nll(token, row)
+    text = writing.text
+    text.tokens.append(token)
+    if text.nll is not None and not runtime.model.ends_turn(token):
+        text.nll += runtime.nll(token, row)
 
 
 def nll_together(runtime: "Runtime", samples: Sequence[Sample], on_progress: Progress = unwatched) -> DoubleArray:
@@ -143,9 +166,11 @@ def log_probabilities_together(runtime: "Runtime", samples: Sequence[Sample]) ->
     What all samples begin with goes through the model once, and so does what neighbours have in common, as the answers to one
     question have. Raises InputError where a sample exceeds the context.
     """
-    start = CommonStart(
-        runtime, [sample.ids for sample in samples], min((sample.answer_start for sample in samples), default=0) - 1
-    )
+    texts = [sample.ids for sample in samples]
+    longest = max(map(len, texts), default=0)
+    if longest > runtime.n_ctx:
+        raise InputError(f"{longest} tokens do not fit into the context of {runtime.n_ctx}", "use shorter samples")
+    start = _CommonStart(runtime, texts, min((sample.answer_start for sample in samples), default=0) - 1)
     for group in _groups(samples, runtime, start.sequences):
         common = in_common([sample.ids for sample in group], min(len(sample.ids) for sample in group) - 1)
         start.begin()
@@ -169,8 +194,6 @@ def _groups(samples: Sequence[Sample], runtime: "Runtime", side_by_side: int) ->
     for prompt, each in groupby(samples, lambda sample: sample.ids[: sample.answer_start]):
         group: list[Sample] = []
         for sample in each:
-            if len(sample.ids) > runtime.n_ctx:
-                raise InputError(f"{len(sample.ids)} tokens do not fit into the context of {runtime.n_ctx}", "use shorter samples")
             full = len(prompt) + sum(next_one.n_answer for next_one in (*group, sample)) > runtime.n_ctx
             if group and (full or len(group) == side_by_side):
                 yield group

@@ -291,9 +291,7 @@ class Runtime:
 
     def nll(self, token: int, row: int) -> float:
         """Of a token after the batch's token of this row, in nats."""
-        import llama_cpp
-
-        logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self._context, row), shape=(self.model.n_vocabulary,))
+        logits = self._logits(row)
         top = logits.max()
         return float(top + np.log(np.exp(logits - top).sum()) - logits[token])
 
@@ -324,10 +322,16 @@ class Runtime:
         rows = np.flatnonzero(wanted) if keep else ()
         found = np.empty((len(rows), self.model.n_vocabulary), dtype=np.float32)
         for at, row in enumerate(rows):
-            pointer = llama_cpp.llama_get_logits_ith(self._context, int(row))
-            found[at] = np.ctypeslib.as_array(pointer, shape=(self.model.n_vocabulary,))
+            found[at] = self._logits(int(row))
         _require_numbers(bool(np.isnan(found).any()))
         return found
+
+    def _logits(self, row: int) -> FloatArray:
+        """(V,) after the batch's token of this row: llama.cpp's own memory, until the next batch."""
+        import llama_cpp
+
+        pointer = llama_cpp.llama_get_logits_ith(self._context, row)
+        return np.ctypeslib.as_array(pointer, shape=(self.model.n_vocabulary,))
 
     def _decode(self, ids: Sequence[int], wanted: "np.ndarray[Any, np.dtype[np.bool_]]", keep: bool = True) -> FloatArray:
         """The next tokens of sequence 0, as `decode` has it."""

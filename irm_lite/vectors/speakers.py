@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from irm_lite.core.types import DoubleArray, Progress, unwatched
 from irm_lite.data.encoding import Sample
-from irm_lite.llamacpp.parallel import generate_together, nll_together
+from irm_lite.llamacpp.parallel import Written, generate_together, nll_together
 from irm_lite.llamacpp.sampling import Sampling
 from irm_lite.scoring.speaker import Answer, Decoding
 from irm_lite.steering.control_vector import ControlVector
@@ -32,19 +32,19 @@ class LlamaCppSpeaker:
     def answers(self, questions: Sequence[Sample], decoding: Decoding) -> list[Answer]:
         self._steer()
         prompts = [sample.ids[: sample.answer_start] for sample in questions]
-        sampling, measured = Sampling(decoding.temperature, decoding.seed), decoding.measured
-        found = generate_together(self.runtime, prompts, decoding.new_tokens, sampling, self._on_progress, measured)
-        return [self._answer(each.tokens, each.nll if measured else None) for each in found]
+        sampling = Sampling(decoding.temperature, decoding.seed)
+        found = generate_together(self.runtime, prompts, decoding.new_tokens, sampling, self._on_progress, decoding.measured)
+        return [self._answer(each) for each in found]
 
     def nll(self, samples: Sequence[Sample]) -> DoubleArray:
         self._steer()
         return nll_together(self.runtime, samples, self._on_progress)
 
-    def _answer(self, tokens: list[int], nll: float | None) -> Answer:
-        model = self.runtime.model
+    def _answer(self, written: Written) -> Answer:
+        model, tokens = self.runtime.model, written.tokens
         ended = bool(tokens) and model.ends_turn(tokens[-1])
         said = tokens[:-1] if ended else tokens
-        return Answer("".join(model.decode_pieces(said)).strip(), tuple(said), ended, nll)
+        return Answer("".join(model.decode_pieces(said)).strip(), tuple(said), ended, written.nll)
 
 
 @contextmanager

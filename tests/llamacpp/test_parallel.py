@@ -114,7 +114,7 @@ def test_what_is_written_brings_its_own_nll(temperature: float, runtimes: tuple[
         Sample([*each.ids[: each.answer_start], *ids], each.answer_start, each.example)
         for each, ids in zip(asked, said, strict=True)
     ]
-    np.testing.assert_allclose([each.nll for each in found], answer_nlls(alone, read)[:, 1], rtol=2e-3)
+    np.testing.assert_allclose(np.array([each.nll for each in found], dtype=np.float64), answer_nlls(alone, read)[:, 1], rtol=2e-3)
 
 
 def test_what_does_not_fit_is_refused_and_nothing_is_something(runtimes: tuple[Runtime, Runtime], samples: list[Sample]) -> None:
@@ -125,3 +125,5 @@ def test_what_does_not_fit_is_refused_and_nothing_is_something(runtimes: tuple[R
         generate_together(alone, [[5] * 300], 8)
     with pytest.raises(InputError, match="do not fit into the context"):
         nll_together(alone, [Sample([5] * 300, 1, Example((), "x", "here"))])
+    with pytest.raises(InputError, match="do not fit into the context"):  # what they begin with does not either
+        nll_together(together, [Sample([5] * 900, 890, Example((), "x", "here"))] * 2)

@@ -1,7 +1,7 @@
 """The steered model on held-out answers, and what an intervention changes there; with the norms' denominators free, or held."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -80,7 +80,7 @@ class Measured:
     def _log_probabilities(self, number: int) -> Tensor:
         """(A, V) of a row by the model as it is now, with what the norms are held at."""
         row = self._packed[number][0]
-        with held(self._norms, self._norms, self._denominators[number]) if self._norms else nullcontext():
+        with held(self._norms, self._norms, self._denominators[number]):
             return log_probabilities(self._run.base, row, None).cpu()
 
     def _recorded(self, *, steered: bool) -> list[dict[str, Tensor]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from irm_lite.analysis.recordings.recording import Phase, Recording, Statistics, load_recording, recording_name
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError, RunError
-from irm_lite.core.private_text import told_apart, without_folders
+from irm_lite.core.private_text import told_apart
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.steering.irm_files import read_saved
 from irm_lite.steering.layers import format_layers
@@ -86,7 +86,7 @@ def _with_recording(run: RunDirectory, name: str | None) -> RecordedRun:
     same = (tuple(about.layers), about.hidden_size, about.data) == (saved.layers, saved.hidden_size, config.data)
     if not same or (saved.digest and about.irm_sha256 and about.irm_sha256 != saved.digest):
         raise RunError(f"{folder} is a recording of another IRM", "record again with --force")
-    return RecordedRun(run, config, recording, folder, without_folders(config.data))
+    return RecordedRun(run, config, recording, folder, config.data)
 
 
 def differences(runs: Sequence[RecordedRun]) -> list[str]:
