@@ -4,13 +4,15 @@ python benchmarks/training.py [--model demo] [--data anger] [--steps 12] [--roun
 python benchmarks/training.py --time-to-nll [--nll 2.0] [--steps 12]
 python benchmarks/training.py --shape llama-2-7b --random-weights [--memory 8GB] [--peak-tflops 989]
 
-Contenders: `paper`, the paper's recipe (fp32 base, padded to 128, its IRM, logits everywhere, Adam); `qlora`, PEFT r=16 on
-all linear layers of an NF4 base computing in float32 (the default), transformers' Trainer with its defaults and dynamic
-padding; `qlora-bf16`, the same in bfloat16; `qlora-checkpointed`, as `qlora` with the gradient checkpointing that
-prepare_model_for_kbit_training turns on (less memory, slower); `lite`, `static` and `paper-irm`, ours with its defaults, two of
-them checkpointed, and `lite-float32`: on an even footing with `qlora` on a CPU that multiplies bfloat16, as `lite` is with
-`qlora-bf16`. `products` and `products-float32` are the matrix products of a training alone, of whose rate the others' arithmetic
-is then a share. Tokens are those of the samples, whether a contender computes them or has them from a row's common start.
+Contenders: `paper`, the paper's recipe (fp32 base, padded to 128, its IRM, logits everywhere, Adam); `qlora`, PEFT r=16 on all
+linear layers of an NF4 base computing in float32 (the default), transformers' Trainer with its defaults and dynamic padding;
+`qlora-bf16`, the same in bfloat16; `qlora-checkpointed`, as `qlora` with the gradient checkpointing that
+prepare_model_for_kbit_training turns on (less memory, slower); `lite`, `static`, `lora` and `paper-irm`, ours with its
+defaults, two of them checkpointed, `lite-float32`, on an even footing with `qlora` on a CPU that multiplies bfloat16, as
+`lite` is with `qlora-bf16`, and `lite-packed`, whose weights stay in 4 bits, as where memory is short. `products` and
+`products-float32` are the matrix products of a training alone, of whose rate the others' arithmetic is then a share. Tokens
+are those of the samples, whether a contender computes them or has them from a row's common start. Ours write no answers to
+learn from, but with --time-to-nll.
 
 Each runs in a process of its own, all alive at once (where a GPU has not the room: a few --contenders at a time); round after
 round each trains --steps optimiser steps on the same samples while the others sleep. The first round is a warm-up. Ratios are
@@ -74,7 +76,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--contenders", nargs="+", choices=NAMES, default=_DEFAULT)
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
     parser.add_argument("--time-to-nll", action="store_true")
-    parser.add_argument("--nll", type=float, help="with --time-to-nll: a target beside the one that lite ends at")
+    parser.add_argument("--nll", type=float, help="with --time-to-nll: a target beside those that lite and each rival end at")
     parser.add_argument("--random-weights", action="store_true", help="a base of --shape in place of --model")
     parser.add_argument("--shape", help="llama-2-7b (the default of --random-weights) or LAYERSxHIDDEN")
     parser.add_argument("--memory", help="what each process may take of the GPU, as 8GB")
@@ -164,8 +166,8 @@ def summarise(document: Document, options: argparse.Namespace) -> None:
         for name, found in figures.items():
             rows[name] |= found
         return
-    reached = rows["lite"]["turns"][-1]["nll"] if "lite" in rows else None
-    document["targets"] = [target for target in (reached, options.nll) if target is not None]
+    ends = [rows[name]["turns"][-1]["nll"] for name in ("lite", *RIVALS) if name in rows]
+    document["targets"] = [*ends, *([] if options.nll is None else [options.nll])]
     for row in rows.values():
         row["seconds_until"] = [seconds_until(row["turns"], target) for target in document["targets"]]
 

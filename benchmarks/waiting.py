@@ -1,9 +1,10 @@
-"""What it costs to let threads spin briefly (core/machine/spinning.py): alone, and beside a process that keeps a core busy.
+"""What it costs to let threads spin briefly and give way (core/machine/spinning.py, llamacpp/threads.py): alone, and beside a
+process that keeps a core busy.
 
 python benchmarks/waiting.py [--model demo] [--rounds 6] [--steps 2] [--json FILE]
 
-Trains `lite` and writes text in llama.cpp, each in two processes: one whose OpenMP threads spin as briefly as irm-lite has
-them, one as long as the runtime's own default. In turns, alone and beside the busy process; ratios are taken within a round.
+Trains `lite` and writes text in llama.cpp, each in two processes: one whose OpenMP threads wait as irm-lite has them, one with the
+runtime's own default and as many threads at any time. In turns, alone and beside the busy process; ratios are taken within a round.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from irm_lite.core.files.atomic import write_text
 from irm_lite.core.machine.spinning import TRAINING, WRITING
 from written_text import Writer
 
+OURS, THEIRS = "irm-lite's", "runtime's own"
 OWN = "300000"  # turns of the runtime's own
 STATES = ("alone", "beside a busy process")
 
@@ -37,7 +39,7 @@ def main() -> None:
     os.environ.pop("OMP_WAIT_POLICY", None)
     rates: dict[str, dict[str, dict[str, list[float]]]] = {}
     for work, start, ours in (("training", trainer, TRAINING), ("llama.cpp", writer, WRITING)):
-        turns = {"briefly": str(ours), "runtime's own": OWN}
+        turns = {OURS: str(ours), THEIRS: OWN}
         rates[work] = raced({how: start(options, count) for how, count in turns.items()}, options.rounds, work)
     document = {"cores": len(os.sched_getaffinity(0)), "tokens_per_second": rates, "ratios": ratios(rates)}
     print(table(document))
@@ -46,12 +48,12 @@ def main() -> None:
 
 
 def trainer(options: argparse.Namespace, turns: str) -> Child:
-    steps = options.steps * (len(STATES) * options.rounds + 1)
+    steps = options.steps * (2 * len(STATES) * options.rounds + 1)
     return Child(Task("lite", options.model, "anger", "cpu", options.steps, steps), {"GOMP_SPINCOUNT": turns})
 
 
 def writer(options: argparse.Namespace, turns: str) -> Writer:
-    return Writer(options.model, {"GOMP_SPINCOUNT": turns})
+    return Writer(options.model, {"GOMP_SPINCOUNT": turns}, gives_way=turns != OWN)
 
 
 def raced(running: dict[str, Any], rounds: int, work: str) -> dict[str, dict[str, list[float]]]:
@@ -65,6 +67,8 @@ def raced(running: dict[str, Any], rounds: int, work: str) -> dict[str, dict[str
             for state in STATES:
                 with busy(state != STATES[0]):
                     for how in list(running)[:: 1 if number % 2 else -1]:
+                        if how == OURS:
+                            running[how].turn()  # what it looks back on shall be of this state, not of another's turn
                         turn = running[how].turn()
                         found[how][state].append(turn["real"] / turn["seconds"])
             said = {how: [round(values[-1]) for values in states.values()] for how, states in found.items()}
@@ -88,7 +92,7 @@ def ratios(rates: dict[str, dict[str, dict[str, list[float]]]]) -> dict[str, dic
     """To the runtime's own way alone, round by round: median, least and most."""
     found: dict[str, dict[str, list[float]]] = {}
     for work, by_how in rates.items():
-        alone = by_how["runtime's own"][STATES[0]]
+        alone = by_how[THEIRS][STATES[0]]
         for how, states in by_how.items():
             for state, values in states.items():
                 shares = [value / one for value, one in zip(values, alone, strict=True)]

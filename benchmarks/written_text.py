@@ -13,9 +13,10 @@ PROMPT, NEW = 32, 64
 class Writer:
     """One process; between turns it sleeps."""
 
-    def __init__(self, model: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, model: str, environment: Mapping[str, str], gives_way: bool = True) -> None:
+        """`gives_way`: with fewer threads while others want the cores, as irm-lite has it; else always with all."""
         self._process = subprocess.Popen(
-            [sys.executable, __file__, model],
+            [sys.executable, __file__, model, *([] if gives_way else ["all"])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -34,13 +35,16 @@ class Writer:
         self._process.communicate()
 
 
-def write(model: str) -> None:
+def write(model: str, gives_way: bool) -> None:
     """In the process: a text for each line on standard input."""
     import numpy as np
 
     from irm_lite.base.presets import find_gguf
+    from irm_lite.core.machine.free_cores import FreeCores
     from irm_lite.llamacpp import Runtime
 
+    if not gives_way:
+        FreeCores.left = lambda self: self.all  # type: ignore[method-assign]
     prompt = [int(token) for token in np.random.default_rng(0).integers(1000, 40000, PROMPT)]
     with Runtime(find_gguf(model), n_ctx=PROMPT + NEW) as runtime:
         for _ in sys.stdin:
@@ -50,4 +54,4 @@ def write(model: str) -> None:
 
 
 if __name__ == "__main__":
-    write(sys.argv[1])
+    write(sys.argv[1], gives_way=not sys.argv[2:])

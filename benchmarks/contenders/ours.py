@@ -1,6 +1,8 @@
 """Ours, by its public face: `train` with its defaults, its events as the clock."""
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from contenders.task import BATCH_SIZE, MAX_LENGTH, SEED
@@ -9,10 +11,10 @@ from irm_lite.base.load import Base
 from irm_lite.config import TrainConfig
 from irm_lite.data.encoding import Sample
 from irm_lite.runs.events import Event
-from irm_lite.training.train import train
+from irm_lite.training import train as training
 
-_KINDS = {"lite": "lite", "static": "static", "paper-irm": "paper"}
-_RECOMPUTING, _FLOAT32 = "-checkpointed", "-float32"
+_KINDS = {"lite": "lite", "static": "static", "lora": "lora", "paper-irm": "paper"}
+_RECOMPUTING, _PACKED, _FLOAT32 = "-checkpointed", "-packed", "-float32"
 
 
 def run(base: Base, train_samples: list[Sample], turns: Turns) -> None:
@@ -22,7 +24,7 @@ def run(base: Base, train_samples: list[Sample], turns: Turns) -> None:
         {
             "model": task.model,
             "data": task.data,
-            "irm": _KINDS[task.name.removesuffix(_RECOMPUTING).removesuffix(_FLOAT32)],
+            "irm": _KINDS[task.name.removesuffix(_FLOAT32).removesuffix(_RECOMPUTING).removesuffix(_PACKED)],
             "gradient_checkpointing": task.name.endswith(_RECOMPUTING),
             "device": task.device,
             "dtype": base.plan.dtype,
@@ -34,6 +36,8 @@ def run(base: Base, train_samples: list[Sample], turns: Turns) -> None:
             "save_steps": turns.max_steps,
             "sample_tokens": 0,
             "early_stopping_patience": 0,
+            # What is asked to find loops is no part of a step at equal data; of the whole recipe, as to an NLL, it is.
+            **({} if task.to_nll else {"loop_penalty": 0.0}),
         },
         "benchmark",
     )
@@ -49,5 +53,17 @@ def run(base: Base, train_samples: list[Sample], turns: Turns) -> None:
             tokens, seen = event["tokens"] - seen, event["tokens"]
             turns.step(tokens)
 
-    with tempfile.TemporaryDirectory() as folder:
-        train(config, Path(folder) / "run", base=base, on_event=on_event)
+    with tempfile.TemporaryDirectory() as folder, weights_left_packed(_PACKED in task.name):
+        training.train(config, Path(folder) / "run", base=base, on_event=on_event)
+
+
+@contextmanager
+def weights_left_packed(wanted: bool) -> Iterator[None]:
+    """Within, if wanted: a training does not keep the base's weights dequantised, as it does of itself where memory is short."""
+    found = training.dequantised_once
+    if wanted:
+        training.dequantised_once = lambda blocks: nullcontext()
+    try:
+        yield
+    finally:
+        training.dequantised_once = found

@@ -2,7 +2,6 @@
 
 import ctypes
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +15,7 @@ from irm_lite.core.types import FloatArray
 from irm_lite.data.dataset import Message
 from irm_lite.llamacpp.model import Model
 from irm_lite.llamacpp.sampling import TOP_P, Sampling, sampler_chain
+from irm_lite.llamacpp.threads import Threads
 from irm_lite.steering.control_vector import ControlVector
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Runtime:
         """
         if not 8 <= n_ctx <= 1 << 24:
             raise InputError(f"a context of {n_ctx} tokens makes no sense", "give --context between 8 and 16777216")
+        self._threads = Threads()
         self._owns_model = not isinstance(gguf, Model)
         self.model = gguf if isinstance(gguf, Model) else Model(gguf, n_gpu_layers=n_gpu_layers, chat_template=chat_template)
         import llama_cpp
@@ -61,7 +62,7 @@ class Runtime:
             parameters.n_batch = parameters.n_ubatch = min(n_batch, parameters.n_ctx)
             parameters.n_seq_max = n_sequences
             parameters.kv_unified = True  # one micro-batch, whatever sequences are in it
-            parameters.n_threads = parameters.n_threads_batch = _cores()
+            parameters.n_threads = parameters.n_threads_batch = self._threads.all
             self.dynamic: DynamicIRM | None = None
             callback = self._callback(irm)
             if callback is not None:
@@ -308,6 +309,8 @@ class Runtime:
             batch.seq_id[at][0] = sequence
             batch.logits[at] = bool(wanted[at])
         forget_complaints()
+        cells = placed[0][1] + 1 if self.n_sequences == 1 else self.n_ctx
+        self._threads.choose(self._context, len(placed), cells)
         while True:
             if self.dynamic is not None:
                 self.dynamic.before(wanted)
@@ -343,9 +346,3 @@ class Runtime:
 def _require_numbers(lost: bool) -> None:
     if lost:
         raise LlamaCppError("the model puts out NaN: what steers it is too strong, or its file is damaged", "give a smaller scale")
-
-
-def _cores() -> int:
-    """The cores that this process may use, at most 16: llama.cpp gains nothing from more."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(available, 16)

@@ -322,10 +322,10 @@ def test_the_race_to_an_nll(scripted: Callable[..., None], tmp_path: Path, capfd
     target = str(tmp_path / "race.json")
     main(["--time-to-nll", "--nll", "2.5", "--contenders", "lite", "qlora", "paper", "--json", target])
     document = json.loads(Path(target).read_text())
-    assert document["targets"] == [2.0, 2.5]
-    assert document["contenders"]["lite"]["seconds_until"] == [20, 20]
-    assert document["contenders"]["qlora"]["seconds_until"] == [80, 40]
-    assert document["contenders"]["paper"]["seconds_until"] == [None, None]
+    assert document["targets"] == [2.0, 1.8, 3.5, 2.5]  # where lite, qlora and paper end, and what was asked for
+    assert document["contenders"]["lite"]["seconds_until"] == [20, None, 10, 20]
+    assert document["contenders"]["qlora"]["seconds_until"] == [80, 120, 40, 40]
+    assert document["contenders"]["paper"]["seconds_until"] == [None, None, 90, None]
     assert "not reached" in capfd.readouterr().out
 
 

@@ -369,17 +369,23 @@ def test_each_saving_saves() -> None:
 
 
 def test_the_blocks_are_dequantised_once_where_half_of_the_memory_is_enough() -> None:
-    """On a CPU, which has both to spare: 2 bytes for each weight of the blocks that are run at each step."""
+    """On a CPU that computes in bfloat16: 2 bytes for each weight of the blocks that are run at each step."""
 
-    def fit(free: float, device: str = "cpu", **settings: Any) -> Fit:
+    def fit(free: float, device: str = "cpu", dtype: str = "bfloat16", **settings: Any) -> Fit:
         config = TrainConfig.from_dict({"irm": "lite", "layers": "16-31", **settings}, "test")
-        return predict(SEVEN, config, Step(1024), device, "bfloat16", "adamw_torch", Room(int(free)))
+        return predict(SEVEN, config, Step(1024), device, dtype, "adamw_torch", Room(int(free)))
 
     weights = 15 * 2 * (4 * 4096**2 + 3 * 4096 * 11008)  # blocks 17 to 31 of Llama 2 7B
     least, whole = fit(0).training_peak, fit(1e12).training_peak
     assert whole - least == weights
     assert fit(2 * whole).dequantised_once
-    for other in (fit(2 * whole - 1), fit(1e12, "cuda"), fit(1e12, quant="none"), fit(1e12, gradient_checkpointing=True)):
+    for other in (
+        fit(2 * whole - 1),
+        fit(1e12, "cuda"),
+        fit(1e12, dtype="float32"),
+        fit(1e12, quant="none"),
+        fit(1e12, gradient_checkpointing=True),
+    ):
         assert not other.dequantised_once
 
 

@@ -1,0 +1,29 @@
+"""Lets a training's threads wait asleep while other processes want the cores; asked anew at each step, nothing lost alone."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from irm_lite.core.machine.free_cores import FreeCores
+from irm_lite.core.machine.spinning import SleepSooner
+
+
+class _GiveWay(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, sleep_sooner: SleepSooner) -> None:
+        self._sleep_sooner, self._cores = sleep_sooner, FreeCores()
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self._sleep_sooner.turn(self._cores.left() < torch.get_num_threads())
+
+
+@contextmanager
+def giving_way() -> Iterator[TrainerCallback]:
+    """The callback; afterwards threads wait as before."""
+    sleep_sooner = SleepSooner()
+    try:
+        yield _GiveWay(sleep_sooner)
+    finally:
+        sleep_sooner.turn(False)

@@ -1,0 +1,74 @@
+"""Cores that others leave: by the system's counts as they are given, and beside processes that really compute."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+
+from irm_lite.core.machine import free_cores
+from irm_lite.core.machine.free_cores import FreeCores, usable_cores
+
+
+class Times(NamedTuple):
+    """Of one core, in seconds, as psutil has them on Linux; `user` holds `guest`."""
+
+    user: float
+    idle: float
+    iowait: float
+    steal: float
+    guest: float
+
+
+def test_what_others_take_is_counted_and_what_this_process_takes_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = SimpleNamespace(clock=100.0, own=7.0, cores=[Times(50, 50, 0, 0, 9) for _ in range(4)])
+    monkeypatch.setattr(free_cores, "time", SimpleNamespace(monotonic=lambda: now.clock, process_time=lambda: now.own))
+    monkeypatch.setattr(free_cores, "psutil", SimpleNamespace(cpu_times=lambda percpu: now.cores))
+    monkeypatch.setattr(free_cores, "os", SimpleNamespace(sched_getaffinity=lambda pid: {0, 1, 2}))
+    cores = FreeCores()
+    assert cores.left() == 3
+    now.clock += 0.25
+    now.cores = [Times(52, 50, 0, 0, 9) for _ in range(4)]
+    assert cores.left() == 3  # not looked at again yet
+    now.clock, now.own = 102.0, 9.0
+    # Two seconds: core 0 computes for a guest, the host takes core 1, core 2 waits for a disk, core 3 is not ours to use. Four
+    # busy seconds, two of which are our own: one core of three.
+    now.cores = [Times(52, 50, 0, 0, 11), Times(50, 50, 0, 2, 9), Times(50, 50, 2, 0, 9), Times(54, 50, 0, 0, 9)]
+    assert cores.left() == 2
+    now.clock = 103.0  # one second more of the same, none of it ours
+    now.cores = [Times(53, 50, 0, 0, 12), Times(50, 50, 0, 3, 9), Times(50, 50, 3, 0, 9), Times(55, 50, 0, 0, 9)]
+    assert cores.left() == 1
+    now.clock = 104.0
+    assert cores.left() == 3
+
+
+def test_where_the_system_tells_nothing_all_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(psutil, "cpu_times", refuse)
+    monkeypatch.setattr(free_cores, "_SPAN", 0)
+    assert FreeCores().left() == usable_cores()
+
+
+@pytest.fixture
+def busy_processes() -> Iterator[None]:
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(usable_cores())]
+    yield
+    for each in running:
+        each.kill()
+        each.wait()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the counts of one's own cores")
+def test_real_processes_are_seen(busy_processes: None) -> None:
+    cores = FreeCores()
+    until = time.monotonic() + 60
+    while cores.left() == cores.all and time.monotonic() < until:
+        pass
+    assert cores.left() < cores.all

@@ -1,0 +1,70 @@
+"""A context computes with fewer threads while others want the cores, and to the same bits."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+import pytest
+
+from irm_lite.core.machine.free_cores import FreeCores
+from irm_lite.llamacpp import Runtime
+
+
+def leave(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FreeCores, "left", lambda self: min(cores, self.all))
+
+
+def ids(count: int) -> list[int]:
+    return [int(token) for token in np.random.default_rng(1).integers(3, 600, count)]
+
+
+@pytest.fixture
+def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever this machine has."""
+    monkeypatch.setattr("irm_lite.core.machine.free_cores.usable_cores", lambda: 4)
+
+
+@pytest.mark.usefixtures("four_cores")
+def test_threads_follow_what_is_free_down_to_half_of_the_cores(llama_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Runtime(llama_gguf, n_ctx=64) as runtime:
+        for left, threads in ((4, 4), (3, 3), (1, 2), (0, 2), (4, 4)):
+            leave(left, monkeypatch)
+            runtime.logits(ids(8))
+            assert llama_cpp.llama_n_threads(runtime._context) == threads
+            assert llama_cpp.llama_n_threads_batch(runtime._context) == threads
+
+
+_WRITES = """
+import sys
+import numpy as np
+from irm_lite.core.machine import free_cores
+from irm_lite.llamacpp import Runtime
+
+path, target, *left = sys.argv[1:]
+free_cores.usable_cores = lambda: 4
+ids = [int(token) for token in np.random.default_rng(1).integers(3, 600, 262)]
+for number in left:
+    free_cores.FreeCores.left = lambda self: int(number)
+    with Runtime(path, n_ctx=320) as runtime:
+        found = [runtime.logits(ids[:120]).ravel()]
+        for start in (9, 250, 262):
+            list(runtime.generate_tokens(ids[:start], max_new_tokens=12))
+            found.append(runtime._logits(0).copy())
+    np.save(f"{target}-{number}.npy", np.concatenate(found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["llama_gguf", "demo_gguf"])
+def test_bits_do_not_depend_on_what_is_free(model: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Of texts whose single tokens are written where llama.cpp splits their attention over the threads, and before it does; in a
+    process that may have more than one thread."""
+    unlimited = {name: value for name, value in os.environ.items() if not name.startswith("OMP")}
+    command = [sys.executable, "-c", _WRITES, str(request.getfixturevalue(model)), str(tmp_path / "logits"), "4", "1", "3"]
+    subprocess.run(command, env=unlimited, check=True)
+    found = [np.load(tmp_path / f"logits-{number}.npy") for number in (4, 1, 3)]
+    assert np.array_equal(found[0], found[1])
+    assert np.array_equal(found[0], found[2])
