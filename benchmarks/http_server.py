@@ -13,7 +13,6 @@ request costs, against the same strength: the time to the first token, less the 
 
 import argparse
 import json
-import os
 import platform
 import socket
 import subprocess
@@ -33,6 +32,7 @@ import psutil
 from openai import OpenAI
 
 from irm_lite.base.presets import find_gguf
+from irm_lite.core.machine.free_cores import usable_cores
 
 _MODEL = "m"
 _START = 300.0  # seconds for a server to be ready
@@ -48,9 +48,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--context", type=int, default=1024)
-    parser.add_argument(
-        "--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the plain server; ours takes all cores"
-    )
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of the plain server; ours takes all cores")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     gguf = find_gguf(options.gguf)

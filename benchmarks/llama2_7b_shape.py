@@ -26,6 +26,7 @@ from rich.table import Table
 
 from irm_lite.base.presets import presets
 from irm_lite.core.files.atomic import atomic_path, write_text
+from irm_lite.core.machine.free_cores import usable_cores
 
 IRM_LITE = [sys.executable, "-m", "irm_lite"]
 STEPS = ("load", "train", "export", "vector", "bake", "baked", "dynamic lite", "dynamic paper", "record")
@@ -61,8 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 shutil.rmtree(folder / "run", ignore_errors=True)
             rows.append({"step": step, **measured(command)})
             Console(stderr=True).print(rows[-1])
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    document = {"shape": shape(options), "model_bytes": model.stat().st_size, "cores": cores, "steps": rows}
+    document = {"shape": shape(options), "model_bytes": model.stat().st_size, "cores": usable_cores(), "steps": rows}
     if options.json:
         write_text(options.json, json.dumps(document, indent=2) + "\n")
     table = Table("step", "seconds", "peak, GB", "exit", title=f"{model.name}, {model.stat().st_size / 1e9:.2f} GB")

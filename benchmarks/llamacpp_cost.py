@@ -15,13 +15,14 @@ import numpy as np
 
 from irm_lite.base.fingerprint import fingerprint_gguf
 from irm_lite.base.presets import find_gguf
-from irm_lite.core.machine.described import processor
+from irm_lite.core.bootstrap import RESAMPLES, interval
 from irm_lite.llamacpp import Model, Runtime
 from irm_lite.llamacpp.adapters import LoadedAdapter
 from irm_lite.runs.trained import load_run
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.vectors.bake import bake
 from irm_lite.vectors.biases import gather
+from training import machine
 
 PROMPT, NEW = 256, 64
 
@@ -43,7 +44,7 @@ def main() -> None:
     with ExitStack() as stack:
         rates = measured(contenders(options, gguf, stack), tokens, options)
     table = {name: {phase: summary(rates, name, phase) for phase in ("prompt", "generation")} for name in rates}
-    print(f"{gguf.name}, {processor()}, {options.rounds} rounds; ratio to no vector, median [quartiles]")
+    print(f"{gguf.name}, {machine()}, {options.rounds} rounds; ratio to no vector, median [95%]")
     print("| | generation tokens/s | ratio | prompt tokens/s | ratio |\n|---|---:|---:|---:|---:|")
     for name, row in table.items():
         cells = [
@@ -52,7 +53,8 @@ def main() -> None:
         ]
         print(f"| {name} | {' | '.join(cells)} |")
     if options.json:
-        options.json.write_text(json.dumps({"rounds": options.rounds, "rates": rates, "summary": table}, indent=2) + "\n")
+        document = {"machine": machine(), "model": gguf.name, "rounds": options.rounds, "rates": rates, "summary": table}
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
 
 
 def contenders(options: argparse.Namespace, gguf: Path, stack: ExitStack) -> dict[str, Runtime]:
@@ -81,12 +83,13 @@ def contenders(options: argparse.Namespace, gguf: Path, stack: ExitStack) -> dic
 
 
 def measured(runtimes: dict[str, Runtime], tokens: list[int], options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
-    """Tokens a second of each round, by contender and phase; in every other round they go in reverse order."""
+    """Tokens a second of each round, by contender and phase; each round begins with the next of them."""
     rates: dict[str, dict[str, list[float]]] = {name: {"prompt": [], "generation": []} for name in runtimes}
     clock = time.process_time if options.processor_time else time.perf_counter
     order = list(runtimes)
     for number in range(options.rounds + 1):
-        for name in order if number % 2 else reversed(order):
+        first = number % len(order)
+        for name in order[first:] + order[:first]:
             start = clock()
             runtimes[name].logits(tokens, [PROMPT - 1])
             middle = clock()
@@ -100,10 +103,11 @@ def measured(runtimes: dict[str, Runtime], tokens: list[int], options: argparse.
 
 
 def summary(rates: dict[str, dict[str, list[float]]], name: str, phase: str) -> dict[str, float]:
-    """Median rate, and the ratios to the plain model of the same round."""
+    """Median rate, and the median ratio to the plain model of the same round with its 95% interval over rounds."""
     ratios = np.array(rates[name][phase]) / np.array(rates["no vector"][phase])
-    low, middle, high = np.percentile(ratios, (25, 50, 75))
-    return {"rate": float(np.median(rates[name][phase])), "ratio": float(middle), "low": float(low), "high": float(high)}
+    drawn = np.random.default_rng(0).integers(len(ratios), size=(RESAMPLES, len(ratios)))
+    low, high = interval(np.median(ratios[drawn], axis=1))
+    return {"rate": float(np.median(rates[name][phase])), "ratio": float(np.median(ratios)), "low": low, "high": high}
 
 
 if __name__ == "__main__":

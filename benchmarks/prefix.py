@@ -83,7 +83,12 @@ def epochs(base: Base, options: argparse.Namespace, kept: bool) -> dict[str, Any
 
     layers = options.layers or ("all" if options.of == "start" else "15-29")
     settings = {"model": options.model, "data": options.data, "irm": options.irm, "layers": layers, "loop_penalty": 0.0}
-    settings |= {"dtype": options.dtype, "num_train_epochs": float(options.epochs), "cache_prefix": kept, "sample_tokens": 0}
+    settings |= {
+        "dtype": options.dtype,
+        "num_train_epochs": float(options.epochs),
+        "cache_prefix": kept or options.of == "start",
+        "sample_tokens": 0,
+    }
     settings |= {"eval_steps": 10**6, "save_steps": 10**6, "early_stopping_patience": 0}
     with tempfile.TemporaryDirectory() as folder:
         training.train(TrainConfig.from_dict(settings, "benchmark"), Path(folder) / "run", base=base, on_event=on_event)

@@ -9,10 +9,10 @@ linear layers of an NF4 base computing in float32 (the default), transformers' T
 `qlora-bf16`, the same in bfloat16; `qlora-checkpointed`, as `qlora` with the gradient checkpointing that
 prepare_model_for_kbit_training turns on (less memory, slower); `lite`, `static`, `lora` and `paper-irm`, ours with its
 defaults, two of them checkpointed, `lite-float32`, on an even footing with `qlora` on a CPU that multiplies bfloat16, as
-`lite` is with `qlora-bf16`, and `lite-packed`, whose weights stay in 4 bits, as where memory is short. `products` and
-`products-float32` are the matrix products of a training alone, of whose rate the others' arithmetic is then a share. Tokens
-are those of the samples, whether a contender computes them or has them from a row's common start. Ours write no answers to
-learn from, but with --time-to-nll.
+`lite` is with `qlora-bf16`, and `lite-4bit`, whose weights stay in 4 bits, as where memory is short (in float32 they always
+do). `products` and `products-float32` are the matrix products of a training alone, of whose rate the others' arithmetic is
+then a share. Tokens are those of the samples, whether a contender computes them or has them from a row's common start. The
+answers that ours write to find their loops are left out, but not with --time-to-nll.
 
 Each runs in a process of its own, all alive at once (where a GPU has not the room: a few --contenders at a time); round after
 round each trains --steps optimiser steps on the same samples while the others sleep. The first round is a warm-up. Ratios are
@@ -45,11 +45,22 @@ from contenders.figures import RIVALS, seconds_until, speed
 from contenders.task import NAMES, Task, parse_shape
 from irm_lite.core.errors import InputError, IrmLiteError
 from irm_lite.core.files.atomic import write_text
+from irm_lite.core.machine.described import processor
+from irm_lite.core.machine.free_cores import usable_cores
 from irm_lite.core.machine.memory import parse_size
 from irm_lite.core.visible_text import safe
 
 _DEFAULT = ("paper", "qlora", "qlora-bf16", "lite", "static", "paper-irm")
 _PACKAGES = ("irm-lite", "torch", "transformers", "bitsandbytes", "peft", "accelerate")
+# What makes torch's libraries take this CPU for a lesser one, or changes how threads wait.
+_TELLS = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "GOMP_SPINCOUNT",
+    "OMP_WAIT_POLICY",
+    "OMP_NUM_THREADS",
+)
 
 Document = dict[str, Any]
 
@@ -99,10 +110,11 @@ def race(options: argparse.Namespace, console: Console) -> Document:
     memory = parse_size(options.memory) if options.memory else None
     names = list(dict.fromkeys(options.contenders))
     document: Document = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "machine": machine(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
         "options": {**vars(options), "contenders": names, "json": None},
+        "told": {name: os.environ[name] for name in _TELLS if name in os.environ},
         "load_average": [round(os.getloadavg()[0], 2)],
         "contenders": {},
     }
@@ -125,6 +137,10 @@ def race(options: argparse.Namespace, console: Console) -> Document:
     document["load_average"].append(round(os.getloadavg()[0], 2))
     summarise(document, options)
     return document
+
+
+def machine() -> str:
+    return f"{processor()}, {usable_cores()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""What it costs to let threads spin briefly and give way (core/machine/spinning.py, llamacpp/threads.py): alone, and beside a
-process that keeps a core busy.
+"""What it costs to wait as irm-lite does (core/machine/spinning.py, training/give_way.py, llamacpp/threads.py): alone, and beside
+a process that keeps a core busy.
 
 python benchmarks/waiting.py [--model demo] [--rounds 6] [--steps 2] [--json FILE]
 
-Trains `lite` and writes text in llama.cpp, each in two processes: one whose OpenMP threads wait as irm-lite has them, one with the
-runtime's own default and as many threads at any time. In turns, alone and beside the busy process; ratios are taken within a round.
+Trains `lite` and writes text in llama.cpp, each in two processes: one waits as irm-lite has it, one as the OpenMP runtime does
+by itself, in llama.cpp with all threads at any time. In turns, alone and beside the busy process; ratios are taken within a round. Ours
+has a turn in each state before the one that counts: what it looks back on shall be of this state.
 """
 
 import argparse
@@ -22,10 +23,11 @@ from contenders.child import Child
 from contenders.task import Task
 from irm_lite.core.files.atomic import write_text
 from irm_lite.core.machine.spinning import TRAINING, WRITING
+from training import machine
 from written_text import Writer
 
 OURS, THEIRS = "irm-lite's", "runtime's own"
-OWN = "300000"  # turns of the runtime's own
+THEIR_TURNS = 300_000
 STATES = ("alone", "beside a busy process")
 
 
@@ -39,25 +41,24 @@ def main() -> None:
     os.environ.pop("OMP_WAIT_POLICY", None)
     rates: dict[str, dict[str, dict[str, list[float]]]] = {}
     for work, start, ours in (("training", trainer, TRAINING), ("llama.cpp", writer, WRITING)):
-        turns = {OURS: str(ours), THEIRS: OWN}
-        rates[work] = raced({how: start(options, count) for how, count in turns.items()}, options.rounds, work)
-    document = {"cores": len(os.sched_getaffinity(0)), "tokens_per_second": rates, "ratios": ratios(rates)}
+        rates[work] = raced({OURS: start(options, ours), THEIRS: start(options, THEIR_TURNS)}, options.rounds, work)
+    document = {"machine": machine(), "model": options.model, "tokens_per_second": rates, "ratios": ratios(rates)}
     print(table(document))
     if options.json:
         write_text(options.json, json.dumps(document, indent=2) + "\n")
 
 
-def trainer(options: argparse.Namespace, turns: str) -> Child:
+def trainer(options: argparse.Namespace, turns: int) -> Child:
     steps = options.steps * (2 * len(STATES) * options.rounds + 1)
-    return Child(Task("lite", options.model, "anger", "cpu", options.steps, steps), {"GOMP_SPINCOUNT": turns})
+    return Child(Task("lite", options.model, "anger", "cpu", options.steps, steps), {"GOMP_SPINCOUNT": str(turns)})
 
 
-def writer(options: argparse.Namespace, turns: str) -> Writer:
-    return Writer(options.model, {"GOMP_SPINCOUNT": turns}, gives_way=turns != OWN)
+def writer(options: argparse.Namespace, turns: int) -> Writer:
+    return Writer(options.model, {"GOMP_SPINCOUNT": str(turns)}, gives_way=turns != THEIR_TURNS)
 
 
 def raced(running: dict[str, Any], rounds: int, work: str) -> dict[str, dict[str, list[float]]]:
-    """Tokens a second, by how long they spin and by state; the first turn of each is a warm-up."""
+    """Tokens a second, by how they wait and by state; the first turn of each is a warm-up."""
     found: dict[str, dict[str, list[float]]] = {how: {state: [] for state in STATES} for how in running}
     with ExitStack() as stack:
         for child in running.values():
@@ -68,7 +69,7 @@ def raced(running: dict[str, Any], rounds: int, work: str) -> dict[str, dict[str
                 with busy(state != STATES[0]):
                     for how in list(running)[:: 1 if number % 2 else -1]:
                         if how == OURS:
-                            running[how].turn()  # what it looks back on shall be of this state, not of another's turn
+                            running[how].turn()
                         turn = running[how].turn()
                         found[how][state].append(turn["real"] / turn["seconds"])
             said = {how: [round(values[-1]) for values in states.values()] for how, states in found.items()}
@@ -96,18 +97,21 @@ def ratios(rates: dict[str, dict[str, dict[str, list[float]]]]) -> dict[str, dic
         for how, states in by_how.items():
             for state, values in states.items():
                 shares = [value / one for value, one in zip(values, alone, strict=True)]
-                found.setdefault(work, {})[f"{how}, {state}"] = [statistics.median(shares), min(shares), max(shares)]
+                found.setdefault(work, {})[f"{how}, {state}"] = spread(shares)
+        pairs = zip(by_how[OURS][STATES[1]], by_how[THEIRS][STATES[1]], strict=True)
+        found[work][f"{OURS} to {THEIRS}, {STATES[1]}"] = spread([ours / theirs for ours, theirs in pairs])
     return found
 
 
+def spread(values: list[float]) -> list[float]:
+    return [statistics.median(values), min(values), max(values)]
+
+
 def table(document: dict[str, Any]) -> str:
-    rows = [f"{document['cores']} cores; ratio to the runtime's own way of waiting, alone, median [least, most]", ""]
-    rows += ["| | | tokens/s | ratio |", "|---|---|---:|---:|"]
+    rows = [f"{document['machine']}; ratio to the runtime's own way of waiting, alone, median [least, most]", ""]
+    rows += ["| | | ratio |", "|---|---|---:|"]
     for work, named in document["ratios"].items():
-        for name, (median, low, high) in named.items():
-            how, state = name.split(", ")
-            rate = statistics.median(document["tokens_per_second"][work][how][state])
-            rows.append(f"| {work} | {name} | {rate:.1f} | {median:.2f} [{low:.2f}, {high:.2f}] |")
+        rows += [f"| {work} | {name} | {median:.2f} [{low:.2f}, {high:.2f}] |" for name, (median, low, high) in named.items()]
     return "\n".join(rows)
 
 

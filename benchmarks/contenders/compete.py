@@ -35,7 +35,7 @@ CONTENDERS = {
     "qlora-checkpointed": Contender(qlora.run, dtype="float32"),
     "lite": Contender(ours.run),
     "lite-float32": Contender(ours.run, dtype="float32"),
-    "lite-packed": Contender(ours.run),
+    "lite-4bit": Contender(ours.run),
     "lite-checkpointed": Contender(ours.run),
     "static": Contender(ours.run),
     "lora": Contender(ours.run),

@@ -1,4 +1,4 @@
-"""Ours, by its public face: `train` with its defaults, its events as the clock."""
+"""Ours, by its public face: `train` with its defaults but for what is said below, its events as the clock."""
 
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from irm_lite.runs.events import Event
 from irm_lite.training import train as training
 
 _KINDS = {"lite": "lite", "static": "static", "lora": "lora", "paper-irm": "paper"}
-_RECOMPUTING, _PACKED, _FLOAT32 = "-checkpointed", "-packed", "-float32"
+_RECOMPUTING, _FOUR_BITS, _FLOAT32 = "-checkpointed", "-4bit", "-float32"
 
 
 def run(base: Base, train_samples: list[Sample], turns: Turns) -> None:
@@ -24,7 +24,7 @@ def run(base: Base, train_samples: list[Sample], turns: Turns) -> None:
         {
             "model": task.model,
             "data": task.data,
-            "irm": _KINDS[task.name.removesuffix(_FLOAT32).removesuffix(_RECOMPUTING).removesuffix(_PACKED)],
+            "irm": _KINDS[task.name.removesuffix(_FLOAT32).removesuffix(_RECOMPUTING).removesuffix(_FOUR_BITS)],
             "gradient_checkpointing": task.name.endswith(_RECOMPUTING),
             "device": task.device,
             "dtype": base.plan.dtype,
@@ -53,13 +53,13 @@ def run(base: Base, train_samples: list[Sample], turns: Turns) -> None:
             tokens, seen = event["tokens"] - seen, event["tokens"]
             turns.step(tokens)
 
-    with tempfile.TemporaryDirectory() as folder, weights_left_packed(_PACKED in task.name):
+    with tempfile.TemporaryDirectory() as folder, weights_left_in_4_bits(_FOUR_BITS in task.name):
         training.train(config, Path(folder) / "run", base=base, on_event=on_event)
 
 
 @contextmanager
-def weights_left_packed(wanted: bool) -> Iterator[None]:
-    """Within, if wanted: a training does not keep the base's weights dequantised, as it does of itself where memory is short."""
+def weights_left_in_4_bits(wanted: bool) -> Iterator[None]:
+    """Within, if wanted: a training unpacks the base's weights at each use, as where memory is short."""
     found = training.dequantised_once
     if wanted:
         training.dequantised_once = lambda blocks: nullcontext()

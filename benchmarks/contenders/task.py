@@ -11,7 +11,7 @@ NAMES = (
     "qlora-checkpointed",
     "lite",
     "lite-float32",
-    "lite-packed",
+    "lite-4bit",
     "lite-checkpointed",
     "static",
     "lora",

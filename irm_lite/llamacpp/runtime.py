@@ -309,8 +309,7 @@ class Runtime:
             batch.seq_id[at][0] = sequence
             batch.logits[at] = bool(wanted[at])
         forget_complaints()
-        cells = placed[0][1] + 1 if self.n_sequences == 1 else self.n_ctx
-        self._threads.choose(self._context, len(placed), cells)
+        self._threads.choose(self._context, len(placed), placed[-1][1] if self.n_sequences == 1 else self.n_ctx)
         while True:
             if self.dynamic is not None:
                 self.dynamic.before(wanted)

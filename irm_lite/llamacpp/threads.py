@@ -20,11 +20,13 @@ class Threads:
         self.all = min(self._cores.all, _MOST)
         self._set = self.all
 
-    def choose(self, context: Any, tokens: int, cells: int) -> None:
-        """Before a micro-batch of so many tokens, with at most so many cells of the cache in use."""
+    def choose(self, context: Any, tokens: int, position: int) -> None:
+        """Before a micro-batch of so many tokens, the last one at this position at most.
+
+        Never fewer than half of the cores: where others are busy on all of them, the system gives each its share."""
         import llama_cpp
 
-        bits_depend = tokens == 1 and cells > _SPLIT
+        bits_depend = tokens == 1 and position >= _SPLIT
         wanted = self.all if bits_depend else max(1, self.all // 2, min(self.all, self._cores.left()))
         if wanted != self._set:
             llama_cpp.llama_set_n_threads(context, wanted, wanted)

@@ -1,4 +1,4 @@
-"""Lets a training's threads wait asleep while other processes want the cores; asked anew at each step, nothing lost alone."""
+"""Lets a training's threads wait asleep while other processes want the cores; asked anew at each step."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 from transformers import TrainerCallback
 
 from irm_lite.core.machine.free_cores import FreeCores
-from irm_lite.core.machine.spinning import SleepSooner
+from irm_lite.core.machine.sleep_sooner import SleepSooner
 
 
 class _GiveWay(TrainerCallback):  # type: ignore[misc]

@@ -119,9 +119,9 @@ def predict(base: BaseShape, config: TrainConfig, step: Step, device: str, dtype
     for an optimiser whose states are not known.
 
     On a CPU that computes in bfloat16 the blocks' weights are kept dequantised too where all stays within half of what is free. In
-    float32 that brings 2% for a fifth more memory (docs/log.md, 2026-11-30)."""
+    float32 that brings 2% of the speed for a quarter more memory (docs/log.md, 2026-11-30)."""
     least = _predict(base, config, step.largest, device, dtype, optim, room.own)
-    if device != "cpu" or dtype == "float32" or config.quant not in ("nf4", "fp4") or config.gradient_checkpointing:
+    if device != "cpu" or dtype != "bfloat16" or config.quant not in ("nf4", "fp4") or config.gradient_checkpointing:
         return least
     blocks = base.layers - irm_shape(config, base).first_reached
     weights = {"blocks' weights, dequantised": blocks * sum(base.block_matrices) * _SIZES[dtype]}

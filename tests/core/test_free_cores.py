@@ -32,7 +32,7 @@ def test_what_others_take_is_counted_and_what_this_process_takes_is_not(monkeypa
     monkeypatch.setattr(free_cores, "os", SimpleNamespace(sched_getaffinity=lambda pid: {0, 1, 2}))
     cores = FreeCores()
     assert cores.left() == 3
-    now.clock += 0.25
+    now.clock, now.own = 100.25, 7.25
     now.cores = [Times(52, 50, 0, 0, 9) for _ in range(4)]
     assert cores.left() == 3  # not looked at again yet
     now.clock, now.own = 102.0, 9.0
@@ -40,11 +40,27 @@ def test_what_others_take_is_counted_and_what_this_process_takes_is_not(monkeypa
     # busy seconds, two of which are our own: one core of three.
     now.cores = [Times(52, 50, 0, 0, 11), Times(50, 50, 0, 2, 9), Times(50, 50, 2, 0, 9), Times(54, 50, 0, 0, 9)]
     assert cores.left() == 2
-    now.clock = 103.0  # one second more of the same, none of it ours
-    now.cores = [Times(53, 50, 0, 0, 12), Times(50, 50, 0, 3, 9), Times(50, 50, 3, 0, 9), Times(55, 50, 0, 0, 9)]
+    now.clock, now.own = 103.0, 10.0  # half of core 0's second and of the host's more; ours the third
+    now.cores = [Times(53, 50, 0, 0, 12), Times(50, 50, 0, 3, 9), Times(51, 50, 2, 0, 9), Times(55, 50, 0, 0, 9)]
     assert cores.left() == 1
-    now.clock = 104.0
+    now.clock, now.own = 104.0, 11.0
+    now.cores = [Times(54, 50, 0, 0, 13), *now.cores[1:]]
     assert cores.left() == 3
+
+
+def test_a_span_in_which_this_process_was_idle_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that waits for its next request while others compute: they may have ended when it comes."""
+    now = SimpleNamespace(clock=0.0, own=0.0, busy=0.0)
+    monkeypatch.setattr(free_cores, "time", SimpleNamespace(monotonic=lambda: now.clock, process_time=lambda: now.own))
+    monkeypatch.setattr(free_cores, "psutil", SimpleNamespace(cpu_times=lambda percpu: [Times(now.busy, 0, 0, 0, 0)] * 2))
+    monkeypatch.setattr(free_cores, "os", SimpleNamespace(sched_getaffinity=lambda pid: {0, 1}))
+    cores = FreeCores()
+    now.clock, now.busy = 60.0, 60.0
+    assert cores.left() == 2
+    now.clock, now.busy, now.own = 61.0, 61.0, 1.0
+    assert cores.left() == 1
+    now.clock = 99.0
+    assert cores.left() == 1
 
 
 def test_where_the_system_tells_nothing_all_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +85,6 @@ def busy_processes() -> Iterator[None]:
 def test_real_processes_are_seen(busy_processes: None) -> None:
     cores = FreeCores()
     until = time.monotonic() + 60
-    while cores.left() == cores.all and time.monotonic() < until:
+    while (left := cores.left()) == cores.all and time.monotonic() < until:
         pass
-    assert cores.left() < cores.all
+    assert left < cores.all

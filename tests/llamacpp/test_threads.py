@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from irm_lite.core.machine.free_cores import FreeCores
 from irm_lite.llamacpp import Runtime
+from irm_lite.llamacpp.threads import _SPLIT
 
 
 def leave(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,14 +39,25 @@ def test_threads_follow_what_is_free_down_to_half_of_the_cores(llama_gguf: Path,
             assert llama_cpp.llama_n_threads_batch(runtime._context) == threads
 
 
+@pytest.mark.usefixtures("four_cores")
+def test_a_single_token_far_in_keeps_all_threads(llama_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(1, monkeypatch)
+    with Runtime(llama_gguf, n_ctx=320) as runtime:
+        for count, threads in ((200, 2), (256, 2), (257, 4)):
+            runtime.logits(ids(count - 1))
+            runtime.decode([(7, count - 1, 0)], np.ones(1, dtype=np.bool_))
+            assert llama_cpp.llama_n_threads(runtime._context) == threads
+
+
 _WRITES = """
 import sys
 import numpy as np
 from irm_lite.core.machine import free_cores
-from irm_lite.llamacpp import Runtime
+from irm_lite.llamacpp import Runtime, threads
 
-path, target, *left = sys.argv[1:]
+path, target, split, *left = sys.argv[1:]
 free_cores.usable_cores = lambda: 4
+threads._SPLIT = int(split)
 ids = [int(token) for token in np.random.default_rng(1).integers(3, 600, 262)]
 for number in left:
     free_cores.FreeCores.left = lambda self: int(number)
@@ -61,10 +74,16 @@ for number in left:
 @pytest.mark.parametrize("model", ["llama_gguf", "demo_gguf"])
 def test_bits_do_not_depend_on_what_is_free(model: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     """Of texts whose single tokens are written where llama.cpp splits their attention over the threads, and before it does; in a
-    process that may have more than one thread."""
+    process that may have more than one thread. Were fewer taken there, too, they would."""
     unlimited = {name: value for name, value in os.environ.items() if not name.startswith("OMP")}
-    command = [sys.executable, "-c", _WRITES, str(request.getfixturevalue(model)), str(tmp_path / "logits"), "4", "1", "3"]
-    subprocess.run(command, env=unlimited, check=True)
-    found = [np.load(tmp_path / f"logits-{number}.npy") for number in (4, 1, 3)]
-    assert np.array_equal(found[0], found[1])
-    assert np.array_equal(found[0], found[2])
+    path = str(request.getfixturevalue(model))
+
+    def found(split: int) -> list[np.ndarray[Any, Any]]:
+        command = [sys.executable, "-c", _WRITES, path, str(tmp_path / "logits"), str(split), "4", "1", "3"]
+        subprocess.run(command, env=unlimited, check=True)
+        return [np.load(tmp_path / f"logits-{number}.npy") for number in (4, 1, 3)]
+
+    whole, *others = found(_SPLIT)
+    assert all(np.array_equal(whole, other) for other in others)
+    whole, *others = found(10**6)
+    assert not any(np.array_equal(whole, other) for other in others)

@@ -16,8 +16,6 @@ from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.load import load_base
 from irm_lite.config import KINDS, Kind, TrainConfig
 from irm_lite.core.errors import DataError, InputError, Interrupted, RunError, TrainingFailed
-from irm_lite.core.machine.free_cores import FreeCores
-from irm_lite.core.machine.spinning import SleepSooner
 from irm_lite.data.dataset import Example, load_dataset
 from irm_lite.data.encoding import encode_all
 from irm_lite.runs import trained
@@ -490,18 +488,6 @@ def test_gradient_checkpointing_trains_to_the_same_irm_and_is_switched_off_again
     texts = [[event["text"] for event in log if event["kind"] == "sample"] for log in logs]
     assert texts[0] == texts[1] != []  # generation keeps its KV cache
     assert not any(layer.training or layer.gradient_checkpointing for layer in decoder_layers(saving.base.model))
-
-
-@pytest.mark.slow
-def test_threads_of_a_training_sleep_sooner_at_each_step_that_others_want_the_cores(
-    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    turned: list[bool] = []
-    left = iter((9, 0, 9))  # asked at each step
-    monkeypatch.setattr(SleepSooner, "turn", lambda self, on: turned.append(on))
-    monkeypatch.setattr(FreeCores, "left", lambda self: next(left))
-    training.train(config(llama_folder, max_steps=3), tmp_path / "run")
-    assert turned == [False, True, False, False]  # and at the end
 
 
 def test_early_stopping_ends_before_the_steps_do(llama_folder: Path, tmp_path: Path) -> None:
