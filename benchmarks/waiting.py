@@ -4,8 +4,8 @@ a process that keeps a core busy.
 python benchmarks/waiting.py [--model demo] [--rounds 6] [--steps 2] [--json FILE]
 
 Trains `lite` and writes text in llama.cpp, each in two processes: one waits as irm-lite has it, one as the OpenMP runtime does
-by itself, in llama.cpp with all threads at any time. In turns, alone and beside the busy process; ratios are taken within a round. Ours
-has a turn in each state before the one that counts: what it looks back on shall be of this state.
+by itself, in llama.cpp with all threads at any time. In turns, alone and beside the busy process; ratios are taken within a round.
+Ours has a turn in each state before the one that counts: what it looks back on shall be of this state.
 """
 
 import argparse
