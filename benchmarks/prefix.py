@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
+    if options.epochs < 2 or options.rounds < 1:
+        parser.error("give two --epochs or more, and a round or more")
     goals = GOALS[options.of]
     base = load_base(options.model, dtype=options.dtype)
     rounds = []

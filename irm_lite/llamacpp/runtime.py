@@ -77,6 +77,8 @@ class Runtime:
         self.n_ctx = int(llama_cpp.llama_n_ctx(self._context))
         self.n_batch = int(parameters.n_batch)
         self.n_sequences = n_sequences
+        # What a hybrid of attention and recurrent blocks is given of several sequences, llama.cpp splits, down to single tokens.
+        self._splits = n_sequences > 1 and bool(llama_cpp.llama_model_is_hybrid(self.model.handle))
         self._batch: Any = llama_cpp.llama_batch_init(self.n_batch, 0, 1)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._n_past = 0
@@ -309,7 +311,8 @@ class Runtime:
             batch.seq_id[at][0] = sequence
             batch.logits[at] = bool(wanted[at])
         forget_complaints()
-        self._threads.choose(self._context, len(placed), placed[-1][1] if self.n_sequences == 1 else self.n_ctx)
+        last = placed[-1][1] if self.n_sequences == 1 else self.n_ctx
+        self._threads.choose(self._context, self._splits or len(placed) == 1, last)
         while True:
             if self.dynamic is not None:
                 self.dynamic.before(wanted)

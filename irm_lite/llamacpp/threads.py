@@ -1,7 +1,10 @@
 """How many threads a llama.cpp context computes with: fewer while others want the cores, where its bits stay the same.
 
 Threads meet some 400 times a token, so that one whose core another process holds keeps all of them waiting: beside one busy
-process two threads on two cores write a third as fast as alone, one thread more than half as fast (docs/log.md).
+process two threads on two cores write a third as fast as alone, one thread half as fast (docs/log.md).
+
+The bits: ggml's code for x86 gives each output to one thread, but for flash attention of a single token over a long cache. Where it
+is built with BLAS, or for ARM's i8mm, nobody has looked.
 """
 
 from typing import Any
@@ -20,13 +23,13 @@ class Threads:
         self.all = min(self._cores.all, _MOST)
         self._set = self.all
 
-    def choose(self, context: Any, tokens: int, position: int) -> None:
-        """Before a micro-batch of so many tokens, the last one at this position at most.
+    def choose(self, context: Any, single: bool, position: int) -> None:
+        """Before a micro-batch: whether llama.cpp may run a token of it by itself, and the last token's position at most.
 
         Never fewer than half of the cores: where others are busy on all of them, the system gives each its share."""
         import llama_cpp
 
-        bits_depend = tokens == 1 and position >= _SPLIT
+        bits_depend = single and position >= _SPLIT
         wanted = self.all if bits_depend else max(1, self.all // 2, min(self.all, self._cores.left()))
         if wanted != self._set:
             llama_cpp.llama_set_n_threads(context, wanted, wanted)

@@ -12,18 +12,19 @@ from irm_lite.core.machine.sleep_sooner import SleepSooner
 
 
 class _GiveWay(TrainerCallback):  # type: ignore[misc]
-    def __init__(self, sleep_sooner: SleepSooner) -> None:
-        self._sleep_sooner, self._cores = sleep_sooner, FreeCores()
+    def __init__(self, sleep_sooner: SleepSooner, threads: int) -> None:
+        self._sleep_sooner, self._threads, self._cores = sleep_sooner, threads, FreeCores()
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self._sleep_sooner.turn(self._cores.left() < torch.get_num_threads())
+        self._sleep_sooner.turn(self._cores.left() < min(self._cores.all, self._threads))
 
 
 @contextmanager
 def giving_way() -> Iterator[TrainerCallback]:
     """The callback; afterwards threads wait as before."""
-    sleep_sooner = SleepSooner()
+    threads = torch.get_num_threads()
+    sleep_sooner = SleepSooner(threads)
     try:
-        yield _GiveWay(sleep_sooner)
+        yield _GiveWay(sleep_sooner, threads)
     finally:
         sleep_sooner.turn(False)

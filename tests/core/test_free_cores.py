@@ -63,9 +63,10 @@ def test_a_span_in_which_this_process_was_idle_tells_nothing(monkeypatch: pytest
     assert cores.left() == 1
 
 
-def test_where_the_system_tells_nothing_all_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [PermissionError(), psutil.AccessDenied(), TypeError("of a /proc/stat of four columns")])
+def test_where_the_system_tells_nothing_all_are_free(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(**_: Any) -> None:
-        raise PermissionError
+        raise error
 
     monkeypatch.setattr(psutil, "cpu_times", refuse)
     monkeypatch.setattr(free_cores, "_SPAN", 0)

@@ -30,7 +30,7 @@ def waited(times):
     own = time.thread_time() - own
     return (time.process_time() - whole - own) / own
 
-switch = SleepSooner()
+switch = SleepSooner(2)
 waited(100)
 for on in (False, True, False):
     switch.turn(on)
@@ -48,3 +48,25 @@ def test_threads_that_wait_take_less_while_they_are_to_sleep_sooner(said: dict[s
         assert sooner > min(before, after) / 2
     else:
         assert sooner < min(before, after) / 2
+
+
+_FEW_TASKS = """
+import os, resource, sys
+from irm_lite.core.machine.sleep_sooner import SleepSooner
+import torch
+if os.getuid() == 0:
+    os.setuid(54321)  # the limit does not hold for root
+resource.setrlimit(resource.RLIMIT_NPROC, (int(sys.argv[1]), int(sys.argv[1])))
+switch = SleepSooner(2)
+switch.turn(True)
+switch.turn(False)
+print("goes on")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its limit, and the GNU runtime")
+@pytest.mark.parametrize("tasks", [1, 2, 3, 4])
+def test_a_system_without_a_thread_to_give_ends_nothing(tasks: int) -> None:
+    unsaid = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP"))}
+    done = subprocess.run([sys.executable, "-c", _FEW_TASKS, str(tasks)], env=unsaid, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "goes on\n", "")

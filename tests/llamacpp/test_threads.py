@@ -13,6 +13,7 @@ import pytest
 from irm_lite.core.machine.free_cores import FreeCores
 from irm_lite.llamacpp import Runtime
 from irm_lite.llamacpp.threads import _SPLIT
+from support.zoo_ggufs import write_zoo
 
 
 def leave(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,20 +71,58 @@ for number in left:
 """
 
 
+def in_a_process_of_its_own(script: str, *arguments: object) -> None:
+    """One that may have more than one thread."""
+    unlimited = {name: value for name, value in os.environ.items() if not name.startswith("OMP")}
+    subprocess.run([sys.executable, "-c", script, *map(str, arguments)], env=unlimited, check=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["llama_gguf", "demo_gguf"])
 def test_bits_do_not_depend_on_what_is_free(model: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Of texts whose single tokens are written where llama.cpp splits their attention over the threads, and before it does; in a
-    process that may have more than one thread. Were fewer taken there, too, they would."""
-    unlimited = {name: value for name, value in os.environ.items() if not name.startswith("OMP")}
-    path = str(request.getfixturevalue(model))
+    """Of texts whose single tokens are written where llama.cpp splits their attention over the threads, and before it does. Were
+    fewer taken there, too, they would."""
 
     def found(split: int) -> list[np.ndarray[Any, Any]]:
-        command = [sys.executable, "-c", _WRITES, path, str(tmp_path / "logits"), str(split), "4", "1", "3"]
-        subprocess.run(command, env=unlimited, check=True)
+        in_a_process_of_its_own(_WRITES, request.getfixturevalue(model), tmp_path / "logits", split, 4, 1, 3)
         return [np.load(tmp_path / f"logits-{number}.npy") for number in (4, 1, 3)]
 
     whole, *others = found(_SPLIT)
     assert all(np.array_equal(whole, other) for other in others)
     whole, *others = found(10**6)
     assert not any(np.array_equal(whole, other) for other in others)
+
+
+_ANSWERS = """
+import sys
+import numpy as np
+from irm_lite.core.machine import free_cores
+from irm_lite.data.encoding import Sample
+from irm_lite.llamacpp import Runtime, threads
+from irm_lite.llamacpp.parallel import nll_together
+
+path, target, split, *left = sys.argv[1:]
+free_cores.usable_cores = lambda: 4
+threads._SPLIT = int(split)
+prompt = tuple(int(token) for token in np.random.default_rng(1).integers(3, 600, 300))
+for number in left:
+    free_cores.FreeCores.left = lambda self: int(number)
+    with Runtime(path, n_ctx=1000, n_sequences=3) as runtime:
+        samples = [Sample(ids=(*prompt, *answer), answer_start=300, example=None) for answer in ((5, 6, 7), (8, 9, 10, 11))]
+        np.save(f"{target}-{number}.npy", nll_together(runtime, samples))
+"""
+
+
+@pytest.mark.slow
+def test_a_hybrid_that_llamacpp_gives_single_tokens_of_a_batch_keeps_its_bits(tmp_path: Path) -> None:
+    """Answers of two lengths: of the longer one the last token is read alone."""
+    _, gguf = write_zoo("lfm2", tmp_path)
+
+    def found(split: int) -> list[np.ndarray[Any, Any]]:
+        in_a_process_of_its_own(_ANSWERS, gguf, tmp_path / "nll", split, 4, 1)
+        return [np.load(tmp_path / f"nll-{number}.npy") for number in (4, 1)]
+
+    whole, fewer = found(_SPLIT)
+    assert np.array_equal(whole, fewer)
+    whole, fewer = found(10**6)
+    assert not np.array_equal(whole, fewer)

@@ -15,7 +15,7 @@ def test_it_is_asked_at_each_step_and_ends_with_the_training(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turned: list[bool] = []
-    left = iter((9, 0, 9))
+    left = iter((9, 0, 9))  # cores
     monkeypatch.setattr(SleepSooner, "turn", lambda self, on: turned.append(on))
     monkeypatch.setattr(FreeCores, "left", lambda self: next(left))
     config = TrainConfig(model=str(llama_folder), device="cpu", irm="static", max_steps=3, sample_tokens=0, loop_penalty=0.0)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -18,38 +18,47 @@ class FreeCores:
     def __init__(self) -> None:
         self.all = usable_cores()
         self._left = self.all
-        self._looked, self._own, self._others = _counts()
+        self._seen = _counts()
 
     def left(self) -> int:
         """Of `all`, over the span since it was last asked; anew at most twice a second, so that it may be asked at every token."""
-        if time.monotonic() - self._looked >= _SPAN:
-            looked, own, others = _counts()
-            span = looked - self._looked
-            if own - self._own > _IDLE * span:
-                self._left = min(self.all, max(0, round(self.all - (others - self._others) / span)))
-            self._looked, self._own, self._others = looked, own, others
+        if time.monotonic() - self._seen.at >= _SPAN:
+            before, self._seen = self._seen, _counts()
+            span = self._seen.at - before.at
+            same = self._seen.cores == before.cores is not None
+            if same and self._seen.own - before.own > _IDLE * span:
+                self._left = min(self.all, max(0, round(self.all - (self._seen.others - before.others) / span)))
         return self._left
+
+
+class _Counts(NamedTuple):
+    """Busy core seconds by a time: this process's, and those of all others on these cores, with what the host of a virtual machine
+    took away (steal)."""
+
+    at: float
+    own: float
+    others: float
+    cores: tuple[int, ...] | None  # those that this process may use; None where nothing is told
 
 
 def usable_cores() -> int:
     return len(_usable())
 
 
-def _usable() -> list[int]:
+def _usable() -> tuple[int, ...]:
     if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
 
 
-def _counts() -> tuple[float, float, float]:
-    """Now, and busy core seconds so far: this process's, and those of all others on the cores that it may use, with what the
-    host of a virtual machine took away (steal)."""
-    own = time.process_time()
+def _counts() -> _Counts:
+    own, cores = time.process_time(), _usable()
     try:
-        cores = psutil.cpu_times(percpu=True)
-    except OSError:  # a sandbox without /proc/stat
-        return time.monotonic(), own, 0.0
-    return time.monotonic(), own, sum(_busy(cores[core]) for core in _usable() if core < len(cores)) - own
+        told = psutil.cpu_times(percpu=True)
+        others = sum(_busy(told[core]) for core in cores if core < len(told)) - own
+    except Exception:  # a sandbox may hide /proc/stat or write its own; this is advice, and nothing may end for want of it
+        return _Counts(time.monotonic(), own, 0.0, None)
+    return _Counts(time.monotonic(), own, others, cores)
 
 
 def _busy(times: Any) -> float:

@@ -17,36 +17,57 @@ class SleepSooner:
     to wait.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
+        """`threads`: of this process's teams, as torch's, which are to sleep."""
+        # The runtime manages those; with as many more as make one above the cores it begins to throttle.
+        self._team = max(2, usable_cores() + 2 - threads) if threads > 1 else 0
         self._kept: list[tuple[threading.Thread, threading.Event]] = []
 
     def turn(self, on: bool) -> None:
-        """Returns once it acts."""
-        if on and not self._kept and not waiting_is_said():
-            self._kept = [_idle_team(path) for path in _gnu_runtimes()]
+        """Does nothing where the system has no thread left to give."""
+        if on and not self._kept and self._team and not waiting_is_said() and _can_start(self._team):
+            for path in _gnu_runtimes():
+                self._keep_team(path)
         elif not on:
             for thread, end in self._kept:
                 end.set()
                 thread.join()  # the runtime ends a thread's team with it
             self._kept = []
 
+    def _keep_team(self, runtime: str) -> None:
+        """A thread that has had a team in this runtime and waits for its end; the team is there by the return."""
+        begun, end = threading.Event(), threading.Event()
 
-def _idle_team(runtime: str) -> tuple[threading.Thread, threading.Event]:
-    """A thread that has had a team in this runtime and waits for its end; the team is there by now."""
-    begun, end = threading.Event(), threading.Event()
+        def keep() -> None:
+            with suppress(AttributeError, OSError):  # another runtime under the same name
+                library = ctypes.CDLL(runtime)
+                nothing = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p)
+                library.GOMP_parallel(nothing, None, self._team, 0)
+            begun.set()
+            end.wait()
 
-    def keep() -> None:
-        with suppress(AttributeError, OSError):  # another runtime under the same name
-            library = ctypes.CDLL(runtime)
-            nothing = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p)
-            library.GOMP_parallel(nothing, None, usable_cores() + 1, 0)
-        begun.set()
-        end.wait()
+        thread = threading.Thread(target=keep, daemon=True)
+        thread.start()
+        self._kept.append((thread, end))
+        begun.wait()
 
-    thread = threading.Thread(target=keep, daemon=True)
-    thread.start()
-    begun.wait()
-    return thread, end
+
+def _can_start(threads: int) -> bool:
+    """Whether the system lets this process start so many more: where it does not, libgomp would end the process."""
+    end = threading.Event()
+    started = []
+    try:
+        for _ in range(threads):
+            thread = threading.Thread(target=end.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        return False
+    finally:
+        end.set()
+        for thread in started:
+            thread.join()
+    return True
 
 
 def _gnu_runtimes() -> list[str]:
