@@ -32,9 +32,10 @@ def waited(times):
 
 switch = SleepSooner(2)
 waited(100)
-for on in (False, True, False):
-    switch.turn(on)
-    print(waited(1000))
+for _ in range(5):
+    for on in (False, True, False):
+        switch.turn(on)
+        print(waited(1000))
 """
 
 
@@ -43,11 +44,11 @@ for on in (False, True, False):
 def test_threads_that_wait_take_less_while_they_are_to_sleep_sooner(said: dict[str, str]) -> None:
     unsaid = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP"))}
     done = subprocess.run([sys.executable, "-c", _UNEVEN_WORK], env={**unsaid, **said}, capture_output=True, text=True, check=True)
-    before, sooner, after = map(float, done.stdout.split())
-    if said:  # what the user says stays
-        assert sooner > min(before, after) / 2
-    else:
-        assert sooner < min(before, after) / 2
+    told = list(map(float, done.stdout.split()))
+    tries = [told[at : at + 3] for at in range(0, len(told), 3)]
+    lower = [sooner < min(before, after) / 2 for before, sooner, after in tries]
+    # Whoever else has the cores may blur some of them; what the user says stays.
+    assert sum(lower) < 3 if said else sum(lower) >= 3
 
 
 _FEW_TASKS = """
