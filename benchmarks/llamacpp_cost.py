@@ -22,7 +22,7 @@ from irm_lite.runs.trained import load_run
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.vectors.bake import bake
 from irm_lite.vectors.biases import gather
-from training import machine
+from this_machine import this_machine
 
 PROMPT, NEW = 256, 64
 
@@ -44,7 +44,7 @@ def main() -> None:
     with ExitStack() as stack:
         rates = measured(contenders(options, gguf, stack), tokens, options)
     table = {name: {phase: summary(rates, name, phase) for phase in ("prompt", "generation")} for name in rates}
-    print(f"{gguf.name}, {machine()}, {options.rounds} rounds; ratio to no vector, median [95%]")
+    print(f"{gguf.name}, {this_machine()}, {options.rounds} rounds; ratio to no vector, median [95%]")
     print("| | generation tokens/s | ratio | prompt tokens/s | ratio |\n|---|---:|---:|---:|---:|")
     for name, row in table.items():
         cells = [
@@ -53,7 +53,7 @@ def main() -> None:
         ]
         print(f"| {name} | {' | '.join(cells)} |")
     if options.json:
-        document = {"machine": machine(), "model": gguf.name, "rounds": options.rounds, "rates": rates, "summary": table}
+        document = {"machine": this_machine(), "model": gguf.name, "rounds": options.rounds, "rates": rates, "summary": table}
         options.json.write_text(json.dumps(document, indent=2) + "\n")
 
 

@@ -36,7 +36,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -45,10 +44,9 @@ from contenders.figures import RIVALS, seconds_until, speed
 from contenders.task import NAMES, Task, parse_shape
 from irm_lite.core.errors import InputError, IrmLiteError
 from irm_lite.core.files.atomic import write_text
-from irm_lite.core.machine.described import processor
-from irm_lite.core.machine.free_cores import usable_cores
 from irm_lite.core.machine.memory import parse_size
 from irm_lite.core.visible_text import safe
+from this_machine import this_machine
 
 _DEFAULT = ("paper", "qlora", "qlora-bf16", "lite", "static", "paper-irm")
 _PACKAGES = ("irm-lite", "torch", "transformers", "bitsandbytes", "peft", "accelerate")
@@ -110,7 +108,7 @@ def race(options: argparse.Namespace, console: Console) -> Document:
     memory = parse_size(options.memory) if options.memory else None
     names = list(dict.fromkeys(options.contenders))
     document: Document = {
-        "machine": machine(),
+        "machine": this_machine(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _PACKAGES},
         "options": {**vars(options), "contenders": names, "json": None},
@@ -137,10 +135,6 @@ def race(options: argparse.Namespace, console: Console) -> Document:
     document["load_average"].append(round(os.getloadavg()[0], 2))
     summarise(document, options)
     return document
-
-
-def machine() -> str:
-    return f"{processor()}, {usable_cores()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB"
 
 
 @contextmanager

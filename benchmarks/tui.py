@@ -38,6 +38,7 @@ from irm_lite.core.types import FloatArray
 from irm_lite_tui.heatmap.source import Picture
 from irm_lite_tui.heatmap.widgets.margins import BESIDE, Margin
 from irm_lite_tui.heatmap.widgets.panel import HeatmapPanel
+from this_machine import this_machine
 
 GOALS = {"warm_ms": 8.0, "cold_ms": 20.0, "first_frame_s": 0.5, "live_share_of_a_core": 0.15}
 _LIVE_SECONDS, _HERTZ = 8.0, 10.0
@@ -75,7 +76,7 @@ def main() -> None:
     shape, size = (options.layers, options.hidden_size), (options.columns, options.rows)
     share, live_frames = live_share(shape, size)
     result = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": this_machine(),
         "python": platform.python_version(),
         "shape": list(shape),
         "size": list(size),

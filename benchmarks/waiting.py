@@ -23,7 +23,7 @@ from contenders.child import Child
 from contenders.task import Task
 from irm_lite.core.files.atomic import write_text
 from irm_lite.core.machine.spinning import TRAINING, WRITING
-from training import machine
+from this_machine import this_machine
 from written_text import Writer
 
 OURS, THEIRS = "irm-lite's", "runtime's own"
@@ -42,7 +42,7 @@ def main() -> None:
     rates: dict[str, dict[str, dict[str, list[float]]]] = {}
     for work, start, ours in (("training", trainer, TRAINING), ("llama.cpp", writer, WRITING)):
         rates[work] = raced({OURS: start(options, ours), THEIRS: start(options, THEIR_TURNS)}, options.rounds, work)
-    document = {"machine": machine(), "model": options.model, "tokens_per_second": rates, "ratios": ratios(rates)}
+    document = {"machine": this_machine(), "model": options.model, "tokens_per_second": rates, "ratios": ratios(rates)}
     print(table(document))
     if options.json:
         write_text(options.json, json.dumps(document, indent=2) + "\n")

@@ -40,7 +40,7 @@ def test_what_others_take_is_counted_and_what_this_process_takes_is_not(monkeypa
     # busy seconds, two of which are our own: one core of three.
     now.cores = [Times(52, 50, 0, 0, 11), Times(50, 50, 0, 2, 9), Times(50, 50, 2, 0, 9), Times(54, 50, 0, 0, 9)]
     assert cores.left() == 2
-    now.clock, now.own = 103.0, 10.0  # half of core 0's second and of the host's more; ours the third
+    now.clock, now.own = 103.0, 10.0  # a second more for the guest and for the host, and our own on core 2
     now.cores = [Times(53, 50, 0, 0, 12), Times(50, 50, 0, 3, 9), Times(51, 50, 2, 0, 9), Times(55, 50, 0, 0, 9)]
     assert cores.left() == 1
     now.clock, now.own = 104.0, 11.0

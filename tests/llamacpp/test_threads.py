@@ -50,50 +50,7 @@ def test_a_single_token_far_in_keeps_all_threads(llama_gguf: Path, monkeypatch: 
             assert llama_cpp.llama_n_threads(runtime._context) == threads
 
 
-_WRITES = """
-import sys
-import numpy as np
-from irm_lite.core.machine import free_cores
-from irm_lite.llamacpp import Runtime, threads
-
-path, target, split, *left = sys.argv[1:]
-free_cores.usable_cores = lambda: 4
-threads._SPLIT = int(split)
-ids = [int(token) for token in np.random.default_rng(1).integers(3, 600, 262)]
-for number in left:
-    free_cores.FreeCores.left = lambda self: int(number)
-    with Runtime(path, n_ctx=320) as runtime:
-        found = [runtime.logits(ids[:120]).ravel()]
-        for start in (9, 250, 262):
-            list(runtime.generate_tokens(ids[:start], max_new_tokens=12))
-            found.append(runtime._logits(0).copy())
-    np.save(f"{target}-{number}.npy", np.concatenate(found))
-"""
-
-
-def in_a_process_of_its_own(script: str, *arguments: object) -> None:
-    """One that may have more than one thread."""
-    unlimited = {name: value for name, value in os.environ.items() if not name.startswith("OMP")}
-    subprocess.run([sys.executable, "-c", script, *map(str, arguments)], env=unlimited, check=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("model", ["llama_gguf", "demo_gguf"])
-def test_bits_do_not_depend_on_what_is_free(model: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """Of texts whose single tokens are written where llama.cpp splits their attention over the threads, and before it does. Were
-    fewer taken there, too, they would."""
-
-    def found(split: int) -> list[np.ndarray[Any, Any]]:
-        in_a_process_of_its_own(_WRITES, request.getfixturevalue(model), tmp_path / "logits", split, 4, 1)
-        return [np.load(tmp_path / f"logits-{number}.npy") for number in (4, 1)]
-
-    whole, fewer = found(_SPLIT)
-    assert np.array_equal(whole, fewer)
-    whole, fewer = found(10**6)
-    assert not np.array_equal(whole, fewer)
-
-
-_ANSWERS = """
+_WHAT_IS_FREE = """
 import sys
 import numpy as np
 from irm_lite.core.machine import free_cores
@@ -104,25 +61,51 @@ from irm_lite.llamacpp.parallel import nll_together
 path, target, split, *left = sys.argv[1:]
 free_cores.usable_cores = lambda: 4
 threads._SPLIT = int(split)
-prompt = tuple(int(token) for token in np.random.default_rng(1).integers(3, 600, 300))
+ids = [int(token) for token in np.random.default_rng(1).integers(3, 600, 300)]
 for number in left:
     free_cores.FreeCores.left = lambda self: int(number)
-    with Runtime(path, n_ctx=1000, n_sequences=3) as runtime:
-        samples = [Sample(ids=(*prompt, *answer), answer_start=300, example=None) for answer in ((5, 6, 7), (8, 9, 10, 11))]
-        np.save(f"{target}-{number}.npy", nll_together(runtime, samples))
+    np.save(f"{target}-{number}.npy", measured())
 """
+
+_TEXTS = """
+def measured():
+    with Runtime(path, n_ctx=320) as runtime:
+        found = [runtime.logits(ids[:120]).ravel()]
+        for start in (9, 250, 262):
+            list(runtime.generate_tokens(ids[:start], max_new_tokens=12))
+            found.append(runtime._logits(0).copy())
+    return np.concatenate(found)
+"""
+
+_ANSWERS = """
+def measured():
+    samples = [Sample(ids=(*ids, *answer), answer_start=300, example=None) for answer in ((5, 6, 7), (8, 9, 10, 11))]
+    with Runtime(path, n_ctx=1000, n_sequences=3) as runtime:
+        return nll_together(runtime, samples)
+"""
+
+
+def measured(what: str, gguf: Path, place: Path, split: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """With all of four cores free and with one, in a process that may have more than one thread."""
+    unlimited = {name: value for name, value in os.environ.items() if not name.startswith("OMP")}
+    command = [sys.executable, "-c", what + _WHAT_IS_FREE, str(gguf), str(place / "found"), str(split), "4", "1"]
+    subprocess.run(command, env=unlimited, check=True)
+    return np.load(place / "found-4.npy"), np.load(place / "found-1.npy")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["llama_gguf", "demo_gguf"])
+def test_bits_do_not_depend_on_what_is_free(model: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Of texts whose single tokens are written where llama.cpp splits their attention over the threads, and before it does. Were
+    fewer taken there, too, they would."""
+    gguf = request.getfixturevalue(model)
+    assert np.array_equal(*measured(_TEXTS, gguf, tmp_path, _SPLIT))
+    assert not np.array_equal(*measured(_TEXTS, gguf, tmp_path, 10**6))
 
 
 @pytest.mark.slow
 def test_a_hybrid_that_llamacpp_gives_single_tokens_of_a_batch_keeps_its_bits(tmp_path: Path) -> None:
     """Answers of two lengths: of the longer one the last token is read alone."""
     _, gguf = write_zoo("lfm2", tmp_path)
-
-    def found(split: int) -> list[np.ndarray[Any, Any]]:
-        in_a_process_of_its_own(_ANSWERS, gguf, tmp_path / "nll", split, 4, 1)
-        return [np.load(tmp_path / f"nll-{number}.npy") for number in (4, 1)]
-
-    whole, fewer = found(_SPLIT)
-    assert np.array_equal(whole, fewer)
-    whole, fewer = found(10**6)
-    assert not np.array_equal(whole, fewer)
+    assert np.array_equal(*measured(_ANSWERS, gguf, tmp_path, _SPLIT))
+    assert not np.array_equal(*measured(_ANSWERS, gguf, tmp_path, 10**6))

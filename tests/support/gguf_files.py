@@ -49,7 +49,9 @@ def add_sizes(writer: gguf.GGUFWriter, config: Any) -> int:
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    blocks = getattr(config, "layer_types", None) or ()
+    heads = config.num_key_value_heads
+    writer.add_head_count_kv([0 if kind == "conv" else heads for kind in blocks] if "conv" in blocks else heads)
     size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return size
 

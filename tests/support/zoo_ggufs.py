@@ -66,11 +66,8 @@ def _write_keys(writer: gguf.GGUFWriter, config: Any, architecture: str) -> None
             if architecture == "gemma2":
                 writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
                 writer.add_final_logit_softcapping(config.final_logit_softcapping)
-        case "lfm2":  # blocks without attention have no heads for keys
+        case "lfm2":
             writer.add_shortconv_l_cache(config.conv_L_cache)
-            attends = [kind == "full_attention" for kind in config.layer_types]
-            writer.kv_data[0].pop("lfm2.attention.head_count_kv")
-            writer.add_head_count_kv([config.num_key_value_heads * each for each in attends])
         case "phi3":
             writer.add_rope_scaling_orig_ctx_len(config.max_position_embeddings)
 

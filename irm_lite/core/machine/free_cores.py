@@ -25,8 +25,8 @@ class FreeCores:
         if time.monotonic() - self._seen.at >= _SPAN:
             before, self._seen = self._seen, _counts()
             span = self._seen.at - before.at
-            same = self._seen.cores == before.cores is not None
-            if same and self._seen.own - before.own > _IDLE * span:
+            told = self._seen.cores is not None and self._seen.cores == before.cores
+            if told and self._seen.own - before.own > _IDLE * span:
                 self._left = min(self.all, max(0, round(self.all - (self._seen.others - before.others) / span)))
         return self._left
 

@@ -25,9 +25,10 @@ class SleepSooner:
 
     def turn(self, on: bool) -> None:
         """Does nothing where the system has no thread left to give."""
-        if on and not self._kept and self._team and not waiting_is_said() and _can_start(self._team):
+        if on and not self._kept and self._team and not waiting_is_said():
             for path in _gnu_runtimes():
-                self._keep_team(path)
+                if _can_start(self._team):
+                    self._keep_team(path)
         elif not on:
             for thread, end in self._kept:
                 end.set()
