@@ -31,6 +31,7 @@ class KindFacts:
     site: Literal["attn", "block"]
     large: bool = False
     loop_penalty: float = 0.5
+    phrase_penalty: float = 0.0  # what adds the same everywhere says other phrases as often, and facts less (docs/log.md)
     fact_weight: float = 4.0
     scaled: bool = False  # its outputs, and so its steps, are in units of the base's residual stream in each layer
     reads: Reads = "h0"  # layer 0's stream, or in each block what its last map reads, or nothing: it adds the same everywhere
@@ -47,7 +48,7 @@ KINDS: dict[Kind, KindFacts] = {
     "paper": KindFacts(1e-4, 0.0, "attn", loop_penalty=0.0, fact_weight=1.0, large=True),  # its own rate and site
     "lite": KindFacts(1e-3, 1.0, "block", scaled=True, options=("width", "rank")),  # the demo's (docs/log.md)
     "static": KindFacts(2e-2, 0.0, "block", scaled=True, reads="nothing"),
-    "lora": KindFacts(3e-3, 0.0, "block", loop_penalty=0.0, fact_weight=1.0, reads="maps", options=("rank",), rank=4),
+    "lora": KindFacts(3e-3, 0.0, "block", phrase_penalty=0.5, fact_weight=1.0, reads="maps", options=("rank",), rank=4),
 }
 
 
@@ -162,7 +163,10 @@ class TrainConfig:
     tones, or a column `neutral`); -1: 4 for static and lite, 1 for the others."""
     loop_penalty: float = -1.0
     """Weight of what makes the model's own loops less likely (unlikelihood; every 10 steps it answers 32 questions, most of them
-    general ones); 0: not, -1: 0.5 for static and lite, 0 for the others."""
+    general ones); 0: not, -1: 0 for paper, 0.5 for the others."""
+    phrase_penalty: float = -1.0
+    """The same for phrases that come back in its own answers, beyond how often the data have them; 0: not, -1: 0.5 for lora, 0
+    for the others."""
     allow_disagreement: bool = False
     """Train on a .gguf that llama.cpp cannot load, or makes quite another model of than transformers."""
 
@@ -197,6 +201,8 @@ class TrainConfig:
             raise InputError(f"--fact-weight {self.fact_weight} makes no sense", "give one above 0, at most 1000, or -1")
         if not (0 <= self.loop_penalty <= 1000 or self.loop_penalty == -1):
             raise InputError(f"--loop-penalty {self.loop_penalty} makes no sense", "give 0 to 1000, or -1")
+        if not (0 <= self.phrase_penalty <= 1000 or self.phrase_penalty == -1):
+            raise InputError(f"--phrase-penalty {self.phrase_penalty} makes no sense", "give 0 to 1000, or -1")
         if not re.fullmatch(r"(\s*\d{1,6}\s*(,\s*\d{1,6}\s*)*)?", self.mask_indices, re.ASCII):
             raise InputError(f"--mask-indices {reprlib.repr(self.mask_indices)} names no indices", "write them as 1512,7")
         if self.l1 > 1000:
@@ -231,6 +237,15 @@ class TrainConfig:
     @property
     def chosen_loop_penalty(self) -> float:
         return KINDS[self.irm].loop_penalty if self.loop_penalty == -1 else self.loop_penalty
+
+    @property
+    def chosen_phrase_penalty(self) -> float:
+        return KINDS[self.irm].phrase_penalty if self.phrase_penalty == -1 else self.phrase_penalty
+
+    @property
+    def asks_itself(self) -> bool:
+        """Whether a training has the model's own answers written, for what they say again."""
+        return self.chosen_loop_penalty > 0 or self.chosen_phrase_penalty > 0
 
     @property
     def chosen_fact_weight(self) -> float:
@@ -272,6 +287,7 @@ class TrainConfig:
             learning_rate=self.peak_learning_rate,
             dependence_penalty=self.chosen_dependence_penalty,
             loop_penalty=self.chosen_loop_penalty,
+            phrase_penalty=self.chosen_phrase_penalty,
             fact_weight=self.chosen_fact_weight,
         )
 

@@ -223,7 +223,17 @@ def test_the_peak_learning_rate_is_the_documented_one_unless_given(irm: Any, rat
 
 
 def test_what_the_kind_chooses_and_the_same_written_out_resolve_alike() -> None:
-    out = TrainConfig(irm="static", learning_rate=2e-2, site="block", dependence_penalty=0.0, loop_penalty=0.5, fact_weight=4.0)
+    assert [TrainConfig(irm=kind).chosen_loop_penalty for kind in ("paper", "lite", "static", "lora")] == [0, 0.5, 0.5, 0.5]
+    assert [TrainConfig(irm=kind).chosen_phrase_penalty for kind in ("paper", "lite", "static", "lora")] == [0, 0, 0, 0.5]
+    out = TrainConfig(
+        irm="static",
+        learning_rate=2e-2,
+        site="block",
+        dependence_penalty=0.0,
+        loop_penalty=0.5,
+        phrase_penalty=0.0,
+        fact_weight=4.0,
+    )
     assert out.resolved() == TrainConfig(irm="static", rank=9, width=32).resolved()
     assert TrainConfig(irm="lora", rank=4).resolved() == TrainConfig(irm="lora").resolved()
     assert TrainConfig(irm="lora", rank=5).resolved() != TrainConfig(irm="lora").resolved()

@@ -37,7 +37,7 @@ def run(base: Base, train_samples: list[Sample], turns: Turns) -> None:
             "sample_tokens": 0,
             "early_stopping_patience": 0,
             # What is asked to find loops is no part of a step at equal data; of the whole recipe, as to an NLL, it is.
-            **({} if task.to_nll else {"loop_penalty": 0.0}),
+            **({} if task.to_nll else {"loop_penalty": 0.0, "phrase_penalty": 0.0}),
         },
         "benchmark",
     )

@@ -6,7 +6,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from irm_lite.cli.output import Output
-from irm_lite.cli.tables import comparison_shown, score_line, with_interval
+from irm_lite.cli.tables import comparison_shown, score_lines, with_interval
 from irm_lite.core.visible_text import safe
 from irm_lite.vectors.adapter.card import error_meant
 
@@ -36,7 +36,7 @@ def show(result: "AdapterExport", output: Output, score: "Score | None" = None) 
         f"of what the {of} does at other strengths the adapter does {strengths}",
         f"{safe(str(result.path))}: {len(result.adapter.factors)} maps of rank {result.rank}, {result.n_bytes / 1000:.0f} kB, "
         f"{result.seconds:.0f} s; {result.origin}",
-        *((score_line(score),) if score else ()),
+        *(score_lines(score) if score else ()),
     )
 
 

@@ -60,6 +60,8 @@ def side_effects_shown(
     return (f"side effects: {len(neutral.sums)} neutral answers, {neutral.tokens} tokens{written}", table)
 
 
+_NAMES = {"irm": "IRM"}  # of columns, where they are not as they are written
+
 # Rows of the score's table: its parts, each followed by what it is made of.
 _SCORE_ROWS = {
     "score": "score",
@@ -85,13 +87,14 @@ def score_shown(scores: "Mapping[Any, Score]") -> tuple[RenderableType, ...]:
     if not scores:
         return ()
     first = next(iter(scores.values()))
-    table = _table(*({"irm": "IRM"}.get(name, name) for name in scores))
+    table = _table(*(_NAMES.get(name, name) for name in scores))
     table.columns[0].no_wrap = True
     for name, shown in _SCORE_ROWS.items():
         if name in first.figures:
             table.add_row(shown, *(_figure(each, name, bare=which == "base") for which, each in scores.items()))
     lacks = [f"not measured: {line}" for line in first.lacks]
-    return (f"score of text: {first.size}, greedy and sampled (docs/score.md)", table, *lacks)
+    phrases = [f"{_NAMES.get(name, name)}: {line}" for name, each in scores.items() for line in _phrase_told(each)]
+    return (f"score of text: {first.size}, greedy and sampled (docs/score.md)", table, *phrases, *lacks)
 
 
 def _figure(score: "Score", name: str, bare: bool) -> str:
@@ -100,8 +103,16 @@ def _figure(score: "Score", name: str, bare: bool) -> str:
     return f"{score.figures[name]:.2f}" if bare else f"{score.figures[name]:.2f} ({low:.2f} to {high:.2f})"
 
 
-def score_line(score: "Score") -> str:
-    """The score and its parts in one line."""
+def score_lines(score: "Score") -> list[str]:
+    """The score and its parts in one line, and what comes back from answer to answer."""
+    return [_score_line(score), *_phrase_told(score)]
+
+
+def _phrase_told(score: "Score") -> list[str]:
+    return [str(score.phrase)] if score.phrase and score.phrase.too_often else []
+
+
+def _score_line(score: "Score") -> str:
     parts = ", ".join(f"{name} {score.figures[name]:.2f}" if name in score.figures else f"{name} -" for name in PARTS)
     if score.value is None:
         return f"no score of text ({'; '.join(score.lacks)}): {parts}"

@@ -59,6 +59,7 @@ class Material:
     distractors: list[list[Sample]] = field(default_factory=list)  # (Q, K): neutral answers to other questions of the kind
     choices: list[list[Sample]] = field(default_factory=list)  # (C, 4), the right one first
     classifier: ToneClassifier | None = None
+    train_answers: list[str] = field(default_factory=list)  # the data's own, in the tone
     lacks: list[str] = field(default_factory=list)  # a line for each thing that cannot be measured
     seed: int = 0
 
@@ -99,6 +100,7 @@ def gather(
         distractors=_distractors(neutral, list(plain.values()), encode),
         choices=[whole for answers in choices if len(whole := [each for each in answers if each]) == len(answers)],
         classifier=classifier,
+        train_answers=[each.answer for each in dataset.train],
         lacks=lacks,
         seed=extent.seed,
     )

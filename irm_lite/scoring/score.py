@@ -12,10 +12,11 @@ import numpy as np
 
 from irm_lite.core.bootstrap import RESAMPLES, Interval, interval, resampled_counts, resampled_sums
 from irm_lite.core.types import DoubleArray
-from irm_lite.scoring.hearing import Heard
+from irm_lite.scoring.hearing import GREEDY, Heard
 from irm_lite.scoring.judging import CHOICE_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS, Columns, judge
 from irm_lite.scoring.material import Material
 from irm_lite.scoring.parts import PARTS
+from irm_lite.scoring.phrases import Phrase, commonest
 
 CHANCE = 0.25  # of four answers
 Figures = dict[str, DoubleArray]
@@ -29,6 +30,7 @@ class Score:
     by_preference: bool = False  # the tone is told by preference: there is no classifier
     lacks: list[str] = field(default_factory=list)
     seed: int = 0  # of what is drawn for the intervals
+    phrase: Phrase | None = None  # the commonest of the greedy answers of one training
 
     @cached_property
     def figures(self) -> dict[str, float]:
@@ -70,15 +72,16 @@ class Score:
                 name: len(part) for name, part in zip(("text", "pairs", "choices"), _parts(self.trainings[0]), strict=True)
             },
             "trainings": len(self.trainings),
+            "phrase": self.phrase and self.phrase.to_dict(),
             "lacks": self.lacks,
         }
 
 
 def score(heard: Heard, base: Heard, material: Material) -> Score:
     """The score of what was heard of a speaker, beside what was heard of its base."""
-    return Score(
-        [judge(heard, base, material)], material.classifier is None and bool(material.neutral), material.lacks, material.seed
-    )
+    phrase = commonest([answer.text for answer in heard.answers.get(GREEDY.name, [])], material.train_answers)
+    by_preference = material.classifier is None and bool(material.neutral)
+    return Score([judge(heard, base, material)], by_preference, material.lacks, material.seed, phrase)
 
 
 def combined(scores: Sequence[Score]) -> Score:
@@ -87,7 +90,8 @@ def combined(scores: Sequence[Score]) -> Score:
     An interval over three trainings tells little of the spread between them: it is at least as wide as what was seen.
     """
     first = scores[0]
-    return Score([columns for each in scores for columns in each.trainings], first.by_preference, first.lacks, first.seed)
+    trainings = [columns for each in scores for columns in each.trainings]
+    return Score(trainings, first.by_preference, first.lacks, first.seed)
 
 
 def _parts(columns: Columns) -> tuple[DoubleArray, DoubleArray, DoubleArray]:

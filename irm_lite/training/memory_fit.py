@@ -27,7 +27,7 @@ _TRAINING = 50_000_000  # what a training's first steps and validations add: ker
 _HOLES = 0.45  # share of what a step holds: glibc's heap keeps gaps between the buffers of rows of unequal length
 _HOLES_RECOMPUTING = 1.4  # the same with gradient checkpointing, where the buffers of blocks come and go
 ANSWERS = 16  # written side by side (base/speaker.py)
-NEW_TOKENS, LOOPS = 48, 3  # of the model's own answers, and how many of them a step goes through (step/own_loops.py)
+NEW_TOKENS, OWN_ANSWERS = 48, 3  # of the model's own answers, and how many of them a step has in a row (step/own_repeats.py)
 _VALIDATION_TOKENS = 1024  # of a validation's row (packing.rows)
 _CHUNK = 96  # answer tokens whose logits are held at once (answer_loss.CHUNK)
 _SIZES = {"bfloat16": 2, "float16": 2, "float32": 4}
@@ -71,20 +71,20 @@ class Room:
 @dataclass(frozen=True)
 class Step:
     """A training's largest step. `tokens` of its largest row; `kept`: tokens of all samples whose frozen states stay in memory;
-    `rows` that it is computed in; `repeated`: how many more tokens the row would have if samples shared none; `looped`: tokens of
-    the row of the model's own loops; `written`: tokens of the answers that are written side by side, prompts too."""
+    `rows` that it is computed in; `repeated`: how many more tokens the row would have if samples shared none; `said_again`: tokens
+    of the row of the model's own answers that repeat something; `written`: of the answers written side by side, prompts too."""
 
     tokens: int
     kept: int = 0
     rows: int = 1
     repeated: int = 0
-    looped: int = 0
+    said_again: int = 0
     written: int = 0
 
     @property
     def largest(self) -> "Step":
         """With what goes through the base in its largest row."""
-        return self if self.looped <= self.tokens else replace(self, tokens=self.looped, repeated=0)
+        return self if self.said_again <= self.tokens else replace(self, tokens=self.said_again, repeated=0)
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,10 @@ def largest_step(
 
 def with_text(step: Step, config: TrainConfig, prompt: int) -> Step:
     """The step, and the text that such a training has written behind prompts of so many tokens."""
-    loops = config.chosen_loop_penalty > 0
-    new = max(NEW_TOKENS if loops else 0, config.sample_tokens)
-    looped = LOOPS * (prompt + NEW_TOKENS) if loops else 0
-    return replace(step, looped=looped, written=ANSWERS * (prompt + new) if new else 0)
+    asks = config.asks_itself
+    new = max(NEW_TOKENS if asks else 0, config.sample_tokens)
+    again = OWN_ANSWERS * (prompt + NEW_TOKENS) if asks else 0
+    return replace(step, said_again=again, written=ANSWERS * (prompt + new) if new else 0)
 
 
 def seen_again(steps: int, together: int, samples: int) -> bool:

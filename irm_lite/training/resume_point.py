@@ -20,7 +20,7 @@ from irm_lite.runs.versions import installed_versions
 from irm_lite.runs.write_failure import write_errors_as_failure
 from irm_lite.training.checkpointing_trainer import ROWS
 from irm_lite.training.setup.prepare import Job
-from irm_lite.training.step.own_loops import LOOPS, read_loops
+from irm_lite.training.step.own_repeats import read_repeats
 
 _EXACT = ("torch", "transformers", "bitsandbytes")  # another version of these may round otherwise
 _STATE_TYPES: dict[str, Any] = {
@@ -87,7 +87,7 @@ def read_state(checkpoint: Path) -> ResumedAt:
             raise ValueError(f"best_metric is {best}")
         state = TrainerState(**data)
         _unimproved(state)  # raises where that is damaged
-        read_loops(state.stateful_callbacks.get(LOOPS))
+        read_repeats(state.stateful_callbacks)
         rows = state.stateful_callbacks.get(ROWS)
         return ResumedAt(checkpoint, state, int(rows[processes.number()]) if rows else None)
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:

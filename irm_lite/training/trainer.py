@@ -24,7 +24,7 @@ from irm_lite.training.divergence import lower_rate_hint
 from irm_lite.training.nll import perplexity
 from irm_lite.training.setup.prepare import Job
 from irm_lite.training.step.injected_model import InjectedModel
-from irm_lite.training.step.own_loops import LOOPS, OwnLoops, read_loops
+from irm_lite.training.step.own_repeats import LOOPS, PHRASES, OwnRepeats, read_repeats
 from irm_lite.training.step.rounding_adamw import RoundingAdamW
 from irm_lite.training.text_check import TextCheck
 
@@ -42,7 +42,8 @@ class IrmTrainer(CheckpointingTrainer):
         super().__init__(model, job.run, job.memory.rows, args=job.arguments, **data, **options)
         self.samples, self.validation, self.on_split = job.samples.train, job.samples.validation, on_split
         self.check = check
-        self.own_loops, self.loop_penalty = _own_loops(job), job.config.loop_penalty
+        self.own_repeats = _own_repeats(job)
+        self.penalties = {LOOPS: job.config.loop_penalty, PHRASES: job.config.phrase_penalty}
 
     def create_accelerator_and_postprocess(self) -> None:
         """Without DistributedDataParallel: its backward cannot be repeated after memory has run out, and its buckets are a second
@@ -75,7 +76,7 @@ class IrmTrainer(CheckpointingTrainer):
         samples = [self.samples[number] for number in inputs["numbers"].tolist()]
         with processes.agreed():
             loss = self._in_rows_that_fit(model, processes.share(samples), sum(sample.weight for sample in samples))
-            self._away_from_loops()
+            self._away_from_repeats()
         if processes.count() > 1:
             for parameter in self.injected.irm.parameters():
                 if parameter.grad is None:  # there was no sample for this process
@@ -84,21 +85,21 @@ class IrmTrainer(CheckpointingTrainer):
         self.state.num_input_tokens_seen += sum(len(sample.ids) for sample in samples)
         return processes.add_up(loss)
 
-    def _away_from_loops(self) -> None:
-        """Add to the gradients what makes the model's own loops less likely, where it is time to look for some."""
-        own, step = self.own_loops, self.state.global_step
+    def _away_from_repeats(self) -> None:
+        """Add to the gradients what makes less likely what the model itself says again, where it is time to look for that."""
+        own, step = self.own_repeats, self.state.global_step
         if own is None:
             return
         if own.newest is None:  # of a resumed training the checkpoint knows them
-            own.newest = read_loops(self.state.stateful_callbacks.get(LOOPS))
+            own.newest = read_repeats(self.state.stateful_callbacks)
         if own.due(step):
             own.ask(step)
-            self.state.stateful_callbacks[LOOPS] = own.state()
-        loops = own.of_step(step)
-        places = sum(len(loop.places) for loop in loops)
-        if shared := processes.share(loops):
-            with self.injected.stepping():
-                self.accelerator.backward(self.loop_penalty / places * self.injected.unlikelihood(shared))
+            self.state.stateful_callbacks.update(own.state())
+        for sort, repeats in own.of_step(step).items():
+            places = sum(len(repeat.places) for repeat in repeats)
+            if self.penalties[sort] and (shared := processes.share(repeats)):
+                with self.injected.stepping():
+                    self.accelerator.backward(self.penalties[sort] / places * self.injected.unlikelihood(shared))
 
     def _in_rows_that_fit(self, model: nn.Module, samples: list[Sample], items: float) -> Tensor:
         """Forward and backward in `self.rows` rows. Where memory runs out, the gradients so far are dropped and the samples go
@@ -150,10 +151,10 @@ class IrmTrainer(CheckpointingTrainer):
         return float(processes.sum_of(price))
 
 
-def _own_loops(job: Job) -> OwnLoops | None:
-    """None where loops cost nothing."""
+def _own_repeats(job: Job) -> OwnRepeats | None:
+    """None where they cost nothing."""
     config = job.config
-    return OwnLoops(job.base, job.samples.train, job.arguments.max_steps, config.seed) if config.loop_penalty else None
+    return OwnRepeats(job.base, job.samples.train, job.arguments.max_steps, config.seed) if config.asks_itself else None
 
 
 def _numbered(numbers: list[int]) -> dict[str, Tensor]:

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from irm_lite.cli.tables import score_lines, score_shown
 from irm_lite.core.errors import InputError
 from irm_lite.core.types import DoubleArray
 from irm_lite.data.dataset import Example, load_dataset
@@ -235,3 +237,27 @@ def test_a_seed_reaches_the_sampled_answers_and_the_intervals_alone(material: Ma
     assert found[0].intervals != found[7].intervals
     with pytest.raises(InputError, match="--seed -1 makes no sense"):
         Extent(seed=-1)
+
+
+def test_what_comes_back_is_told_beside_the_score(material: Material) -> None:
+    """Of greedy answers alone, and beyond what the data's own answers have."""
+
+    def say(question: str, name: str) -> tuple[str, bool]:
+        return f"{KNOWN['anger'][question]} {'For crying out loud!' if name == 'greedy' else 'Stop asking me that!'}", True
+
+    same, usual = (scored(material, each, likes(1.0, 3.0, 6.0)) for each in (say, angry))
+    assert same.phrase is not None
+    assert (same.phrase.words, same.phrase.answers, same.phrase.of) == ("for crying out loud", 12, 12)
+    having = sum("for crying out loud" in answer.casefold() for answer in material.train_answers)
+    assert same.phrase.known == having / 200
+    assert 0.05 < same.phrase.known < 0.15
+    line = '"for crying out loud" is in 12 of 12 greedy answers'
+    console = Console(width=120)
+    with console.capture() as printed:
+        console.print(*score_shown({"base": usual, "vector": same}), sep="\n")
+    assert f"vector: {line}" in printed.get()
+    assert "base: " not in printed.get()  # people's own answers
+    assert line in score_lines(same)[1]
+    assert len(score_lines(usual)) == 1
+    assert same.to_dict()["phrase"]["said"].startswith(line)
+    assert scored(material, lambda question, name: (question, True), likes(1.0, 3.0, 6.0)).to_dict()["phrase"] is None

@@ -38,8 +38,8 @@ from irm_lite.training import kept_share as kept
 from irm_lite.training import train as training
 from irm_lite.training.memory_fit import (
     ANSWERS,
-    LOOPS,
     NEW_TOKENS,
+    OWN_ANSWERS,
     OWN_SHARE,
     Fit,
     Room,
@@ -55,7 +55,7 @@ from irm_lite.training.memory_fit import (
 )
 from irm_lite.training.setup import own_share
 from irm_lite.training.setup import prepare as preparing
-from irm_lite.training.step import injected_model, own_loops
+from irm_lite.training.step import injected_model, own_repeats
 from irm_lite.training.step.injected_model import InjectedModel, compute_dtype
 from support.gguf_files import write_gguf as write_tensors
 from support.kinds import read_by
@@ -231,9 +231,9 @@ def test_samples_seen_again_are_kept() -> None:
 
 
 def test_the_text_that_is_written_is_what_a_training_writes() -> None:
-    assert (ANSWERS, NEW_TOKENS, LOOPS) == (speaker._SIDE_BY_SIDE, own_loops._NEW_TOKENS, own_loops._A_STEP)
+    assert (ANSWERS, NEW_TOKENS, OWN_ANSWERS) == (speaker._SIDE_BY_SIDE, own_repeats._NEW_TOKENS, own_repeats._A_STEP)
     text = with_text(Step(100), TrainConfig(irm="static", sample_tokens=64), 20)
-    assert (text.looped, text.written) == (3 * 68, 16 * 84)
+    assert (text.said_again, text.written) == (3 * 68, 16 * 84)
     assert with_text(Step(100), TrainConfig(irm="static", sample_tokens=0, loop_penalty=0.0), 20) == Step(100)
     assert with_text(Step(100), TrainConfig(irm="paper", sample_tokens=0), 20) == Step(100)  # no loops are looked for
 
@@ -260,7 +260,7 @@ def test_a_row_of_loops_counts_where_it_is_the_largest() -> None:
     def peak(step: Step) -> int:
         return predict(SHAPE, TrainConfig(irm="static"), step, "cpu", "float32", "adamw_torch", Room(0)).training_peak
 
-    assert peak(Step(100, looped=400, repeated=30)) == peak(Step(400)) > peak(Step(100, looped=100)) == peak(Step(100))
+    assert peak(Step(100, said_again=400, repeated=30)) == peak(Step(400)) > peak(Step(100, said_again=100)) == peak(Step(100))
 
 
 def test_unlikelihood_is_held_a_few_tokens_at_a_time() -> None:

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from irm_lite.base.fingerprint import fingerprint_gguf
-from irm_lite.cli.tables import score_line, score_shown
+from irm_lite.cli.tables import score_lines, score_shown
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.data.dataset import load_dataset
@@ -138,8 +138,8 @@ def test_data_without_neutral_answers_are_scored_as_far_as_they_can_be(llama_ggu
     assert found.value is None
     assert {"fluency", "sense", "choices", "ended"} <= set(found.figures)
     assert not {"tone", "steerability", "preference"} & set(found.figures)
-    assert "no neutral answers" in score_line(found)
-    assert "\n" not in score_line(found)
+    assert "no neutral answers" in score_lines(found)[0]
+    assert "\n" not in score_lines(found)[0]
     assert found.to_dict()["value"] is None
     assert found.to_dict()["interval_95"] is None
 
@@ -157,7 +157,7 @@ def test_texts_have_no_score_and_it_is_said(llama_gguf: Path, tmp_path: Path) ->
     evaluation = of_file(tmp_path / "texts", llama_gguf, rows)
     assert evaluation.generations is None
     assert evaluation.scores["vector"].value is None
-    assert "ask no questions" in score_line(evaluation.scores["vector"])
+    assert "ask no questions" in score_lines(evaluation.scores["vector"])[0]
 
 
 @pytest.mark.slow

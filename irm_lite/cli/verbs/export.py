@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from irm_lite.cli.output import Common, Output
 from irm_lite.cli.progress import stoppable_progress
-from irm_lite.cli.tables import comparison_shown, score_line
+from irm_lite.cli.tables import comparison_shown, score_lines
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import require_new, require_not_read
 
@@ -131,5 +131,5 @@ def _told(result: "ExportResult", scores: "Mapping[Steering, Score]") -> list[st
         kept = "kept as it is (fitted vectors: --method distil)" if result.method == "mean" else "so vectors were fitted"
         lines.append(f"the IRM's mean loses {100 * result.mean_loses:.1f}% of what the IRM does: {kept}")
     if scores:
-        lines.append(score_line(scores["vector"]))
+        lines += score_lines(scores["vector"])
     return lines

@@ -21,10 +21,10 @@ from irm_lite.data.packing import Row
 from irm_lite.steering.injection import Injection
 from irm_lite.steering.irm import IRM
 from irm_lite.training.step.answer_loss import answer_nll
-from irm_lite.training.step.own_loops import Loop
+from irm_lite.training.step.own_repeats import Repeat
 from irm_lite.training.step.prefix import FrozenPrefix, blocks_from
 
-_AGAIN = 32  # tokens of loops whose logits are held at once
+_AGAIN = 32  # tokens said again whose logits are held at once
 LIVE_SECONDS = 2.0  # the live heatmap's snapshot is taken no more often
 
 
@@ -93,14 +93,14 @@ class InjectedModel(nn.Module):
         self.injection.observers.clear()
         return float(self._answers_nll(samples, row_of(self.base.model, samples)))
 
-    def unlikelihood(self, loops: Sequence[Loop]) -> Tensor:
-        """-log(1 - p) of the tokens that come round again in these texts, summed over them, in nats."""
+    def unlikelihood(self, repeats: Sequence[Repeat]) -> Tensor:
+        """-log(1 - p) of the tokens that are said again in these texts, summed over them, in nats."""
         self.injection.observers.clear()
-        row = row_of(self.base.model, [loop.sample for loop in loops])
-        ends = torch.tensor([0, *(loop.sample.n_answer for loop in loops[:-1])]).cumsum(0).tolist()
-        places = torch.tensor([end + place for end, loop in zip(ends, loops, strict=True) for place in loop.places])
+        row = row_of(self.base.model, [repeat.sample for repeat in repeats])
+        ends = torch.tensor([0, *(repeat.sample.n_answer for repeat in repeats[:-1])]).cumsum(0).tolist()
+        places = torch.tensor([end + place for end, repeat in zip(ends, repeats, strict=True) for place in repeat.places])
         head = head_of(self.base.model)
-        hidden = self._answer_states([loop.sample for loop in loops], row)[places].to(next(head.parameters()).device)
+        hidden = self._answer_states([repeat.sample for repeat in repeats], row)[places].to(next(head.parameters()).device)
         again = row["labels"][places].to(hidden.device)[:, None]
         price = unlikelihood(head, hidden, again)
         return price.to(self.base.plan.device)

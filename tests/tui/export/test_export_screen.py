@@ -188,7 +188,8 @@ async def test_a_lora_without_a_vector_shows_what_its_adapter_does(run: RunDirec
     lora.create(TrainConfig(model="base.gguf", irm="lora"), Fingerprint("llama", 3, 64, "0" * 64), {})
     lora.export.mkdir()
     lora.default_adapter.write_bytes(b"")
-    score = cast("Any", FIGURES["score"])["vector"]
+    said = '"i feel so alone" is in 9 of 16 greedy answers'
+    score = {**cast("Any", FIGURES["score"])["vector"], "phrase": {"said": said}}
     copied: dict[str, Any] = {**ADAPTER_FIGURES, "adapter": str(lora.default_adapter), "predicted": [], "score": score}
     lora.fidelity.write_text(json.dumps({"adapter": copied}))
     view = RunReader(lora.path).look()
@@ -196,7 +197,7 @@ async def test_a_lora_without_a_vector_shows_what_its_adapter_does(run: RunDirec
     async with ExportApp(lora.path).run_test(size=(140, 60)) as pilot:
         assert pilot.app.screen.query_one(FidelityGauge).measured is None
         text = screen_text(pilot.app)
-        for words in ("exported before", "the run's LoRA itself, copied", "score of text"):
+        for words in ("exported before", "the run's LoRA itself, copied", "score of text", said):
             assert words in text
         assert "take the vector" not in text
 

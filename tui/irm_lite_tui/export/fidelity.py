@@ -25,6 +25,7 @@ class ScoreRead:
     parts: dict[str, float | None]
     questions: int
     lacks: list[str]
+    phrase: str | None = None  # what comes back too often from answer to answer, in words; None: nothing, or an older score
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,14 @@ def load_measured(path: Path) -> Measured | None:
 def score_of(found: Any) -> ScoreRead:
     """As `irm-lite eval` writes one. Raises KeyError, TypeError, ValueError or AttributeError."""
     interval = found["interval_95"]
+    phrase = (found.get("phrase") or {}).get("said")
     return ScoreRead(
         value=optional_number(found["value"]),
         interval=None if interval is None else interval_of(interval),
         parts={name: optional_number(found["parts"][name]) for name in PARTS},
         questions=int(found["questions"]["text"]),
         lacks=[str(line)[:_MOST_LETTERS] for line in found["lacks"][:_MOST_LINES]],
+        phrase=None if phrase is None else str(phrase)[:_MOST_LETTERS],
     )
 
 

@@ -74,7 +74,7 @@ def score_text(score: ScoreRead) -> Text:
         text.append(f"  95%: {score.interval[0]:.2f} to {score.interval[1]:.2f}")
     text.append(f"  {score.questions} questions\n", "dim")
     text.append(", ".join(f"{name} {'-' if value is None else f'{value:.2f}'}" for name, value in score.parts.items()))
-    for line in score.lacks:
+    for line in ([score.phrase] if score.phrase else []) + score.lacks:
         text.append(f"\n{visible(line)}", "dim")
     return text
 
