@@ -29,7 +29,7 @@ SIZES = [(80, 24), (140, 45)]
 Script = list[list[Any]]
 
 
-async def until(pilot: Pilot[Any], condition: Callable[[], object], what: str = "", seconds: float = 30) -> None:
+async def until(pilot: Pilot[Any], condition: Callable[[], object], what: str = "", seconds: float = 90) -> None:
     """Let the app work until the condition holds; fails naming `what` after so many seconds."""
     deadline = time.monotonic() + seconds
     while not condition():
