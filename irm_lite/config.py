@@ -195,14 +195,11 @@ class TrainConfig:
             raise InputError("--rank, --width or --num-train-epochs is absurdly large", "give at most 65536, 65536 and 1000000")
         if self.batch_size * self.gradient_accumulation_steps > 10**6:
             raise InputError("--batch-size times --gradient-accumulation-steps is absurdly large", "give at most 1000000")
-        if not (0 <= self.dependence_penalty <= 1000 or self.dependence_penalty == -1):
-            raise InputError(f"--dependence-penalty {self.dependence_penalty} makes no sense", "give 0 to 1000, or -1")
+        for name in ("dependence_penalty", "loop_penalty", "phrase_penalty"):
+            if not (0 <= (weight := getattr(self, name)) <= 1000 or weight == -1):
+                raise InputError(f"--{name.replace('_', '-')} {weight} makes no sense", "give 0 to 1000, or -1")
         if not (0 < self.fact_weight <= 1000 or self.fact_weight == -1):
             raise InputError(f"--fact-weight {self.fact_weight} makes no sense", "give one above 0, at most 1000, or -1")
-        if not (0 <= self.loop_penalty <= 1000 or self.loop_penalty == -1):
-            raise InputError(f"--loop-penalty {self.loop_penalty} makes no sense", "give 0 to 1000, or -1")
-        if not (0 <= self.phrase_penalty <= 1000 or self.phrase_penalty == -1):
-            raise InputError(f"--phrase-penalty {self.phrase_penalty} makes no sense", "give 0 to 1000, or -1")
         if not re.fullmatch(r"(\s*\d{1,6}\s*(,\s*\d{1,6}\s*)*)?", self.mask_indices, re.ASCII):
             raise InputError(f"--mask-indices {reprlib.repr(self.mask_indices)} names no indices", "write them as 1512,7")
         if self.l1 > 1000:

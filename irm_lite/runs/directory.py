@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 LARGEST_LIVE = 256 << 20  # bytes of a live snapshot; 40 layers of 5120 are 800 KB
 
-_OF_BEFORE = {
-    "loop_penalty": 0.0,
-    "phrase_penalty": 0.0,
-    "fact_weight": 1.0,
-}  # of a run that was begun before there were these settings
+# of a run that was begun before there were these settings
+_OF_BEFORE = {"loop_penalty": 0.0, "phrase_penalty": 0.0, "fact_weight": 1.0}
 
 
 class RunDirectory:

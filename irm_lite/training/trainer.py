@@ -3,7 +3,7 @@
 import irm_lite.core.machine.bitsandbytes_first  # noqa: F401  # isort: skip
 import gc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,8 +42,9 @@ class IrmTrainer(CheckpointingTrainer):
         super().__init__(model, job.run, job.memory.rows, args=job.arguments, **data, **options)
         self.samples, self.validation, self.on_split = job.samples.train, job.samples.validation, on_split
         self.check = check
-        self.own_repeats = _own_repeats(job)
-        self.penalties = {LOOPS: job.config.loop_penalty, PHRASES: job.config.phrase_penalty}
+        weights = {LOOPS: job.config.loop_penalty, PHRASES: job.config.phrase_penalty}
+        self.penalties = {sort: weight for sort, weight in weights.items() if weight}
+        self.own_repeats = _own_repeats(job, self.penalties)
 
     def create_accelerator_and_postprocess(self) -> None:
         """Without DistributedDataParallel: its backward cannot be repeated after memory has run out, and its buckets are a second
@@ -97,7 +98,7 @@ class IrmTrainer(CheckpointingTrainer):
             self.state.stateful_callbacks.update(own.state())
         for sort, repeats in own.of_step(step).items():
             places = sum(len(repeat.places) for repeat in repeats)
-            if self.penalties[sort] and (shared := processes.share(repeats)):
+            if shared := processes.share(repeats):
                 with self.injected.stepping():
                     self.accelerator.backward(self.penalties[sort] / places * self.injected.unlikelihood(shared))
 
@@ -151,10 +152,9 @@ class IrmTrainer(CheckpointingTrainer):
         return float(processes.sum_of(price))
 
 
-def _own_repeats(job: Job) -> OwnRepeats | None:
-    """None where they cost nothing."""
-    config = job.config
-    return OwnRepeats(job.base, job.samples.train, job.arguments.max_steps, config.seed) if config.asks_itself else None
+def _own_repeats(job: Job, sorts: Collection[str]) -> OwnRepeats | None:
+    """None where none has a price."""
+    return OwnRepeats(job.base, job.samples.train, job.arguments.max_steps, job.config.seed, sorts) if sorts else None
 
 
 def _numbered(numbers: list[int]) -> dict[str, Tensor]:

@@ -66,8 +66,8 @@ def test_unlikelihood_is_of_the_places_alone(llama_base: Base, samples: list[Sam
                 prices.append(-torch.log1p(-logits[at - 1].double().softmax(-1)[loop.sample.ids[at]]))
         found = InjectedModel(llama_base, injection).unlikelihood(loops)
         torch.autograd.backward(found)
-    # each of the five is a difference of two numbers near 6 in float32
-    assert found.item() == pytest.approx(torch.stack(prices).sum().item(), abs=5e-6)
+    # each of the five is a difference of two numbers near 6, whose neighbours in float32 are 4.8e-7 away
+    assert found.item() == pytest.approx(torch.stack(prices).sum().item(), abs=2.4e-6)
     assert irm.get_parameter("vectors").grad is not None
 
 
@@ -137,6 +137,10 @@ def test_an_older_checkpoint_knows_no_phrases() -> None:
         PHRASES: [],
     }
     assert read_repeats({"loops": None}) is None
+    assert read_repeats({"phrases": [[[1, 2, 3], 1, [1]]]}) == {
+        LOOPS: [],
+        PHRASES: [Repeat(Sample([1, 2, 3], 1, Example((), None, "")), [1])],
+    }
     assert read_repeats({}) is None
 
 

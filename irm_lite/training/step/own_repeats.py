@@ -9,7 +9,7 @@ training it soon has an answer by heart.
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,9 +45,12 @@ class Repeat:
 
 class OwnRepeats:
     """Asks an injected base for its own answers, and keeps the newest that loop, and the newest with a stock phrase: mixed, the
-    phrases crowded the loops out. All processes ask the same."""
+    phrases crowded the loops out. `sorts`: those that are looked for. All processes ask the same."""
 
-    def __init__(self, base: Base, samples: Sequence[Sample], max_steps: int, seed: int) -> None:
+    def __init__(
+        self, base: Base, samples: Sequence[Sample], max_steps: int, seed: int, sorts: Collection[str] = (LOOPS, PHRASES)
+    ) -> None:
+        self._sorts = sorts
         self._base, self._speaker, self._seed = base, BaseSpeaker(base), seed
         # each prompt once: the same answer to the same question is no stock phrase
         self._asked = list({tuple(each.ids[: each.answer_start]): each for each in samples if each.example.messages}.values())
@@ -65,15 +68,24 @@ class OwnRepeats:
         drawn = chance.sample(self._asked, min(_OWN, len(self._asked)))
         drawn += [each for question in chance.sample(general_questions(), _GENERAL) if (each := self._general(question, drawn[0]))]
         answers = [answer.ids for answer in self._speaker.answers(drawn, Decoding("greedy", new_tokens=_NEW_TOKENS))]
-        looping = [places if len(places := loop_places(ids)) >= _FEWEST else [] for ids in answers]
         before = self.newest or {}
         self.newest = {
             sort: [
-                *(_repeat(asked, ids, at) for asked, ids, at in zip(drawn, answers, places, strict=True) if at),
+                *(
+                    _repeat(asked, ids, at)
+                    for asked, ids, at in zip(drawn, answers, self._places(sort, answers), strict=True)
+                    if at
+                ),
                 *before.get(sort, []),
             ][:_KEPT]
-            for sort, places in ((LOOPS, looping), (PHRASES, stock_places(answers, self._known)))
+            for sort in self._sorts
         }
+
+    def _places(self, sort: str, answers: Sequence[Sequence[int]]) -> list[list[int]]:
+        """For each answer, those of the tokens that are said again in this sort of way."""
+        if sort == PHRASES:
+            return stock_places(answers, self._known)
+        return [places if len(places := loop_places(ids)) >= _FEWEST else [] for ids in answers]
 
     def _general(self, question: str, own: Sample) -> Sample | None:
         """A general question behind the system text of a training sample; None where the template hides an answer to it."""
@@ -88,8 +100,8 @@ class OwnRepeats:
         """Those whose turn it is: loops, and answers with stock phrases; a sort that has none is left out."""
         return {
             sort: [each[(_A_STEP * step + at) % len(each)] for at in range(min(_A_STEP, len(each)))]
-            for sort, each in (self.newest or {}).items()
-            if each
+            for sort in self._sorts
+            if (each := (self.newest or {}).get(sort))
         }
 
     def state(self) -> dict[str, list[list[Any]]]:
@@ -103,9 +115,10 @@ class OwnRepeats:
 def read_repeats(state: Mapping[str, Any]) -> dict[str, list[Repeat]] | None:
     """What `OwnRepeats.state` gave, among other things; None where it gave nothing. Raises ValueError or TypeError where it is
     damaged."""
-    if state.get(LOOPS) is None:
+    sorts = (LOOPS, PHRASES)
+    if all(state.get(sort) is None for sort in sorts):
         return None
-    return {sort: _read(state.get(sort, [])) for sort in (LOOPS, PHRASES)}  # older ones know no phrases
+    return {sort: _read(state.get(sort, [])) for sort in sorts}  # older ones know no phrases
 
 
 def _read(state: Any) -> list[Repeat]:
