@@ -39,7 +39,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from contenders.child import Child
+from contenders.child import Child, contender
 from contenders.figures import RIVALS, seconds_until, speed
 from contenders.task import NAMES, Task, parse_shape
 from irm_lite.core.errors import InputError, IrmLiteError
@@ -143,7 +143,7 @@ def children(tasks: Sequence[Task], console: Console) -> Iterator[dict[str, Chil
     running: dict[str, Child] = {}
     try:
         for task in tasks:
-            running[task.name] = child = Child(task)
+            running[task.name] = child = contender(task)
             console.print(f"{task.name}: {safe(child.start.get('failed', 'ready'))}", soft_wrap=True)
         yield running
     finally:

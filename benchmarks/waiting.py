@@ -1,5 +1,5 @@
-"""What it costs to wait as irm-lite does (core/machine/spinning.py, training/give_way.py, llamacpp/threads.py): alone, and beside
-a process that keeps a core busy.
+"""What it costs to wait as irm-lite does (in core/machine/ spinning.py and give_way.py, llamacpp/threads.py): alone, and beside a
+process that keeps a core busy.
 
 python benchmarks/waiting.py [--model demo] [--rounds 6] [--steps 2] [--json FILE]
 
@@ -16,18 +16,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from contenders.child import Child
+from contenders.child import Child, contender
 from contenders.task import Task
 from irm_lite.core.files.atomic import write_text
 from irm_lite.core.machine.spinning import TRAINING, WRITING
 from this_machine import this_machine
-from written_text import Writer
 
 OURS, THEIRS = "irm-lite's", "runtime's own"
 THEIR_TURNS = 300_000
+SHORT, LONG = 32, 300  # tokens before what is written; beyond 256 llama.cpp keeps all threads (llamacpp/threads.py)
 STATES = ("alone", "beside a busy process")
 
 
@@ -40,7 +41,12 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.pop("OMP_WAIT_POLICY", None)
     rates: dict[str, dict[str, dict[str, list[float]]]] = {}
-    for work, start, ours in (("training", trainer, TRAINING), ("llama.cpp", writer, WRITING)):
+    works = {
+        "training": (trainer, TRAINING),
+        "llama.cpp": (partial(writer, prompt=SHORT), WRITING),
+        "llama.cpp, a long text": (partial(writer, prompt=LONG), WRITING),
+    }
+    for work, (start, ours) in works.items():
         rates[work] = raced({OURS: start(options, ours), THEIRS: start(options, THEIR_TURNS)}, options.rounds, work)
     document = {"machine": this_machine(), "model": options.model, "tokens_per_second": rates, "ratios": ratios(rates)}
     print(table(document))
@@ -50,31 +56,39 @@ def main() -> None:
 
 def trainer(options: argparse.Namespace, turns: int) -> Child:
     steps = options.steps * (2 * len(STATES) * options.rounds + 1)
-    return Child(Task("lite", options.model, "anger", "cpu", options.steps, steps), {"GOMP_SPINCOUNT": str(turns)})
+    return contender(Task("lite", options.model, "anger", "cpu", options.steps, steps), {"GOMP_SPINCOUNT": str(turns)})
 
 
-def writer(options: argparse.Namespace, turns: int) -> Writer:
-    return Writer(options.model, {"GOMP_SPINCOUNT": str(turns)}, gives_way=turns != THEIR_TURNS)
+def writer(options: argparse.Namespace, turns: int, prompt: int) -> Child:
+    told = {"model": options.model, "prompt": prompt, "gives_way": turns != THEIR_TURNS}
+    return Child("written_text", told, {"GOMP_SPINCOUNT": str(turns)})
 
 
-def raced(running: dict[str, Any], rounds: int, work: str) -> dict[str, dict[str, list[float]]]:
+def raced(running: dict[str, Child], rounds: int, work: str) -> dict[str, dict[str, list[float]]]:
     """Tokens a second, by how they wait and by state; the first turn of each is a warm-up."""
     found: dict[str, dict[str, list[float]]] = {how: {state: [] for state in STATES} for how in running}
     with ExitStack() as stack:
         for child in running.values():
             stack.callback(child.end)
-            child.turn()
+            taken(child)
         for number in range(rounds):
             for state in STATES:
                 with busy(state != STATES[0]):
                     for how in list(running)[:: 1 if number % 2 else -1]:
                         if how == OURS:
-                            running[how].turn()
-                        turn = running[how].turn()
-                        found[how][state].append(turn["real"] / turn["seconds"])
+                            taken(running[how])
+                        found[how][state].append(taken(running[how]))
             said = {how: [round(values[-1]) for values in states.values()] for how, states in found.items()}
             print(f"{work}, round {number + 1} of {rounds}: {said} tokens/s, load {os.getloadavg()[0]:.1f}", file=sys.stderr)
     return found
+
+
+def taken(child: Child) -> float:
+    """Tokens a second of its next turn. Exits with what it says where it failed."""
+    turn = child.turn()
+    if "failed" in turn:
+        sys.exit(f"waiting.py: {child.start.get('failed', turn['failed'])}")
+    return float(turn["real"] / turn["seconds"])
 
 
 @contextmanager

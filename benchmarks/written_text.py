@@ -1,42 +1,28 @@
-"""A process that writes text in llama.cpp, by turns: what benchmarks/waiting.py has beside the trainings of contenders/."""
+"""A process that writes text in llama.cpp, by turns: what benchmarks/waiting.py has beside the trainings of contenders/.
+
+Run as a module, with {"model", "prompt", "gives_way"} as its first line; one JSON object a line each way after that.
+"""
 
 import json
-import os
-import subprocess
 import sys
 import time
-from collections.abc import Mapping
 
-PROMPT, NEW = 32, 64
+from irm_lite.core.errors import IrmLiteError
 
-
-class Writer:
-    """One process; between turns it sleeps."""
-
-    def __init__(self, model: str, environment: Mapping[str, str], gives_way: bool = True) -> None:
-        """`gives_way`: with fewer threads while others want the cores, as irm-lite has it; else always with all."""
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, model, *([] if gives_way else ["all"])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **environment},
-        )
-
-    def turn(self) -> dict[str, float]:
-        """Tokens and seconds of one text."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print("go", file=self._process.stdin, flush=True)
-        found: dict[str, float] = json.loads(self._process.stdout.readline())
-        return found
-
-    def end(self) -> None:
-        self._process.communicate()
+NEW = 64  # tokens
 
 
-def write(model: str, gives_way: bool) -> None:
-    """In the process: a text for each line on standard input."""
+def main() -> None:
+    told = json.loads(sys.stdin.readline())
+    try:
+        write(told["model"], told["prompt"], told["gives_way"])
+    except IrmLiteError as error:
+        say(failed=str(error))
+
+
+def write(model: str, prompt_tokens: int, gives_way: bool) -> None:
+    """A text for each line on standard input. `gives_way`: with fewer threads while others want the cores, as irm-lite has it;
+    else always with all."""
     import numpy as np
 
     from irm_lite.base.presets import find_gguf
@@ -45,13 +31,20 @@ def write(model: str, gives_way: bool) -> None:
 
     if not gives_way:
         FreeCores.left = lambda self: self.all  # type: ignore[method-assign]
-    prompt = [int(token) for token in np.random.default_rng(0).integers(1000, 40000, PROMPT)]
-    with Runtime(find_gguf(model), n_ctx=PROMPT + NEW) as runtime:
+    prompt = [int(token) for token in np.random.default_rng(0).integers(1000, 40000, prompt_tokens)]
+    with Runtime(find_gguf(model), n_ctx=prompt_tokens + NEW) as runtime:
+        say(ready=True)
         for _ in sys.stdin:
-            began = time.perf_counter()
-            written = sum(1 for _ in runtime.generate_tokens(prompt, max_new_tokens=NEW))
-            print(json.dumps({"real": written, "seconds": time.perf_counter() - began}), flush=True)
+            written, began = 0, time.perf_counter()
+            for _token in runtime.generate_tokens(prompt, max_new_tokens=NEW):
+                began = began if written else time.perf_counter()  # what reads the prompt is no writing
+                written += 1
+            say(real=written - 1, seconds=time.perf_counter() - began)
+
+
+def say(**values: object) -> None:
+    print(json.dumps(values), flush=True)
 
 
 if __name__ == "__main__":
-    write(sys.argv[1], gives_way=not sys.argv[2:])
+    main()

@@ -1,4 +1,4 @@
-"""A contender's process, as the parent sees it: started, asked for a turn, ended."""
+"""A process that works by turns, as the parent sees it: started, asked for a turn, ended."""
 
 import dataclasses
 import json
@@ -15,8 +15,9 @@ from contenders.task import Task
 class Child:
     """One process; between turns it sleeps."""
 
-    def __init__(self, task: Task, environment: Mapping[str, str] | None = None) -> None:
-        """`environment`: variables beside those that are there."""
+    def __init__(self, module: str, told: Any, environment: Mapping[str, str] | None = None) -> None:
+        """`module`: runs in it. `told`: the first line on its standard input, as JSON. `environment`: variables beside those that
+        are there."""
         here = str(Path(__file__).parents[1])
         variables = {
             **os.environ,
@@ -25,14 +26,14 @@ class Child:
             "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")])),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "contenders.process"],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=variables,
             start_new_session=True,  # Ctrl-C is the parent's: it ends them all
         )
-        self.start = self._ask(json.dumps(dataclasses.asdict(task)))
+        self.start = self._ask(json.dumps(told))
 
     def turn(self) -> dict[str, Any]:
         """What the next turn took, or {"failed": why}."""
@@ -59,3 +60,8 @@ class Child:
             found: dict[str, Any] = json.loads(answer)
             return found
         return {"failed": f"the process ended with status {self.process.wait()}"}
+
+
+def contender(task: Task, environment: Mapping[str, str] | None = None) -> Child:
+    """The process of a Task."""
+    return Child("contenders.process", dataclasses.asdict(task), environment)

@@ -7,7 +7,7 @@ from typing import Any
 
 Turn = Mapping[str, Any]  # as Turns.step says it
 RIVALS = ("qlora", "qlora-bf16", "paper")  # what others are held against
-PRODUCTS = {"bfloat16": "products", "float32": "products-float32"}  # by number format, what the machine can do
+PRODUCTS = ("products", "products-float32")  # what the machine can do, in the format that training takes here and in float32
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ def speed(
                 row[f"times_{rival}"] = [mine / theirs for mine, theirs in pairs]
         if peak_tflops is not None:
             row["flops_utilisation"] = [rate / (peak_tflops * 1e12) for rate in rates(own, "flops")]
-        products = PRODUCTS.get((formats or {}).get(name, ""), "")
-        if products in turns:
-            pairs = zip(rates(own, "flops"), rates(turns[products], "flops"), strict=True)
+        same = [each for each in PRODUCTS if formats and each in turns and formats[each] == formats[name]]
+        if same:
+            pairs = zip(rates(own, "flops"), rates(turns[same[0]], "flops"), strict=True)
             row["share_of_products"] = [mine / possible for mine, possible in pairs]
         found[name] = {key: asdict(Spread.of(values)) for key, values in row.items()}
     return found

@@ -7,12 +7,15 @@ import sys
 from contenders.task import Task
 from irm_lite.core.errors import IrmLiteError
 from irm_lite.core.machine.quiet import import_bitsandbytes
+from irm_lite.core.machine.spinning import spin_briefly
 
 
 def main() -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print shall not stand among the answers
     task = Task(**json.loads(sys.stdin.readline()))
+    if task.ours:  # as the command line does for them
+        spin_briefly()
     import_bitsandbytes()  # before accelerate does it, and talks
     import torch
 

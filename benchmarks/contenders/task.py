@@ -39,6 +39,10 @@ class Task:
     memory: int | None = None  # bytes of the GPU that the process may take
 
     @property
+    def ours(self) -> bool:
+        return self.name.startswith(("lite", "static", "lora", "paper-irm"))
+
+    @property
     def to_nll(self) -> bool:
         """Whether the held-out NLL is measured after each turn."""
         return self.max_steps is None

@@ -17,6 +17,7 @@ from irm_lite.analysis.statistics.ranking import importance
 from irm_lite.analysis.statistics.sharpness_share import SharpnessShare, sharpness_share
 from irm_lite.core.bootstrap import Interval, interval, resampled_sums
 from irm_lite.core.errors import InputError
+from irm_lite.core.machine.give_way import giving_way
 from irm_lite.core.types import DoubleArray, IntArray, Progress
 from irm_lite.data.encoding import Sample
 from irm_lite.steering.injection import inject
@@ -118,6 +119,7 @@ def require_ablatable(indices: Sequence[int], hidden_size: int) -> None:
         raise InputError(f"{len(set(indices))} of {hidden_size} indices leave none to be held against", "zero fewer at once")
 
 
+@giving_way()
 def ablate(
     run: "TrainedRun",
     indices: Sequence[int],

@@ -22,6 +22,7 @@ from irm_lite.analysis.statistics.striations import correlations, layer_normalis
 from irm_lite.analysis.statistics.tone import tone_effect
 from irm_lite.base.load import Base
 from irm_lite.core.errors import BaseModelError, InputError
+from irm_lite.core.machine.give_way import giving_way
 from irm_lite.core.private_text import without_folders
 from irm_lite.core.timestamp import now
 from irm_lite.core.types import DoubleArray, FloatArray, Progress, Reals
@@ -43,6 +44,7 @@ class Analysis:
     heatmaps: dict[str, FloatArray]
 
 
+@giving_way()
 def analyze(
     runs: Sequence[RecordedRun],
     *,

@@ -14,6 +14,7 @@ from irm_lite.analysis.interventions.measured import Measured, measured_on, outp
 from irm_lite.analysis.statistics.causality import KL, MEASURES, AblationEffect, effect_against_controls
 from irm_lite.analysis.statistics.ranking import importance
 from irm_lite.core.errors import InputError
+from irm_lite.core.machine.give_way import giving_way
 from irm_lite.core.types import DoubleArray, IntArray, Progress, unwatched
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Subset:
         }
 
 
+@giving_way()
 def keep_and_drop(
     run: "TrainedRun",
     sets: Sequence[tuple[What, int]],

@@ -24,6 +24,7 @@ from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.files.paths import is_utf8
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import DEVICES, available, decide, probe
+from irm_lite.core.machine.give_way import giving_way
 from irm_lite.core.machine.launch import set_aside
 from irm_lite.core.machine.malloc import freed_memory_kept
 from irm_lite.core.machine.memory import peak_bytes, reset_peak
@@ -37,7 +38,6 @@ from irm_lite.runs.write_failure import write_errors_as_failure
 from irm_lite.steering.injection import Injection, inject
 from irm_lite.steering.irm_files import load_irm
 from irm_lite.training.announce import announce
-from irm_lite.training.give_way import giving_way
 from irm_lite.training.memory_fit import seen_again
 from irm_lite.training.nll import mean_nll, perplexity
 from irm_lite.training.reporter import Reporter
@@ -249,14 +249,14 @@ def _steps(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callabl
         _recomputing(base, recompute),
         dequantised_once(decoder_layers(base.model)[first_reached(base.model, irm) :] if dequantise else ()),
         inject(base.model, irm) as injection,
-        giving_way() as give_way,
+        giving_way(),
     ):
         injection.compute_dtype = compute_dtype(base, irm)
         model = InjectedModel(base, injection, config.l1, config.dependence_penalty, recompute)
         _keep_prefix(job, model, emit)
         check = _text_check(job, injection)
         reporter = Reporter(job, model, emit, should_stop, check)
-        callbacks: list[TrainerCallback] = [reporter, give_way]
+        callbacks: list[TrainerCallback] = [reporter]
         if config.early_stopping_patience:
             callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
         if config.report_to == "tensorboard" and processes.first():

@@ -18,6 +18,7 @@ from irm_lite.base.load import load_tokenizer
 from irm_lite.core.bootstrap import Interval, interval, resampled_sums
 from irm_lite.core.errors import DataError, InputError
 from irm_lite.core.log_probabilities import kl
+from irm_lite.core.machine.give_way import giving_way
 from irm_lite.core.types import DoubleArray, Progress, unwatched
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode_all
@@ -104,6 +105,7 @@ def layer_choices(vector: ControlVector) -> list[tuple[int, ...]]:
     return list(dict.fromkeys(choice for choice in choices if choice))
 
 
+@giving_way()
 def calibrate(
     vector: ControlVector,
     gguf: Path,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from irm_lite.base.fingerprint import Match, fingerprint_gguf
+from irm_lite.core.machine.give_way import giving_way
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.encoding import Sample
 from irm_lite.llamacpp.likelihood import context_for
@@ -66,6 +67,7 @@ class Evaluation:
         }
 
 
+@giving_way()
 def evaluate_run(
     run: "TrainedRun",
     vector: ControlVector,

@@ -11,6 +11,7 @@ from irm_lite.base.fingerprint import fingerprint_gguf
 from irm_lite.base.stream import stream_of
 from irm_lite.core.errors import InputError
 from irm_lite.core.files.atomic import require_folder
+from irm_lite.core.machine.give_way import giving_way
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.core.version import __version__
 from irm_lite.data.dataset import public_name
@@ -58,6 +59,7 @@ class ExportResult:
         return found
 
 
+@giving_way()
 def export_vector(
     run: TrainedRun,
     out: Path,

@@ -213,6 +213,11 @@ def test_the_share_of_the_products_is_of_those_in_the_same_format() -> None:
     found = speed(turns, formats={"lite": "bfloat16", "products": "bfloat16", "products-float32": "float32", "qlora": "float32"})
     assert found["lite"]["share_of_products"] == {"median": 0.5, "low": 0.5, "high": 0.5}
     assert found["qlora"]["share_of_products"] == {"median": 0.375, "low": 0.25, "high": 0.5}
+    # a CPU that trains in float32 needs no second kind of products
+    del turns["products-float32"]
+    found = speed(turns, formats=dict.fromkeys(turns, "float32"))
+    assert found["lite"]["share_of_products"] == {"median": 0.5, "low": 0.5, "high": 0.5}
+    assert found["qlora"]["share_of_products"] == pytest.approx({"median": 0.075, "low": 0.05, "high": 0.1})
 
 
 def test_seconds_until_an_nll() -> None:

@@ -15,6 +15,7 @@ from irm_lite.analysis.recordings.recording import PHASES, Description, HalfArra
 from irm_lite.analysis.recordings.running_statistics import Running
 from irm_lite.base.fingerprint import fingerprint_gguf
 from irm_lite.core.errors import DataError, InputError
+from irm_lite.core.machine.give_way import giving_way
 from irm_lite.core.types import Progress
 from irm_lite.data.encoding import encode_prompt, turn_ends
 from irm_lite.steering.injection import inject
@@ -35,6 +36,7 @@ Heard = tuple[list[int], Tensor, Tensor | None]
 Source = Callable[[list[int]], Iterator[Heard]]
 
 
+@giving_way()
 def record(
     run: "TrainedRun",
     questions: Sequence[str],

@@ -40,15 +40,20 @@ class SleepSooner:
         begun, end = threading.Event(), threading.Event()
 
         def keep() -> None:
-            with suppress(AttributeError, OSError):  # another runtime under the same name
-                library = ctypes.CDLL(runtime)
-                nothing = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p)
-                library.GOMP_parallel(nothing, None, self._team, 0)
-            begun.set()
+            try:
+                with suppress(AttributeError, OSError):  # another runtime under the same name
+                    library = ctypes.CDLL(runtime)
+                    nothing = ctypes.cast(library.omp_get_thread_num, ctypes.c_void_p)
+                    library.GOMP_parallel(nothing, None, self._team, 0)
+            finally:
+                begun.set()
             end.wait()
 
         thread = threading.Thread(target=keep, daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the last one went to somebody else since it was tried
+            return
         self._kept.append((thread, end))
         begun.wait()
 
