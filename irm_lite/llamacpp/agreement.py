@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,6 +19,7 @@ from irm_lite.base.load import Base, Source, locate
 from irm_lite.base.streamed import streamed_answer_logits
 from irm_lite.core.errors import BaseModelError, IrmLiteError
 from irm_lite.core.log_probabilities import kl, log_softmax
+from irm_lite.core.machine.available_memory import available_bytes
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack
@@ -98,7 +98,7 @@ def agreement(base: Compared, gguf: Path, samples: Sequence[Sample]) -> Agreemen
     known = kept.get(key) or kept.get(loaded_key)
     if known is not None:
         return Agreement(**known)
-    free = psutil.virtual_memory().available
+    free = available_bytes()
     if free < 2 * gguf.stat().st_size + _BESIDE:
         raise _NotComparable(f"too little memory is free: {free / 1e9:.1f} GB")
     compared = [_whole(base.tokenizer(_PARAGRAPH)["input_ids"]), *(_whole(each.ids[-_LAST:]) for each in samples[:_SAMPLES])]

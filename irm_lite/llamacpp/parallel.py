@@ -171,7 +171,7 @@ def log_probabilities_together(runtime: "Runtime", samples: Sequence[Sample]) ->
     if longest > runtime.n_ctx:
         raise InputError(f"{longest} tokens do not fit into the context of {runtime.n_ctx}", "use shorter samples")
     start = _CommonStart(runtime, texts, min((sample.answer_start for sample in samples), default=0) - 1)
-    for group in _groups(samples, runtime, start.sequences):
+    for group in _groups(samples, runtime, start.sequences if runtime.takes_unequal else 1):
         common = in_common([sample.ids for sample in group], min(len(sample.ids) for sample in group) - 1)
         start.begin()
         start.into(0)

@@ -77,8 +77,12 @@ class Runtime:
         self.n_ctx = int(llama_cpp.llama_n_ctx(self._context))
         self.n_batch = int(parameters.n_batch)
         self.n_sequences = n_sequences
-        # What a hybrid of attention and recurrent blocks is given of several sequences, llama.cpp splits, down to single tokens.
-        self._splits = n_sequences > 1 and bool(llama_cpp.llama_model_is_hybrid(self.model.handle))
+        # Recurrent blocks take sequences of one length: llama.cpp runs its graph for several unequal ones more than once, in the
+        # end for single tokens, which a hybrid's attention reads as such.
+        hybrid = bool(llama_cpp.llama_model_is_hybrid(self.model.handle))
+        recurrent = hybrid or bool(llama_cpp.llama_model_is_recurrent(self.model.handle))
+        self._splits = n_sequences > 1 and hybrid
+        self.takes_unequal = not (recurrent and self.dynamic is not None)  # sequences in a micro-batch: an IRM acts in one graph
         self._batch: Any = llama_cpp.llama_batch_init(self.n_batch, 0, 1)
         self._memory = llama_cpp.llama_get_memory(self._context)
         self._n_past = 0
@@ -319,8 +323,8 @@ class Runtime:
             code = llama_cpp.llama_decode(self._context, batch)
             if self.dynamic is None or self.dynamic.after():
                 break
-            for _, position, sequence in placed:
-                llama_cpp.llama_memory_seq_rm(self._memory, sequence, position, -1)
+            if not all(llama_cpp.llama_memory_seq_rm(self._memory, sequence, position, -1) for _, position, sequence in placed):
+                raise LlamaCppError("llama.cpp's graph changed, and this model's cache cannot be taken back", "generate again")
         if code != 0:
             stopped = f"llama.cpp stopped after {placed[0][1]} tokens (code {code}: {complaint()})"
             raise LlamaCppError(stopped, "raise --context" if code == 1 else None)

@@ -24,7 +24,7 @@ class Threads:
         self._set = self.all
 
     def choose(self, context: Any, single: bool, position: int) -> None:
-        """Before a micro-batch: whether llama.cpp may run a token of it by itself, and the last token's position at most.
+        """Before a micro-batch. `single`: llama.cpp may run a token of it by itself. `position`: of its last token, or more.
 
         Never fewer than half of the cores: where others are busy on all of them, the system gives each its share."""
         import llama_cpp

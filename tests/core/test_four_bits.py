@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from irm_lite.core.machine.four_bits import in_threads, quick_four_bits
+from irm_lite.core.machine.four_bits import quick_four_bits
+from irm_lite.core.machine.in_threads import in_threads
 
 CODES = {kind: bitsandbytes.functional.get_4bit_type(kind, device="cpu").float() for kind in ("nf4", "fp4")}
 

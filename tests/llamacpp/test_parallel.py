@@ -18,6 +18,7 @@ from irm_lite.llamacpp.parallel import generate_together, n_ctx_for, nll_togethe
 from irm_lite.llamacpp.sampling import Sampling
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import build_irm
+from support.zoo_ggufs import write_zoo
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +128,23 @@ def test_what_does_not_fit_is_refused_and_nothing_is_something(runtimes: tuple[R
         nll_together(alone, [Sample([5] * 300, 1, Example((), "x", "here"))])
     with pytest.raises(InputError, match="do not fit into the context"):  # what they begin with does not either
         nll_together(together, [Sample([5] * 900, 890, Example((), "x", "here"))] * 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lfm2", "mamba"])
+def test_recurrent_blocks_with_an_irm_read_answers_of_different_lengths(name: str, tmp_path: Path, samples: list[Sample]) -> None:
+    """llama.cpp runs its graph more than once for what they are given of unequal sequences."""
+    _, gguf = write_zoo(name, tmp_path)
+    first = samples[0]
+    asked = [Sample([*first.ids, *range(5, 5 + more)], first.answer_start, first.example) for more in (0, 3, 1)]
+    irm = build_irm("static", 64, (0, 1), "block")
+    torch.nn.init.normal_(next(irm.parameters()), generator=torch.Generator().manual_seed(0))
+    prompt = first.ids[: first.answer_start]
+    with Runtime(gguf, irm=irm, n_ctx=256) as alone, Runtime(gguf, irm=irm, n_ctx=n_ctx_for(120, 4), n_sequences=4) as together:
+        expected = answer_nlls(alone, asked)
+        np.testing.assert_allclose(nll_together(together, asked), expected, rtol=2e-3)
+        written = generate_together(together, [prompt, prompt[:-1], prompt], 5)
+        assert written[0].tokens == list(alone.generate_tokens(prompt, max_new_tokens=5))
+        assert alone.dynamic is not None
+        alone.dynamic.enabled = False
+        assert not np.allclose(answer_nlls(alone, asked), expected, rtol=2e-2)

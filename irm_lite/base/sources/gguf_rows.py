@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from irm_lite.core.files.gguf_header import TensorInfo
-from irm_lite.core.machine.four_bits import in_threads
+from irm_lite.core.machine.in_threads import in_threads
 from irm_lite.core.types import FloatArray, IntArray
 
 _PIECE = 1 << 17  # values that are read at once

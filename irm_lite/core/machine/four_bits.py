@@ -4,12 +4,13 @@ bitsandbytes looks each value up among the 15 middles between its 16 numbers by 
 a piece that fits the processor's cache is compared with each middle in turn, by as many threads as torch has.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
 import numpy as np
+
+from irm_lite.core.machine.in_threads import in_threads
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -97,20 +98,6 @@ def _scaled(part: Array, blocksize: int) -> Array:
             found = np.append(found, last)
     np.clip(part, -1, 1, out=part)
     return found
-
-
-def in_threads(work: Callable[[int], None], starts: Sequence[int], threads: int) -> None:
-    """Call `work` with each of `starts`, every thread with its share of them. numpy lets the others run while it computes."""
-
-    def share(number: int) -> None:
-        for start in starts[number::threads]:
-            work(start)
-
-    if threads == 1:
-        share(0)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(share, range(threads)))
 
 
 def _float32(values: Array) -> Array:

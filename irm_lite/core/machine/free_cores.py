@@ -32,8 +32,8 @@ class FreeCores:
 
 
 class _Counts(NamedTuple):
-    """Busy core seconds by a time: this process's, and those of all others on these cores, with what the host of a virtual machine
-    took away (steal)."""
+    """Core seconds so far: `own`, of this process, and `others`, of all else that kept these cores busy, with what
+    the host of a virtual machine took away (steal)."""
 
     at: float
     own: float

@@ -7,6 +7,7 @@ from pathlib import Path
 import psutil
 
 from irm_lite.core.errors import InputError
+from irm_lite.core.machine.available_memory import available_bytes
 
 
 def peak_bytes(device: str) -> int:
@@ -45,8 +46,6 @@ def reset_peak(device: str) -> bool:
 
 def held_bytes(device: str) -> int:
     """Bytes in use now, as `peak_bytes` counts them."""
-    import psutil
-
     if device == "cuda":
         import torch
 
@@ -67,8 +66,6 @@ def _paged_bytes() -> int:
 
 def _since_start() -> int:
     if sys.platform == "win32":
-        import psutil
-
         return int(psutil.Process().memory_info().peak_wset)
     import resource
 
@@ -77,7 +74,8 @@ def _since_start() -> int:
 
 
 def free_bytes(device: str) -> int:
-    """Bytes. CUDA: of the GPU, within the share that torch was given. MPS: what Metal recommends. CPU: of the system's memory."""
+    """Bytes. CUDA: of the GPU, within the share that torch was given. MPS: what Metal recommends. CPU: what this process
+    has, and may have on top."""
     if device == "cuda":
         import torch
 
@@ -88,7 +86,7 @@ def free_bytes(device: str) -> int:
         import torch
 
         return torch.mps.recommended_max_memory()
-    return int(psutil.virtual_memory().available + psutil.Process().memory_info().rss)
+    return available_bytes() + int(psutil.Process().memory_info().rss)
 
 
 _UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}

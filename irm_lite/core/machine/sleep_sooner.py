@@ -19,7 +19,7 @@ class SleepSooner:
 
     def __init__(self, threads: int) -> None:
         """`threads`: of this process's teams, as torch's, which are to sleep."""
-        # The runtime manages those; with as many more as make one above the cores it begins to throttle.
+        # A team of n brings n - 1 new threads and the one that starts it: threads + n - 1 shall be one more than the cores.
         self._team = max(2, usable_cores() + 2 - threads) if threads > 1 else 0
         self._kept: list[tuple[threading.Thread, threading.Event]] = []
 

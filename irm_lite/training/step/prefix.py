@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from irm_lite.base.padded import as_row
 from irm_lite.base.stream import stream_of
 from irm_lite.core.files.atomic import free_space
 from irm_lite.core.machine import processes
+from irm_lite.core.machine.available_memory import available_bytes
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack, rows
 from irm_lite.steering.irm import IRM
@@ -60,7 +60,7 @@ class FrozenPrefix:
         if not names:
             return "memory"
         wanted = len(names) * size * processes.on_this_machine()
-        if wanted <= MEMORY_SHARE * psutil.virtual_memory().available:
+        if wanted <= MEMORY_SHARE * available_bytes():
             self._stored, where = {name: torch.empty(shape, dtype=dtype) for name in names}, "memory"
         elif wanted <= (free_space(folder) - spare) / 2:
             try:

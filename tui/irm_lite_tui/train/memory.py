@@ -3,6 +3,7 @@
 from irm_lite.base.sources.shape import base_shape
 from irm_lite.config import TrainConfig
 from irm_lite.core.errors import IrmLiteError
+from irm_lite.core.machine.available_memory import available_bytes
 from irm_lite.training.kept_share import room
 from irm_lite.training.memory_fit import SAMPLE_TOKENS, Step, predict, with_text
 
@@ -19,9 +20,7 @@ def needed(config: TrainConfig, free: int) -> int:
 
 def memory_line(config: TrainConfig) -> tuple[str, bool]:
     """A line on whether it fits, and False where it probably does not."""
-    import psutil
-
-    free = psutil.virtual_memory().available
+    free = available_bytes()
     try:
         wanted = needed(config, free)
     except IrmLiteError:
