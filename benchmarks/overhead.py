@@ -29,8 +29,8 @@ from irm_lite.data.packing import pack
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import build_irm
 from irm_lite.training.step.answer_loss import answer_nll
+from irm_lite.training.step.frozen_prefix import FrozenPrefix, blocks_from
 from irm_lite.training.step.injected_model import InjectedModel, compute_dtype
-from irm_lite.training.step.prefix import FrozenPrefix, blocks_from
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,10 +1,10 @@
 """What it gains not to compute twice: tokens a second of a training with it and without, and whether the losses agree.
 
-python benchmarks/prefix.py [--of layers|start] [--model demo] [--data anger] [--irm lite] [--epochs 5] [--rounds 3] [--json FILE]
+python benchmarks/prefix.py [--of frozen|shared] [--model demo] [--data anger] [--irm lite] [--epochs 5] [--rounds 3] [--json FILE]
 
-`layers`: the frozen layers below the IRM's first are kept from the first epoch on. `start`: what a step's samples begin with is
+`frozen`: the states below the IRM's first layer are kept from the first epoch on. `shared`: what a step's samples begin with is
 computed once for all of them. Trainings take turns, with and without; a ratio is of neighbours, over epochs 2 and on. Losses are
-compared step by step, of `start` the first; of the first step the gradient's norm, too. No price on loops and phrases, which other
+compared step by step, of `shared` the first; of the first step the gradient's norm, too. No price on loops and phrases, which other
 texts are written for. Exits 1 where the median
 ratio or a loss misses its goal.
 """
@@ -27,15 +27,15 @@ from irm_lite.config import TrainConfig
 from irm_lite.core.files.atomic import write_text
 from irm_lite.training import train as training
 
-GOALS = {"layers": {"ratio": 1.5, "apart": 1e-5}, "start": {"ratio": 1.3, "apart": 1e-6}}
+GOALS = {"frozen": {"ratio": 1.5, "apart": 1e-5}, "shared": {"ratio": 1.3, "apart": 1e-6}}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--of", choices=tuple(GOALS), default="layers")
+    parser.add_argument("--of", choices=tuple(GOALS), default="frozen")
     parser.add_argument("--model", default="demo")
     parser.add_argument("--data", default="anger")
-    parser.add_argument("--layers", help="the IRM's [default: 15-29, of `start` all]")
+    parser.add_argument("--layers", help="the IRM's [default: 15-29, of `shared` all]")
     parser.add_argument("--irm", default="lite")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--epochs", type=int, default=5)
@@ -51,10 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         order = (True, False) if number % 2 else (False, True)
         timed = {}
         for kept in order:
-            with without_common_start(options.of == "start" and not kept):
+            with without_shared_prefix(options.of == "shared" and not kept):
                 timed[kept] = epochs(base, options, kept)
         kept, plain = timed[True], timed[False]
-        steps = 1 if options.of == "start" else None  # sums in another order: the first loss tells, later ones have grown apart
+        steps = 1 if options.of == "shared" else None  # sums in another order: the first loss tells, later ones have grown apart
         apart = max(abs(a - b) for a, b in zip(kept["losses"][:steps], plain["losses"][:steps], strict=True))
         norms = [timed["gradient_norms"][0] for timed in (kept, plain)]
         gradient = abs(norms[0] / norms[1] - 1)
@@ -89,14 +89,14 @@ def epochs(base: Base, options: argparse.Namespace, kept: bool) -> dict[str, Any
             if event["epoch"] >= len(ends):
                 ends.append((time.perf_counter(), event["tokens"], event["epoch"]))
 
-    layers = options.layers or ("all" if options.of == "start" else "15-29")
+    layers = options.layers or ("all" if options.of == "shared" else "15-29")
     settings = {"model": options.model, "data": options.data, "irm": options.irm, "layers": layers}
     settings |= {
         "loop_penalty": 0.0,
         "phrase_penalty": 0.0,
         "dtype": options.dtype,
         "num_train_epochs": float(options.epochs),
-        "cache_prefix": kept or options.of == "start",
+        "cache_prefix": kept or options.of == "shared",
         "sample_tokens": 0,
     }
     settings |= {"eval_steps": 10**6, "save_steps": 10**6, "early_stopping_patience": 0}
@@ -107,15 +107,15 @@ def epochs(base: Base, options: argparse.Namespace, kept: bool) -> dict[str, Any
 
 
 @contextmanager
-def without_common_start(wanted: bool) -> Iterator[None]:
+def without_shared_prefix(wanted: bool) -> Iterator[None]:
     """Within, if wanted: each sample of a row has its own."""
-    found = forward.common_start
+    found = forward.shared_prefix
     if wanted:
-        forward.common_start = lambda samples: 0
+        forward.shared_prefix = lambda samples: 0
     try:
         yield
     finally:
-        forward.common_start = found
+        forward.shared_prefix = found
 
 
 def said(timed: dict[str, Any]) -> str:

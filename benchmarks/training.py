@@ -11,7 +11,7 @@ prepare_model_for_kbit_training turns on (less memory, slower); `lite`, `static`
 defaults, two of them checkpointed, `lite-float32`, on an even footing with `qlora` on a CPU that multiplies bfloat16, as
 `lite` is with `qlora-bf16`, and `lite-4bit`, whose weights stay in 4 bits, as where memory is short (in float32 they always
 do). `products` and `products-float32` are the matrix products of a training alone, of whose rate the others' arithmetic is
-then a share. Tokens are those of the samples, whether a contender computes them or has them from a row's common start. The
+then a share. Tokens are those of the samples, whether a contender computes them or has them from their shared prefix. The
 answers that ours write to find their loops are left out, but not with --time-to-nll.
 
 Each runs in a process of its own, all alive at once (where a GPU has not the room: a few --contenders at a time); round after

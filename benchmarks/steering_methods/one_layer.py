@@ -21,7 +21,7 @@ from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack
 from irm_lite.steering.control_vector import ControlVector
 from irm_lite.steering.irm import StaticIRM
-from irm_lite.training.step.prefix import FrozenPrefix, blocks_from
+from irm_lite.training.step.frozen_prefix import FrozenPrefix, blocks_from
 from steering_methods.arena import Arena
 from steering_methods.fitting import batches, fit
 from steering_methods.losses import Likelihoods, bipo_loss, reps_loss

@@ -11,7 +11,7 @@ from irm_lite.base.packed_attention import NAME
 from irm_lite.base.padded import Padding, padded_run
 from irm_lite.base.stream import stream_of
 from irm_lite.data.encoding import Sample
-from irm_lite.data.packing import Row, common_start, pack
+from irm_lite.data.packing import Row, pack, shared_prefix
 
 
 def can_share(model: torch.nn.Module, longest: int) -> bool:
@@ -30,7 +30,7 @@ def can_share(model: torch.nn.Module, longest: int) -> bool:
 
 def row_of(model: torch.nn.Module, samples: Sequence[Sample]) -> Row:
     """One row of all samples; what they have in common at their start stands there once, where the model's attention allows it."""
-    shared = common_start(samples)
+    shared = shared_prefix(samples)
     return pack(samples, shared if shared and can_share(model, max(len(sample.ids) for sample in samples)) else 0)
 
 

@@ -49,7 +49,7 @@ def pack(samples: Sequence[Sample], shared: int = 0) -> Row:
     }
 
 
-def common_start(samples: Sequence[Sample]) -> int:
+def shared_prefix(samples: Sequence[Sample]) -> int:
     """How many tokens all samples have in common before the first one that predicts an answer; 0 for a sample alone."""
     if len(samples) < 2:
         return 0

@@ -53,7 +53,7 @@ class _Writing:
     text: Written
 
 
-class _CommonStart:
+class _SharedPrefix:
     """What several texts begin with (a system prompt, as a rule), read once as the runtime is steered now, and gone on from. The
     context's last sequence holds it: the cells of its cache are shared, not copied. `sequences` are those left for the texts."""
 
@@ -93,7 +93,7 @@ def generate_together(
     longest = max(map(len, prompts), default=0) + max_new_tokens
     if longest > runtime.n_ctx:
         raise InputError(f"{longest} tokens do not fit into the context of {runtime.n_ctx}", "ask for fewer tokens")
-    start = _CommonStart(runtime, prompts, min(map(len, prompts), default=0) - 1)
+    start = _SharedPrefix(runtime, prompts, min(map(len, prompts), default=0) - 1)
     side_by_side = min(start.sequences, runtime.n_ctx // longest) if longest else 1
     done = [Written([], 0.0 if measured else None) for _ in prompts]
     waiting = list(enumerate(prompts))[::-1]
@@ -170,7 +170,7 @@ def log_probabilities_together(runtime: "Runtime", samples: Sequence[Sample]) ->
     longest = max(map(len, texts), default=0)
     if longest > runtime.n_ctx:
         raise InputError(f"{longest} tokens do not fit into the context of {runtime.n_ctx}", "use shorter samples")
-    start = _CommonStart(runtime, texts, min((sample.answer_start for sample in samples), default=0) - 1)
+    start = _SharedPrefix(runtime, texts, min((sample.answer_start for sample in samples), default=0) - 1)
     for group in _groups(samples, runtime, start.sequences if runtime.takes_unequal else 1):
         common = in_common([sample.ids for sample in group], min(len(sample.ids) for sample in group) - 1)
         start.begin()

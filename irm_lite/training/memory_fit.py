@@ -103,7 +103,7 @@ class IrmShape:
 
     @property
     def first_reached(self) -> int:
-        """The first block that reads anything of it, as step/prefix.py's `first_reached`."""
+        """The first block that reads anything of it, as step/frozen_prefix.py's `first_reached`."""
         return 0 if self.whole else self.layers[0] + (self.site == "block" and self.reads != "maps")
 
 

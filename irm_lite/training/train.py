@@ -45,8 +45,8 @@ from irm_lite.training.resume_point import ResumedAt, changes, newest_checkpoint
 from irm_lite.training.setup.prepare import Job, prepare
 from irm_lite.training.setup.settings import absolute
 from irm_lite.training.step.dequantised import dequantised_once
+from irm_lite.training.step.frozen_prefix import first_reached
 from irm_lite.training.step.injected_model import InjectedModel, compute_dtype
-from irm_lite.training.step.prefix import first_reached
 from irm_lite.training.text_check import TextCheck, warning_of_best
 from irm_lite.training.trainer import IrmTrainer
 

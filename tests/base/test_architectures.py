@@ -23,8 +23,8 @@ from irm_lite.data.packing import pack
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, build_irm
 from irm_lite.training.step.answer_loss import answer_nll
+from irm_lite.training.step.frozen_prefix import FrozenPrefix, blocks_from
 from irm_lite.training.step.injected_model import InjectedModel
-from irm_lite.training.step.prefix import FrozenPrefix, blocks_from
 from zoo.configs import ZOO, Tiny
 from zoo.models import tiny_model
 

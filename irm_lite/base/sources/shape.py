@@ -37,7 +37,7 @@ class BaseShape:
     vocabulary: int
     tied: bool  # the head's weight is the embeddings'
     from_gguf: bool = False  # read weight by weight into memory, not mapped
-    whole: bool = False  # no blocks can be left out, as step/prefix.py has it
+    whole: bool = False  # no blocks can be left out, as step/frozen_prefix.py has it
 
     @property
     def block_matrices(self) -> tuple[int, ...]:

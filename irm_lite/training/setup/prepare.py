@@ -29,7 +29,7 @@ from irm_lite.core.machine.memory import free_bytes, peak_bytes, reset_peak
 from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
 from irm_lite.data.dataset import Dataset, Reading, load_dataset
 from irm_lite.data.encoding import Sample, encode, encode_all
-from irm_lite.data.packing import common_start
+from irm_lite.data.packing import shared_prefix
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.trained import base_at, load_base_of
 from irm_lite.scoring.material import neutral_answers
@@ -210,7 +210,7 @@ def _plan_memory(config: TrainConfig, base: Base, samples: Samples, steps: int, 
         return unplanned
     train, validation = ([len(sample.ids) for sample in some] for some in (samples.train, samples.validation))
 
-    shared = common_start(samples.train) if can_share(base.model, max(train, default=0)) else 0
+    shared = shared_prefix(samples.train) if can_share(base.model, max(train, default=0)) else 0
     prompts = [sample.answer_start for sample in (*samples.train, *samples.validation) if sample.example.messages]
 
     def predicted(rows: int) -> Fit:

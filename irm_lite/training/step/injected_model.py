@@ -21,8 +21,8 @@ from irm_lite.data.packing import Row
 from irm_lite.steering.injection import Injection
 from irm_lite.steering.irm import IRM
 from irm_lite.training.step.answer_loss import answer_nll
+from irm_lite.training.step.frozen_prefix import FrozenPrefix, blocks_from
 from irm_lite.training.step.own_repeats import Repeat
-from irm_lite.training.step.prefix import FrozenPrefix, blocks_from
 
 _AGAIN = 32  # tokens said again whose logits are held at once
 LIVE_SECONDS = 2.0  # the live heatmap's snapshot is taken no more often

@@ -14,11 +14,11 @@ from irm_lite.base.forward import answer_logits, can_share, row_of
 from irm_lite.base.load import Base
 from irm_lite.data.encoding import Sample
 from irm_lite.data.example import Example
-from irm_lite.data.packing import common_start, pack
+from irm_lite.data.packing import pack, shared_prefix
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import IRM, build_irm
+from irm_lite.training.step.frozen_prefix import FrozenPrefix
 from irm_lite.training.step.injected_model import InjectedModel
-from irm_lite.training.step.prefix import FrozenPrefix
 
 
 def sample(ids: list[int], answer_start: int) -> Sample:
@@ -47,10 +47,10 @@ def network(kind: str, base: Base, site: str) -> IRM:
 
 
 def test_how_much_is_common(samples: list[Sample]) -> None:
-    assert common_start(samples) == 11
-    assert common_start(samples[:1]) == 0
-    assert common_start([samples[0], replace(samples[0])]) == samples[0].answer_start - 1  # what predicts the answer is not shared
-    assert common_start([samples[0], sample([1, 2, 3, 4], 2)]) == 0
+    assert shared_prefix(samples) == 11
+    assert shared_prefix(samples[:1]) == 0
+    assert shared_prefix([samples[0], replace(samples[0])]) == samples[0].answer_start - 1  # what predicts the answer is not shared
+    assert shared_prefix([samples[0], sample([1, 2, 3, 4], 2)]) == 0
 
 
 def test_each_answer_is_as_alone(llama_base: Base, samples: list[Sample]) -> None:

@@ -14,8 +14,8 @@ from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import pack
 from irm_lite.steering.irm import build_irm
-from irm_lite.training.step import prefix
-from irm_lite.training.step.prefix import FrozenPrefix, blocks_from, first_reached
+from irm_lite.training.step import frozen_prefix
+from irm_lite.training.step.frozen_prefix import FrozenPrefix, blocks_from, first_reached
 from support.tiny_models import VOCABULARY, tiny_model
 
 
@@ -77,7 +77,7 @@ def test_each_sample_is_run_once(
         free = 0
 
     if where != "memory":
-        monkeypatch.setattr(prefix, "MEMORY_SHARE", 0.0)
+        monkeypatch.setattr(frozen_prefix, "MEMORY_SHARE", 0.0)
     if where == "no room":
         monkeypatch.setattr("shutil.disk_usage", lambda _: Nothing)
     kept = FrozenPrefix(model, build_irm("lite", 64, (2, 3), "block"))
@@ -104,7 +104,7 @@ def test_a_disk_that_fills_meanwhile_is_no_room(
 ) -> None:
     """The room is set aside: a sparse file would kill the process at the first write beyond it. The limit stands for the disk."""
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr(prefix, "MEMORY_SHARE", 0.0)
+    monkeypatch.setattr(frozen_prefix, "MEMORY_SHARE", 0.0)
     kept = FrozenPrefix(model, build_irm("lite", 64, (2, 3), "block"))
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     monkeypatch.setattr(torch, "from_file", lambda *_, **__: pytest.fail("a file without room is mapped"))
