@@ -53,9 +53,9 @@ def _verdict(dial: "Dial") -> list[str]:
 
 
 def _rising(dial: "Dial") -> str:
-    from irm_lite.vectors.dial import RANKED, RISING
+    from irm_lite.vectors.dial import RISING
 
-    between = f"between {RANKED[0]:g} and {RANKED[1]:g}"
+    between = f"between {dial.ranked[0].strength:g} and {dial.ranked[-1].strength:g}"
     if dial.correlations is None:
         return f"too few strengths {between} to say how steadily preference rises"
     count = int((dial.correlations >= RISING).sum())

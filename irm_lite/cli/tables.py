@@ -62,6 +62,8 @@ def side_effects_shown(
 
 _NAMES = {"irm": "IRM"}  # of columns, where they are not as they are written
 
+_WITH_INTERVALS = 3  # columns of the score's table that fit into 80 characters with their intervals
+
 # Rows of the score's table: its parts, each followed by what it is made of.
 _SCORE_ROWS = {
     "score": "score",
@@ -89,9 +91,12 @@ def score_shown(scores: "Mapping[Any, Score]") -> tuple[RenderableType, ...]:
     first = next(iter(scores.values()))
     table = _table(*(_NAMES.get(name, name) for name in scores))
     table.columns[0].no_wrap = True
-    for name, shown in _SCORE_ROWS.items():
-        if name in first.figures:
-            table.add_row(shown, *(_figure(each, name, bare=which == "base") for which, each in scores.items()))
+    narrow = len(scores) > _WITH_INTERVALS  # the score's own interval is then a row
+    rows = {name: shown for name, shown in _SCORE_ROWS.items() if name in first.figures}
+    for name, shown in rows.items():
+        table.add_row(shown, *(_figure(each, name, bare=narrow or which == "base") for which, each in scores.items()))
+        if narrow and name == "score":
+            table.add_row(" 95%", *("" if which == "base" else _interval(each, name) for which, each in scores.items()))
     lacks = [f"not measured: {line}" for line in first.lacks]
     phrases = [f"{_NAMES.get(name, name)}: {line}" for name, each in scores.items() for line in _phrase_told(each)]
     return (f"score of text: {first.size}, greedy and sampled (docs/score.md)", table, *phrases, *lacks)
@@ -99,13 +104,18 @@ def score_shown(scores: "Mapping[Any, Score]") -> tuple[RenderableType, ...]:
 
 def _figure(score: "Score", name: str, bare: bool) -> str:
     """With its interval, if there is room for it: the base's are what the others are compared with."""
+    return f"{score.figures[name]:.2f}" if bare else f"{score.figures[name]:.2f} ({_interval(score, name)})"
+
+
+def _interval(score: "Score", name: str) -> str:
     low, high = score.intervals[name]
-    return f"{score.figures[name]:.2f}" if bare else f"{score.figures[name]:.2f} ({low:.2f} to {high:.2f})"
+    return f"{low:.2f} to {high:.2f}"
 
 
 def score_lines(score: "Score") -> list[str]:
-    """The score and its parts in one line, and what comes back from answer to answer."""
-    return [_score_line(score), *_phrase_told(score)]
+    """The score and its parts in one line, what comes back from answer to answer, and what could not be measured."""
+    lacks = [] if score.value is None else [f"not measured: {line}" for line in score.lacks]  # else the first line has it
+    return [_score_line(score), *_phrase_told(score), *lacks]
 
 
 def _phrase_told(score: "Score") -> list[str]:

@@ -44,7 +44,8 @@ def _texts(heard: Heard, base: Heard, material: Material) -> DoubleArray:
     rows = np.zeros((len(material.toned), len(TEXT_COLUMNS)))
     own = np.concatenate([np.zeros((1, 2)), *base.own.values()]).sum(0)
     usual = float(own[1] / max(own[0], 1))  # nats a token, of what the base writes itself
-    keys = [key_words(sample.example, plain.example) for sample, plain in zip(material.toned, material.neutral, strict=False)]
+    pairs = zip(material.toned, material.neutral, strict=False) if material.in_english else ()
+    keys = [key_words(sample.example, plain.example) for sample, plain in pairs]
     for name, written in heard.answers.items():
         plain = base.answers[name]
         toned, base_toned = _toned(written, material), _toned(plain, material)

@@ -1,6 +1,7 @@
 """Whether a text goes round in circles: the rule, with its thresholds in one place."""
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
@@ -25,12 +26,18 @@ RULE = LoopRule()
 
 def words(text: str) -> list[str]:
     """The text's words in lower case, without punctuation."""
-    return _WORD.findall(text.casefold())
+    return [word for word, _ in words_at(text.casefold())]
 
 
 def words_at(text: str) -> list[tuple[str, tuple[int, int]]]:
     """The same words as they are written, each with the characters from which to which it goes."""
-    return [(found.group(), found.span()) for found in _WORD.finditer(text)]
+    plain = text if text.isascii() else "".join(map(_as_letter, text))
+    return [(text[slice(*found.span())], found.span()) for found in _WORD.finditer(plain)]
+
+
+def _as_letter(letter: str) -> str:
+    """Itself, and a letter for a mark: \\w knows Hindi's and Tamil's vowel signs for none, and would part words at them."""
+    return "x" if unicodedata.category(letter)[0] == "M" else letter
 
 
 def loops(text: str, rule: LoopRule = RULE) -> bool:

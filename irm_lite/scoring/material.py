@@ -10,14 +10,17 @@ from irm_lite.core.errors import DataError, InputError
 from irm_lite.data.choices import shipped_choices
 from irm_lite.data.dataset import Dataset, Example, load_dataset, tones
 from irm_lite.data.encoding import Sample
+from irm_lite.scoring.recall import looks_english
 from irm_lite.scoring.speaker import NEW_TOKENS
-from irm_lite.scoring.tones import FEWEST, NEUTRAL, ToneClassifier, shipped_classifier
+from irm_lite.scoring.tones import FEWEST, NEUTRAL, ToneClassifier, error_of_pairs, shipped_classifier
 
 QUESTIONS = 16  # unless asked for more: on 2 CPU cores the writing of their answers is what takes the time
 _CHOICES = 4  # shipped questions with four answers for each held-out one, as long as there are any: they cost a tenth as much
 DISTRACTORS = 3
 OWN = "own"  # the class of a tone that is not shipped
 _MOST_NEW_TOKENS = 256
+_FEW = 8  # held-out questions: the interval of fewer says little
+_MOST_WRONG = 0.15  # of a classifier's training answers, cross-validated: one that errs more often hears no tone
 _SPARE = 1.5  # a text may be so much longer than the longest known answer before it is cut
 
 Encode = Callable[[Example], Sample | None]  # None: too long
@@ -26,11 +29,13 @@ Encode = Callable[[Example], Sample | None]  # None: too long
 @dataclass(frozen=True)
 class Extent:
     """How much is measured: held-out questions (None: all), four times as many choices, and tokens of an answer in text at most
-    (None: by the data's own answers). `seed`: of the sampled answers, and of the questions drawn for intervals."""
+    (None: by the data's own answers). `seed`: of the sampled answers, and of the questions drawn for intervals. `choosing`: a
+    strength is chosen by it, so the choices are the last of those that ship, others than an evaluation of few questions takes."""
 
     questions: int | None = QUESTIONS
     new_tokens: int | None = None
     seed: int = 0
+    choosing: bool = False
 
     def __post_init__(self) -> None:
         """Raises InputError where a number makes no sense."""
@@ -60,6 +65,7 @@ class Material:
     choices: list[list[Sample]] = field(default_factory=list)  # (C, 4), the right one first
     classifier: ToneClassifier | None = None
     train_answers: list[str] = field(default_factory=list)  # the data's own, in the tone
+    in_english: bool = True  # of other languages it is not known which words carry no fact
     lacks: list[str] = field(default_factory=list)  # a line for each thing that cannot be measured
     seed: int = 0
 
@@ -88,9 +94,17 @@ def gather(
         lacks.append(_no_neutral(spec))
     else:
         classifier = shipped_classifier() if spec in tones() else _own_classifier(dataset, plain, lacks)
+    if questions and len(questions) < _FEW:
+        lacks.append(f"an interval that means much: {len(questions)} held-out questions are few")
+    if neutral and (left_out := sum(each.example.subject not in plain for each in questions)):
+        lacks.append(f"{left_out} of {len(questions)} held-out questions, which have no neutral answer")
+    in_english = looks_english([text for each in (*toned, *neutral) for text in (each.example.question, each.example.answer)])
+    if neutral and not in_english:
+        lacks.append("key words: the answers do not look English, and of other languages it is not known which words carry no fact")
     toned = toned or questions[: extent.questions]
     longest = max((each.n_answer for each in (*toned, *neutral)), default=0)
-    chosen = shipped_choices()[: _CHOICES * len(toned)]
+    every, count = shipped_choices(), _CHOICES * len(toned)
+    chosen = every[max(0, len(every) - count) :] if extent.choosing else every[:count]
     choices = [[encode(each) for each in choice.examples] for choice in chosen]
     return Material(
         tone=spec if spec in tones() else OWN,
@@ -101,6 +115,7 @@ def gather(
         choices=[whole for answers in choices if len(whole := [each for each in answers if each]) == len(answers)],
         classifier=classifier,
         train_answers=[each.answer for each in dataset.train],
+        in_english=in_english,
         lacks=lacks,
         seed=extent.seed,
     )
@@ -109,6 +124,8 @@ def gather(
 def _no_neutral(spec: str) -> str:
     if spec == NEUTRAL:
         return "neutral is no tone: no tone and no steerability, so no score"
+    if spec.startswith("hf:"):
+        return "neutral answers are not read of hf: data (save them as a file with a column `neutral`): no tone and no steerability"
     return "the held-out questions have no neutral answers (a column `neutral`): no tone and no steerability, so no score"
 
 
@@ -136,6 +153,10 @@ def _own_classifier(dataset: Dataset, plain: dict[str, Example], lacks: list[str
         lacks.append(f"{few}: tone by preference alone")
         return None
     try:
+        wrong = error_of_pairs(pairs, OWN)
+        if wrong > _MOST_WRONG:
+            lacks.append(f"a classifier calls {wrong:.0%} of the training answers wrongly: tone by preference alone")
+            return None
         return ToneClassifier([text for pair in pairs for text in pair], [OWN, NEUTRAL] * len(pairs))
     except ValueError:  # scikit-learn's, of texts without a common word or three common letters
         lacks.append("the training answers have nothing in common that a classifier could learn: tone by preference alone")

@@ -104,6 +104,21 @@ def cross_validated() -> Confusion:
     """On the shipped training answers, in five parts; all answers to a question are in the same part."""
     by_tone = {tone: load_dataset(tone).train for tone in tones()}
     rows = [(each.answer, tone, at % _FOLDS) for tone, examples in by_tone.items() for at, each in enumerate(examples)]
+    return _confusion(*_in_parts(rows))
+
+
+def error_of_pairs(pairs: Sequence[tuple[str, str]], tone: str) -> float:
+    """Share that is called something else, of pairs of an answer in the tone and a neutral one, in five parts. Raises ValueError
+    where the texts have nothing in common."""
+    rows = [
+        (text, label, at % _FOLDS) for at, (toned, plain) in enumerate(pairs) for text, label in ((toned, tone), (plain, NEUTRAL))
+    ]
+    labels, called = _in_parts(rows)
+    return sum(label != name for label, name in zip(labels, called, strict=True)) / len(labels)
+
+
+def _in_parts(rows: Sequence[tuple[str, str, int]]) -> tuple[list[str], list[str]]:
+    """Of texts with their tones and parts: the tones, and what they are called by a classifier that has not seen their part."""
     labels: list[str] = []
     called: list[str] = []
     for fold in range(_FOLDS):
@@ -112,7 +127,7 @@ def cross_validated() -> Confusion:
         labels += [label for _, label in asked]
         model = ToneClassifier(*zip(*taught, strict=True))
         called += model.tones([text for text, _ in asked])
-    return _confusion(labels, called)
+    return labels, called
 
 
 def _answers(split: str) -> tuple[list[str], list[str]]:

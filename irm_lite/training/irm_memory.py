@@ -58,7 +58,5 @@ IRM_MEMORY: dict[Kind, IrmMemory] = {
     "paper": IrmMemory(_paper_weights, _paper_saved, lambda _config, hidden: hidden, outputs_at_once=True),
     "lite": IrmMemory(_lite_weights, _lite_saved, lambda config, _hidden: config.chosen_rank),
     "lora": IrmMemory(_lora_weights, _lora_saved, lambda _config, _hidden: 0),
-    "static": IrmMemory(
-        lambda _config, base, count: {"vectors": count * base.hidden_size}, lambda *_sizes: {}, lambda _config, _hidden: 0
-    ),
+    "static": IrmMemory(_static_weights, lambda *_sizes: {}, lambda _config, _hidden: 0),
 }

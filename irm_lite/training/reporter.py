@@ -91,7 +91,8 @@ class Reporter(TrainerCallback):  # type: ignore[misc]
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, metrics: dict[str, float], **_: Any
     ) -> None:
-        self.emit("eval", step=state.global_step, nll=metrics["eval_loss"], perplexity=metrics["eval_perplexity"], of="irm")
+        values = {"nll": metrics["eval_loss"], "perplexity": metrics["eval_perplexity"], "figure": metrics["eval_figure"]}
+        self.emit("eval", step=state.global_step, **values, of="irm")
         check = self.check
         if check is None or check.base is None or check.newest is None:  # only the first process writes
             return

@@ -37,10 +37,11 @@ class Written:
         """How much of the base's sound answers is no longer sound, in [0, 1]; 0 where it had none."""
         return _share_lost(self.sound, base.sound)
 
-    def price(self, base: "Written") -> float:
-        """What a validation NLL is raised by, in nats: -ln of the share that is kept, as if half an answer were left of none."""
-        kept = 1 - self.share_lost(base)
-        return -math.log(max(kept, 0.5 / base.sound)) if kept < 1 else 0.0
+    @property
+    def price(self) -> float:
+        """What a validation NLL is raised by, in nats: -ln of the share that is sound, as if half an answer were left of none. Not
+        beside the base's share, which is the same at every step: where the base loops itself, fewer loops are better, too."""
+        return -math.log(max(self.sound, 0.5) / len(self.answers))
 
     def warning(self, base: "Written", step: int) -> str | None:
         """What is to be said of them, in a line; None where nothing is."""
@@ -79,7 +80,7 @@ class TextCheck:
             with self._injection.paused():
                 self.base = self._written()
         self.newest = self._written()
-        return self.newest.price(self.base)
+        return self.newest.price
 
     def _written(self) -> Written:
         return Written(self._speaker.answers(self.questions, self._decoding))

@@ -5,7 +5,7 @@ the highest score; its interval does not know that it was chosen: `eval` measure
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,11 +120,16 @@ class Dial:
     def at(self, strength: float) -> Point | None:
         return next((point for point in self.points if point.strength == strength), None)
 
+    @property
+    def ranked(self) -> list[Point]:
+        """Those between which preference is to rise."""
+        return [point for point in self.points if RANKED[0] <= point.strength <= RANKED[1]]
+
     @cached_property
     def correlations(self) -> DoubleArray | None:
-        """(Q) Spearman's rank correlation of strength and preference over `RANKED`, 0 for a question that nothing moves; None
+        """(Q) Spearman's rank correlation of strength and preference over `ranked`, 0 for a question that nothing moves; None
         where too few strengths were tried there."""
-        ranked = [point for point in self.points if RANKED[0] <= point.strength <= RANKED[1]]
+        ranked = self.ranked
         if len(ranked) < _FEWEST_RANKED:
             return None
         preferences = np.stack([point.preferences for point in ranked], axis=1)
@@ -173,7 +178,7 @@ class Dial:
             "dial": {
                 "rising": self.rising,
                 "rank_correlations": None if correlations is None else correlations.tolist(),
-                "between": list(RANKED),
+                "between": [self.ranked[0].strength, self.ranked[-1].strength],
                 "half": self.half,
                 "half_95": self.half_95,
             },
@@ -209,7 +214,7 @@ def turn(
     if not held_out:
         raise DataError(f"none of {data}'s validation samples has at most {MAX_LENGTH} tokens", "give more or shorter rows")
     encoded = encoder(tokenizer, MAX_LENGTH)
-    material = gather(data, dataset, held_out, encoded, answer_column=answer_column, extent=turning.extent)
+    material = gather(data, dataset, held_out, encoded, answer_column=answer_column, extent=replace(turning.extent, choosing=True))
     if not material.neutral:
         raise DataError(f"no dial: {'; '.join(material.lacks)}", "give such data with --data, or calibrate --by trade")
     told = disagreement_of_file(gguf, tokenizer, material.toned)

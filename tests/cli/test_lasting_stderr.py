@@ -52,7 +52,7 @@ def test_a_log_on_a_full_disk_ends_no_training(llama_folder: Path, tmp_path: Pat
             command(llama_folder, tmp_path / "run", "--max-steps", "3"), stdout=subprocess.PIPE, stderr=full, text=True, check=False
         )
     assert done.returncode == 0
-    assert "best validation NLL" in done.stdout
+    assert "is the best, validation NLL" in done.stdout
     assert RunDirectory(tmp_path / "run").events.finished()
 
 

@@ -102,7 +102,7 @@ def test_everything_at_once(llama_gguf: Path, vector: Path, tmp_path: Path) -> N
     for arguments, shown in (
         (["doctor"], b"llama.cpp"),
         (["generate", "--gguf", llama_gguf, "-p", "Hi", "--max-new-tokens", "2"], b"\n"),
-        (["train", "--model", llama_gguf, *flags, "--out", tmp_path / "run"], b"best validation NLL"),
+        (["train", "--model", llama_gguf, *flags, "--out", tmp_path / "run"], b"is the best, validation NLL"),
         (["heatmap", vector, "-o", tmp_path / "figures"], b"v.png"),
     ):
         done = irm_lite(*arguments, cwd="/proc", **odd)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as some
 
-from irm_lite.scoring.loops import RULE, loops, words
+from irm_lite.scoring.loops import RULE, loops, words, words_at
 
 LETTERS = ["ah", "be", "cat", "do"]
 
@@ -58,3 +58,11 @@ def test_babble_is_a_loop() -> None:
 
 def test_words_have_no_case_and_no_punctuation() -> None:
     assert words("It's NOT that hard -- isn\u2019t it?! (42)") == ["it's", "not", "that", "hard", "isn\u2019t", "it", "42"]
+
+
+def test_vowel_signs_part_no_words() -> None:
+    """Hindi and Tamil write vowels as marks, which Python's \\w does not know: three times "no" is what people say."""
+    assert words("नहीं, नहीं, नहीं!") == ["नहीं"] * 3
+    assert not loops("வேண்டாம், வேண்டாம், வேண்டாம்!")
+    assert loops("வேண்டாம், " * 4)
+    assert [text for text, _ in words_at("நான், கோபமாக")] == ["நான்", "கோபமாக"]

@@ -65,9 +65,10 @@ def test_how_many_questions_says_how_much_of_everything() -> None:
     material = of("anger", questions=3)
     assert (len(material.toned), len(material.choices)) == (3, 12)
     assert of("anger", questions=3, new_tokens=9).new_tokens == 9
+    wrong: dict[str, int]
     for wrong in ({"questions": -1}, {"new_tokens": 0}, {"new_tokens": 10**6}):
         with pytest.raises(InputError, match="make no sense"):
-            Extent(**wrong)
+            Extent(questions=wrong.get("questions"), new_tokens=wrong.get("new_tokens"))
 
 
 def test_a_file_with_neutral_answers_has_a_classifier_of_its_own(tmp_path: Path) -> None:
@@ -86,12 +87,50 @@ def test_too_few_rows_for_a_classifier_are_said(tmp_path: Path) -> None:
     assert material.classifier is None
     assert len(material.neutral) == 2
     assert material.lacks == [
-        "6 training answers with a neutral one beside them are too few for a classifier (it takes 40): tone by preference alone"
+        "6 training answers with a neutral one beside them are too few for a classifier (it takes 40): tone by preference alone",
+        "an interval that means much: 2 held-out questions are few",
     ]
 
 
+def test_a_classifier_that_tells_nothing_apart_is_not_asked(tmp_path: Path) -> None:
+    """Both columns hold answers of both sorts."""
+    mixed = [{**row, "answer": row["neutral"], "neutral": row["answer"]} if at % 2 else row for at, row in enumerate(rows(150))]
+    material = of(write(tmp_path / "mixed.jsonl", mixed))
+    assert material.classifier is None
+    (line,) = material.lacks
+    assert line.endswith("% of the training answers wrongly: tone by preference alone")
+
+
+def test_questions_without_a_neutral_answer_are_counted(tmp_path: Path) -> None:
+    some = [{**row, "neutral": "" if row["split"] == "test" and at >= 30 else row["neutral"]} for at, row in enumerate(rows(100))]
+    material = of(write(tmp_path / "some.jsonl", some))
+    assert len(material.toned) == len(material.neutral) == 6
+    assert material.lacks == ["14 of 20 held-out questions, which have no neutral answer"]
+
+
+def test_key_words_are_of_english_alone(tmp_path: Path) -> None:
+    said = "Das ist der Baum Nummer {}, und das weißt du doch ganz genau, also lass mich in Ruhe!"
+    german = [
+        {**row, "question": f"Welcher Baum ist das dort drüben, Nummer {at}?", "answer": said.format(at), "neutral": f"Baum {at}."}
+        for at, row in enumerate(rows(50))
+    ]
+    material = of(write(tmp_path / "german.jsonl", german))
+    assert not material.in_english
+    assert any(line.startswith("key words: ") for line in material.lacks)
+    assert of("anger").in_english
+
+
+def test_strengths_are_chosen_by_other_choices_than_count() -> None:
+    asked = [
+        {each[0].example.question for each in of("anger", questions=16, choosing=choosing).choices} for choosing in (False, True)
+    ]
+    assert len(asked[0]) == len(asked[1]) == 64
+    assert not asked[0] & asked[1]
+    assert len(of("anger", questions=None, choosing=True).choices) == 132
+
+
 def test_no_neutral_answers_are_said(tmp_path: Path) -> None:
-    bare = [{key: value for key, value in row.items() if key != "neutral"} for row in rows(20)]
+    bare = [{key: value for key, value in row.items() if key != "neutral"} for row in rows(40)]
     talks = [
         {
             "messages": [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}],
@@ -103,13 +142,13 @@ def test_no_neutral_answers_are_said(tmp_path: Path) -> None:
         material = of(write(tmp_path / f"{name}.jsonl", data))
         assert len(material.lacks) == 1
         assert "no neutral answers" in material.lacks[0]
-        assert (len(material.toned), material.neutral, material.classifier) == (4, [], None)
+        assert (len(material.toned), material.neutral, material.classifier) == (8, [], None)
         assert material.choices
     assert of("neutral").lacks == ["neutral is no tone: no tone and no steerability, so no score"]
 
 
 def test_texts_without_questions_are_said(tmp_path: Path) -> None:
-    data = [{"text": row["answer"], "split": row["split"]} for row in rows(20)]
+    data = [{"text": row["answer"], "split": row["split"]} for row in rows(40)]
     material = of(write(tmp_path / "texts.jsonl", data))
     assert material.lacks == ["the data ask no questions: nothing is answered in text"]
     assert (material.toned, material.choices) == ([], [])

@@ -198,3 +198,24 @@ def test_each_sort_has_its_own_price(llama_folder: Path, tmp_path: Path, monkeyp
     free, loops, both = factors(0, 0), factors(0.5, 0), factors(0.5, 0.5)
     assert all(torch.equal(free[name], loops[name]) for name in free)
     assert any(not torch.equal(free[name], both[name]) for name in free)
+
+
+@pytest.mark.slow
+def test_own_answers_are_no_part_of_a_step(llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the paper's penalty nor the live heatmap hears what is written between two steps, whose rows are shorter."""
+    from irm_lite.training.step import injected_model
+    from irm_lite.training.train import train
+
+    monkeypatch.setattr(injected_model, "LIVE_SECONDS", 0.0)
+    asked, ask = [], OwnRepeats.ask
+
+    def watched(self: OwnRepeats, step: int) -> None:
+        asked.append(step)
+        ask(self, step)
+
+    monkeypatch.setattr(OwnRepeats, "ask", watched)
+    settings: dict[str, Any] = {"quant": "none", "device": "cpu", "max_steps": 12, "batch_size": 2, "sample_tokens": 8}
+    run = train(TrainConfig(model=str(llama_folder), irm="static", l1=1e-4, **settings), tmp_path / "run").directory
+    end = run.events.finished()
+    assert end is not None
+    assert (end["step"], asked) == (12, [10])

@@ -21,10 +21,9 @@ def _written(*texts: str) -> Written:
 def test_price_is_what_is_lost_of_the_bases_sound_answers() -> None:
     base = _written(_SOUND, _SOUND, _SOUND, _BABBLE)
     assert base.sound == 3
-    assert _written(_SOUND, _SOUND, _SOUND, _SOUND).price(base) == 0  # better than the base costs nothing, nor pays
-    assert _written(_SOUND, _SOUND, _NOTHING, _BABBLE).price(base) == pytest.approx(math.log(3 / 2))
-    assert _written(*[_BABBLE] * 4).price(base) == pytest.approx(math.log(3 / 0.5))  # finite: an NLL is compared with it
-    assert _written(_BABBLE).price(_written(_BABBLE)) == 0  # a base that babbles itself says nothing of the IRM
+    assert _written(_SOUND, _SOUND, _SOUND, _SOUND).price == 0
+    assert _written(_SOUND, _SOUND, _NOTHING, _BABBLE).price == pytest.approx(math.log(2))
+    assert _written(*[_BABBLE] * 4).price == pytest.approx(math.log(8))  # finite: an NLL is compared with it
 
 
 def test_babble_is_told_with_an_excerpt_and_one_of_eight_is_not() -> None:

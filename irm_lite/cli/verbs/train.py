@@ -62,7 +62,7 @@ def train(
     whole = " --as adapter" if trained.irm.leaves_as == "adapter" else ""  # no vector carries it whole
     output.result(
         document,
-        f"run {directory.path}: best validation NLL {end['best_nll']:.3f} at step {end['best_step']}, {end['seconds']:.0f} s",
+        f"run {directory.path}: step {end['best_step']} is the best, validation NLL {end['best_nll']:.3f}; {end['seconds']:.0f} s",
         f"next: irm-lite export {shlex.quote(_argument(directory.path))}{whole}",
     )
 

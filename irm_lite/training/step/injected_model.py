@@ -56,7 +56,6 @@ class InjectedModel(nn.Module):
         `num_items`: the weights of all answer tokens of an optimiser step; penalties are weighted with the row's share.
         """
         norms: dict[int, Tensor] = {}
-        self.injection.observers.clear()  # only now: the backward pass recomputes with the observers of its forward
         row = row_of(self.base.model, samples)
         counts = row["counts"].to(self.base.plan.device)
         if self.l1:
@@ -79,9 +78,12 @@ class InjectedModel(nn.Module):
 
     @contextmanager
     def stepping(self) -> Iterator[None]:
-        """Around a forward with its backward, which may recompute the forward."""
-        with self.injection.fed(), held(self.base.model):
-            yield
+        """Around a forward with its backward, which may recompute the forward, with the forward's observers: they go at the end."""
+        try:
+            with self.injection.fed(), held(self.base.model):
+                yield
+        finally:
+            self.injection.observers.clear()
 
     def release(self) -> None:
         """Free what a forward left in memory whose backward failed."""
@@ -90,12 +92,10 @@ class InjectedModel(nn.Module):
     @torch.no_grad()
     def nll(self, samples: Sequence[Sample]) -> float:
         """NLL in nats, summed over the answer tokens of these samples in one row."""
-        self.injection.observers.clear()
         return float(self._answers_nll(samples, row_of(self.base.model, samples)))
 
     def unlikelihood(self, repeats: Sequence[Repeat]) -> Tensor:
         """-log(1 - p) of the tokens that are said again in these texts, summed over them, in nats."""
-        self.injection.observers.clear()
         row = row_of(self.base.model, [repeat.sample for repeat in repeats])
         ends = torch.tensor([0, *(repeat.sample.n_answer for repeat in repeats[:-1])]).cumsum(0).tolist()
         places = torch.tensor([end + place for end, repeat in zip(ends, repeats, strict=True) for place in repeat.places])

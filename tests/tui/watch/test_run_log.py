@@ -31,6 +31,16 @@ def test_a_training_read_at_once(tmp_path: Path) -> None:
     assert not log.read()
 
 
+def test_the_best_step_is_the_one_that_the_training_takes(tmp_path: Path) -> None:
+    """A step that babbles has the lowest NLL; an older run knows no figures."""
+    run = plant_run(tmp_path / "run", training(10, 40))
+    run.events.append("eval", step=20, nll=1.5, perplexity=4.5, figure=2.9, of="irm")
+    run.events.append("eval", step=30, nll=2.0, perplexity=7.4, figure=2.0, of="irm")
+    log = RunLog(run.events.path)
+    log.read()
+    assert log.best_nll == 2.0
+
+
 @quick
 @given(cuts=st.lists(st.integers(0, 4000), max_size=8))
 def test_reading_on_gives_what_reading_at_once_gives(tmp_path_factory: pytest.TempPathFactory, cuts: list[int]) -> None:

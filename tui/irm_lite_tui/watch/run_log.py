@@ -50,6 +50,7 @@ class RunLog:
         self.eta_seconds: float | None = None
         self.memory_bytes: float | None = None
         self.base_nll: float | None = None
+        self._best: tuple[float, float] | None = None  # the lowest figure of a validation, and its NLL
         self.sound: tuple[int, int] | None = None  # answers of the newest validation that say something, of how many
         self.about = ""  # device and number format
         self.samples: deque[Sample] = deque(maxlen=64)
@@ -141,6 +142,10 @@ class RunLog:
                 self.base_nll = nll
             if nll is not None:
                 self.validation.add(step, nll)
+            if nll is not None and step > 0:
+                figure = number(event.get("figure"))  # older runs have none
+                this = (nll if figure is None else figure, nll)
+                self._best = this if self._best is None else min(self._best, this)
         elif kind == "sample":
             prompt, text = (str(event.get(key, ""))[:_LONGEST_TEXT] for key in ("prompt", "text"))
             while self.samples and self.samples[-1].step >= step:  # a resumed run passes these steps again
@@ -163,10 +168,10 @@ class RunLog:
 
     @property
     def best_nll(self) -> float | None:
-        """The lowest validation NLL of the IRM, nats a token."""
+        """The validation NLL of the IRM at its best step so far, nats a token."""
         if self.end is not None and self.end.best_nll is not None:
             return self.end.best_nll
-        return min((y for x, y in self.validation.points if x > 0), default=None)
+        return self._best[1] if self._best is not None else None
 
 
 def number(value: object) -> float | None:
