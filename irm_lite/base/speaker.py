@@ -10,12 +10,12 @@ from torch.nn import functional as F
 from irm_lite.base.forward import answer_logits, row_of
 from irm_lite.base.generate import generate_ids
 from irm_lite.base.load import Base
+from irm_lite.base.sources.shape import side_by_side
 from irm_lite.core.types import DoubleArray, Progress, unwatched
 from irm_lite.data.encoding import Sample, turn_ends
 from irm_lite.data.packing import rows
 from irm_lite.scoring.speaker import Answer, Decoding
 
-_SIDE_BY_SIDE = 16  # answers written at once
 _ROW_TOKENS = 512  # of a packed row: its logits over the vocabulary are held
 
 
@@ -40,8 +40,9 @@ class BaseSpeaker:
         found: list[Answer] = []
         prompts = [sample.ids[: sample.answer_start] for sample in questions]
         with self._injected():
-            for at in range(0, len(prompts), _SIDE_BY_SIDE):
-                some, seed = prompts[at : at + _SIDE_BY_SIDE], decoding.seed + at
+            at_once = side_by_side(self.base.hidden_size)
+            for at in range(0, len(prompts), at_once):
+                some, seed = prompts[at : at + at_once], decoding.seed + at
                 written = generate_ids(self.base, some, decoding.new_tokens, decoding.temperature, seed)
                 found += map(self._answer, written)
                 self._on_progress(len(found), len(prompts), "generating")

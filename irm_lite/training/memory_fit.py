@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from irm_lite.base.sources.shape import BaseShape
+from irm_lite.base.sources.shape import BaseShape, side_by_side
 from irm_lite.config import KINDS, Reads, TrainConfig
 from irm_lite.core.errors import InputError
 from irm_lite.steering.layers import injected_layers
@@ -26,7 +26,6 @@ OWN_SHARE = 594_000_000  # Python, torch's CPU build, transformers and bitsandby
 _TRAINING = 50_000_000  # what a training's first steps and validations add: kernels, threads, small buffers
 _HOLES = 0.45  # share of what a step holds: glibc's heap keeps gaps between the buffers of rows of unequal length
 _HOLES_RECOMPUTING = 1.4  # the same with gradient checkpointing, where the buffers of blocks come and go
-ANSWERS = 16  # written side by side (base/speaker.py)
 NEW_TOKENS, OWN_ANSWERS = 48, 3  # of the model's own answers, and how many of them a step has in a row (step/own_repeats.py)
 _VALIDATION_TOKENS = 1024  # of a validation's row (packing.rows)
 _CHUNK = 96  # answer tokens whose logits are held at once (answer_loss.CHUNK)
@@ -72,7 +71,7 @@ class Room:
 class Step:
     """A training's largest step. `tokens` of its largest row; `kept`: tokens of all samples whose frozen states stay in memory;
     `rows` that it is computed in; `repeated`: how many more tokens the row would have if samples shared none; `said_again`: tokens
-    of the row of the model's own answers that repeat something; `written`: of the answers written side by side, prompts too."""
+    of the row of the model's own answers that repeat something; `written`: of an answer that is written, its prompt too."""
 
     tokens: int
     kept: int = 0
@@ -204,7 +203,7 @@ def with_text(step: Step, config: TrainConfig, prompt: int) -> Step:
     asks = config.asks_itself
     new = max(NEW_TOKENS if asks else 0, config.sample_tokens)
     again = OWN_ANSWERS * (prompt + NEW_TOKENS) if asks else 0
-    return replace(step, said_again=again, written=ANSWERS * (prompt + new) if new else 0)
+    return replace(step, said_again=again, written=prompt + new if new else 0)
 
 
 def seen_again(steps: int, together: int, samples: int) -> bool:
@@ -326,9 +325,11 @@ def _working(base: BaseShape, tokens: int, c: int) -> int:
     return tokens * (4 * base.intermediate_size * c + 12 * base.hidden_size) + c * max(base.block_matrices)
 
 
-def _writing(base: BaseShape, tokens: int, c: int) -> Parts:
-    """What answers that are written side by side hold: keys and values, the prompts on their way through a block, and the next
-    tokens' logits, also in float32 and a second time for the choice."""
+def _writing(base: BaseShape, length: int, c: int) -> Parts:
+    """What answers of so many tokens, written side by side, hold: keys and values, the prompts on their way through a block, and
+    the next tokens' logits, also in float32 and a second time for the choice."""
+    answers = side_by_side(base.hidden_size)
+    tokens = answers * length
     cache = 2 * base.layers * base.kv_heads * base.head_size * c * tokens
-    logits = ANSWERS * base.vocabulary * (c + 8)
+    logits = answers * base.vocabulary * (c + 8)
     return {"text: keys and values": cache, "text: block at work": _working(base, tokens, c), "text: logits": logits}

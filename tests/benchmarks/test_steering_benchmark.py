@@ -35,7 +35,7 @@ from steering_methods.measuring import Judge, best_of, climb, measure
 from steering_methods.method import Made
 from steering_methods.methods import BY_NAME
 from steering_methods.store import Store, Try, read_document, result_from, results_of
-from steering_methods.table import markdown
+from steering_methods.table import beside_one_base, markdown
 
 STEPS = 12
 TINY = ["--questions", "2", "--choices", "2", "--steps", "2", "--seeds", "0"]
@@ -382,7 +382,15 @@ def test_a_result_comes_back_as_it_went(arena: Arena, tmp_path: Path) -> None:
     assert found[0].side_effect == pytest.approx(0, abs=1e-6)  # it is the base
     assert combined([each.score for each in again]).figures == pytest.approx(found[0].score.figures)
     (row,) = [line for line in markdown(store.document).splitlines() if line.startswith("| rank1")]
-    assert row.count("|") == 14
+    assert row.count("|") == 17
+    # One that knows nothing, beside a base that does not either, keeps all; held against the other's base it keeps nothing.
+    (columns,) = found[0].score.trainings
+    nothing = columns.choices * [1, 0, 0]
+    other = replace(found[0], place="transformers", score=replace(found[0].score, trainings=[replace(columns, choices=nothing)]))
+    (beside,) = beside_one_base({"rank1": found, "other": [other]})["other"]
+    assert (other.score.figures["kept_choices"], beside.score.figures["kept_choices"]) == (1, 0)
+    assert beside.score.figures["base_choices"] == found[0].score.figures["base_choices"] == 0.5
+    assert beside_one_base({"other": [other]}) == {"other": [other]}
     assert row.endswith("| 2 |")
 
 

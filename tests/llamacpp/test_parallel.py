@@ -131,10 +131,9 @@ def test_what_does_not_fit_is_refused_and_nothing_is_something(runtimes: tuple[R
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lfm2", "mamba"])
-def test_recurrent_blocks_with_an_irm_read_answers_of_different_lengths(name: str, tmp_path: Path, samples: list[Sample]) -> None:
+def test_recurrent_blocks_with_an_irm_read_answers_of_different_lengths(tmp_path: Path, samples: list[Sample]) -> None:
     """llama.cpp runs its graph more than once for what they are given of unequal sequences."""
-    _, gguf = write_zoo(name, tmp_path)
+    _, gguf = write_zoo("lfm2", tmp_path)
     first = samples[0]
     asked = [Sample([*first.ids, *range(5, 5 + more)], first.answer_start, first.example) for more in (0, 3, 1)]
     irm = build_irm("static", 64, (0, 1), "block")
@@ -147,4 +146,4 @@ def test_recurrent_blocks_with_an_irm_read_answers_of_different_lengths(name: st
         assert written[0].tokens == list(alone.generate_tokens(prompt, max_new_tokens=5))
         assert alone.dynamic is not None
         alone.dynamic.enabled = False
-        assert not np.allclose(answer_nlls(alone, asked), expected, rtol=2e-2)
+        assert not np.allclose(answer_nlls(alone, asked), expected, rtol=5e-3)

@@ -16,12 +16,11 @@ import torch
 from transformers import AutoConfig
 from transformers.models.llama.modeling_llama import LlamaConfig, LlamaForCausalLM
 
-from irm_lite.base import speaker
 from irm_lite.base.architectures import TABLE
 from irm_lite.base.load import Base, load_base
 from irm_lite.base.packed_attention import attend_by_sample
 from irm_lite.base.presets import find_gguf
-from irm_lite.base.sources.shape import BaseShape, base_shape, shape_of_config, shape_of_header
+from irm_lite.base.sources.shape import BaseShape, base_shape, shape_of_config, shape_of_header, side_by_side
 from irm_lite.cli.main import run as irm_lite
 from irm_lite.config import KINDS, TrainConfig
 from irm_lite.core.errors import BaseModelError, InputError
@@ -37,7 +36,6 @@ from irm_lite.steering.irm import build_irm
 from irm_lite.training import kept_share as kept
 from irm_lite.training import train as training
 from irm_lite.training.memory_fit import (
-    ANSWERS,
     NEW_TOKENS,
     OWN_ANSWERS,
     OWN_SHARE,
@@ -231,9 +229,9 @@ def test_samples_seen_again_are_kept() -> None:
 
 
 def test_the_text_that_is_written_is_what_a_training_writes() -> None:
-    assert (ANSWERS, NEW_TOKENS, OWN_ANSWERS) == (speaker._SIDE_BY_SIDE, own_repeats._NEW_TOKENS, own_repeats._A_STEP)
+    assert (NEW_TOKENS, OWN_ANSWERS) == (own_repeats._NEW_TOKENS, own_repeats._A_STEP)
     text = with_text(Step(100), TrainConfig(irm="static", sample_tokens=64), 20)
-    assert (text.said_again, text.written) == (3 * 68, 16 * 84)
+    assert (text.said_again, text.written) == (3 * 68, 84)
     assert with_text(Step(100), TrainConfig(irm="static", sample_tokens=0, loop_penalty=0.0), 20) == Step(100)
     assert with_text(Step(100), TrainConfig(irm="paper", sample_tokens=0), 20) == Step(100)  # no loops are looked for
 
@@ -242,11 +240,11 @@ def test_the_text_that_is_written_is_what_a_training_writes() -> None:
 def test_keys_and_values_of_text_take_what_is_predicted(dtype: str) -> None:
     model = tiny_model(layers=5).to(getattr(torch, dtype))
     model.generation_config.eos_token_id = None
-    prompts = torch.full((ANSWERS, 12), 5)
+    prompts = torch.full((side_by_side(SHAPE.hidden_size), 12), 5)
     with torch.no_grad():
         written = model.generate(prompts, max_new_tokens=9, do_sample=False, return_dict_in_generate=True)
     held = sum(each.nbytes for layer in written.past_key_values.layers for each in (layer.keys, layer.values))
-    step = Step(1, written=ANSWERS * (12 + 8))  # the last token is not read
+    step = Step(1, written=12 + 8)  # the last token is not read
     fit = predict(SHAPE, TrainConfig(irm="static"), step, "cuda", dtype, "adamw_torch", Room(0))
     assert fit.training["text: keys and values"] == held
     assert "blocks' activations" not in fit.training  # of a row of one token: text takes more

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_a_strength_is_the_vector_scaled_by_hand(vector: Path, llama_gguf: Path,
     tokenizer = load_tokenizer(str(llama_gguf))
     dataset = load_dataset(data)
     held_out = encode_all(tokenizer, dataset.validation, 512)[0]
-    material = gather(data, dataset, held_out, partial(encode, tokenizer), extent=FEW)
+    material = gather(data, dataset, held_out, partial(encode, tokenizer), extent=replace(FEW, choosing=True))
     with Runtime(llama_gguf, n_ctx=n_ctx_for(200), n_sequences=SEQUENCES) as runtime:
         base = LlamaCppSpeaker(runtime, lambda: runtime.set_vector(None))
         plain = hear(base, base, material, (GREEDY,))

@@ -61,6 +61,12 @@ class BaseShape:
         return self.layers * sum(self.block_matrices) + self.unquantised
 
 
+def side_by_side(hidden_size: int) -> int:
+    """How many answers a base of this hidden size writes at once. What a token takes on a CPU is the weights' way through memory,
+    for one answer or many; but keys and values are held of each, with Llama 2 7B half a megabyte a token."""
+    return 32 if hidden_size <= 2048 else 16
+
+
 def base_shape(name: str) -> BaseShape:
     """The shape of the base called `name`, as `load_base` takes it; nothing is loaded or fetched.
 
