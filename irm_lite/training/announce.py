@@ -10,6 +10,7 @@ from irm_lite.core.machine.launch import not_heeded
 from irm_lite.data.turn import adaptations
 from irm_lite.steering.layers import format_layers
 from irm_lite.training.resume_point import ResumedAt
+from irm_lite.training.setup.idle_settings import idle_settings
 from irm_lite.training.setup.prepare import Job
 
 
@@ -51,6 +52,8 @@ def announce(job: Job, reached: ResumedAt | None, emit: Callable[..., None]) -> 
     for text in samples.left_out(config) if reached is None else ():
         emit("warning", text=text)
     if reached is None:
+        for text in idle_settings(config, samples.train, job.arguments.max_steps):
+            emit("warning", text=text)
         for text in adaptations(sample.adapted for sample in (*samples.train, *samples.validation)):
             emit("warning", text=text)
     for text in job.told:
