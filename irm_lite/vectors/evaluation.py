@@ -12,7 +12,7 @@ from irm_lite.data.encoding import Sample
 from irm_lite.llamacpp.likelihood import context_for
 from irm_lite.llamacpp.prompts import PromptCheck
 from irm_lite.runs.trained import neutral_samples
-from irm_lite.scoring.hearing import GREEDY, Heard
+from irm_lite.scoring.hearing import Heard
 from irm_lite.scoring.material import Extent, Material
 from irm_lite.scoring.score import Score
 from irm_lite.steering.control_vector import ControlVector
@@ -23,7 +23,15 @@ from irm_lite.vectors.fidelity.in_llamacpp import compare_in_llamacpp
 from irm_lite.vectors.fidelity.in_transformers import compare
 from irm_lite.vectors.fidelity.steerings import STEERINGS, Steering
 from irm_lite.vectors.prompt_check import prompts_on
-from irm_lite.vectors.scored import hear_all, hear_in_transformers, material_of, room_for, scores_document, scores_of
+from irm_lite.vectors.scored import (
+    generations_of,
+    hear_all,
+    hear_in_transformers,
+    material_of,
+    room_for,
+    scores_document,
+    scores_of,
+)
 
 if TYPE_CHECKING:
     from irm_lite.runs.trained import TrainedRun
@@ -126,8 +134,4 @@ def _evaluation(
     material: Material | None,
     heard: dict[Steering, Heard],
 ) -> Evaluation:
-    if material is None or not material.toned:
-        return Evaluation(gguf, *compared, None, matches, scores_of(heard, material) if material else {})
-    questions = [sample.example.question for sample in material.toned]
-    texts: dict[str, list[str]] = {name: [answer.text for answer in each.answers[GREEDY.name]] for name, each in heard.items()}
-    return Evaluation(gguf, *compared, Generations(questions, texts), matches, scores_of(heard, material))
+    return Evaluation(gguf, *compared, generations_of(heard, material), matches, scores_of(heard, material) if material else {})

@@ -8,11 +8,12 @@ from irm_lite.core.errors import DataError, Interrupted, IrmLiteError
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.data.dataset import Example
 from irm_lite.data.encoding import Sample, encode
-from irm_lite.scoring.hearing import Heard, hear
+from irm_lite.scoring.hearing import GREEDY, Heard, hear
 from irm_lite.scoring.material import Encode, Extent, Material, gather
 from irm_lite.scoring.score import Score, score
 from irm_lite.scoring.speaker import Speaker
 from irm_lite.steering.control_vector import ControlVector
+from irm_lite.vectors.fidelity.generations import Generations
 from irm_lite.vectors.fidelity.steerings import Steering
 from irm_lite.vectors.kept_figures import keep_figures, kept_figures
 from irm_lite.vectors.speakers import speakers
@@ -65,6 +66,14 @@ def hear_all(
 def scores_of(heard: Mapping[Steering, Heard], material: Material) -> dict[Steering, Score]:
     """The score of each, beside the base, which is among them."""
     return {name: score(each, heard["base"], material) for name, each in heard.items()}
+
+
+def generations_of(heard: Mapping[Steering, Heard], material: Material | None) -> Generations | None:
+    """The greedy answers of each; None where no questions were asked."""
+    if material is None or not material.toned:
+        return None
+    questions = [sample.example.question for sample in material.toned]
+    return Generations(questions, {name: [answer.text for answer in each.answers[GREEDY.name]] for name, each in heard.items()})
 
 
 def score_vector(

@@ -85,6 +85,14 @@ def test_eval_measures_what_was_exported(run: TrainedRun, capsys: pytest.Capture
     capsys.readouterr()
     assert cli.run(asked) == 0
     assert json.loads(capsys.readouterr().out)["adapter"]["fidelity"] == pytest.approx(1, abs=1e-3)
+    assert cli.run([*asked[:2], "--questions", "2", "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)["adapter"]
+    assert [len(alone["generations"][each]) for each in ("questions", "base", "adapter")] == [2, 2, 2]
+    assert (alone["base_score"]["value"], alone["base_score"]["parts"]["tone"]) == (0, 0)
+    assert alone["score"]["figures"]["base_choices"] == alone["base_score"]["figures"]["choices"]
+    assert cli.run([*asked[:2], "--questions", "2"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert any("base" in line and "adapter" in line for line in shown)  # the head of the score's table
 
 
 @pytest.mark.slow

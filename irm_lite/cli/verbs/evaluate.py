@@ -91,10 +91,12 @@ def evaluate(run: Path, /, *, flags: EvalFlags | None = None, common: Common | N
             )
     if adapters:
         with stoppable_progress(output, "measuring the adapter") as on_progress:
-            by_adapter = evaluate_adapters(trained, adapters, model_file, extent, on_progress)
+            by_adapter = evaluate_adapters(trained, adapters, model_file, extent, on_progress, flags.allow_disagreement)
     told = [*trained.matches, *(result.matches if result else []), *(by_adapter.matches if by_adapter else [])]
-    output.tell_matches(told, result.disagreement if result else None)
-    for line in result.prompts.warnings if result else []:
+    first = result or by_adapter  # of vector and adapter both say the same of the file
+    assert first is not None
+    output.tell_matches(told, first.disagreement)
+    for line in first.prompts.warnings:
         output.warn(line)
     for unsteered in dict.fromkeys(each.aligned.unsteered for each in (result, by_adapter) if each):
         if unsteered:
@@ -105,9 +107,7 @@ def evaluate(run: Path, /, *, flags: EvalFlags | None = None, common: Common | N
 def _show(output: Output, about: dict[str, Any], result: "Evaluation | None", by_adapter: "AdapterEvaluation | None") -> None:
     first = result or by_adapter
     assert first is not None
-    scores: dict[Steering, Score] = {**result.scores} if result else {}
-    if by_adapter and by_adapter.score:
-        scores["adapter"] = by_adapter.score
+    scores: dict[Steering, Score] = {**(result.scores if result else {}), **(by_adapter.scores if by_adapter else {})}
     document = {"fidelity": first.aligned.fidelity, **about, **(result.to_dict() if result else {})}
     output.result(
         {**document, "adapter": by_adapter.to_dict() if by_adapter else None},

@@ -1,7 +1,7 @@
 """What `eval` measures of adapters: beside the IRM on held-out answers, on neutral ones, and the score of what they write."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,16 +10,20 @@ from irm_lite.core.errors import InputError
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.types import Progress, unwatched
 from irm_lite.llamacpp.likelihood import context_for
+from irm_lite.llamacpp.prompts import PromptCheck
 from irm_lite.runs.trained import neutral_samples
-from irm_lite.scoring.hearing import hear
+from irm_lite.scoring.hearing import Heard, hear
 from irm_lite.scoring.material import Extent, Material
-from irm_lite.scoring.score import Score, score
+from irm_lite.scoring.score import Score
 from irm_lite.steering.adapter import Adapter
 from irm_lite.steering.control_vector import parse_vector_argument
+from irm_lite.vectors.agreement_check import disagreement_on
 from irm_lite.vectors.fidelity.comparing import compared
 from irm_lite.vectors.fidelity.comparison import Comparison
-from irm_lite.vectors.fidelity.steerings import SteeredRuntime, steerable
-from irm_lite.vectors.scored import material_of, room_for
+from irm_lite.vectors.fidelity.generations import Generations
+from irm_lite.vectors.fidelity.steerings import SteeredRuntime, Steering, steerable
+from irm_lite.vectors.prompt_check import prompts_on
+from irm_lite.vectors.scored import generations_of, material_of, room_for, scores_of
 from irm_lite.vectors.speakers import LlamaCppSpeaker
 
 if TYPE_CHECKING:
@@ -29,13 +33,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AdapterEvaluation:
-    """Of adapters that work together, in llama.cpp: the tone's answers, neutral ones, and the score (None: not asked)."""
+    """Of adapters that work together, in llama.cpp: the tone's answers, neutral ones, and what is written."""
 
     sources: tuple[str, ...]
     aligned: Comparison
     neutral: Comparison
-    score: Score | None
+    generations: Generations | None  # None: no questions were asked
     matches: list[Match]
+    scores: dict[Steering, Score] = field(default_factory=dict)  # of base and adapter; empty: no questions were asked
+    prompts: PromptCheck = field(default_factory=PromptCheck)  # of the run against llama-server's on the GGUF
+    disagreement: str | None = None  # of transformers and llama.cpp on the GGUF
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -43,7 +50,9 @@ class AdapterEvaluation:
             "fidelity": self.aligned.to_dict()["fidelity"],
             "aligned": self.aligned.to_dict(),
             "neutral": self.neutral.to_dict(),
-            "score": self.score.to_dict() if self.score else None,
+            "generations": self.generations.to_dict() if self.generations else None,
+            "score": self.scores["adapter"].to_dict() if self.scores else None,
+            "base_score": self.scores["base"].to_dict() if self.scores else None,
         }
 
 
@@ -60,15 +69,21 @@ def require_adapters(run: "TrainedRun", sources: Sequence[str], gguf: Path | Non
 
 
 def evaluate_adapters(
-    run: "TrainedRun", sources: Sequence[str], gguf: Path | None, extent: Extent, on_progress: Progress = unwatched
+    run: "TrainedRun",
+    sources: Sequence[str],
+    gguf: Path | None,
+    extent: Extent,
+    on_progress: Progress = unwatched,
+    allow_disagreement: bool = False,
 ) -> AdapterEvaluation:
     """Adapters, PATH[:SCALE] each, on the run's GGUF or another one. Raises InputError where there is none, VectorError where one
-    does not fit."""
+    does not fit, and as `evaluate_run` does where llama.cpp makes another model of the file."""
     from irm_lite.llamacpp import Runtime
     from irm_lite.llamacpp.adapters import at_work
     from irm_lite.llamacpp.parallel import SEQUENCES, n_ctx_for
 
     gguf = require_adapters(run, sources, gguf)
+    prompts, disagreement = prompts_on(run, gguf), disagreement_on(run, gguf, allowed=allow_disagreement)
     held_out, neutral = run.held_out, neutral_samples(run)
     material = material_of(run, extent) if extent.questions != 0 else None
     n_ctx = max(context_for([*held_out, *neutral]), 512, n_ctx_for(room_for(material)) if material else 0)
@@ -80,9 +95,18 @@ def evaluate_adapters(
         aligned, side_effect = (
             compared(steered, samples, on_progress, students=("adapter",))["adapter"] for samples in (held_out, neutral)
         )
-        found = None if material is None else _scored(runtime, steered, material, on_progress)
+        heard = {} if material is None else _heard(runtime, steered, material, on_progress)
         matches = [adapter.match for adapter, _ in loaded]
-    return AdapterEvaluation(tuple(sources), aligned, side_effect, found, matches)
+    return AdapterEvaluation(
+        tuple(sources),
+        aligned,
+        side_effect,
+        generations_of(heard, material),
+        matches,
+        scores_of(heard, material) if material else {},
+        prompts,
+        disagreement,
+    )
 
 
 def score_adapters(
@@ -99,10 +123,10 @@ def score_adapters(
         at_work(runtime, sources) as loaded,
         steerable(runtime, None, loaded) as steered,
     ):
-        return _scored(runtime, steered, material, on_progress)
+        return scores_of(_heard(runtime, steered, material, on_progress), material)["adapter"]
 
 
-def _scored(runtime: "Runtime", steered: SteeredRuntime, material: Material, on_progress: Progress) -> Score:
+def _heard(runtime: "Runtime", steered: SteeredRuntime, material: Material, on_progress: Progress) -> dict[Steering, Heard]:
     base = LlamaCppSpeaker(runtime, lambda: steered.steer("base"), on_progress)
     changed = LlamaCppSpeaker(runtime, lambda: steered.steer("adapter"), on_progress)
-    return score(hear(changed, base, material), hear(base, base, material), material)
+    return {"base": hear(base, base, material), "adapter": hear(changed, base, material)}
