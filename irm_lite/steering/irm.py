@@ -241,7 +241,7 @@ class LoraIRM(IRM):
     kind = "lora"
     ALPHA = 8.0  # PEFT's: what is added is ALPHA / rank * up down x
 
-    def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site, inner: int, rank: int) -> None:
+    def __init__(self, hidden_size: int, layers: tuple[int, ...], site: Site, inner: int, rank: int = 4) -> None:
         super().__init__(hidden_size, layers, site)
         if site != "block":
             raise InputError("a lora IRM stands beside the blocks' last maps", "give site block")

@@ -56,6 +56,7 @@ class InjectedModel(nn.Module):
         `num_items`: the weights of all answer tokens of an optimiser step; penalties are weighted with the row's share.
         """
         norms: dict[int, Tensor] = {}
+        self.injection.observers.clear()  # of a forward outside `stepping`
         row = row_of(self.base.model, samples)
         counts = row["counts"].to(self.base.plan.device)
         if self.l1:
@@ -92,6 +93,7 @@ class InjectedModel(nn.Module):
     @torch.no_grad()
     def nll(self, samples: Sequence[Sample]) -> float:
         """NLL in nats, summed over the answer tokens of these samples in one row."""
+        self.injection.observers.clear()
         return float(self._answers_nll(samples, row_of(self.base.model, samples)))
 
     def unlikelihood(self, repeats: Sequence[Repeat]) -> Tensor:
