@@ -34,6 +34,8 @@ QUANTISED = {
     "quant": "nf4",
     "dtype": "bfloat16",
     "irm": "paper",
+    "rank": "0",  # it has neither, and would say so
+    "width": "256",
     "site": "attn",
     "irm-dtype": "bfloat16",
     "optim": "adamw_bnb_8bit",
