@@ -5,8 +5,7 @@ python benchmarks/prefix.py [--of frozen|shared] [--model demo] [--data anger] [
 `frozen`: the states below the IRM's first layer are kept from the first epoch on. `shared`: what a step's samples begin with is
 computed once for all of them. Trainings take turns, with and without; a ratio is of neighbours, over epochs 2 and on. Losses are
 compared step by step, of `shared` the first; of the first step the gradient's norm, too. No price on loops and phrases, which other
-texts are written for. Exits 1 where the median
-ratio or a loss misses its goal.
+texts are written for. Exits 1 where the median ratio or a loss misses its goal.
 """
 
 import argparse

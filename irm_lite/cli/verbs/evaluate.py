@@ -101,16 +101,14 @@ def evaluate(run: Path, /, *, flags: EvalFlags | None = None, common: Common | N
     for unsteered in dict.fromkeys(each.aligned.unsteered for each in (result, by_adapter) if each):
         if unsteered:
             output.warn(unsteered)
-    _show(output, {"run": str(run), "vectors": [] if alone else names}, result, by_adapter)
+    about = {"fidelity": first.aligned.fidelity, "run": str(run), "vectors": [] if alone else names}
+    _show(output, about, result, by_adapter)
 
 
 def _show(output: Output, about: dict[str, Any], result: "Evaluation | None", by_adapter: "AdapterEvaluation | None") -> None:
-    first = result or by_adapter
-    assert first is not None
     scores: dict[Steering, Score] = {**(result.scores if result else {}), **(by_adapter.scores if by_adapter else {})}
-    document = {"fidelity": first.aligned.fidelity, **about, **(result.to_dict() if result else {})}
     output.result(
-        {**document, "adapter": by_adapter.to_dict() if by_adapter else None},
+        {**about, **(result.to_dict() if result else {}), "adapter": by_adapter.to_dict() if by_adapter else None},
         *(comparison_shown(result.aligned) if result else ()),
         *(comparison_shown(by_adapter.aligned, "adapter") if by_adapter else ()),
         *_side_effects(result, by_adapter),
