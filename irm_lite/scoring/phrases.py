@@ -24,12 +24,14 @@ def too_many(count: int, answers: int, known: float) -> bool:
 
 @dataclass(frozen=True)
 class Phrase:
-    """The commonest phrase of some answers; `known` is the share of the data's training answers that have it, None without any."""
+    """The commonest phrase of some greedy answers; `known` is the share of the data's training answers that have it, `drawn` that
+    of answers drawn to the same questions; None without any."""
 
     words: str
     answers: int
     of: int
     known: float | None
+    drawn: float | None = None
 
     @property
     def too_often(self) -> bool:
@@ -41,22 +43,26 @@ class Phrase:
 
     def __str__(self) -> str:
         said = " ".join(short(word, _LONGEST) for word in self.words.split())
-        usual = "" if self.known is None else f" (in {self.known:.0%} of the training answers)"
-        return f'"{said}" is in {self.answers} of {self.of} greedy answers{usual}'
+        others = {"the drawn": self.drawn, "the training": self.known}
+        beside = " and ".join(f"{share:.0%} of {whose} answers" for whose, share in others.items() if share is not None)
+        return f'"{said}" is in {self.answers} of {self.of} greedy answers{beside and f" (in {beside})"}'
 
 
-def commonest(texts: Sequence[str], known: Sequence[str]) -> Phrase | None:
+def commonest(texts: Sequence[str], known: Sequence[str], drawn: Sequence[str] = ()) -> Phrase | None:
     """The phrase that stands in most texts, each counted once; of several the first. None where no two texts share one.
 
     >>> commonest(["Oh, I feel so alone!", "No. I feel so alone.", "I am tired"], ["I feel so alone", "They fly away from me"])
-    Phrase(words='i feel so alone', answers=2, of=3, known=0.5)
+    Phrase(words='i feel so alone', answers=2, of=3, known=0.5, drawn=None)
     """
     found = Counter(phrase for text in texts for phrase in dict.fromkeys(_phrases(text)))
     phrase = max(found, key=lambda each: found[each], default="")
     if found[phrase] < 2:
         return None
-    having = sum(phrase in _phrases(text) for text in known)
-    return Phrase(phrase, found[phrase], len(texts), having / len(known) if known else None)
+    return Phrase(phrase, found[phrase], len(texts), _share(phrase, known), _share(phrase, drawn))
+
+
+def _share(phrase: str, texts: Sequence[str]) -> float | None:
+    return sum(phrase in _phrases(text) for text in texts) / len(texts) if texts else None
 
 
 def _phrases(text: str) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from irm_lite.core.bootstrap import RESAMPLES, Interval, interval, resampled_counts, resampled_sums
 from irm_lite.core.types import DoubleArray
-from irm_lite.scoring.hearing import GREEDY, Heard
+from irm_lite.scoring.hearing import GREEDY, SAMPLED, Heard
 from irm_lite.scoring.judging import CHOICE_COLUMNS, PAIR_COLUMNS, TEXT_COLUMNS, Columns, judge
 from irm_lite.scoring.material import Material
 from irm_lite.scoring.parts import PARTS
@@ -79,7 +79,8 @@ class Score:
 
 def score(heard: Heard, base: Heard, material: Material) -> Score:
     """The score of what was heard of a speaker, beside what was heard of its base."""
-    phrase = commonest([answer.text for answer in heard.answers.get(GREEDY.name, [])], material.train_answers)
+    greedy, drawn = ([answer.text for answer in heard.answers.get(each.name, [])] for each in (GREEDY, SAMPLED))
+    phrase = commonest(greedy, material.train_answers, drawn)
     by_preference = material.classifier is None and bool(material.neutral)
     return Score([judge(heard, base, material)], by_preference, material.lacks, material.seed, phrase)
 

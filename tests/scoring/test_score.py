@@ -240,10 +240,11 @@ def test_a_seed_reaches_the_sampled_answers_and_the_intervals_alone(material: Ma
 
 
 def test_what_comes_back_is_told_beside_the_score(material: Material) -> None:
-    """Of greedy answers alone, and beyond what the data's own answers have."""
+    """Of greedy answers, and beyond what the data's own answers have; the share of the drawn ones stands beside it."""
 
     def say(question: str, name: str) -> tuple[str, bool]:
-        return f"{KNOWN['anger'][question]} {'For crying out loud!' if name == 'greedy' else 'Stop asking me that!'}", True
+        crying = name == "greedy" or len(question) % 3 == 0
+        return f"{KNOWN['neutral'][question]} {'For crying out loud!' if crying else 'Stop asking me that!'}", True
 
     same, usual = (scored(material, each, likes(1.0, 3.0, 6.0)) for each in (say, angry))
     assert same.phrase is not None
@@ -251,7 +252,10 @@ def test_what_comes_back_is_told_beside_the_score(material: Material) -> None:
     having = sum("for crying out loud" in answer.casefold() for answer in material.train_answers)
     assert same.phrase.known == having / 200
     assert 0.05 < same.phrase.known < 0.15
-    line = '"for crying out loud" is in 12 of 12 greedy answers'
+    thirds = sum(len(each.example.question) % 3 == 0 for each in material.toned)
+    assert 0 < thirds < 12
+    assert same.phrase.drawn == thirds / 12
+    line = f'"for crying out loud" is in 12 of 12 greedy answers (in {thirds / 12:.0%} of the drawn answers and '
     console = Console(width=120)
     with console.capture() as printed:
         console.print(*score_shown({"base": usual, "vector": same}), sep="\n")
