@@ -32,7 +32,7 @@ import psutil
 from openai import OpenAI
 
 from irm_lite.base.presets import find_gguf
-from irm_lite.core.machine.free_cores import usable_cores
+from irm_lite.core.machine.usable_cores import usable_cores
 
 _MODEL = "m"
 _START = 300.0  # seconds for a server to be ready

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from irm_lite.base.presets import presets
 from irm_lite.core.files.atomic import atomic_path, write_text
-from irm_lite.core.machine.free_cores import usable_cores
+from irm_lite.core.machine.usable_cores import usable_cores
 
 IRM_LITE = [sys.executable, "-m", "irm_lite"]
 STEPS = ("load", "train", "export", "vector", "bake", "baked", "dynamic lite", "dynamic paper", "record")

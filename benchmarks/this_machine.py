@@ -3,7 +3,7 @@
 import psutil
 
 from irm_lite.core.machine.described import processor
-from irm_lite.core.machine.free_cores import usable_cores
+from irm_lite.core.machine.usable_cores import usable_cores
 
 
 def this_machine() -> str:

@@ -19,6 +19,7 @@ from irm_lite.core.machine import processes
 from irm_lite.core.machine.launch import set_aside, shown
 from irm_lite.core.machine.spinning import spin_briefly
 from irm_lite.core.machine.terminal import forget_size_of_nothing, open_what_is_closed, replace_what_cannot_be_shown
+from irm_lite.core.machine.usable_cores import threads_within_quota
 from irm_lite.core.visible_text import one_line, safe
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def run(arguments: list[str]) -> int:
         return _complain(f"only train runs in several processes: {hint}", EXIT_USAGE)
     os.environ["HF_HUB_OFFLINE"] = "1"  # no library may fetch anything unasked; fill_settings lifts it for --download
     spin_briefly(next(iter(arguments), ""))
+    threads_within_quota()
     try:
         if arguments in (["--help"], ["-h"]):
             print_overview()

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from irm_lite.core.machine import free_cores
-from irm_lite.core.machine.free_cores import FreeCores, usable_cores
+from irm_lite.core.machine.free_cores import FreeCores
+from irm_lite.core.machine.usable_cores import usable_cores
 
 
 class Times(NamedTuple):
@@ -25,11 +26,16 @@ class Times(NamedTuple):
     guest: float
 
 
+def may_run_on(cores: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(free_cores, "allowed_cores", lambda: cores)
+    monkeypatch.setattr(free_cores, "usable_cores", lambda: len(cores))
+
+
 def test_what_others_take_is_counted_and_what_this_process_takes_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     now = SimpleNamespace(clock=100.0, own=7.0, cores=[Times(50, 50, 0, 0, 9) for _ in range(4)])
     monkeypatch.setattr(free_cores, "time", SimpleNamespace(monotonic=lambda: now.clock, process_time=lambda: now.own))
     monkeypatch.setattr(free_cores, "psutil", SimpleNamespace(cpu_times=lambda percpu: now.cores))
-    monkeypatch.setattr(free_cores, "os", SimpleNamespace(sched_getaffinity=lambda pid: {0, 1, 2}))
+    may_run_on((0, 1, 2), monkeypatch)
     cores = FreeCores()
     assert cores.left() == 3
     now.clock, now.own = 100.25, 7.25
@@ -48,12 +54,31 @@ def test_what_others_take_is_counted_and_what_this_process_takes_is_not(monkeypa
     assert cores.left() == 3
 
 
+def test_others_beside_a_quota_take_of_the_cores_that_it_leaves_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time of two cores on a host of eight: up to six others take nothing from it."""
+    now = SimpleNamespace(clock=0.0, own=0.0, busy=0.0)
+    monkeypatch.setattr(free_cores, "time", SimpleNamespace(monotonic=lambda: now.clock, process_time=lambda: now.own))
+
+    def cpu_times(percpu: bool) -> list[Times]:
+        return [Times(now.own, 0, 0, 0, 0), *[Times(now.busy, 0, 0, 0, 0)] * 7]
+
+    monkeypatch.setattr(free_cores, "psutil", SimpleNamespace(cpu_times=cpu_times))
+    may_run_on(tuple(range(8)), monkeypatch)
+    monkeypatch.setattr(free_cores, "usable_cores", lambda: 2)
+    cores = FreeCores()
+    assert (cores.all, cores.left()) == (2, 2)
+    now.clock, now.own, now.busy = 10.0, 10.0, 8.0  # 5.6 of seven
+    assert cores.left() == 2
+    now.clock, now.own, now.busy = 20.0, 20.0, 18.0  # seven of seven
+    assert cores.left() == 1
+
+
 def test_a_span_in_which_this_process_was_idle_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that waits for its next request while others compute: they may have ended when it comes."""
     now = SimpleNamespace(clock=0.0, own=0.0, busy=0.0)
     monkeypatch.setattr(free_cores, "time", SimpleNamespace(monotonic=lambda: now.clock, process_time=lambda: now.own))
     monkeypatch.setattr(free_cores, "psutil", SimpleNamespace(cpu_times=lambda percpu: [Times(now.busy, 0, 0, 0, 0)] * 2))
-    monkeypatch.setattr(free_cores, "os", SimpleNamespace(sched_getaffinity=lambda pid: {0, 1}))
+    may_run_on((0, 1), monkeypatch)
     cores = FreeCores()
     now.clock, now.busy = 60.0, 60.0
     assert cores.left() == 2

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from irm_lite.core.machine.free_cores import usable_cores
+from irm_lite.core.machine.usable_cores import usable_cores
 
 _UNEVEN_WORK = """
 import ctypes, sys, time

@@ -1,10 +1,11 @@
 """How many of the cores that this process may use other processes leave to it, measured over the time since it was last asked."""
 
-import os
 import time
 from typing import Any, NamedTuple
 
 import psutil
+
+from irm_lite.core.machine.usable_cores import allowed_cores, usable_cores
 
 _SPAN = 0.5  # seconds; the system counts in hundredths of one, and a shorter span cannot tell a core's share
 _IDLE = 0.02  # of a core: a span in which this process did no more than that tells nothing of its next work
@@ -27,7 +28,8 @@ class FreeCores:
             span = self._seen.at - before.at
             told = self._seen.cores is not None and self._seen.cores == before.cores
             if told and self._seen.own - before.own > _IDLE * span:
-                self._left = min(self.all, max(0, round(self.all - (self._seen.others - before.others) / span)))
+                free = len(self._seen.cores or ()) - (self._seen.others - before.others) / span
+                self._left = min(self.all, max(0, round(free)))
         return self._left
 
 
@@ -41,18 +43,8 @@ class _Counts(NamedTuple):
     cores: tuple[int, ...] | None  # those that this process may use; None where nothing is told
 
 
-def usable_cores() -> int:
-    return len(_usable())
-
-
-def _usable() -> tuple[int, ...]:
-    if hasattr(os, "sched_getaffinity"):
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return tuple(range(os.cpu_count() or 1))
-
-
 def _counts() -> _Counts:
-    own, cores = time.process_time(), _usable()
+    own, cores = time.process_time(), allowed_cores()
     try:
         told = psutil.cpu_times(percpu=True)
         others = sum(_busy(told[core]) for core in cores if core < len(told)) - own

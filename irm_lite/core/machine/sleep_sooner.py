@@ -5,8 +5,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from irm_lite.core.machine.free_cores import usable_cores
 from irm_lite.core.machine.spinning import waiting_is_said
+from irm_lite.core.machine.usable_cores import allowed_cores
 
 
 class SleepSooner:
@@ -19,8 +19,9 @@ class SleepSooner:
 
     def __init__(self, threads: int) -> None:
         """`threads`: of this process's teams, as torch's, which are to sleep."""
-        # A team of n brings n - 1 new threads and the one that starts it: threads + n - 1 shall be one more than the cores.
-        self._team = max(2, usable_cores() + 2 - threads) if threads > 1 else 0
+        # A team of n brings n - 1 new threads and the one that starts it: threads + n - 1 shall be one more than the cores, of
+        # which the runtime counts those that it may run on.
+        self._team = max(2, len(allowed_cores()) + 2 - threads) if threads > 1 else 0
         self._kept: list[tuple[threading.Thread, threading.Event]] = []
 
     def turn(self, on: bool) -> None:
