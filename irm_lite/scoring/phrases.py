@@ -24,14 +24,14 @@ def too_many(count: int, answers: int, known: float) -> bool:
 
 @dataclass(frozen=True)
 class Phrase:
-    """The commonest phrase of some greedy answers; `known` is the share of the data's training answers that have it, `drawn` that
-    of answers drawn to the same questions; None without any."""
+    """The commonest phrase of some greedy answers; `known` is the share of the data's training answers that have it, `sampled` that
+    of answers sampled to the same questions; None without any."""
 
     words: str
     answers: int
     of: int
     known: float | None
-    drawn: float | None = None
+    sampled: float | None = None
 
     @property
     def too_often(self) -> bool:
@@ -43,22 +43,22 @@ class Phrase:
 
     def __str__(self) -> str:
         said = " ".join(short(word, _LONGEST) for word in self.words.split())
-        others = {"the drawn": self.drawn, "the training": self.known}
+        others = {"the sampled": self.sampled, "the training": self.known}
         beside = " and ".join(f"{share:.0%} of {whose} answers" for whose, share in others.items() if share is not None)
         return f'"{said}" is in {self.answers} of {self.of} greedy answers{beside and f" (in {beside})"}'
 
 
-def commonest(texts: Sequence[str], known: Sequence[str], drawn: Sequence[str] = ()) -> Phrase | None:
+def commonest(texts: Sequence[str], known: Sequence[str], sampled: Sequence[str] = ()) -> Phrase | None:
     """The phrase that stands in most texts, each counted once; of several the first. None where no two texts share one.
 
     >>> commonest(["Oh, I feel so alone!", "No. I feel so alone.", "I am tired"], ["I feel so alone", "They fly away from me"])
-    Phrase(words='i feel so alone', answers=2, of=3, known=0.5, drawn=None)
+    Phrase(words='i feel so alone', answers=2, of=3, known=0.5, sampled=None)
     """
     found = Counter(phrase for text in texts for phrase in dict.fromkeys(_phrases(text)))
     phrase = max(found, key=lambda each: found[each], default="")
     if found[phrase] < 2:
         return None
-    return Phrase(phrase, found[phrase], len(texts), _share(phrase, known), _share(phrase, drawn))
+    return Phrase(phrase, found[phrase], len(texts), _share(phrase, known), _share(phrase, sampled))
 
 
 def _share(phrase: str, texts: Sequence[str]) -> float | None:

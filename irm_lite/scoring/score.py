@@ -79,8 +79,8 @@ class Score:
 
 def score(heard: Heard, base: Heard, material: Material) -> Score:
     """The score of what was heard of a speaker, beside what was heard of its base."""
-    greedy, drawn = ([answer.text for answer in heard.answers.get(each.name, [])] for each in (GREEDY, SAMPLED))
-    phrase = commonest(greedy, material.train_answers, drawn)
+    greedy, sampled = ([answer.text for answer in heard.answers.get(each.name, [])] for each in (GREEDY, SAMPLED))
+    phrase = commonest(greedy, material.train_answers, sampled)
     by_preference = material.classifier is None and bool(material.neutral)
     return Score([judge(heard, base, material)], by_preference, material.lacks, material.seed, phrase)
 

@@ -240,7 +240,7 @@ def test_a_seed_reaches_the_sampled_answers_and_the_intervals_alone(material: Ma
 
 
 def test_what_comes_back_is_told_beside_the_score(material: Material) -> None:
-    """Of greedy answers, and beyond what the data's own answers have; the share of the drawn ones stands beside it."""
+    """Of greedy answers, and beyond what the data's own answers have; the share of the sampled ones stands beside it."""
 
     def say(question: str, name: str) -> tuple[str, bool]:
         crying = name == "greedy" or len(question) % 3 == 0
@@ -254,8 +254,8 @@ def test_what_comes_back_is_told_beside_the_score(material: Material) -> None:
     assert 0.05 < same.phrase.known < 0.15
     thirds = sum(len(each.example.question) % 3 == 0 for each in material.toned)
     assert 0 < thirds < 12
-    assert same.phrase.drawn == thirds / 12
-    line = f'"for crying out loud" is in 12 of 12 greedy answers (in {thirds / 12:.0%} of the drawn answers and '
+    assert same.phrase.sampled == thirds / 12
+    line = f'"for crying out loud" is in 12 of 12 greedy answers (in {thirds / 12:.0%} of the sampled answers and '
     console = Console(width=120)
     with console.capture() as printed:
         console.print(*score_shown({"base": usual, "vector": same}), sep="\n")

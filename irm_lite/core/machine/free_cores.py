@@ -40,7 +40,7 @@ class _Counts(NamedTuple):
     at: float
     own: float
     others: float
-    cores: tuple[int, ...] | None  # those that this process may use; None where nothing is told
+    cores: tuple[int, ...] | None  # those that this process may run on; None where nothing is told
 
 
 def _counts() -> _Counts:
