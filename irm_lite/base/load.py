@@ -26,7 +26,7 @@ from irm_lite.base.sources.loaded_checks import require_whole
 from irm_lite.base.sources.quantised import kept_of, quantisation
 from irm_lite.base.sources.shape import require_stored
 from irm_lite.base.stream import require_injectable
-from irm_lite.core.errors import BaseModelError, reason
+from irm_lite.core.errors import BaseModelError, IrmLiteError, reason
 from irm_lite.core.files.gguf_header import GgufHeader, read_header
 from irm_lite.core.files.paths import expanded, is_hub_id
 from irm_lite.core.machine.bitsandbytes_layout import keep_differentiable
@@ -35,6 +35,7 @@ from irm_lite.core.machine.four_bits import quick_four_bits
 from irm_lite.core.machine.malloc import freed_memory_returned
 from irm_lite.core.machine.onednn import keep_few_kernels
 from irm_lite.core.machine.quiet import import_bitsandbytes, quiet_libraries
+from irm_lite.core.machine.ran_out import ran_out, what_ran_out
 from irm_lite.data.chat_template import chosen
 
 if TYPE_CHECKING:
@@ -261,13 +262,16 @@ def _require_ids(name: str, tokenizer: "PreTrainedTokenizerBase", model: "PreTra
         )
 
 
-def explain(error: Exception, source: Source, part: Part) -> BaseModelError:
+def explain(error: Exception, source: Source, part: Part) -> IrmLiteError:
     """transformers' many errors, in one line with the fix."""
     from huggingface_hub import errors as hub
 
     causes: list[BaseException] = [error]
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 8:
         causes.append(cause)
+    if ended := next((lack for each in causes if (lack := what_ran_out(each))), None):
+        hint = "take a smaller --model, quantise it by --quant nf4, or end other programs"
+        return ran_out(ended, f"loading the {part} of {source.gguf or source.place}", hint)
     if any(isinstance(cause, hub.GatedRepoError) for cause in causes):
         return BaseModelError(
             f"{source.place} is gated",

@@ -17,6 +17,7 @@ from irm_lite.cli.stderr import LastingStderr
 from irm_lite.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, InputError, IrmLiteError, OtherBaseWarning
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.launch import set_aside, shown
+from irm_lite.core.machine.ran_out import ran_out, threads_are_left, what_ran_out
 from irm_lite.core.machine.spinning import spin_briefly
 from irm_lite.core.machine.terminal import forget_size_of_nothing, open_what_is_closed, replace_what_cannot_be_shown
 from irm_lite.core.machine.usable_cores import threads_within_quota
@@ -49,6 +50,8 @@ def run(arguments: list[str]) -> int:
             _trace()
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
+        if not threads_are_left():  # OpenBLAS interrupts the process itself where it gets none
+            return _complain(str(ran_out("threads")), EXIT_FAILED)
         return _complain("interrupted", EXIT_INTERRUPTED)
     except SystemExit:  # rich's way of saying that stdout's reader has seen enough
         return EXIT_DONE
@@ -57,19 +60,24 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:  # `irm-lite ... | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
-    except OSError as error:
+    except BaseException as error:  # also a panic of the tokenizers, which is no Exception
         if debug:
             _trace()
+        return _complain(*_told(error, debug))
+    return EXIT_DONE
+
+
+def _told(error: BaseException, debug: bool) -> tuple[str, int]:
+    """An error that nobody expected, in a line, and its exit code."""
+    if lacking := what_ran_out(error):
+        return str(ran_out(lacking)), EXIT_FAILED
+    if isinstance(error, OSError):
         path = f" ({str(error.filename)[:200]})" if error.filename else ""
         code = EXIT_USAGE if error.errno in _USERS_ERRORS else EXIT_FAILED
-        return _complain(f"{error.strerror or str(error)[:300]}{path}: check the path and its free space", code)
-    except Exception as error:
-        if debug:
-            _trace()
-            return EXIT_FAILED
-        what = f"{type(error).__name__}: {error}"
-        return _complain(f"unexpected error ({what}): run it again with --debug and report what it prints", EXIT_FAILED)
-    return EXIT_DONE
+        return f"{error.strerror or str(error)[:300]}{path}: check the path and its free space", code
+    what = f"{type(error).__name__}: {error}"
+    report = "report what is printed above" if debug else "run it again with --debug and report what it prints"
+    return f"unexpected error ({what}): {report}", EXIT_FAILED
 
 
 def _run_verb(arguments: list[str]) -> None:

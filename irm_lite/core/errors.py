@@ -61,6 +61,10 @@ class MissingPart(InputError):
     """An optional dependency is not installed."""
 
 
+class RanOut(IrmLiteError):
+    """Memory ran out, or the threads or processes that the system gives."""
+
+
 class TrainingFailed(IrmLiteError):
     """Training could not continue: it diverged, memory ran out, or the disk is full."""
 

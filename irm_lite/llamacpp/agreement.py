@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from irm_lite.base.forward import answer_logits
 from irm_lite.base.load import Base, Source, locate
 from irm_lite.base.streamed import streamed_answer_logits
-from irm_lite.core.errors import BaseModelError, IrmLiteError
+from irm_lite.core.errors import BaseModelError, IrmLiteError, RanOut
 from irm_lite.core.log_probabilities import kl, log_softmax
 from irm_lite.core.machine.available_memory import available_bytes
 from irm_lite.data.dataset import Example
@@ -141,11 +141,13 @@ def disagreement(base: Compared, gguf: Path, samples: Sequence[Sample], *, allow
 
 def not_taken(gguf: Path) -> str | None:
     """Why llama.cpp does not load the file, in a line; None where it does, or has been seen to. An architecture that was not
-    fuzzed is tried in a process of its own first (trial_load.py)."""
+    fuzzed is tried in a process of its own first (trial_load.py). Raises RanOut where it is for want of memory."""
     try:
         if has_run(gguf):
             return None
         Model(gguf, n_gpu_layers=0, repack=False).close()
+    except RanOut:
+        raise
     except IrmLiteError as error:
         return f"{error.what}; nothing that is trained on it would run there"
     return None

@@ -20,7 +20,7 @@ from irm_lite.core.files.atomic import write_text
 from irm_lite.core.files.paths import cache_folder
 from irm_lite.core.files.reading import read_json
 from irm_lite.core.machine.llamacpp_log import import_llamacpp, library_folder
-from irm_lite.llamacpp.own_process import exit_code
+from irm_lite.llamacpp.own_process import ended
 
 _SECONDS = 120
 _DEADLY = (-signal.SIGSEGV, -signal.SIGILL)  # what a process ends with that the CPU refuses an instruction
@@ -63,9 +63,10 @@ def _library() -> list[str]:
 def _exit_code() -> int | None:
     """Of the process that tries them. None: it did not end, or could not begin."""
     try:
-        return exit_code("irm_lite.llamacpp.amx", seconds=_SECONDS)
+        done = ended("irm_lite.llamacpp.amx", seconds=_SECONDS)
     except OSError:
         return None
+    return None if done is None else done.code
 
 
 def write_model(path: Path) -> None:

@@ -9,25 +9,29 @@ from functools import cache
 from pathlib import Path
 
 from irm_lite.core.errors import BaseModelError
+from irm_lite.core.machine.ran_out import ran_out, what_ran_out
 from irm_lite.llamacpp.amx import is_broken
-from irm_lite.llamacpp.own_process import exit_code
+from irm_lite.llamacpp.own_process import ended
 
 _SECONDS = 600
 
 
 def require_survival(gguf: Path) -> None:
-    """Raise BaseModelError where llama.cpp dies of the file, or takes more than ten minutes. A file is tried once."""
+    """Raise BaseModelError where llama.cpp dies of the file, or takes more than ten minutes, RanOut where it is for want of memory.
+    A file is tried once."""
     about = gguf.stat()
     _survives(gguf, about.st_size, about.st_mtime_ns)
 
 
 @cache
 def _survives(gguf: Path, _size: int, _written: int) -> None:
-    code = exit_code("irm_lite.llamacpp.trial_load", str(gguf), seconds=_SECONDS)
-    if code is None:
+    done = ended("irm_lite.llamacpp.trial_load", str(gguf), seconds=_SECONDS)
+    if done is None:
         raise BaseModelError(f"llama.cpp does not finish two tokens of {gguf}", "download or convert it again")
-    if code != 0:
-        raise BaseModelError(f"{gguf} crashes llama.cpp (code {code})", "download or convert it again")
+    if done.code != 0:
+        if lacking := what_ran_out(done.errors):
+            raise ran_out(lacking, f"trying {gguf} in llama.cpp")
+        raise BaseModelError(f"{gguf} crashes llama.cpp (code {done.code})", "download or convert it again")
 
 
 def _main(gguf: str) -> None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import EarlyStoppingCallback, TrainerState, TrainingArguments
 
 from irm_lite.core.errors import RunError
 from irm_lite.core.files.reading import read_json
 from irm_lite.core.machine import processes
+from irm_lite.core.machine.described import machine
 from irm_lite.data.encoding import template_of
 from irm_lite.runs.checkpoint_files import restore_best
 from irm_lite.runs.checkpoints import step_of
@@ -23,6 +25,7 @@ from irm_lite.training.setup.prepare import Job
 from irm_lite.training.step.own_repeats import read_repeats
 
 _EXACT = ("torch", "transformers", "bitsandbytes")  # another version of these may round otherwise
+_ROUNDS_OTHERWISE = ("system", "processor", "threads")  # so may a machine with another of these
 _STATE_TYPES: dict[str, Any] = {
     "global_step": int,
     "max_steps": int,
@@ -113,6 +116,10 @@ def changes(run: RunDirectory, job: Job) -> Iterator[str]:
     if others:
         changed = ", ".join(f"{name} {version} -> {here.get(name, 'none')}" for name, version in others.items())
         yield f"the run began with other libraries ({changed}): its last digits may differ"
+    before, now = _last_start(run).get("machine", {}), machine(torch.get_num_threads())
+    moved = [f"{name} {before[name]} -> {now[name]}" for name in _ROUNDS_OTHERWISE if before.get(name, now[name]) != now[name]]
+    if moved and job.base.plan.device == "cpu":
+        yield f"the run was trained on another machine ({', '.join(moved)}): its last digits may differ"
 
 
 def _other_samples(run: RunDirectory, job: Job) -> str:

@@ -98,6 +98,22 @@ def test_each_sample_is_run_once(
             torch.testing.assert_close(tensor, expected[name], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("share", "taking"), [(1.0, "empty"), (0.0, "from_file")])
+def test_a_limit_on_the_address_space_is_no_room(
+    model: PreTrainedModel, samples: list[Sample], tmp_path: Path, share: float, taking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's own error for it ended the training."""
+
+    def refused(*_arguments: object, **_more: object) -> None:
+        raise RuntimeError("unable to mmap 1234 bytes: Cannot allocate memory (12)")
+
+    kept = FrozenPrefix(model, build_irm("lite", 64, (2, 3), "block"))
+    monkeypatch.setattr(frozen_prefix, "MEMORY_SHARE", share)
+    monkeypatch.setattr(torch, taking, refused)
+    assert kept.keep(samples, tmp_path) == "no room"
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot set room aside")
 def test_a_disk_that_fills_meanwhile_is_no_room(
     model: PreTrainedModel, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -705,11 +705,14 @@ def test_a_resumed_training_tells_what_is_not_as_it_was(llama_folder: Path, tmp_
     data.write_text("\n".join(map(json.dumps, rows)))
     toml = (run / "run.toml").read_text()
     (run / "run.toml").write_text(re.sub(r'^torch = ".*"$', 'torch = "1.0"', toml, flags=re.MULTILINE))
+    before, threads = (run / "events.jsonl").read_text(), torch.get_num_threads()
+    (run / "events.jsonl").write_text(before.replace(f'"threads": {threads}', '"threads": 77'))
     training.resume(run)
     told = [event["text"] for event in RunDirectory(run).events.read() if event["kind"] == "warning"]
     assert any("has changed since the run began" in text for text in told)
     assert any("torch 1.0 -> " in text for text in told)
-    assert len(told) == 2
+    assert any(f"(threads 77 -> {threads}): its last digits may differ" in text for text in told)
+    assert len(told) == 3
 
 
 @pytest.mark.slow

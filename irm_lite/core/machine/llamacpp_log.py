@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from irm_lite.core.errors import MissingPart, reason
+from irm_lite.core.machine.ran_out import ran_out, what_ran_out
 from irm_lite.core.machine.spinning import brief_spins
 
 _PLACE = "LLAMA_CPP_LIB_PATH"  # where llama-cpp-python looks for its library, and nowhere else, if it is set
@@ -17,11 +18,13 @@ _complaints: deque[str] = deque(maxlen=8)  # llama.cpp's latest error lines: it 
 
 
 def import_llamacpp() -> Any:
-    """The module. Raises MissingPart where its library cannot be loaded."""
+    """The module. Raises MissingPart where its library cannot be loaded, RanOut where there is no memory for it."""
     try:
         with brief_spins():
             import llama_cpp
     except (ImportError, OSError, RuntimeError) as error:
+        if lacking := what_ran_out(error):
+            raise ran_out(lacking, "loading llama.cpp's library") from error
         hint = f"unset {_PLACE}, which says where it is" if os.environ.get(_PLACE) else "install llama-cpp-python again"
         raise MissingPart(f"llama.cpp's library cannot be loaded ({reason(error)})", hint) from error
     return llama_cpp

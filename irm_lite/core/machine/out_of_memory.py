@@ -6,12 +6,12 @@ from contextlib import contextmanager
 import torch
 
 from irm_lite.core.errors import TrainingFailed
+from irm_lite.core.machine.ran_out import what_ran_out
 
 
 def out_of_memory(error: RuntimeError | MemoryError) -> bool:
     """Whether torch or Python ran out of memory: known on a GPU by the error's type, elsewhere by its text."""
-    words = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(each in str(error) for each in words)
+    return isinstance(error, torch.OutOfMemoryError) or what_ran_out(error) == "memory"
 
 
 @contextmanager

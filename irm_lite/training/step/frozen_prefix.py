@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,14 @@ class FrozenPrefix:
             return "memory"
         wanted = len(names) * size * processes.on_this_machine()
         if wanted <= MEMORY_SHARE * available_bytes():
-            self._stored, where = {name: torch.empty(shape, dtype=dtype) for name in names}, "memory"
+            make, where = partial(torch.empty, shape, dtype=dtype), "memory"
         elif wanted <= (free_space(folder) - spare) / 2:
-            try:
-                self._stored, where = {name: _mapped(folder, shape, dtype) for name in names}, "disk"
-            except OSError:  # a quota, or a disk that has filled up meanwhile
-                return "no room"
+            make, where = partial(_mapped, folder, shape, dtype), "disk"
         else:
+            return "no room"
+        try:
+            self._stored = {name: make() for name in names}
+        except (OSError, RuntimeError):  # a quota, a disk that has filled up meanwhile, a limit on the address space
             return "no room"
         self._together = {id(sample): group for group in rows(samples) for sample in group}
         self._rows = {id(sample): (end - len(sample.ids), end) for sample, end in zip(samples, ends, strict=True)}
@@ -162,7 +164,8 @@ def blocks_from(model: nn.Module, first: int) -> Iterator[None]:
 
 
 def _mapped(folder: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """A tensor of this shape in a new file, which is unlinked at once. Raises OSError where the disk has no room for it."""
+    """A tensor of this shape in a new file, which is unlinked at once. Raises OSError where the disk has no room for it,
+    RuntimeError where it cannot be mapped."""
     path = folder / f".prefix.{secrets.token_hex(4)}"  # a name that RunDirectory.remove_left_overs knows
     try:
         with path.open("xb") as file:
