@@ -40,7 +40,7 @@ def main() -> None:
     if not options.irm and options.vector is None:
         parser.error("name a run with --irm, or a control vector with --vector")
     gguf = find_gguf(options.gguf)
-    tokens = [int(token) for token in np.random.default_rng(0).integers(1000, 40000, PROMPT)]
+    tokens = [int(token) for token in np.random.default_rng(0).integers(1000, 30_000, PROMPT)]
     with ExitStack() as stack:
         rates = measured(contenders(options, gguf, stack), tokens, options)
     table = {name: {phase: summary(rates, name, phase) for phase in ("prompt", "generation")} for name in rates}

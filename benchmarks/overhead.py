@@ -19,13 +19,13 @@ import torch
 
 from contenders.random_base import random_base
 from contenders.task import BATCH_SIZE, MAX_LENGTH, SEED, parse_shape
-from irm_lite.base.forward import answers_of, run_base
+from irm_lite.base.forward import answers_of, row_of, run_base
+from irm_lite.base.heads import head_of
 from irm_lite.base.load import Base, load_base
 from irm_lite.core.files.atomic import write_text
 from irm_lite.core.machine.malloc import freed_memory_kept
 from irm_lite.data.dataset import load_dataset
 from irm_lite.data.encoding import Sample, encode_all
-from irm_lite.data.packing import pack
 from irm_lite.steering.injection import inject
 from irm_lite.steering.irm import build_irm
 from irm_lite.training.step.answer_loss import answer_nll
@@ -85,12 +85,12 @@ def step(model: InjectedModel, optimiser: torch.optim.Optimizer, row: Sequence[S
 
 def passes(base: Base, prefix: FrozenPrefix, samples: Sequence[Sample]) -> None:
     """The base's own forward, and its backward down to the first block that the IRM reaches."""
-    row = pack(samples)
+    row = row_of(base.model, samples)
     states = prefix.states(samples, row) if prefix.first else {}
     stream = states.get("stream", base.model.get_input_embeddings()(row["input_ids"].to(base.model.device)))
     with blocks_from(base.model, prefix.first):
         hidden = answers_of(run_base(base.model, row, stream.detach().requires_grad_()), row)
-    answer_nll(base.model.get_output_embeddings(), hidden, row["labels"], row["weights"]).backward()
+    answer_nll(head_of(base.model), hidden, row["labels"], row["weights"]).backward()
 
 
 def timed(base: Base, work: Callable[[], object]) -> float:

@@ -31,7 +31,7 @@ def write(model: str, prompt_tokens: int, gives_way: bool) -> None:
 
     if not gives_way:
         FreeCores.left = lambda self: self.all  # type: ignore[method-assign]
-    prompt = [int(token) for token in np.random.default_rng(0).integers(1000, 40000, prompt_tokens)]
+    prompt = [int(token) for token in np.random.default_rng(0).integers(1000, 30_000, prompt_tokens)]
     with Runtime(find_gguf(model), n_ctx=prompt_tokens + NEW) as runtime:
         say(ready=True)
         for _ in sys.stdin:

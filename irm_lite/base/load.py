@@ -35,7 +35,7 @@ from irm_lite.core.machine.four_bits import quick_four_bits
 from irm_lite.core.machine.malloc import freed_memory_returned
 from irm_lite.core.machine.onednn import keep_few_kernels
 from irm_lite.core.machine.quiet import import_bitsandbytes, quiet_libraries
-from irm_lite.core.machine.ran_out import ran_out, what_ran_out
+from irm_lite.core.machine.ran_out import SMALLER_OR_WHOLE, ran_out, what_ran_out
 from irm_lite.data.chat_template import chosen
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def explain(error: Exception, source: Source, part: Part) -> IrmLiteError:
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and len(causes) < 8:
         causes.append(cause)
     if ended := next((lack for each in causes if (lack := what_ran_out(each))), None):
-        hint = "take a smaller --model, quantise it by --quant nf4, or end other programs"
+        hint = f"quantise it by --quant nf4, {SMALLER_OR_WHOLE}"
         return ran_out(ended, f"loading the {part} of {source.gguf or source.place}", hint)
     if any(isinstance(cause, hub.GatedRepoError) for cause in causes):
         return BaseModelError(

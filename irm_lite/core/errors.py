@@ -66,7 +66,7 @@ class RanOut(IrmLiteError):
 
 
 class TrainingFailed(IrmLiteError):
-    """Training could not continue: it diverged, memory ran out, or the disk is full."""
+    """Training could not continue: it diverged, or the disk is full."""
 
 
 class FailedElsewhere(IrmLiteError):

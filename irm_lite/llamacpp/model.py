@@ -14,7 +14,7 @@ from irm_lite.base.vocabulary import Vocabulary
 from irm_lite.core.errors import BaseModelError
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.machine.llamacpp_log import complaint, forget_complaints, quiet_llamacpp
-from irm_lite.core.machine.ran_out import ran_out, what_ran_out
+from irm_lite.core.machine.ran_out import SMALLER_OR_WHOLE, ran_out, what_ran_out
 from irm_lite.data.chat_template import ChatTemplate, chosen, known_template
 from irm_lite.data.dataset import Message
 from irm_lite.llamacpp import amx
@@ -47,7 +47,7 @@ class Model:
         self.handle: Any = llama_cpp.llama_model_load_from_file(os.fsencode(gguf), parameters)
         if not self.handle:
             if lacking := what_ran_out(complaint()):
-                raise ran_out(lacking, f"loading {gguf} in llama.cpp")
+                raise ran_out(lacking, f"loading {gguf} in llama.cpp", SMALLER_OR_WHOLE)
             raise BaseModelError(f"llama.cpp cannot load {gguf} ({complaint()})", "check that it is a model it supports")
         self.vocabulary = Vocabulary(llama_cpp.llama_model_get_vocab(self.handle))
         self.n_vocabulary = self.vocabulary.size

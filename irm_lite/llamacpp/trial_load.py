@@ -4,12 +4,13 @@ python -m irm_lite.llamacpp.trial_load MODEL.gguf ends with 0 where llama.cpp su
 """
 
 import os
+import signal
 import sys
 from functools import cache
 from pathlib import Path
 
 from irm_lite.core.errors import BaseModelError
-from irm_lite.core.machine.ran_out import ran_out, what_ran_out
+from irm_lite.core.machine.ran_out import SMALLER_OR_WHOLE, ran_out, what_ran_out
 from irm_lite.llamacpp.amx import is_broken
 from irm_lite.llamacpp.own_process import ended
 
@@ -29,8 +30,9 @@ def _survives(gguf: Path, _size: int, _written: int) -> None:
     if done is None:
         raise BaseModelError(f"llama.cpp does not finish two tokens of {gguf}", "download or convert it again")
     if done.code != 0:
-        if lacking := what_ran_out(done.errors):
-            raise ran_out(lacking, f"trying {gguf} in llama.cpp")
+        killed = done.code == -getattr(signal, "SIGKILL", 9)  # nobody else ends it so: the system does, for want of memory
+        if lacking := "memory" if killed else what_ran_out(done.errors):
+            raise ran_out(lacking, f"trying {gguf} in llama.cpp", SMALLER_OR_WHOLE)
         raise BaseModelError(f"{gguf} crashes llama.cpp (code {done.code})", "download or convert it again")
 
 

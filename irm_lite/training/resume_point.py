@@ -25,7 +25,7 @@ from irm_lite.training.setup.prepare import Job
 from irm_lite.training.step.own_repeats import read_repeats
 
 _EXACT = ("torch", "transformers", "bitsandbytes")  # another version of these may round otherwise
-_ROUNDS_OTHERWISE = ("system", "processor", "threads")  # so may a machine with another of these
+_ROUNDS_OTHERWISE = ("system", "processor", "threads")  # so may a computation on another of these
 _STATE_TYPES: dict[str, Any] = {
     "global_step": int,
     "max_steps": int,
@@ -119,7 +119,7 @@ def changes(run: RunDirectory, job: Job) -> Iterator[str]:
     before, now = _last_start(run).get("machine", {}), machine(torch.get_num_threads())
     moved = [f"{name} {before[name]} -> {now[name]}" for name in _ROUNDS_OTHERWISE if before.get(name, now[name]) != now[name]]
     if moved and job.base.plan.device == "cpu":
-        yield f"the run was trained on another machine ({', '.join(moved)}): its last digits may differ"
+        yield f"the run was trained otherwise ({', '.join(moved)}): its last digits may differ"
 
 
 def _other_samples(run: RunDirectory, job: Job) -> str:

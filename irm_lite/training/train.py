@@ -19,7 +19,7 @@ from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.load import Base
 from irm_lite.base.presets import read_chat_template
 from irm_lite.config import TrainConfig
-from irm_lite.core.errors import FailedElsewhere, InputError, Interrupted, TrainingFailed
+from irm_lite.core.errors import FailedElsewhere, InputError, Interrupted, RanOut, TrainingFailed
 from irm_lite.core.files.atomic import require_folder
 from irm_lite.core.files.paths import is_utf8
 from irm_lite.core.machine import processes
@@ -28,8 +28,8 @@ from irm_lite.core.machine.give_way import giving_way
 from irm_lite.core.machine.launch import set_aside
 from irm_lite.core.machine.malloc import freed_memory_kept
 from irm_lite.core.machine.memory import peak_bytes, reset_peak
-from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
 from irm_lite.core.machine.quiet import quiet_libraries
+from irm_lite.core.machine.ran_out import told_as_ran_out
 from irm_lite.runs.directory import RunDirectory
 from irm_lite.runs.events import Event
 from irm_lite.runs.trained import TrainedRun
@@ -68,8 +68,8 @@ def train(
     `at`: the local time that chat templates see (default: now).
 
     `on_event` gets every event that goes to events.jsonl. Once `should_stop` returns True, the step is finished, a checkpoint
-    written and Interrupted raised. Raises InputError kinds for what the user gave, TrainingFailed where it diverges, memory runs
-    out or the disk is full; a failed start leaves no run directory behind. With several processes (`accelerate launch`) all
+    written and Interrupted raised. Raises InputError kinds for what the user gave, TrainingFailed where it diverges or the disk is
+    full, RanOut where memory does; a failed start leaves no run directory behind. With several processes (`accelerate launch`) all
     need the folder of `out`; only the first writes lasting files there and calls `on_event`; each obeys its own `should_stop`.
 
     >>> from irm_lite import TrainConfig, load_base
@@ -175,7 +175,7 @@ def _carry_out(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Cal
     announce(job, reached, emit)
     reset_peak(base.plan.device)
     if reached is None:
-        with out_of_memory_as_failure("take a smaller --model, or a lower --max-length"):
+        with told_as_ran_out("take a smaller --model, or a lower --max-length"):
             nll = mean_nll(base, job.samples.validation)
         if not math.isfinite(nll):
             raise TrainingFailed(
@@ -190,9 +190,9 @@ def _carry_out(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Cal
     else:
         try:
             state, stopped = _steps(job, reached, emit, should_stop)
-        except (TrainingFailed, FailedElsewhere) as failure:
+        except (TrainingFailed, RanOut, FailedElsewhere) as failure:
             with suppress(TrainingFailed):  # the disk may be full
-                emit("end", reason=failure.what if isinstance(failure, TrainingFailed) else str(failure))
+                emit("end", reason=failure.what)
             raise
     return _finish(job, state, stopped, round(time.monotonic() - started, 1), emit)
 
@@ -243,7 +243,7 @@ def _steps(job: Job, reached: ResumedAt | None, emit: Emit, should_stop: Callabl
         emit("warning", text=f"memory ran out: each step is now computed in {rows} rows")
 
     with (
-        out_of_memory_as_failure(hint),
+        told_as_ran_out(hint),
         quiet_libraries(),
         freed_memory_kept(),
         _recomputing(base, recompute),

@@ -16,7 +16,8 @@ from transformers import Trainer, TrainingArguments
 
 from irm_lite.core.errors import MissingPart, TrainingFailed, reason
 from irm_lite.core.machine import processes
-from irm_lite.core.machine.out_of_memory import out_of_memory, release_cached
+from irm_lite.core.machine.memory import release_cached
+from irm_lite.core.machine.ran_out import what_ran_out
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import rows
 from irm_lite.training.checkpointing_trainer import CheckpointingTrainer
@@ -109,7 +110,7 @@ class IrmTrainer(CheckpointingTrainer):
             try:
                 return self._in_rows(model, split(samples, self.rows), items)
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or self.rows >= len(samples):
+                if what_ran_out(error) != "memory" or self.rows >= len(samples):
                     raise
             self.rows = len(split(samples, min(2 * self.rows, len(samples))))
             model.zero_grad()

@@ -12,7 +12,7 @@ import torch
 
 from irm_lite.cli import main as cli
 from irm_lite.core.errors import EXIT_FAILED, EXIT_INTERRUPTED, RanOut
-from irm_lite.core.machine.ran_out import threads_are_left, what_ran_out
+from irm_lite.core.machine.ran_out import threads_are_left, told_as_ran_out, what_ran_out
 from irm_lite.llamacpp import trial_load
 from irm_lite.llamacpp.own_process import Ended
 
@@ -35,6 +35,20 @@ def test_what_the_system_says_is_known() -> None:
     assert what_ran_out(ImportError(noexec)) is None
     assert what_ran_out(ImportError(noexec.rpartition(":")[0])) == "memory"
     assert what_ran_out(ValueError("shapes do not fit")) is None
+    assert what_ran_out(FileNotFoundError(2, "No such file or directory", "out of memory.gguf")) is None
+
+
+def test_only_what_ran_out_is_told_as_that() -> None:
+    for error, told in (
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "memory ran out: take less"),
+        (RuntimeError("can't start new thread"), "no further thread or process can be started: raise the limit"),
+    ):
+        with pytest.raises(RanOut, match=told), told_as_ran_out("take less"):
+            raise error
+    for other in (RuntimeError("shapes do not fit"), FileNotFoundError(2, "No such file or directory", "out of memory.gguf")):
+        with pytest.raises(type(other)) as caught, told_as_ran_out("take less"):
+            raise other
+        assert caught.value is other
 
 
 LIMITED = """
@@ -60,10 +74,10 @@ def test_a_base_that_memory_ran_out_for_is_not_called_damaged(demo_gguf: Path, t
 
 
 def test_llamacpp_that_dies_for_want_of_memory_does_not_condemn_the_file(llama_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ends = Ended(-6, "mmap failed: Cannot allocate memory")
-    monkeypatch.setattr(trial_load, "ended", lambda *_, **__: ends)
-    with pytest.raises(RanOut, match="memory ran out"):
-        trial_load.require_survival(llama_gguf)
+    for ends in (Ended(-6, "mmap failed: Cannot allocate memory"), Ended(-9, "")):  # the kernel's own choice is a SIGKILL
+        monkeypatch.setattr(trial_load, "ended", lambda *_, ends=ends, **__: ends)
+        with pytest.raises(RanOut, match="memory ran out"):
+            trial_load.require_survival(llama_gguf)
 
 
 class PanicException(BaseException):

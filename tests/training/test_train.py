@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from irm_lite.base.architecture import decoder_layers
 from irm_lite.base.load import load_base
 from irm_lite.config import KINDS, Kind, TrainConfig
-from irm_lite.core.errors import DataError, InputError, Interrupted, RunError, TrainingFailed
+from irm_lite.core.errors import DataError, InputError, Interrupted, RanOut, RunError, TrainingFailed
 from irm_lite.data.dataset import Example, load_dataset
 from irm_lite.data.encoding import encode_all
 from irm_lite.runs import trained
@@ -373,7 +373,7 @@ def test_memory_that_is_short_before_the_first_step_is_told(
         raise error
 
     monkeypatch.setattr(preparing if step == "load_base_of" else training, step, short)
-    with pytest.raises(TrainingFailed, match="memory ran out"):
+    with pytest.raises(RanOut, match="memory ran out"):
         training.train(TrainConfig(irm="lite", model=str(llama_folder), quant="none", device="cpu"), tmp_path / "run")
     assert not (tmp_path / "run" / "run.toml").exists()
 
@@ -385,7 +385,7 @@ def test_memory_that_is_short_even_for_one_sample_ends_the_training(
         raise RuntimeError("MPS backend out of memory (MPS allocated: 6.00 GB)")
 
     monkeypatch.setattr(injected_model.InjectedModel, "forward", none)
-    with pytest.raises(TrainingFailed, match="memory ran out"):
+    with pytest.raises(RanOut, match="memory ran out"):
         training.train(config(llama_folder), tmp_path / "run")
 
 

@@ -47,7 +47,7 @@ def _counts() -> _Counts:
     own, cores = time.process_time(), allowed_cores()
     try:
         told = psutil.cpu_times(percpu=True)
-        others = sum(_busy(told[core]) for core in cores if core < len(told)) - own
+        others = sum(_busy(told[core]) for core in cores) - own  # where a core is switched off, their numbers are not places here
     except Exception:  # a sandbox may hide /proc/stat or write its own; this is advice, and nothing may end for want of it
         return _Counts(time.monotonic(), own, 0.0, None)
     return _Counts(time.monotonic(), own, others, cores)

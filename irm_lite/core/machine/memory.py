@@ -89,6 +89,18 @@ def free_bytes(device: str) -> int:
     return available_bytes() + int(psutil.Process().memory_info().rss)
 
 
+def release_cached(device: str) -> None:
+    """Give back the memory that torch keeps for later tensors, on a GPU."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    elif device == "mps":
+        import torch
+
+        torch.mps.empty_cache()
+
+
 _UNITS = {"GiB": 2**30, "MiB": 2**20, "GB": 10**9, "MB": 10**6}
 
 

@@ -1,15 +1,24 @@
 """Memory or threads that have run out: told apart from other errors, and said with the fix.
 
-Libraries raise it in many types (MemoryError, RuntimeError, OSError, ImportError, a panic); what they have in common is the text.
+Libraries raise it in many types (MemoryError, RuntimeError, OSError, ImportError, a panic); the system's own errors are known by
+their number, the others by what they say.
 """
 
+import errno
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from irm_lite.core.errors import RanOut
 
 Resource = Literal["memory", "threads"]
 
+SMALLER = "take a smaller model, or end other programs"
+SMALLER_OR_WHOLE = f"{SMALLER}; where much is free, the file may be damaged: download or convert it again"
+
+_NUMBERS: dict[int, Resource] = {errno.ENOMEM: "memory", errno.EAGAIN: "threads"}
+_NUMBERS_ON_WINDOWS: dict[int, Resource] = {8: "memory", 14: "memory", 1455: "memory", 164: "threads"}  # winerror.h
 _WORDS: dict[Resource, tuple[str, ...]] = {
     "memory": (
         "out of memory",
@@ -19,6 +28,7 @@ _WORDS: dict[Resource, tuple[str, ...]] = {
         "unable to allocate",
         "failed to allocate",
         "bad_alloc",
+        "alloc_failed",  # cuBLAS
         "failed to map segment",  # of a library, where the address space is limited
         "cannot map zero-fill pages",
     ),
@@ -32,11 +42,13 @@ def what_ran_out(error: BaseException | str) -> Resource | None:
     """What an error, or a library's own words for it, says has run out."""
     if isinstance(error, MemoryError):
         return "memory"
+    if isinstance(error, OSError) and error.errno is not None:  # not by its text: a path may say anything
+        return _NUMBERS_ON_WINDOWS.get(getattr(error, "winerror", None) or 0) or _NUMBERS.get(error.errno)
     text = str(error).lower()
     return next((name for name, words in _WORDS.items() if any(each in text for each in words) and _NOT_MEMORY not in text), None)
 
 
-def ran_out(resource: Resource, during: str = "", hint: str = "take a smaller model, or end other programs") -> RanOut:
+def ran_out(resource: Resource, during: str = "", hint: str = SMALLER) -> RanOut:
     """The error that says so. `during`: as in "loading demo"; `hint`: what to do where it is memory."""
     where = f" ({during})" if during else ""
     if resource == "threads":
@@ -44,12 +56,30 @@ def ran_out(resource: Resource, during: str = "", hint: str = "take a smaller mo
     return RanOut(f"memory ran out{where}", hint)
 
 
-def threads_are_left() -> bool:
-    """Whether the system starts another thread."""
-    thread = threading.Thread(target=bool)
+@contextmanager
+def told_as_ran_out(hint: str = SMALLER) -> Iterator[None]:
+    """Within: an error by which memory or threads ran out is raised as RanOut, with this hint where it was memory."""
     try:
-        thread.start()
+        yield
+    except (RuntimeError, MemoryError, OSError) as error:
+        if lacking := what_ran_out(error):
+            raise ran_out(lacking, hint=hint) from error
+        raise
+
+
+def threads_are_left(count: int = 1) -> bool:
+    """Whether the system lets this process start so many more."""
+    end = threading.Event()
+    started = []
+    try:
+        for _ in range(count):
+            thread = threading.Thread(target=end.wait, daemon=True)
+            thread.start()
+            started.append(thread)
     except RuntimeError:
         return False
-    thread.join()
+    finally:
+        end.set()
+        for thread in started:
+            thread.join()
     return True

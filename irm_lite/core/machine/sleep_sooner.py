@@ -5,6 +5,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from irm_lite.core.machine.ran_out import threads_are_left
 from irm_lite.core.machine.spinning import waiting_is_said
 from irm_lite.core.machine.usable_cores import allowed_cores
 
@@ -28,7 +29,7 @@ class SleepSooner:
         """Does nothing where the system has no thread left to give."""
         if on and not self._kept and self._team and not waiting_is_said():
             for path in _gnu_runtimes():
-                if _can_start(self._team):
+                if threads_are_left(self._team):  # where it is not, libgomp would end the process
                     self._keep_team(path)
         elif not on:
             for thread, end in self._kept:
@@ -57,24 +58,6 @@ class SleepSooner:
             return
         self._kept.append((thread, end))
         begun.wait()
-
-
-def _can_start(threads: int) -> bool:
-    """Whether the system lets this process start so many more: where it does not, libgomp would end the process."""
-    end = threading.Event()
-    started = []
-    try:
-        for _ in range(threads):
-            thread = threading.Thread(target=end.wait, daemon=True)
-            thread.start()
-            started.append(thread)
-    except RuntimeError:
-        return False
-    finally:
-        end.set()
-        for thread in started:
-            thread.join()
-    return True
 
 
 def _gnu_runtimes() -> list[str]:

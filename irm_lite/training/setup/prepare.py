@@ -26,7 +26,7 @@ from irm_lite.core.errors import BaseModelError, DataError, InputError, MissingP
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.device import decide, probe
 from irm_lite.core.machine.memory import free_bytes, peak_bytes, reset_peak
-from irm_lite.core.machine.out_of_memory import out_of_memory_as_failure
+from irm_lite.core.machine.ran_out import told_as_ran_out
 from irm_lite.data.dataset import Dataset, Reading, load_dataset
 from irm_lite.data.encoding import Sample, encode, encode_all
 from irm_lite.data.packing import shared_prefix
@@ -115,7 +115,7 @@ def prepare(
 ) -> Job:
     """Make a training ready. `base`: the one that `config` names, where it is loaded already. `at`: the local time that its chat
     template sees. `rows`: what each step of a resumed training went through in. Writes nothing; raises InputError kinds, and
-    TrainingFailed where memory runs out."""
+    RanOut where memory does."""
     allowed = config.allow_disagreement or resumed  # what has begun may go on
     _require_tensorboard(config)
     dataset = load_dataset(config.data, config.answer_column, config.download)
@@ -156,7 +156,7 @@ def _load(config: TrainConfig) -> tuple[Base, int]:
     """The base, and the bytes that loading it took at the peak."""
     device = decide(probe(), config.device, config.dtype, config.quant).device
     reset_peak(device)
-    with out_of_memory_as_failure("take a smaller --model, or quantise it by --quant nf4"):
+    with told_as_ran_out("take a smaller --model, or quantise it by --quant nf4"):
         base = load_base_of(config)
     return base, peak_bytes(device)
 
@@ -185,7 +185,7 @@ def _new_irm(config: TrainConfig, base: Base, layers: tuple[int, ...], samples: 
     """Seeds every random generator, so that the IRM and the order of the samples depend on --seed alone."""
     options = config.irm_options
     if KINDS[config.irm].scaled:
-        with out_of_memory_as_failure("take a smaller --model, or a lower --max-length"):
+        with told_as_ran_out("take a smaller --model, or a lower --max-length"):
             sizes = stream_sizes(base, samples)
         options["scale"] = [sizes[layer] for layer in layers]
     set_seed(config.seed)

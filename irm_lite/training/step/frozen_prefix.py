@@ -23,6 +23,7 @@ from irm_lite.base.stream import stream_of
 from irm_lite.core.files.atomic import free_space
 from irm_lite.core.machine import processes
 from irm_lite.core.machine.available_memory import available_bytes
+from irm_lite.core.machine.ran_out import what_ran_out
 from irm_lite.data.encoding import Sample
 from irm_lite.data.packing import Row, pack, rows
 from irm_lite.steering.irm import IRM
@@ -69,7 +70,9 @@ class FrozenPrefix:
             return "no room"
         try:
             self._stored = {name: make() for name in names}
-        except (OSError, RuntimeError):  # a quota, a disk that has filled up meanwhile, a limit on the address space
+        except (OSError, RuntimeError) as error:  # a quota, a disk that has filled up meanwhile, a limit on the address space
+            if not isinstance(error, OSError) and what_ran_out(error) != "memory":
+                raise
             return "no room"
         self._together = {id(sample): group for group in rows(samples) for sample in group}
         self._rows = {id(sample): (end - len(sample.ids), end) for sample, end in zip(samples, ends, strict=True)}

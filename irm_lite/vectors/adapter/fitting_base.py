@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irm_lite.base.load import Base, load_base
-from irm_lite.core.errors import BaseModelError
+from irm_lite.core.errors import BaseModelError, RanOut
 from irm_lite.core.files.gguf_header import read_header
 from irm_lite.core.machine.device import available, decide, probe
 from irm_lite.core.machine.memory import free_bytes
@@ -36,7 +36,7 @@ def fitting_base(run: "TrainedRun", gguf: Path | None) -> FittingBase:
         if wanted <= free_bytes(decide(probe(), device, "float32", "none").device):
             try:
                 base = load_base(str(gguf), quant="none", dtype="float32", device=device, chat_template=run.tokenizer.chat_template)
-            except BaseModelError:  # transformers does not know every file that llama.cpp runs
+            except (BaseModelError, RanOut):  # transformers does not know every file that llama.cpp runs, and float32 is large
                 pass
             else:
                 run.irm.to(base.plan.device)
