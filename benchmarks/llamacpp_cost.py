@@ -2,6 +2,8 @@
 
 python benchmarks/llamacpp_cost.py --irm runs/anger-lite [--irm runs/anger-paper] [--gguf demo] [--json FILE]
 python benchmarks/llamacpp_cost.py --vector anger.gguf --adapter anger-adapter.gguf [--adapter rank-8.gguf] [--gguf demo]
+
+The vector that the first run was exported to is a contender, too.
 """
 
 import argparse
